@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Everything CI asks of the working tree: lint, formatting, types, tests. All of them run; fails if any fails.
+# Arguments go to pytest: bash check.sh -m "not slow"
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+failed=()
+run() {
+    printf '\n== %s\n' "$*"
+    "$@" || failed+=("$*")
+}
+run .venv/bin/ruff check
+run .venv/bin/ruff format --check
+run .venv/bin/pyright
+run .venv/bin/pytest "$@" # last, so that its closing line is what stands at the end
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi

@@ -1,0 +1,143 @@
+"""Critics: features of pairs -> scores, read as log-density-ratios log p(x, y) / p(x) p(y), in nats.
+
+A critic splits into `embed`, once per side, O(n), and `score`, once per pair of embedded rows. What shapes a score
+(normalisation, temperature, bias) belongs here and not to an objective.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infomax.errors import UserError
+from infomax.parsing import Spelled
+
+
+class Critic(Spelled, nn.Module):
+    """Base: subclasses give embed and score, and override pair where the diagonal of score is cheaper alone."""
+
+    width = 1  # numbers of working memory per score, from which the tile's size is chosen
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x [n, dx], y [m, dy] -> what score reads: [n, ...], [m, ...]; row by row."""
+        return x, y
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        """ex [n, ...], ey [m, ...] -> scores of all pairs [n, m]."""
+        raise TypeError(f"{type(self).__name__} defines no score(ex, ey).")
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        """ex [n, ...], ey [n, ...] -> scores of the pairs of equal rows [n]."""
+        return torch.cat([self.score(ex[i : i + 1], ey[i : i + 1]).flatten() for i in range(len(ex))])
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [n, dx], y [m, dy] -> the dense matrix of scores [n, m], with autograd; for small n."""
+        return self.score(*self.embed(x, y))
+
+
+class _InnerProduct(Critic):
+    """score = <ex, ey>."""
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return ex @ ey.T
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return (ex * ey).sum(-1)
+
+
+class Cosine(_InnerProduct):
+    """cos(x, y) / temperature + bias: SimCLR's critic. (Chen et al., 2020)
+
+    Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. learn=True learns log temperature
+    and bias (as CLIP and SigLIP do). Raises UserError: temperature <= 0.
+    """
+
+    def __init__(self, temperature: float = 0.1, bias: float = 0.0, learn: bool = False):
+        super().__init__()
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise UserError(
+                f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual."
+            )
+        self.temperature, self.bias, self.learn = temperature, bias, learn
+        # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn else None
+        self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
+        scale = 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
+        return F.normalize(x, dim=-1) * scale, F.normalize(y, dim=-1)
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return ex @ ey.T + self.shift
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return (ex * ey).sum(-1) + self.shift
+
+
+class Bilinear(_InnerProduct):
+    """x^T W y: the critic of contrastive predictive coding. (van den Oord et al., 2018) W starts small, so s near 0."""
+
+    def __init__(self, dx: int, dy: int):
+        super().__init__()
+        self.dx, self.dy = dx, dy
+        self.weight = nn.Parameter(torch.randn(dx, dy) * 0.1 / math.sqrt(dx * dy))
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ self.weight, y
+
+
+class Separable(_InnerProduct):
+    """<g(x), h(y)> with an MLP a side: O(n) network calls for n^2 scores. (Poole et al., 2019; Song & Ermon, 2020)"""
+
+    def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
+        super().__init__()
+        self.dx, self.dy, self.hidden, self.out, self.layers = dx, dy, hidden, out, layers
+        self.g = _mlp(dx, hidden, out, layers)
+        self.h = _mlp(dy, hidden, out, layers)
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.g(x), self.h(y)
+
+
+class Concat(Critic):
+    """An MLP of (x, y) for each of the n^2 pairs, the joint critic. (Belghazi et al., 2018; Song & Ermon, 2020)
+
+    Its first layer is split, W_x x + W_y y, so that only later layers cost O(n^2).
+    """
+
+    def __init__(self, dx: int, dy: int, hidden: int = 256, layers: int = 2):
+        super().__init__()
+        if layers < 1:
+            raise UserError(f"Concat needs at least one hidden layer, and layers={layers!r}.")
+        self.dx, self.dy, self.hidden, self.layers = dx, dy, hidden, layers
+        # One layer of dx + dy inputs, initialised as one, then split by columns.
+        first = nn.Linear(dx + dy, hidden)
+        self.weight_x = nn.Parameter(first.weight.detach()[:, :dx].clone())
+        self.weight_y = nn.Parameter(first.weight.detach()[:, dx:].clone())
+        self.first_bias = nn.Parameter(first.bias.detach().clone())
+        self.rest = _mlp(hidden, hidden, 1, layers - 1)
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        return self.hidden * (self.layers + 1)
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ self.weight_x.T, y @ self.weight_y.T + self.first_bias
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return self.rest(F.relu(ex[:, None] + ey[None])).squeeze(-1)
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return self.rest(F.relu(ex + ey)).squeeze(-1)
+
+
+def _mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
+    sizes = [inputs] + [hidden] * layers
+    body = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*body, nn.Linear(sizes[-1], out))
+
+
+registry: dict[str, type[Critic]] = {c.__name__.lower(): c for c in (Cosine, Bilinear, Separable, Concat)}

@@ -1,0 +1,98 @@
+"""Reasons for and against a value. Each takes numbers, so that each can be shown to fire and not to."""
+
+import math
+
+from infomax.estimation.methods import Leaning
+from infomax.estimation.result import Check, Verdict
+
+
+def ceiling(mi: float, ceiling: float, leaning: Leaning) -> Check:
+    """A value near log N. One that leans on rows never passes log N and falls short before it: at 1.5 nats below, by
+    more than half a nat, even with a perfect critic."""
+    fail, warn = (1.5, 2.5) if leaning == "rows" else (0.5, 1.0)
+    room = ceiling - mi
+    if room < fail:
+        sentence = (
+            f"the value is {room:.2f} nats below the ceiling, log of the number of report pairs: no data of this size "
+            "can certify it; give more pairs."
+        )
+    elif room < warn:
+        sentence = f"the value is only {room:.2f} nats below the ceiling; more pairs would give it room."
+    else:
+        sentence = f"{room:.2f} nats of room below the ceiling."
+    return Check("ceiling", room, fail, _verdict(room < fail, room < warn), sentence)
+
+
+def normalisation(log_partition: float, stderr: float, effective: float) -> Check:
+    """E_neg[r] = 1 for a true density ratio r = e^s, weighed by how many pairs decide the mean."""
+    few, allowed = 30.0, 0.15
+    distance = abs(log_partition)
+    beyond = distance - 2 * stderr
+    if not math.isfinite(log_partition):
+        return Check("normalisation", math.inf, allowed, "fail", "the mean ratio over negatives is not finite.")
+    told = f"log E_neg[r] = {log_partition:.2f} +- {stderr:.2f} (0 for a true ratio)"
+    if effective < few:
+        sentence = f"{told} rests on about {effective:.0f} pairs, too few to tell."
+        return Check("normalisation", distance, allowed, "warn", sentence)
+    if beyond > allowed:
+        sentence = f"{told}: the critic is no density ratio; give it more pairs or training."
+        return Check("normalisation", distance, allowed, "fail", sentence)
+    return Check("normalisation", distance, allowed, "pass", f"{told}.")
+
+
+def effective(number: float) -> Check:
+    """How many pairs decide the partition that a value subtracts: too few, and the value is theirs."""
+    fail, warn = 20.0, 60.0
+    sentence = f"the partition in the value rests on about {number:.0f} pairs"
+    sentence += "; such a value's error grows as e^MI: use CopulaJS or more pairs." if number < warn else "."
+    return Check("effective pairs", number, fail, _verdict(number < fail, number < warn), sentence)
+
+
+def splits(fit: float, select: float, report: float, stderr: float) -> Check:
+    """Values on the three splits: apart, the critic learnt its own pairs by heart, or the splits are not alike."""
+    noise = 3 * stderr
+    overfit = fit - report - noise
+    apart = abs(select - report) - 2 * noise
+    scale = max(0.0, report)
+    fail, warn = 0.25 + 0.25 * scale, 0.1 + 0.1 * scale
+    statistic = max(overfit, apart)
+    told = f"{fit:.2f} on the fit, {select:.2f} on the select and {report:.2f} on the report split"
+    if not math.isfinite(statistic):
+        return Check("splits", statistic, fail, "fail", f"{told}: a value is not finite.")
+    if statistic > fail:
+        told += ": the critic does not carry over to new pairs, so the true MI may be far away; give more pairs."
+    elif statistic > warn:
+        told += ": some of what the critic learnt does not carry over; more pairs would raise the value."
+    else:
+        told += ": alike."
+    return Check("splits", statistic, fail, _verdict(statistic > fail, statistic > warn), told)
+
+
+def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
+    """The interval against what is certain: the floor below, and the entropy of a label above."""
+    crossed = max(floor - high, low - cap if cap is not None else -math.inf)
+    if floor > high:
+        sentence = f"all of the interval lies below the certified floor {floor:.2f}: the value is too low."
+    elif cap is not None and low > cap:
+        sentence = f"all of the interval lies above the label's entropy {cap:.2f}: the value is too high."
+    else:
+        sentence = "the interval agrees with the floor" + ("." if cap is None else " and the cap.")
+    return Check("bracket", crossed, 0.0, _verdict(crossed > 0, False), sentence)
+
+
+def negative(high: float) -> Check:
+    """MI is never negative; a value that is, beyond its noise, tells of a critic that is wrong on new pairs."""
+    fail = high < -0.02
+    sentence = "all of the interval is below 0: the critic is wrong on new pairs." if fail else "not below 0."
+    return Check("sign", high, -0.02, _verdict(fail, False), sentence)
+
+
+def finite(mi: float, stderr: float) -> Check:
+    """A value that overflowed is reported as such."""
+    fine = math.isfinite(mi) and math.isfinite(stderr)
+    sentence = "finite." if fine else "the value or its error is not finite: scores overflowed; use CopulaJS or SMILE."
+    return Check("finite", float(not fine), 0.0, _verdict(not fine, False), sentence)
+
+
+def _verdict(fail: bool, warn: bool) -> Verdict:
+    return "fail" if fail else "warn" if warn else "pass"

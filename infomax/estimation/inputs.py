@@ -1,0 +1,208 @@
+"""From a user's arrays to pairs that can be estimated on, with what was odd about them told."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.errors import UserError
+from infomax.estimation.result import Check
+
+FEWEST = 50  # pairs; a twelve-pair report split has an interval of a nat
+FEWEST_A_SPLIT = 10
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """x float32 [n, dx], y float32 [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives."""
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> "Pairs":
+        return Pairs(self.x[index], self.y[index], self.ids[index])
+
+    def first(self, number: int) -> "Pairs":
+        return Pairs(self.x[:number], self.y[:number], self.ids[:number])
+
+    def to(self, device: str | torch.device) -> "Pairs":
+        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device))
+
+
+def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[Check], float | None]:
+    """Checks and converts (x, y, ids or None) parts alike: constant columns leave, a column of labels becomes one-hot.
+
+    Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
+    Raises UserError as `estimate` says.
+    """
+    for x, y, _ in parts:
+        if len(x) != len(y):
+            raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
+        if len(x) == 0:
+            raise UserError("x and y are empty: there are no pairs to estimate from.")
+    sizes = [len(x) for x, _, _ in parts]
+    if sum(sizes) < FEWEST:
+        raise UserError(f"There are {sum(sizes)} pairs, and fewer than {FEWEST} say nothing about mutual information.")
+    checks: list[Check] = []
+    sides: list[Tensor] = []
+    caps: list[float] = []
+    raw: list[Tensor] = []
+    for name, column in (("x", 0), ("y", 1)):
+        whole = _joined(name, [_tensor(name, part[column]) for part in parts])
+        side, found, cap = _side(name, whole)
+        raw.append(whole)
+        sides.append(side)
+        checks += found
+        caps += [] if cap is None else [cap]
+    if raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all()):
+        sentence = "x and y are the same array: the MI of a continuous variable with itself is infinite, give two."
+        checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
+    checks += _duplicates(sides[0], sides[1])
+    ids = _ids([part[2] for part in parts], sizes)
+    pairs = [
+        Pairs(x, y, i) for x, y, i in zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
+    ]
+    return pairs, checks, min(caps, default=None)
+
+
+def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pairs]:
+    """Three parts of the pairs, at random, every id in one part only."""
+    _, groups = pairs.ids.unique(return_inverse=True)
+    number = int(groups.max()) + 1
+    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
+    at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
+    found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
+    if min(map(len, found)) < FEWEST_A_SPLIT:
+        raise UserError(
+            f"{len(pairs)} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
+            f"each needs {FEWEST_A_SPLIT}, so more ids are needed."
+        )
+    return found
+
+
+def shuffled(pairs: Pairs, seed: int) -> Pairs:
+    """The same pairs in another order."""
+    return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        tensor = array.detach().cpu()
+    else:
+        array = np.asarray(array)
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    if tensor.is_complex():
+        raise UserError(f"{name} is complex: give real and imaginary parts as columns.")
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+
+
+def _joined(name: str, tensors: list[Tensor]) -> Tensor:
+    widths = {t.shape[1] for t in tensors}
+    if len(widths) > 1:
+        raise UserError(f"{name} has {' and '.join(map(str, sorted(widths)))} columns in different splits.")
+    if widths == {0}:
+        raise UserError(f"{name} has rows without any numbers.")
+    if len({t.dtype.is_floating_point for t in tensors}) > 1:
+        raise UserError(f"{name} holds integers in one split and floating-point numbers in another.")
+    return torch.cat(tensors)
+
+
+def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+    if not whole.dtype.is_floating_point:
+        return _labels(name, whole)
+    bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise UserError(f"{name} has NaN or infinity in {len(bad)} of {len(whole)} rows ({rows}): repair them.")
+    constant = (whole == whole[:1]).all(0)
+    if bool(constant.all()):
+        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+    checks: list[Check] = []
+    if bool(constant.any()):
+        number = int(constant.sum())
+        columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
+        sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."
+        checks.append(Check(f"constant columns of {name}", float(number), 0.0, "warn", sentence))
+        whole = whole[:, ~constant]
+    return _narrowed(whole), checks, None
+
+
+def _narrowed(whole: Tensor) -> Tensor:
+    """float32; a large offset or scale of float64 columns leaves first. Fit statistics standardise again, later."""
+    if whole.dtype != torch.float64:
+        return whole.float()
+    out = torch.empty(whole.shape, dtype=torch.float32)
+    for at in range(0, whole.shape[1], 64):  # a few columns at a time: no second float64 copy of wide data
+        columns = whole[:, at : at + 64]
+        columns = columns - columns.median(0).values
+        out[:, at : at + 64] = columns / columns.abs().amax(0)
+    return out
+
+
+def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+    """One column of integers is a label: one-hot, and its entropy caps the MI."""
+    if whole.shape[1] > 1:
+        raise UserError(
+            f"{name} holds integers ({str(whole.dtype).removeprefix('torch.')}) in {whole.shape[1]} columns: give "
+            "floating-point numbers if they are quantities (such as pixels), or one column if they are labels."
+        )
+    values, index, counts = whole.flatten().unique(return_inverse=True, return_counts=True)
+    if len(values) < 2:
+        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+    if len(values) > min(len(whole) / 5, 1000):
+        raise UserError(
+            f"{name} holds integers with {len(values)} different values in {len(whole)} rows: too many for labels; "
+            "give floating-point numbers if they are quantities."
+        )
+    part = counts.double() / len(whole)
+    entropy = float(-(part * part.log()).sum())
+    sentence = f"{name} is a column of integers and was read as a label with {len(values)} values (one-hot)."
+    check = Check(f"labels in {name}", float(len(values)), 0.0, "pass", sentence)
+    return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
+
+
+def _duplicates(x: Tensor, y: Tensor) -> list[Check]:
+    # A random projection stands for a row: memory stays O(n), and equal rows stay equal.
+    generator = torch.Generator().manual_seed(0)
+    keys = [side.double() @ torch.randn(side.shape[1], generator=generator, dtype=torch.float64) for side in (x, y)]
+    _, index, counts = torch.stack(keys, 1).unique(dim=0, return_inverse=True, return_counts=True)
+    repeated = (counts[index] > 1).nonzero().flatten().tolist()
+    extra = len(x) - len(counts)
+    if not extra or min(key.unique().numel() for key in keys) < len(x) / 5:  # labels, or grids: repeats are natural
+        return []
+    share = extra / len(x)
+    rows = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+    sentence = (
+        f"{extra} of {len(x)} pairs repeat another (rows {rows}): copies in two splits inflate the value; remove them, "
+        "or give copies of one sample the same id."
+    )
+    return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
+
+
+def _ids(given: list[Any], sizes: list[int]) -> Tensor:
+    if all(ids is None for ids in given):
+        return torch.arange(sum(sizes))
+    if any(ids is None for ids in given):
+        raise UserError("ids are given for one split and not for another: give them for all, or for none.")
+    tensors: list[Tensor] = []
+    for ids, size in zip(given, sizes, strict=True):
+        tensor = torch.as_tensor(ids).detach().cpu()
+        if tensor.shape != (size,) or tensor.is_floating_point():
+            raise UserError(f"ids must be {size} whole numbers, one a pair; they are {tensor.dtype} {[*tensor.shape]}.")
+        tensors.append(tensor.long())
+    for i, a in enumerate(tensors):
+        for b in tensors[i + 1 :]:
+            shared = a[torch.isin(a, b)]
+            if len(shared):
+                raise UserError(f"id {int(shared[0])} is in two splits: views of one sample must stay in one.")
+    return torch.cat(tensors)

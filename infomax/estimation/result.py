@@ -1,0 +1,83 @@
+"""What an estimate says: a number in nats that is never alone."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["pass", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One reason for or against believing a value: a statistic, its threshold, and what the verdict means.
+
+    "fail" makes the estimate untrusted; "warn" says what to bear in mind.
+    """
+
+    name: str
+    statistic: float
+    threshold: float
+    verdict: Verdict
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An estimate of mutual information, in nats, from pairs that neither fitted nor selected the critic.
+
+    stderr and interval (95 %) hold the report split's sampling noise, given the critic; a critic that missed
+    dependence shows in the checks, not in the interval. ceiling: log of the number of report pairs, above which no
+    distribution-free bound can reach (McAllester & Stratos, 2020). floor: a one-sided 95 % lower confidence bound on
+    the true MI, certified for independent pairs whatever the critic; it may be negative. cap: an upper bound where one
+    is known (the entropy of a label). n: pairs in all; splits: how many fitted, selected and reported.
+    """
+
+    mi: float
+    stderr: float
+    interval: tuple[float, float]
+    n: int
+    splits: tuple[int, int, int]
+    ceiling: float
+    floor: float
+    cap: float | None
+    checks: tuple[Check, ...]
+    method: str
+    critic: str
+    seed: int
+    protocol: dict[str, Any]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether no check failed."""
+        return all(check.verdict != "fail" for check in self.checks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The sentences of the failed checks: why the value is not to be trusted."""
+        return tuple(check.sentence for check in self.checks if check.verdict == "fail")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values, with `trusted` and `reasons`; a number that is not finite is None."""
+        return _jsonable(asdict(self) | {"trusted": self.trusted, "reasons": self.reasons})
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        fit, select, report = self.splits
+        lines = [
+            f"MI {self.mi:.3f} nats, 95 % interval [{low:.3f}, {high:.3f}], "
+            f"{'trusted' if self.trusted else 'NOT TRUSTED'}",
+            f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} (log of {report} report pairs)"
+            + ("" if self.cap is None else f", cap {self.cap:.3f} (entropy of the label)"),
+            f"{self.n} pairs: {fit} fit, {select} select, {report} report; {self.method}, {self.critic}, "
+            f"seed {self.seed}",
+        ]
+        lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]
+        return "\n".join(lines)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,120 @@
+"""How far a value on the report split may be from its expectation, and what is certain whatever the critic."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infomax.estimation.inputs import Pairs
+from infomax.estimation.methods import Fitted
+
+GROUPS = 25
+CANDIDATES = (2, 4, 8, 16, 32, 64, 128, 256)
+UNIFORM = 0.02  # the share of a uniform guess in the floor's classifier, which bounds its loss
+
+
+def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
+    """Half of what a 95 % interval needs: the standard error, and t's factor times it, of the value on `report`.
+
+    Delete-a-group jackknife: the value without each of 25 groups of ids. Pairs, not scores, are left out, so it is
+    valid for a function of means over all n (n - 1) negatives as for a mean over pairs, for any objective, and ids stay
+    together. (Shao & Wu, 1989)
+    """
+    from scipy.stats import t
+
+    _, samples = report.ids.unique(return_inverse=True)
+    number = int(samples.max()) + 1
+    groups = min(GROUPS, number)
+    group = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(number) % groups)[samples.cpu()]
+    values = np.array(
+        [fitted.value(report[(group != g).nonzero().squeeze(1).to(report.x.device)]) for g in range(groups)]
+    )
+    stderr = math.sqrt(float((groups - 1) / groups * np.sum((values - values.mean()) ** 2)))
+    return stderr, float(t.ppf(0.975, groups - 1)) * stderr
+
+
+def floor(fitted: Fitted, select: Pairs, report: Pairs, level: float = 0.05) -> float:
+    """A one-sided 95 % lower confidence bound on the true MI, in nats, whatever the critic; it may be negative.
+
+    Report pairs are cut into blocks of k, which share nothing. In each, a classifier finds y_i among the block's y: the
+    critic's softmax, mixed with a uniform guess. The block's mean of log(k q_i) is at most I in expectation (van den
+    Oord et al., 2018: any classifier that sums to one) and bounded by the mixture, so the mean over blocks has a lower
+    confidence bound that holds at any number of blocks: that of betting (Waudby-Smith & Ramdas, 2024). k is
+    chosen on the select split. It assumes independent samples; of rows with one id, the first is used.
+    """
+    select, report = _one_a_sample(select), _one_a_sample(report)
+    best, chosen = -math.inf, CANDIDATES[0]
+    for k in CANDIDATES:
+        if len(report) // k < 8 or len(select) // k < 4:
+            break
+        values, reach = _blocks(fitted, select, k)
+        blocks, log = len(report) // k, math.log(1 / level)
+        guess = values.mean() - math.sqrt(2 * log * values.var(ddof=1) / blocks) - reach * log / blocks
+        if guess > best:
+            best, chosen = guess, k
+    values, reach = _blocks(fitted, report, chosen)
+    bottom = math.log(UNIFORM)
+    return bottom + reach * _betting((values - bottom) / reach, level)
+
+
+def _one_a_sample(pairs: Pairs) -> Pairs:
+    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
+    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+
+
+@torch.no_grad()
+def _blocks(fitted: Fitted, pairs: Pairs, k: int) -> tuple[NDArray[np.float64], float]:
+    """The mean log(k q) of every block [blocks], and the width of the range that each is in."""
+    critic, means = fitted.critic, []
+    for start in range(0, len(pairs) - k + 1, k):
+        ex, ey = critic.embed(pairs.x[start : start + k], pairs.y[start : start + k])
+        log_q = critic.score(ex, ey).double().log_softmax(1).diagonal()
+        log_q = torch.logaddexp(log_q + math.log1p(-UNIFORM), torch.full_like(log_q, math.log(UNIFORM / k)))
+        means.append(float(log_q.mean()) + math.log(k))
+    top = math.log(k * (1 - UNIFORM) + UNIFORM)
+    return np.array(means), top - math.log(UNIFORM)
+
+
+def _betting(values: NDArray[np.float64], level: float) -> float:
+    """A lower confidence bound on the mean of independent values in [0, 1]. (Waudby-Smith & Ramdas, 2024, theorem 3)
+
+    For each mean m of a grid, a gambler bets against "the mean is m"; bets know only earlier values, so wealth is a
+    martingale under the truth, and an m at which it ever reaches 1 / level is excluded (Ville's inequality).
+    """
+    n = len(values)
+    count = np.arange(1, n + 1)
+    mean = (0.5 + np.cumsum(values)) / (count + 1)
+    variance = (0.25 + np.cumsum((values - mean) ** 2)) / (count + 1)
+    before = np.concatenate([[0.25], variance[:-1]])
+    bet = np.sqrt(2 * math.log(1 / level) / (n * before))  # [n]
+    grid = np.linspace(0, 1, 2001)[1:]
+    wealth = np.zeros(len(grid))
+    highest = np.zeros(len(grid))
+    for value, stake in zip(values, bet, strict=True):
+        wealth += np.log1p(np.minimum(stake, 0.75 / grid) * (value - grid))
+        np.maximum(highest, wealth, out=highest)
+    excluded = highest >= math.log(1 / level)
+    # Wealth against m falls as m rises, up to the grid's step: the bound is the end of the first excluded stretch.
+    return float(grid[int(np.argmin(excluded)) - 1]) if excluded[0] else 0.0
+
+
+def partition(fitted: Fitted, report: Pairs) -> tuple[float, float, float]:
+    """log E_neg[e^s] on `report`, its standard error, and the effective number of pairs that decide it.
+
+    The mean of e^s is one over pairs of pairs, so its error and weight are those of a pair's share in it, as row and as
+    column (Hoeffding's projection), and the effective number is Kish's, of the shares.
+    """
+    with torch.no_grad():
+        negative = fitted.scores(report).negative
+        rows: Tensor = negative.logmeanexp(dim=1).double()
+        columns: Tensor = negative.logmeanexp(dim=0).double()
+    top = torch.maximum(rows.max(), columns.max())
+    if not bool(top.isfinite()):
+        return math.nan, math.inf, 0.0
+    share = ((rows - top).exp() + (columns - top).exp()) / 2  # [n]
+    n = len(share)
+    effective = float(share.sum() ** 2 / share.square().sum())
+    log = float(share.mean().log() + top)
+    return log, float(2 * share.std() / share.mean() / math.sqrt(n)), effective

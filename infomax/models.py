@@ -1,0 +1,45 @@
+"""InfoMax: an encoder, a projector, a critic and an objective. Two views in, nats out; what Accelerate wraps."""
+
+import torch
+from torch import Tensor, nn
+
+from infomax.critics import Critic
+from infomax.errors import UserError
+from infomax.objectives import Objective
+from infomax.scores import Scores
+from infomax.scores.ranks import Ranks
+
+
+class InfoMax(nn.Module):
+    """Trains an encoder by maximising MI between the projections of two views.
+
+    ntxent=False: N x N scores across views, s[i, j] = critic(z1_i, z2_j). ntxent=True: NT-Xent's 2N x 2N scores of all
+    views against all, where neither a view nor its other view is a negative of it. (Chen et al., 2020)
+    """
+
+    def __init__(
+        self, encoder: nn.Module, projector: nn.Module, critic: Critic, objective: Objective, ntxent: bool = False
+    ):
+        super().__init__()
+        self.encoder, self.projector, self.critic, self.objective = encoder, projector, critic, objective
+        self.ntxent = ntxent
+        self.surrogate: Tensor | None = None  # of the last forward, detached: what a Step reports beside its value
+
+    def forward(self, view1: Tensor, view2: Tensor, ids: Tensor | None = None) -> Tensor:
+        """view1, view2 [n, c, h, w], ids [n] -> the objective's value, 0-d in nats, with its surrogate's gradient.
+
+        ids say which sample a row shows, over all processes; without them all rows differ. Scores are computed in
+        float32 whatever the autocast. Across processes, negatives span all of them and the mean over processes of
+        what is returned is the value. Raises UserError: views of different shapes.
+        """
+        if view1.shape != view2.shape:
+            raise UserError(f"The two views must have one shape; they have {list(view1.shape)}, {list(view2.shape)}.")
+        # One forward of both views: two through DistributedDataParallel before a backward would break BatchNorm.
+        z1, z2 = self.projector(self.encoder(torch.cat([view1, view2]))).chunk(2)
+        if self.ntxent:
+            if ids is None:
+                ids = torch.arange(len(z1), device=z1.device) + Ranks.current().rank * len(z1)
+            z1, z2, ids = torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids])
+        with torch.autocast(z1.device.type, enabled=False):
+            nats, self.surrogate = self.objective.value_and_surrogate(Scores(self.critic, z1, z2, ids))
+        return nats

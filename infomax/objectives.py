@@ -1,0 +1,287 @@
+"""Objectives: every bound and estimate of mutual information, a class each. Scores in, nats out.
+
+s[i, j] is a log-density-ratio log r(x_i, y_j); `positive` are the scores of the n jointly drawn pairs and `negative`
+those of independent pairs. `estimate` is the value, in nats; `surrogate` is what is maximised (ascended), where the
+two differ. An objective knows of no device, tile, process or file.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infomax.errors import UserError
+from infomax.parsing import Spelled, parse
+from infomax.scores.functions import Clip, Softplus, softplus
+
+
+class Objective(Spelled, nn.Module):
+    """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula."""
+
+    def estimate(self, s: Any) -> Tensor:
+        """The estimate of MI from scores: 0-d, in nats."""
+        raise TypeError(f"{type(self).__name__} defines no estimate(scores).")
+
+    def surrogate(self, s: Any) -> Tensor:
+        """What is ascended: 0-d; its gradient trains critic and encoder."""
+        return self.estimate(s)
+
+    def forward(self, s: Any) -> Tensor:
+        """0-d tensor, in nats, whose value is the estimate's and whose gradient is the surrogate's."""
+        return self.value_and_surrogate(s)[0]
+
+    def value_and_surrogate(self, s: Any) -> tuple[Tensor, Tensor]:
+        """What forward gives, and beside it the surrogate's own value, detached."""
+        s = s.walk_for(self.estimate, self.surrogate)
+        with torch.no_grad():
+            value = self.estimate(s)
+        surrogate = self.surrogate(s)
+        return _ValueAndGradient.apply(value, surrogate), surrogate.detach()  # type: ignore[return-value]
+
+
+class _ValueAndGradient(torch.autograd.Function):
+    """The first's value with the second's gradient; s + (v - s).detach() would be NaN where v overflows."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, surrogate: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        return None, gradient
+
+
+class InfoNCE(Objective):
+    """Lower bound on MI, also known as CPC's. (van den Oord et al., 2018)
+
+    Ceiling: log N. Variance: low. symmetric=True: the mean of both directions. (Radford et al., 2021)
+    """
+
+    def __init__(self, symmetric: bool = False):
+        super().__init__()
+        self.symmetric = symmetric
+
+    def estimate(self, s):
+        value = self._direction(s, dim=1)
+        return (value + self._direction(s, dim=0)) / 2 if self.symmetric else value
+
+    def _direction(self, s, dim):
+        k = s.negative.per_row  # [n]
+        everything = torch.logaddexp(s.positive, s.negative.logmeanexp(dim=dim) + k.log())
+        return (s.positive - everything + (k + 1).log()).mean()
+
+
+class NWJ(Objective):
+    """Lower bound on MI, unbiased over batches. (Nguyen, Wainwright & Jordan, 2010; in log-ratio form)
+
+    Ceiling: none. Variance: grows as e^MI / N; one large negative decides a batch. Its plain gradient explodes with
+    bounded critics of low temperature: CalibratedNWJ is the form to train with.
+    """
+
+    def estimate(self, s):
+        return 1 + s.positive.mean() - s.negative.logmeanexp().exp()
+
+
+class CalibratedNWJ(Objective):
+    """NWJ at the critic s - c, where c is a running mean of the batches' log-partitions: trains where NWJ explodes.
+
+    Lower bound on MI for any c that this batch did not decide (the first batch decides its own), so as NWJ's. Ceiling:
+    none. Variance: as NWJ's. c stands for the critic's additive constant, which NWJ's plain gradient must learn
+    through e^s; here it is set in closed form. The gradient's weight on negatives, e^(L - c), is clipped at e^limit.
+    (This library, 2026; the constant is TUBA's baseline, Poole et al., 2019)
+    """
+
+    def __init__(self, decay: float = 0.9, limit: float = 1.0):
+        super().__init__()
+        _check_decay(decay)
+        self.decay, self.limit = decay, limit
+        self.register_buffer("constant", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def estimate(self, s):
+        c = self._constant(s)
+        return 1 + s.positive.mean() - c - (s.negative.logmeanexp() - c).exp()
+
+    def surrogate(self, s):
+        partition = s.negative.logmeanexp()
+        weight = (partition.detach() - self._constant(s)).clamp(max=self.limit).exp()
+        if self.training and torch.is_grad_enabled():
+            decay = self.decay if self.batches > 0 else 0.0
+            self.constant.lerp_(partition.detach().to(self.constant), 1 - decay)
+            self.batches += 1
+        return s.positive.mean() - weight * partition
+
+    def _constant(self, s) -> Tensor:
+        own = s.negative.logmeanexp().detach()
+        return torch.where(self.batches > 0, self.constant.to(own), own)
+
+
+class DV(Objective):
+    """Donsker and Varadhan's bound on MI, estimated with a biased plug-in partition. (Donsker & Varadhan, 1983)
+
+    A lower bound over the population; over a batch the log of a mean overstates. Ceiling: none. Variance: e^MI / N.
+    """
+
+    def estimate(self, s):
+        return s.positive.mean() - s.negative.logmeanexp()
+
+
+class MINE(Objective):
+    """DV's value, with a gradient whose partition is a running average over batches. (Belghazi et al., 2018)
+
+    The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        super().__init__()
+        _check_decay(decay)
+        self.decay = decay
+        # In the log domain, where e^s does not overflow; -inf is the log of an empty average.
+        self.register_buffer("log_average", torch.full((), -math.inf, dtype=torch.float64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def estimate(self, s):
+        return s.positive.mean() - s.negative.logmeanexp()
+
+    def surrogate(self, s):
+        partition = s.negative.logmeanexp()
+        if self.training and torch.is_grad_enabled():
+            own = partition.detach().to(self.log_average)
+            self.log_average.copy_(torch.logaddexp(self.log_average + _log(self.decay), own + _log(1 - self.decay)))
+            self.batches += 1
+        # Divided by what the weights of the batches seen so far sum to, 1 - decay^batches.
+        average = self.log_average - torch.log(-torch.expm1(self.batches.double() * _log(self.decay)))
+        average = torch.where(self.batches > 0, average.to(partition), partition.detach())
+        return s.positive.mean() - (partition - average).exp()
+
+
+class SMILE(Objective):
+    """DV with scores clipped to [-tau, tau] in the partition alone; the critic learns by Jensen-Shannon.
+
+    No bound: clipping trades variance for a bias that can overstate, by up to 2 nats with a perfect critic at 10.
+    tau=inf is DV's value. Ceiling: none. Variance: at most about e^tau / N. (Song & Ermon, 2020)
+    """
+
+    def __init__(self, tau: float = 5.0):
+        super().__init__()
+        self.tau = Clip(float(tau)).tau
+
+    def surrogate(self, s):
+        return jensen_shannon(s)
+
+    def estimate(self, s):
+        return s.positive.mean() - s.negative.logmeanexp(Clip(self.tau))
+
+
+class JS(Objective):
+    """The Jensen-Shannon bound is maximised, the value is NWJ's. (Nowozin et al., 2016; Poole et al., 2019)
+
+    The surrogate bounds a Jensen-Shannon divergence, whose optimum is s = log r; the value is a lower bound on MI.
+    Ceiling: none. Variance: of the gradient low, of the value NWJ's, e^MI / N.
+    """
+
+    def surrogate(self, s):
+        return jensen_shannon(s)
+
+    def estimate(self, s):
+        return 1 + s.positive.mean() - s.negative.logmeanexp().exp()
+
+
+class TUBA(Objective):
+    """Lower bound on MI with a baseline a(x), per row; a = 0 is NWJ. (Barber & Agakov, 2003; Poole et al., 2019)
+
+    baseline: None for a learned scalar, or a module that reads s.x [n, dx] and gives [n] or [n, 1]. Ceiling: none.
+    Variance: NWJ's, e^MI / N.
+    """
+
+    def __init__(self, baseline: nn.Module | None = None):
+        super().__init__()
+        if baseline is not None and not isinstance(baseline, nn.Module):
+            raise UserError(
+                f"baseline must be a module that reads x, or None for a learned scalar, not {baseline!r}."
+            )
+        self.baseline = baseline
+        self.scalar = nn.Parameter(torch.zeros(())) if baseline is None else None
+
+    def estimate(self, s):
+        a = self.scalar if self.baseline is None else self.baseline(s.x).reshape(-1)
+        return 1 + (s.positive - a).mean() - (s.negative.logmeanexp(dim=1) - a).exp().mean()
+
+
+class SigLIP(Objective):
+    """Sigmoid loss over all pairs is minimised; the value is the plug-in mean of log r. (Zhai et al., 2023)
+
+    With k negatives to a positive its optimum is log r - log k, so log k is taken off inside. No bound: the value is
+    as good as the critic. Ceiling: none. Variance: that of log r over pairs.
+    """
+
+    def surrogate(self, s):
+        k = s.negative.per_positive
+        positive = F.logsigmoid(s.positive - math.log(k)).mean()
+        return positive - k * s.negative.mean(Softplus(math.log(k)))
+
+    def estimate(self, s):
+        return s.positive.mean()
+
+
+class Anchor(Objective):
+    """InfoNCE with an anchor class of weight nu, whose optimum is log r itself; plug-in value. (Ryu et al., 2025)
+
+    Which of k candidates is the positive, or is none of them? The anchor, "none", fixes the constant that InfoNCE
+    leaves free in each row. No bound: the value is as good as the critic. Ceiling: none in the value, but little
+    is learnt above log N. Variance: that of log r over pairs.
+    """
+
+    def __init__(self, nu: float = 1.0):
+        super().__init__()
+        if not (nu > 0 and math.isfinite(nu)):
+            raise UserError(f"nu must be a positive number, and {nu!r} is not; 1 is usual.")
+        self.nu = nu
+
+    def surrogate(self, s):
+        # k candidates: the positive beside k - 1 negatives, or k negatives; a row's k negatives serve both.
+        k = s.negative.per_row
+        log_nu = torch.full_like(s.positive, math.log(self.nu))
+        others = torch.logaddexp(s.negative.rest.logmeanexp(dim=1) + (k - 1).log(), log_nu)  # nu + k - 1 negatives
+        one = s.positive - torch.logaddexp(s.positive, others)
+        none = log_nu - torch.logaddexp(s.negative.first, others)
+        return (one + self.nu / k * none).mean()
+
+    def estimate(self, s):
+        return s.positive.mean()
+
+
+def jensen_shannon(s) -> Tensor:
+    """The Jensen-Shannon bound of a classifier of positives from negatives; its optimum is s = log r."""
+    return F.logsigmoid(s.positive).mean() - s.negative.mean(softplus)
+
+
+def _log(number: float) -> float:
+    return math.log(number) if number > 0 else -math.inf
+
+
+def _check_decay(decay: float) -> None:
+    if not 0 <= decay < 1:
+        raise UserError(f"decay must be in [0, 1), and {decay!r} is not; 0.9 and 0.99 are usual.")
+
+
+registry: dict[str, type[Objective]] = {
+    name.lower(): found
+    for name, found in list(globals().items())
+    if isinstance(found, type) and issubclass(found, Objective) and found is not Objective
+}
+
+
+def objective(text: str | Objective, allow_imports: bool = True) -> Objective:
+    """The objective that a text spells: "SMILE(tau=3)", "nwj", "module:Class"; an objective is returned as it is.
+
+    Raises UserError: an unknown name, with the nearest ones; an argument that the objective refuses.
+    """
+    if isinstance(text, Objective):
+        return text
+    found = parse(text, registry, "objective", allow_imports)
+    if not callable(getattr(found, "estimate", None)):
+        raise UserError(f"objective {text!r} has no estimate(scores); derive it from infomax.objectives.Objective.")
+    return found

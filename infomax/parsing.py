@@ -1,0 +1,87 @@
+"""The text of an object and back: what is typed on a command line, saved in run.json and shown by repr is one thing."""
+
+import ast
+import importlib
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from infomax.errors import UserError, nearest
+
+
+class Spelled:
+    """Mixin: repr is the constructor call, read from attributes named like the constructor's parameters."""
+
+    def __repr__(self) -> str:
+        parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool = True) -> Any:
+    """The object that `text` spells: "SMILE(tau=3)", "smile", or "module:Class(argument=1)" for a user's own class.
+
+    Arguments are literals only (numbers, inf, strings, booleans, None, lists): nothing is evaluated.
+    `registry` maps lower-cased names to classes, `kind` names them in messages.
+    Raises UserError: an unknown name (with the nearest ones), arguments that cannot be read or are refused by the
+    class, and `module:Class` where allow_imports is False (a text from a file that may be hostile).
+    """
+    module, colon, rest = text.partition(":")
+    if colon and module.replace(".", "").isidentifier():
+        if not allow_imports:
+            raise UserError(
+                f"{text!r} names a class outside infomax, and loading it would run its code;"
+                " pass allow_imports=True (--allow-imports) if you trust it."
+            )
+        name, positional, keywords = _call(rest, kind)
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{kind} {text!r} could not be imported: {error}.") from error
+    else:
+        name, positional, keywords = _call(text, kind)
+        if name.lower() not in registry:
+            raise UserError(f"Unknown {kind} {name!r}.{nearest(name.lower(), registry)}")
+        found = registry[name.lower()]
+    try:
+        return found(*positional, **keywords)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        try:
+            takes = f"{name}{inspect.signature(found)}"
+        except (TypeError, ValueError):
+            takes = name
+        raise UserError(f"{kind} {text!r} was refused: {error}. It takes {takes}.") from error
+
+
+def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, [], {}
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            raise ValueError("it is neither a name nor a call")
+        keywords = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise ValueError("** is not read")
+            keywords[keyword.arg] = _literal(keyword.value)
+        return node.func.id, [_literal(argument) for argument in node.args], keywords
+    except (SyntaxError, ValueError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(
+            f"{kind} {text!r} cannot be read ({reason}); write it like a call: Name(argument=1.0)."
+        ) from error
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
+        return math.inf if node.id == "inf" else math.nan
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_literal(node.operand)
+    return ast.literal_eval(node)

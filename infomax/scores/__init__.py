@@ -1,0 +1,6 @@
+"""Scores: the matrix s[i, j] = critic(x_i, y_j), read through its positives and its reductions over negatives."""
+
+from infomax.scores.functions import Clip, Identity, Softplus, Square, identity, softplus, square
+from infomax.scores.matrix import Negatives, Scores
+
+__all__ = ["Clip", "Identity", "Negatives", "Scores", "Softplus", "Square", "identity", "softplus", "square"]

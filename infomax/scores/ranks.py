@@ -1,0 +1,73 @@
+"""Processes: one side of the pairs is gathered, rows stay local.
+
+The convention of every backward here: each process differentiates its own value, and what flows back is the gradient
+of the SUM of the processes' values. DistributedDataParallel divides by the number of processes, which makes it the
+gradient of their mean, the value that a Step reports.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from infomax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that share one score matrix."""
+
+    rank: int = 0
+    size: int = 1
+
+    @staticmethod
+    def current(local: bool = False) -> "Ranks":
+        if local or not (dist.is_available() and dist.is_initialized()):
+            return Ranks()
+        return Ranks(dist.get_rank(), dist.get_world_size())
+
+    def gather(self, t: Tensor) -> Tensor:
+        """[n, ...] on each process -> [size n, ...] on all, in rank order; carries no gradient."""
+        if self.size == 1:
+            return t
+        whole = t.new_empty((self.size * t.shape[0], *t.shape[1:]))
+        dist.all_gather(list(whole.chunk(self.size)), t.contiguous())
+        return whole
+
+    def sum(self, t: Tensor) -> Tensor:
+        if self.size > 1:
+            t = t.clone()
+            dist.all_reduce(t)
+        return t
+
+    def logsumexp(self, t: Tensor) -> Tensor:
+        """Elementwise log-sum-exp over processes."""
+        if self.size == 1:
+            return t
+        peak = t.clone()
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+        shift = torch.where(peak.isfinite(), peak, 0)  # an all -inf or an infinite entry keeps its value
+        return self.sum((t - shift).exp()).log() + shift
+
+    def own(self, t: Tensor) -> Tensor:
+        """[size n, ...] -> this process's [n, ...]."""
+        return t.chunk(self.size)[self.rank] if self.size > 1 else t
+
+    def scatter_sum(self, t: Tensor) -> Tensor:
+        """[size n, ...] on each process, summed over processes, -> this process's [n, ...]."""
+        if self.size == 1:
+            return t
+        if dist.get_backend() == "nccl":
+            own = torch.empty_like(self.own(t))
+            dist.reduce_scatter_tensor(own, t.contiguous())
+            return own
+        return self.own(self.sum(t)).clone()
+
+    def check_equal(self, n: int, device: torch.device) -> None:
+        """Raises UserError on every process when their numbers of rows differ (a gather would hang or mix rows)."""
+        if self.size == 1:
+            return
+        counts = self.gather(torch.tensor([n], device=device)).tolist()
+        if len(set(counts)) > 1:
+            raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")

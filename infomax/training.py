@@ -1,0 +1,135 @@
+"""The training loop: a generator of Steps. The caller's for-body logs, saves and evaluates."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from infomax.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from infomax.models import InfoMax
+
+
+class Loader(Protocol):
+    """What train reads: batches by step number, so that a run resumes at any step. data.PairLoader is one."""
+
+    batch_size: int  # global: the N of the objective and of its ceiling log N
+
+    def __len__(self) -> int: ...  # steps an epoch
+
+    def at(self, step: int, rank: int, world: int, device: Any) -> tuple[Any, Any, Any]: ...  # view1, view2, ids
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step, as every process sees it."""
+
+    number: int  # steps done, this one included
+    epoch: int  # of this step's batch, from 0
+    mi: float  # the objective's value, mean over processes, nats; not finite where the value overflowed
+    surrogate: float  # what was ascended; equal to mi where the two are one formula
+    ceiling: float  # log N, N = global batch size, nats
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    images_per_second: float  # views encoded, over all processes
+
+    def to_dict(self) -> dict[str, float]:
+        return dict(vars(self))
+
+
+class NonFinite(ArithmeticError):
+    """Training met a loss or gradient that is not finite; parameters are as they were before the step."""
+
+
+def train(
+    model: "InfoMax",
+    loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    accelerator: "Accelerator",
+    *,
+    steps: int,
+    start: int = 0,
+    clip: float = 1.0,
+) -> Iterator[Step]:
+    """Maximises the model's objective; yields a Step after each optimiser step, from `start` to `steps`.
+
+    schedule(step) multiplies each group's initial learning rate. clip: largest gradient norm, inf for none.
+    `accelerator` wraps model and optimiser (do not prepare them); both stay usable, unwrapped, in the for-body.
+    Raises UserError: gradient accumulation. Raises NonFinite: the surrogate or a gradient is not finite, with the
+    step, the term and what to try. A value that is not finite does not stop training: its gradient is the surrogate's.
+    """
+    if accelerator.gradient_accumulation_steps > 1:
+        raise UserError(
+            "Gradient accumulation is refused: it adds no negatives, so N and the objective would be those of"
+            f" 1/{accelerator.gradient_accumulation_steps} of the batch. Use more processes or a smaller encoder."
+        )
+    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    overflows = 0
+    for step in range(start, steps):
+        began = time.perf_counter()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule(step)
+        wrapped.train()
+        view1, view2, ids = loader.at(step, rank, world, accelerator.device)
+        mi = wrapped(view1, view2, ids)
+        accelerator.backward(-mi)
+        norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+        assert model.surrogate is not None and norm is not None
+        seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate]).double(), "mean")
+        value, surrogate, size = [*seen.tolist(), float(norm)]  # type: ignore[misc]
+        # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
+        if not math.isfinite(surrogate) or not math.isfinite(size):
+            overflows += 1
+            # Under float16 an overflow now and then is how the loss scale is found, and the scaler skips that step.
+            if accelerator.scaler is None or not math.isfinite(surrogate) or overflows > 20:
+                raise NonFinite(_diagnosis(model, step, value, surrogate))
+        else:
+            overflows = 0
+        prepared.step()
+        prepared.zero_grad()
+        yield Step(
+            number=step + 1,
+            epoch=step // len(loader),
+            mi=value,
+            surrogate=surrogate,
+            ceiling=math.log(loader.batch_size * (2 if model.ntxent else 1)),
+            gradient_norm=size,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
+        )
+
+
+def _diagnosis(model: nn.Module, step: int, value: float, surrogate: float) -> str:
+    broken = [
+        name
+        for name, part in model.named_children()
+        if any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in part.parameters())
+    ]
+    term = f"the surrogate is {surrogate}" if not math.isfinite(surrogate) else "the surrogate is finite"
+    gradients = f"the gradient of {', '.join(broken)} is not finite" if broken else "all gradients are finite"
+    return (
+        f"Training stopped at step {step + 1}: {term}, {gradients} (value {value:.4g} nats). The weights are those of"
+        f" step {step} and checkpoints are untouched. Try a lower learning rate, a higher temperature, float32, or an"
+        " objective with a bounded gradient (InfoNCE, JS, CalibratedNWJ)."
+    )
+
+
+def warmup_cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """Schedule: linear warm-up over `warmup` steps, then a half cosine to 0 at `steps`. (Loshchilov & Hutter, 2017)"""
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return schedule

@@ -1,0 +1,140 @@
+"""Run by torchrun on 3 processes: every objective x critic x ids on 1, 2 and 3 processes against one process.
+
+Prints one JSON line per comparison that failed and, last, a line with how many were made.
+"""
+
+import json
+import os
+import sys
+import tempfile
+
+import dense
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from infomax import InfoMax, critics, objectives
+from infomax.scores import Scores
+
+N = 12  # divisible by 1, 2 and 3
+IDS = {"distinct": None, "repeated": torch.tensor([0, 1, 2, 3, 0, 5, 6, 6, 6, 9, 10, 11])}
+CRITICS = {
+    "Cosine": lambda: critics.Cosine(temperature=0.5, bias=0.2, learn=True),
+    "Bilinear": lambda: critics.Bilinear(4, 4),
+    "Separable": lambda: critics.Separable(4, 4, hidden=6, out=3),
+    "Concat": lambda: critics.Concat(4, 4, hidden=6),
+}
+made, failed = 0, []
+
+
+def close(what, ours, theirs, tolerance=1e-10):
+    global made
+    made += 1
+    error = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-2))
+    if not error < tolerance:
+        failed.append({"what": what, "error": error, "rank": dist.get_rank()})
+
+
+def value_and_gradients(text, critic, x, y, ids, **options):
+    objective = objectives.objective(text).double()
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    value = objective(Scores(critic, x, y, ids, **options))
+    inner = [*critic.parameters(), *objective.parameters()]
+    found = torch.autograd.grad(value, [x, y, *inner], allow_unused=True)
+    return value.detach(), found[0], found[1], [torch.zeros_like(p) if g is None else g
+                                                for p, g in zip(inner, found[2:], strict=True)]  # fmt: skip
+
+
+def compare(rank, world):
+    torch.manual_seed(0)
+    x = torch.randn(N, 4, dtype=torch.float64)
+    y = x + torch.randn(N, 4, dtype=torch.float64)
+    own = slice(rank * N // world, (rank + 1) * N // world)
+    for critic_name, make in CRITICS.items():
+        critic = make().double()
+        for ids_name, ids in IDS.items():
+            for text in dense.FORMS:
+                what = f"{text} {critic_name} {ids_name} on {world}"
+                value, dx, dy, inner = value_and_gradients(text, critic, x, y, ids, local=True)
+                mine = value_and_gradients(
+                    text, critic, x[own], y[own], None if ids is None else ids[own], rows=1 + rank, columns=5
+                )
+                mean = mine[0].clone()
+                dist.all_reduce(mean)
+                close(what + " value", mean / world, value)
+                # A process's gradient is that of the sum of values: DDP divides it by the number of processes.
+                close(what + " d x", mine[1] / world, dx[own])
+                close(what + " d y", mine[2] / world, dy[own])
+                for ours, theirs in zip(mine[3], inner, strict=True):
+                    dist.all_reduce(ours)
+                    close(what + " d parameters", ours / world, theirs)
+
+
+def train_a_step(rank, world):
+    """DistributedDataParallel and SGD (Adam hides constant factors): the same weights as on one process."""
+    for text in dense.FORMS:
+        for ntxent in (False, True):
+            torch.manual_seed(1)
+            views = torch.randn(2, N, 5, dtype=torch.float64)
+            encoder, projector = torch.nn.Linear(5, 6), torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Linear(6, 4))
+            model = InfoMax(
+                encoder, projector, critics.Cosine(0.5, learn=True), objectives.objective(text), ntxent
+            ).double()
+            alone = InfoMax(*(_copy(m) for m in model.children()), ntxent)
+            own = slice(rank * N // world, (rank + 1) * N // world)
+            for module, batch, local in ((DistributedDataParallel(model), views[:, own], False), (alone, views, True)):
+                optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+                value = _alone(module, batch) if local else module(batch[0], batch[1])
+                (-value).backward()
+                optimizer.step()
+            for (name, ours), theirs in zip(model.named_parameters(), alone.parameters(), strict=True):
+                close(f"SGD step {text} ntxent={ntxent} {name} on {world}", ours.detach(), theirs.detach())
+
+
+def _copy(module):
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def _alone(model, views):
+    """The forward of InfoMax on this process alone, written out."""
+    z1, z2 = (model.projector(model.encoder(view)) for view in views)
+    ids = torch.arange(len(z1))
+    if model.ntxent:
+        z1, z2, ids = torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids])
+    return model.objective(Scores(model.critic, z1, z2, ids, local=True))
+
+
+def uneven(rank, world):
+    global made
+    made += 1
+    x = torch.randn(2 + rank, 4)
+    try:
+        Scores(critics.Cosine(), x, x)
+    except ValueError as error:
+        if "different numbers of pairs" in str(error):
+            return
+    failed.append({"what": "uneven shards were not refused", "rank": rank})
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    for world in (1, 2, 3):
+        if rank < world:
+            store = f"file://{folder}/world{world}"
+            dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+            assert dist.get_world_size() == world
+            compare(rank, world)
+            train_a_step(rank, world)
+            if world > 1:
+                uneven(rank, world)
+            dist.barrier()
+            dist.destroy_process_group()
+    print("\n".join([*(json.dumps(f) for f in failed[:20]), json.dumps({"made": made, "failed": len(failed)})]))
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())

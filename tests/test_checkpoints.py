@@ -1,0 +1,596 @@
+"""What lies in checkpoints/ is whole or refused by name, whatever kills its writer or alters it; never a pickle."""
+
+import json
+import logging
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from infomax import checkpoints
+from infomax.checkpoints import Checkpoint, DamagedError, Run, latest, open_run, read
+from infomax.errors import UserError
+
+CONFIGURATION = {"objective": "SMILE(tau=5.0)", "lr": 0.001, "epochs": 3, "data": {"name": "mnist5k", "limit": None}}
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2, dtype=torch.float64))
+
+
+def trained(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 2) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        hidden = model[:2](torch.randn(5, 4))  # pyright: ignore
+        model[2](hidden.double()).square().mean().backward()  # pyright: ignore
+        optimizer.step()
+
+
+@pytest.fixture(autouse=True)
+def _runs_are_closed(monkeypatch):
+    opened: list[Run] = []
+    first = checkpoints.Run.__init__
+
+    def remember(run: Run, *arguments, **keywords) -> None:
+        first(run, *arguments, **keywords)
+        opened.append(run)
+
+    monkeypatch.setattr(checkpoints.Run, "__init__", remember)
+    yield
+    for run in opened:
+        run.close()
+
+
+def saved(folder: Path, steps: tuple[int, ...] = (10, 20), keep: int = 2) -> Run:
+    run = open_run(folder, "run", CONFIGURATION, keep=keep)
+    for step in steps:
+        run.save(step, network(step))
+    run.close()
+    return run
+
+
+def infomax_model():
+    import infomax as im
+    from infomax.encoders import Projector, encoder
+    from infomax.models import InfoMax
+
+    torch.manual_seed(0)
+    return InfoMax(encoder("resnet10_tiny", in_chans=1), Projector(256, hidden=8, out=4), im.Cosine(), im.SMILE(tau=3))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name != ".lock")
+
+
+# ----------------------------------------------------------------------------------------------------------- content
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.AdamW(
+            [{"params": p[:2], "lr": 0.1}, {"params": p[2:], "betas": (0.5, 0.9)}], amsgrad=True
+        ),
+        lambda p: torch.optim.SGD(p, lr=torch.tensor(0.1), momentum=0.9, nesterov=True),
+    ],
+    ids=["AdamW", "SGD"],
+)
+def test_training_goes_on_bitwise(tmp_path, make):
+    model = network()
+    optimizer = make(list(model.parameters()))
+    trained(model, optimizer)
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.save(2, model, optimizer, {"seen": 7, "nested": [torch.arange(3), (1.5, None)], "inf": {3: float("inf")}})
+    at_save = pickle.dumps(optimizer.state_dict())
+    trained(model, optimizer)
+    drawn = (random.random(), np.random.rand(), torch.rand(1).item())
+
+    again = network(seed=1)
+    other = make(list(again.parameters()))
+    random.seed(5)
+    np.random.seed(5)
+    state = read(tmp_path / "run").restore(again, other)
+    assert state["seen"] == 7
+    assert state["nested"][0].tolist() == [0, 1, 2]
+    assert state["nested"][1] == (1.5, None)
+    assert state["inf"] == {3: float("inf")}
+    mine, theirs = other.state_dict(), pickle.loads(at_save)
+    assert mine["param_groups"] == theirs["param_groups"]
+    assert mine["state"].keys() == theirs["state"].keys() != set()
+    for index, entries in theirs["state"].items():
+        for name, value in entries.items():
+            torch.testing.assert_close(mine["state"][index][name], value, rtol=0, atol=0)
+    trained(again, other)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert drawn == (random.random(), np.random.rand(), torch.rand(1).item())
+
+
+def test_restore_refuses_another_model_or_optimizer_and_touches_neither(tmp_path):
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters())
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.save(1, model, optimizer)
+    checkpoint = read(run.folder)
+    before = network(seed=3)
+    for mine, message in [
+        (nn.Linear(4, 3), "only in"),
+        (nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 2, dtype=torch.float64)), r"\[3, 4\]"),
+        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), "torch.float64"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            checkpoint.restore(mine)
+    with pytest.raises(UserError, match="groups"):
+        checkpoint.restore(before, torch.optim.AdamW(list(before.parameters())[:2]))
+    for name, value in network(seed=3).state_dict().items():
+        assert torch.equal(before.state_dict()[name], value), name
+
+
+def test_a_model_is_rebuilt_from_its_folder(tmp_path):
+    import timm
+
+    import infomax as im
+
+    model = infomax_model()
+    model(torch.randn(4, 1, 28, 28), torch.randn(4, 1, 28, 28)).backward()  # moves BatchNorm's statistics
+    path = checkpoints.save(
+        model, tmp_path / "run", preprocessing={"mean": [0.1], "std": [0.3], "input_size": [1, 28, 28]}
+    )
+    images = torch.randn(3, 1, 28, 28)
+    model.eval()
+    expected = model.encoder(images)
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere" / path.name
+    for place in (tmp_path / "elsewhere", path, str(path)):
+        loaded = checkpoints.load(place)
+        assert torch.equal(loaded.encoder(images), expected)
+        assert isinstance(loaded.objective, im.SMILE)
+        assert (repr(loaded.objective), repr(loaded.critic)) == (repr(model.objective), repr(model.critic))
+        assert repr(loaded.projector) == repr(model.projector)
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(checkpoints.load_encoder(path)(images), expected)
+    by_timm = timm.create_model(f"local-dir:{path / 'encoder'}", pretrained=True).eval()
+    assert torch.equal(by_timm(images), expected)
+    assert list(by_timm.pretrained_cfg["mean"]) == [0.1]  # pyright: ignore
+    assert read(path).preprocessing == {"mean": [0.1], "std": [0.3], "input_size": [1, 28, 28]}
+    assert checkpoints.save(model, tmp_path / "elsewhere").name == "step-00000001"
+
+
+def test_a_saved_class_of_someone_elses_is_imported_only_when_allowed(tmp_path, monkeypatch):
+    trap = tmp_path / "trap_objective.py"
+    trap.write_text(
+        "import pathlib\nfrom infomax.objectives import DV\n"
+        f"pathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Mine(DV):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import trap_objective  # pyright: ignore[reportMissingImports]
+
+    model = infomax_model()
+    model.objective = trap_objective.Mine()
+    checkpoints.save(model, tmp_path / "run")
+    del sys.modules["trap_objective"]
+    (tmp_path / "ran").unlink()
+    with pytest.raises(UserError, match=r"trap_objective:Mine.*allow_imports"):
+        checkpoints.load(tmp_path / "run")
+    assert isinstance(checkpoints.load_encoder(tmp_path / "run"), nn.Module)
+    assert not (tmp_path / "ran").exists()
+    assert type(checkpoints.load(tmp_path / "run", allow_imports=True).objective).__name__ == "Mine"
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"name": "local-dir:/tmp", "in_chans": 1, "arguments": {}},
+        {"name": "resnet10_tiny", "in_chans": 1, "arguments": {"checkpoint_path": "weights.pth"}},
+        {"name": "resnet10_tiny", "in_chans": 1, "arguments": {"pretrained": True}},
+        {"name": "resnet10_tiny", "in_chans": 1, "arguments": []},
+        ["resnet10_tiny"],
+    ],
+)
+def test_a_saved_description_reads_no_other_weights(encoder):
+    with pytest.raises(UserError, match="not one that infomax writes"):
+        checkpoints.build({**(checkpoints.describe(infomax_model()) or {}), "encoder": encoder})
+
+
+def test_an_encoder_of_ones_own_is_filled_by_its_owner(tmp_path):
+    model = infomax_model()
+    model.encoder = nn.Flatten()
+    linear = nn.Linear(4, 4)
+    model.projector = nn.Sequential(linear)
+    checkpoints.save(model, tmp_path / "run")
+    with pytest.raises(UserError, match=r"restore\(model\)"):
+        checkpoints.load(tmp_path / "run")
+    before = linear.weight.clone()
+    nn.init.zeros_(linear.weight)
+    read(tmp_path / "run").restore(model)
+    assert torch.equal(linear.weight, before)
+
+
+def test_no_pickle_is_read_under_any_name(tmp_path):
+    saved(tmp_path / "run", (10,))
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    bomb = pickle.dumps(Bomb())
+    folder = tmp_path / "run" / "step-00000010"
+    for name in [*names(folder), "pytorch_model.bin", "random_states_0.pkl", "optimizer.bin", "model.pt"]:
+        copy = tmp_path / f"copy-{name}"
+        shutil.copytree(folder, copy)
+        (copy / name).write_bytes(bomb)
+        if (folder / name).exists():
+            with pytest.raises(DamagedError, match=name):
+                read(copy)
+        else:
+            read(copy).restore(network())
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(bomb)
+    assert (tmp_path / "exploded").exists()  # the bomb is a live one
+
+
+# ------------------------------------------------------------------------------------------------------------ damage
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+
+
+def link(path: Path) -> None:
+    outside = path.parents[2] / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink, link, lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"])
+def test_a_damaged_file_is_named_and_the_one_before_is_taken(tmp_path, caplog, damage, name):
+    run = saved(tmp_path / "run")
+    damage(run.folder / "step-00000020" / name)
+    with pytest.raises(DamagedError, match=name):
+        read(run.folder / "step-00000020")
+    with caplog.at_level(logging.WARNING):
+        found = latest(run.folder)
+    assert found is not None
+    assert found.step == 10
+    (line,) = caplog.messages
+    assert name in line
+    assert "step 10" in line
+
+    again = open_run(run.folder, "run", CONFIGURATION, resume=True, keep=1)
+    caplog.clear()
+    assert again.checkpoint is not None
+    assert again.checkpoint.step == 10
+    again.save(15, network())
+    assert names(run.folder) == ["damaged-step-00000020", "run.json", "step-00000015"]
+    assert read(run.folder).step == 15
+
+
+def test_none_whole_is_an_error_and_none_at_all_is_not(tmp_path):
+    run = saved(tmp_path / "run")
+    for step in (10, 20):
+        flip(run.folder / f"step-000000{step}" / "model.safetensors")
+    with pytest.raises(DamagedError, match="No checkpoint in"):
+        open_run(run.folder, "run", CONFIGURATION, resume=True)
+    assert open_run(tmp_path / "new", "run", CONFIGURATION, resume=True).checkpoint is None
+    assert latest(tmp_path / "new") is None
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        read(tmp_path / "new")
+
+
+def test_other_formats_and_places_outside_are_refused(tmp_path):
+    run = saved(tmp_path / "run", (10,))
+    manifest = run.folder / "step-00000010" / "MANIFEST.json"
+    content = json.loads(manifest.read_text())
+    for change, message in [
+        ({"format": 2}, "format 2"),
+        ({"format": None}, "format None"),
+        ({"files": {**content["files"], "../run.json": "0"}}, "outside its folder"),
+        ({"files": {**content["files"], "/etc/passwd": "0"}}, "outside its folder"),
+        ({"files": {}}, "does not list"),
+    ]:
+        altered = {**content, **change}
+        manifest.write_text(json.dumps({**altered, "sha256": checkpoints._seal_of(altered)}))
+        with pytest.raises(DamagedError, match=message):
+            read(run.folder / "step-00000010")
+    manifest.write_text("[" * 100_000)
+    with pytest.raises(DamagedError, match="cannot be read"):
+        read(run.folder / "step-00000010")
+
+
+def test_reading_what_is_not_there(tmp_path):
+    saved(tmp_path / "simclr_smile")
+    (tmp_path / "empty").mkdir()
+    for path, message in [
+        ("simclr_smlie", "does not exist.*simclr_smile"),
+        ("empty", "neither a run nor a checkpoint"),
+        ("simclr_smile/run.json", "is not a folder"),
+        ("simclr_smile/step-00000030", "does not exist"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            checkpoints.load(tmp_path / path)
+
+
+def test_a_damaged_run_json_is_written_anew(tmp_path, caplog):
+    run = saved(tmp_path / "run")
+    before = (run.folder / "run.json").read_text()
+    flip(run.folder / "run.json")
+    assert open_run(run.folder, "run", CONFIGURATION, resume=True).configuration == CONFIGURATION
+    assert "run.json" in caplog.text
+    assert (run.folder / "run.json").read_text() == before
+
+
+# ----------------------------------------------------------------------------------------------------- folders and logs
+
+
+def test_a_default_folder_gets_a_fresh_suffix_and_a_named_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(3):
+        run = open_run(None, "simclr_smile", CONFIGURATION)
+        run.close()
+        folders.append(os.fspath(run.folder))
+    assert folders == ["checkpoints/simclr_smile", "checkpoints/simclr_smile-2", "checkpoints/simclr_smile-3"]
+    resumed = open_run(None, "simclr_smile", CONFIGURATION, resume=True)
+    assert os.fspath(resumed.folder) == folders[-1]
+    with pytest.raises(UserError, match="--resume"):
+        open_run("checkpoints/simclr_smile", "simclr_smile", CONFIGURATION)
+    Path("file").touch()
+    Path("full").mkdir()
+    Path("full/thesis.tex").touch()
+    for name in ("file", "full"):
+        for resume in (False, True):
+            with pytest.raises(UserError):
+                open_run(name, "simclr_smile", CONFIGURATION, resume=resume)
+    assert names(Path("full")) == ["thesis.tex"]
+    for name in ("../up", "a/b", "", ".hidden", "..", "a\0b", "/abs", "a\nb"):
+        with pytest.raises(UserError, match="cannot name a run"):
+            open_run(None, name, CONFIGURATION)
+
+
+def test_another_configuration_is_refused_with_its_keys(tmp_path):
+    run = saved(tmp_path / "run")
+    other = {**CONFIGURATION, "lr": 0.1, "data": {"name": "digits"}, "seed": 1, "epochs": 5}
+    with pytest.raises(UserError) as caught:
+        open_run(run.folder, "run", other, resume=True)
+    message = str(caught.value)
+    for clause in (
+        "lr is 0.001 there and 0.1 here",
+        "data.name is 'mnist5k' there and 'digits' here",
+        "data.limit is None there and not set here",
+        "seed is not set there and 1 here",
+    ):
+        assert clause in message
+    assert "epochs is" not in message
+    assert json.loads((run.folder / "run.json").read_text())["configuration"] == CONFIGURATION
+
+
+def test_finished_until_more_is_asked(tmp_path):
+    run = saved(tmp_path / "run")
+    run.finish({"mi": torch.tensor(1.5), "ceiling": float("inf")})
+    again = open_run(run.folder, "run", CONFIGURATION, resume=True)
+    again.close()
+    assert again.finished
+    assert again.results == {"mi": 1.5, "ceiling": "inf"}
+    content = json.loads((run.folder / "run.json").read_text())
+    assert content["results"] == again.results
+    assert content["versions"]["torch"] == torch.__version__.split("+")[0]
+    longer = open_run(run.folder, "run", {**CONFIGURATION, "epochs": 4}, resume=True)
+    longer.close()
+    assert not longer.finished
+    assert not open_run(run.folder, "run", {**CONFIGURATION, "epochs": 4}, resume=True).finished
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.log({"step": 1, "mi": torch.tensor(0.5), "surrogate": float("nan")})
+    run.save(1, network())
+    run.log({"step": 2})
+    with (run.folder / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "m')  # killed in the middle of a line
+    run.close()
+    again = open_run(run.folder, "run", CONFIGURATION, resume=True)
+    again.log({"step": 2, "again": True})
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "mi": 0.5, "surrogate": "nan"}, {"step": 2, "again": True}]
+
+
+def test_two_trainers_do_not_share_a_folder(tmp_path):
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    with pytest.raises(UserError, match="Another process"):
+        open_run(tmp_path / "run", "run", CONFIGURATION, resume=True)
+    run.close()
+    open_run(tmp_path / "run", "run", CONFIGURATION, resume=True)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    run = saved(tmp_path / "run", (1, 2, 3, 4), keep=3)
+    assert names(run.folder) == ["run.json", "step-00000002", "step-00000003", "step-00000004"]
+    with pytest.raises(UserError, match="keep=0"):
+        saved(tmp_path / "other", keep=0)
+
+
+def test_a_failed_save_says_so_and_leaves_what_was(tmp_path):
+    run = saved(tmp_path / "run")
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a full disk: no file can grow beyond that
+    try:
+        with pytest.raises(UserError, match=r"step 30 could not be written.*step-00000020 is still there"):
+            run.save(30, network())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(run.folder) == ["run.json", "step-00000010", "step-00000020"]
+    found = latest(run.folder)
+    assert found is not None
+    assert found.step == 20
+
+
+# ------------------------------------------------------------------------------------------------------------- kills
+
+NURSERY = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from torch import nn
+from infomax import checkpoints
+
+folder = Path(sys.argv[1])
+import infomax.models  # loaded once; each trainer is a fork
+
+def model(step):
+    net = nn.Linear(200, 100)
+    nn.init.constant_(net.weight, step)
+    nn.init.constant_(net.bias, -step)
+    return net
+
+def train(point, nth):
+    run = checkpoints.open_run(folder, "run", {"a": 1}, resume=True)
+    count = 0
+    def wrapped(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            result = function(*args, **kwargs)
+            count += 1
+            if count == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        return call
+    if point == "replace":
+        Path.rename = wrapped(Path.rename)
+    elif point:
+        setattr(checkpoints, point, wrapped(getattr(checkpoints, point)))
+    first = 1 + (run.checkpoint.step if run.checkpoint else 0)
+    for step in range(first, first + 400):
+        if point == "replace" and step > 3:
+            step = first - 1
+        run.log({"step": step})
+        run.save(step, model(step))
+
+def check(before, what):
+    checkpoints._sweep(folder)  # what open_run does first
+    found = checkpoints.latest(folder)
+    step = found.step if found else 0
+    assert step >= before, (what, step, before)
+    for _, path in checkpoints._steps(folder):
+        checkpoints.read(path)
+    if found:
+        net = model(0)
+        found.restore(net)
+        assert (net.weight == step).all() and (net.bias == -step).all(), what
+    return step
+
+def kill_one(point, nth, wait):
+    child = os.fork()
+    if not child:
+        try:
+            train(point, nth)
+        finally:
+            os._exit(3)
+    if wait is not None:
+        time.sleep(wait)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (point, nth, status)
+
+draw = random.Random(0)
+step, kills = 0, 0
+points = ["save_safetensors", "_save_encoder", "_seal_folder", "_flush_to", "_flush_folder", "_hash", "_sweep"]
+for point in points:
+    for nth in (1, 2, 5):
+        kill_one(point, nth, None)
+        step = check(step, (point, nth))
+        kills += 1
+for nth in range(1, 7):
+    kill_one("replace", nth, None)
+    step = check(step, ("rename", nth))
+    kills += 1
+for _ in range(int(sys.argv[2])):
+    wait = draw.uniform(0.02, 0.15)
+    kill_one("", 0, wait)
+    step = check(step, wait)
+    kills += 1
+print(kills, step)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_the_newest_checkpoint_whole(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NURSERY, str(tmp_path / "run"), "20"],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kills, step = map(int, done.stdout.split())
+    assert kills == 47
+    assert step > 20  # the kills came while it was making progress
+    assert "damaged" not in done.stderr
+    assert "checksum" not in done.stderr
+
+
+WORKERS = """
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+from infomax import checkpoints
+from infomax.errors import UserError
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(rank)
+folder = sys.argv[1]
+run = checkpoints.open_run(None, folder, {"a": 1})
+model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+run.log({"rank": rank})
+run.save(5, model, None, {"rank": rank})
+drawn = torch.rand(3)
+torch.manual_seed(9)
+assert checkpoints.read(run.folder).restore(model)["rank"] == rank
+assert torch.equal(torch.rand(3), drawn)
+try:
+    checkpoints.open_run(run.folder, folder, {"a": 1})
+except UserError as error:
+    assert "--resume" in str(error)
+else:
+    raise SystemExit("not refused")
+run.finish({"ok": 1})
+print("rank", rank, "done", flush=True)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_write_once_and_keep_their_own_state(tmp_path, caplog):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), "pair"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done") == 2
+    folder = tmp_path / "checkpoints" / "pair"
+    assert names(tmp_path / "checkpoints") == ["pair"]
+    assert names(folder) == ["log.jsonl", "run.json", "step-00000005"]
+    assert (folder / "log.jsonl").read_text() == '{"rank": 0}\n'
+    found: Checkpoint = read(folder)
+    assert found.processes == 2
+    with caplog.at_level(logging.WARNING):
+        assert found.restore(nn.Linear(2, 2)) == {"rank": 0}
+    assert "not bitwise" in caplog.text
