@@ -1,13 +1,54 @@
 """infomax: representation learning by maximising mutual information, with any objective, at any batch size."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from infomax import critics, objectives
 from infomax.critics import Bilinear, Concat, Cosine, Critic, Separable
 from infomax.errors import UserError
 from infomax.models import InfoMax
 from infomax.objectives import DV, JS, MINE, NWJ, SMILE, TUBA, Anchor, CalibratedNWJ, InfoNCE, Objective, SigLIP
 from infomax.scores import Scores
+from infomax.training import train
+
+if TYPE_CHECKING:
+    from infomax import checkpoints, data, encoders, estimation
+    from infomax.checkpoints import load
+    from infomax.encoders import encoder
+    from infomax.estimation import estimate
+    from infomax.evaluation import evaluate
+    from infomax.probing import probe
+
+# In the order of a user's day. What needs timm, scikit-learn and the like is loaded when first asked for.
+_LATER = {
+    "encoder": "infomax.encoders",
+    "load": "infomax.checkpoints",
+    "evaluate": "infomax.evaluation",
+    "estimate": "infomax.estimation",
+    "probe": "infomax.probing",
+}
+_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "probing", "training")
 
 __all__ = [
-    "DV", "JS", "MINE", "NWJ", "SMILE", "TUBA", "Anchor", "Bilinear", "CalibratedNWJ", "Concat", "Cosine", "Critic",
-    "InfoMax", "InfoNCE", "Objective", "Scores", "Separable", "SigLIP", "UserError", "critics", "objectives",
-]  # fmt: skip
+    "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "TUBA", "SigLIP", "Anchor", "Objective",
+    "objectives",
+    "Cosine", "Bilinear", "Separable", "Concat", "Critic", "critics",
+    "Scores",
+    "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
+    "checkpoints", "data", "encoders", "estimation", "UserError",
+]  # fmt: skip  # noqa: RUF022
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        # A submodule's import sets its own name here, so a function of that name is set after it, for good.
+        value = getattr(importlib.import_module(_LATER[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"infomax.{name}")
+    raise AttributeError(f"module 'infomax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

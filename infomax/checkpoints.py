@@ -205,9 +205,11 @@ def _put_together(form: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
+    numpy_name, numpy_words, *numpy_rest = np.random.get_state(legacy=True)
     state = {
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(legacy=False),
+        # int64, since older safetensors know no uint32
+        "numpy": {"name": numpy_name, "words": torch.tensor(numpy_words.tolist()), "rest": numpy_rest},
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -217,7 +219,8 @@ def _random_state() -> dict[str, Any]:
 
 def _set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
+    numpy = state["numpy"]
+    np.random.set_state((numpy["name"], numpy["words"].numpy().astype(np.uint32), *numpy["rest"]))
     python = state["python"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     if "cuda" in state and torch.cuda.is_available():

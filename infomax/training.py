@@ -35,7 +35,8 @@ class Step:
     epoch: int  # of this step's batch, from 0
     mi: float  # the objective's value, mean over processes, nats; not finite where the value overflowed
     surrogate: float  # what was ascended; equal to mi where the two are one formula
-    ceiling: float  # log N, N = global batch size, nats
+    pairs: int  # N, the global batch size
+    ceiling: float  # log N, nats
     gradient_norm: float  # before clipping
     learning_rate: float
     images_per_second: float  # views encoded, over all processes
@@ -102,11 +103,22 @@ def train(
             epoch=step // len(loader),
             mi=value,
             surrogate=surrogate,
+            pairs=loader.batch_size,
             ceiling=math.log(loader.batch_size * (2 if model.ntxent else 1)),
             gradient_norm=size,
             learning_rate=optimizer.param_groups[0]["lr"],
             images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
         )
+
+
+def synchronise_batch_norm(model: "InfoMax") -> "InfoMax":
+    """BatchNorm over all processes rather than over each one's part of the batch; before the optimiser is made.
+
+    Raises UserError without a GPU, where torch has no synchronised form.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("Synchronised BatchNorm needs GPUs; on a CPU each process normalises its part of the batch.")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def _diagnosis(model: nn.Module, step: int, value: float, surrogate: float) -> str:

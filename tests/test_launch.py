@@ -27,9 +27,9 @@ try:
     if "plain" in sys.argv:  # what a script does that knows nothing of launch.py
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        for accelerator in (Accelerator(), Accelerator(cpu=True, gradient_accumulation_steps=2)):
+        for arguments in ({}, {"cpu": True, "gradient_accumulation_steps": 2}):
             try:
-                launch.launch_guard(accelerator)
+                launch.launch_guard(Accelerator(**arguments))
                 print("NOT REFUSED", flush=True)
             except UserError as error:
                 print("refused:", error, flush=True)

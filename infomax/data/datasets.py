@@ -509,7 +509,8 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _images(what: str, values: Any) -> Tensor:
     try:
-        images = torch.as_tensor(values)
+        # A copy: the caller's array may change, be read-only (a memory map) or run backwards.
+        images = torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"The {what} images cannot be made a tensor ({error}).") from error
     images = images.detach().cpu()

@@ -1,0 +1,165 @@
+"""What a saved encoder is worth: probes beside their baselines, and the MI between its views of held-out images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from infomax.errors import UserError
+from infomax.estimation import Estimate, estimate_splits
+from infomax.probing import Probe, features, probe
+
+if TYPE_CHECKING:
+    from infomax.data import Dataset, Split, Views
+
+DRAWS = 2  # pairs of views a training image: more pairs to fit the critic on, at the price of encoding them
+SELECT = 0.15  # of the training images: the critic stops on them
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The probes of an encoder, of raw pixels and of the encoder before training; the last is None if unknown."""
+
+    trained: Probe
+    pixels: Probe
+    untrained: Probe | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trained encoder's numbers and protocol, and under their names the baselines'."""
+        untrained = None if self.untrained is None else self.untrained.to_dict()
+        return {**self.trained.to_dict(), "pixels": self.pixels.to_dict(), "untrained": untrained}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: probes with their baselines, and I(Z1; Z2) of two views of held-out images, in nats."""
+
+    probes: Probes
+    mi: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"probe": self.probes.to_dict(), "estimate": self.mi.to_dict()}
+
+
+def evaluate(
+    checkpoint: str | Path | nn.Module,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Evaluation:
+    """Probes, kNN and I(Z1; Z2) of a saved run's encoder, with their baselines: what a recipe prints at its end.
+
+    checkpoint: a run or checkpoint folder, or an encoder. dataset: a name or Dataset; a saved run's own by default.
+    Raises UserError: a folder that cannot be read, an encoder without a dataset.
+    """
+    encoder, data = encoder_and_data(checkpoint, dataset)
+    return Evaluation(_probes(encoder, data, seed, device), _views_mi(encoder, data, seed, device))
+
+
+def probes(
+    checkpoint: str | Path | nn.Module,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Probes:
+    """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind."""
+    return _probes(*encoder_and_data(checkpoint, dataset), seed, device)
+
+
+def views_mi(
+    checkpoint: str | Path | nn.Module,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> Estimate:
+    """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image.
+
+    The critic is fitted on views of training images, stopped on others of them, and reports on test images, one pair
+    an image: no image is on two sides. options: objective, critic and budget, as estimate takes them.
+    """
+    return _views_mi(*encoder_and_data(checkpoint, dataset), seed, device, **options)
+
+
+def encoder_and_data(
+    checkpoint: str | Path | nn.Module, dataset: "str | Dataset | None"
+) -> "tuple[nn.Module, Dataset]":
+    """The encoder and data that an evaluation is about; a saved run knows its data set."""
+    from infomax import data
+    from infomax.checkpoints import load_encoder, read
+
+    if isinstance(checkpoint, nn.Module):
+        if dataset is None:
+            raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
+        encoder = checkpoint
+    else:
+        encoder = load_encoder(checkpoint)
+        if dataset is None:
+            configuration = read(checkpoint).configuration
+            dataset = configuration.get("dataset")
+            if not isinstance(dataset, str):
+                raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
+    return encoder, data.dataset(dataset) if isinstance(dataset, str) else dataset
+
+
+def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device) -> Probes:
+    from infomax.encoders import encoder_config, encoder_from
+
+    try:
+        config = encoder_config(encoder)
+    except UserError:
+        config = None
+    untrained = None
+    if config is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            untrained = probe(encoder_from(config), data, seed=seed, device=device)
+    pixels = probe(nn.Flatten(), data, seed=seed, device=device)
+    return Probes(probe(encoder, data, seed=seed, device=device), pixels, untrained)
+
+
+def _views_mi(
+    encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device, **options: Any
+) -> Estimate:
+    from infomax.data import views_for
+
+    views = views_for(data)
+    train, report = len(data.train), len(data.test)
+    order = torch.randperm(train, generator=torch.Generator().manual_seed(seed))
+    select, fit = order[: round(SELECT * train)], order[round(SELECT * train) :]
+
+    def pairs(split: "Split", indices: Tensor, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+        sides = [
+            torch.cat([
+                features(encoder, split.subset(indices), _drawn(views, indices, seed, draw, view), device)
+                for draw in range(draws)
+            ])
+            for view in (0, 1)
+        ]  # fmt: skip
+        return sides[0], sides[1], indices.repeat(draws)
+
+    return estimate_splits(
+        pairs(data.train, fit, DRAWS),
+        pairs(data.train, select, DRAWS),
+        # Numbered after the training images, since an id names an image over all splits.
+        (*pairs(data.test, torch.arange(report), 1)[:2], torch.arange(report) + train),
+        seed=seed,
+        device=device,
+        **options,
+    )
+
+
+def _drawn(views: "Views", indices: Tensor, seed: int, draw: int, view: int) -> Callable[[Tensor], Tensor]:
+    """Views of a split's images in order, batch by batch, as `features` asks for them; keyed as no training epoch is."""
+    done = 0
+
+    def make(images: Tensor) -> Tensor:
+        nonlocal done
+        ids = indices[done : done + len(images)].to(images.device)
+        done += len(images)
+        return views(images, ids, seed, -1 - draw, view)
+
+    return make
