@@ -205,11 +205,11 @@ def _put_together(form: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
-    numpy_name, numpy_words, *numpy_rest = np.random.get_state(legacy=True)
+    numpy: Any = np.random.get_state(legacy=True)
     state = {
         "torch": torch.get_rng_state(),
         # int64, since older safetensors know no uint32
-        "numpy": {"name": numpy_name, "words": torch.tensor(numpy_words.tolist()), "rest": numpy_rest},
+        "numpy": {"name": numpy[0], "words": torch.tensor(numpy[1].tolist()), "rest": list(numpy[2:])},
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -77,7 +77,7 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     if probes is not None:
         table = Table(title="Probes on frozen features: test accuracy and its 95 % interval, %", title_justify="left")
         for column in ("", "linear", "10 images a class", "kNN"):
