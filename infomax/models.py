@@ -1,6 +1,7 @@
 """InfoMax: an encoder, a projector, a critic and an objective. Two views in, nats out; what Accelerate wraps."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from infomax.critics import Critic
@@ -25,7 +26,9 @@ class InfoMax(nn.Module):
         self.ntxent = ntxent
         self.surrogate: Tensor | None = None  # of the last forward, detached: what a Step reports beside its value
 
-    def forward(self, view1: Tensor, view2: Tensor, ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, view1: Float[Tensor, "n ..."], view2: Float[Tensor, "n ..."], ids: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, ""]:
         """view1, view2 [n, c, h, w], ids [n] -> the objective's value, 0-d in nats, with its surrogate's gradient.
 
         ids say which sample a row shows, over all processes; without them all rows differ. Scores are computed in

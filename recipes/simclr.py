@@ -17,7 +17,7 @@ from infomax import checkpoints, console, data, encoders, launch, tracking, trai
 
 @dataclass(frozen=True)
 class Settings:
-    epochs: int = 30
+    epochs: int = 25
     """Passes over the training images."""
     steps: int | None = None
     """Optimiser steps in all; by default those of --epochs."""
@@ -28,7 +28,9 @@ class Settings:
     lr: float = 3e-3
     """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
     temperature: float = 0.2
-    """Of the cosine critic: scores are cos / temperature, in nats."""
+    """Of the cosine critic, at the start: scores are cos / temperature + bias, in nats; the bias starts at 0."""
+    fixed_temperature: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep temperature and bias as they are; by default the critic learns both."""
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     encoder: str = "resnet10_tiny"
@@ -65,7 +67,9 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     loader = data.PairLoader(dataset.train, data.views_for(dataset), settings.batch_size, settings.seed)
     encoder = im.encoder(settings.encoder, in_chans=dataset.shape[0])
     projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
-    model = im.InfoMax(encoder, projector, im.Cosine(settings.temperature), objective)
+    critic = im.Cosine(settings.temperature, learn=not settings.fixed_temperature)
+    model = im.InfoMax(encoder, projector, critic, objective)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
     if settings.sync_bn:
         model = training.synchronise_batch_norm(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-3)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from infomax.errors import UserError
@@ -30,9 +31,9 @@ class Scores:
     def __init__(
         self,
         critic: Any,
-        x: Tensor,
-        y: Tensor,
-        ids: Tensor | None = None,
+        x: Shaped[Tensor, "n ..."],
+        y: Shaped[Tensor, "m ..."],
+        ids: Int[Tensor, " k"] | None = None,
         *,
         rows: int | None = None,
         columns: int | None = None,
@@ -51,7 +52,7 @@ class Scores:
         self.n, self.total = n, n * ranks.size  # rows here, rows over all processes
         with torch.autocast(x.device.type, enabled=False):
             self._ex, self._ey = critic.embed(_at_least_float32(x), _at_least_float32(y))
-            self.positive: Tensor = critic.pair(self._ex, self._ey)  # [n]
+            self.positive: Float[Tensor, " n"] = critic.pair(self._ex, self._ey)  # [n]
         self._ids = None if ids is None else ids.to(x.device)
         self._plan = Plan(critic, ranks, self._ids, None, None, rows, columns, ())
         self._parameters = tuple(critic.parameters()) if isinstance(critic, torch.nn.Module) else ()
@@ -105,7 +106,7 @@ class Scores:
             plan = dataclasses.replace(plan, first=self._first())
         self._results |= walk(plan, self._ex, self._ey, self._parameters)
 
-    def _first(self) -> Tensor:
+    def _first(self) -> Int[Tensor, " n"]:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
         By ids and not by place, since the order of columns differs between one process and several.
@@ -134,7 +135,7 @@ class Negatives:
         self._result, self._rest = result, rest
 
     @property
-    def per_row(self) -> Tensor:
+    def per_row(self) -> Float[Tensor, " n"]:
         """[n]: how many negatives each row has, over all processes."""
         return self._all_per_row - 1 if self._rest else self._all_per_row
 
@@ -147,18 +148,18 @@ class Negatives:
     def _count(self) -> int:
         return self._all_count - self._total if self._rest else self._all_count
 
-    def mean(self, fn: Function = identity, dim: int | None = None) -> Tensor:
+    def mean(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
         return self._result(Reduction("sum", fn, dim, self._rest)) / self._number(dim)
 
-    def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Tensor:
+    def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Log-mean-exp of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
         lse = self._result(Reduction("logsumexp", fn, dim, self._rest))
         number = self._number(dim)
         return lse - (number.log() if isinstance(number, Tensor) else math.log(number))
 
     @property
-    def first(self) -> Tensor:
+    def first(self) -> Float[Tensor, " n"]:
         """[n]: the score of one negative of each row: the next row's, or the next greater id's, cyclically."""
         return self._result(FIRST)
 
