@@ -36,7 +36,7 @@ __all__ = [
     "Scores",
     "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
-]  # fmt: skip  # noqa: RUF022
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

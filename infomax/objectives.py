@@ -95,6 +95,9 @@ class CalibratedNWJ(Objective):
     The constant is TUBA's baseline. (after Poole et al., 2019)
     """
 
+    constant: Tensor
+    batches: Tensor
+
     def __init__(self, decay: float = 0.9, limit: float = 1.0):
         super().__init__()
         _check_decay(decay)
@@ -135,6 +138,9 @@ class MINE(Objective):
 
     The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
     """
+
+    log_average: Tensor
+    batches: Tensor
 
     def __init__(self, decay: float = 0.99):
         super().__init__()

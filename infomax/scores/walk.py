@@ -126,7 +126,7 @@ class Walk(torch.autograd.Function):
         d_parameters = [torch.zeros_like(p) if need else None
                         for p, need in zip(parameters, ctx.needs_input_grad[3:], strict=True)]  # fmt: skip
 
-        def carry(score, rows: Tensor | slice, columns: Tensor | slice, weigh) -> None:
+        def carry(score, rows: slice, columns: Any, weigh) -> None:
             """Through the critic: adds d score -> d ex[rows], d all_ey[columns], d parameters."""
             leaf_x = ex[rows].detach().requires_grad_(d_ex is not None)
             leaf_y = all_ey[columns].detach().requires_grad_(d_ey is not None)
