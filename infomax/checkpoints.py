@@ -723,8 +723,10 @@ def _save_encoder(model: nn.Module, folder: Path, preprocessing: Mapping[str, An
     given = preprocessing or getattr(encoder, "pretrained_cfg", None) or {}
     mean, std, size = given.get("mean"), given.get("std"), given.get("input_size")
     channels = description["encoder"]["in_chans"]
-    if mean and std and size and len(mean) == len(std) == size[0] == channels:
-        save_timm(encoder, folder, mean, std, size)
+    if not (mean and std and size and len(mean) == len(std) == size[0] == channels):
+        # Nothing is known of the images but their channels: [0, 1] as it is, and the size that timm gives its model.
+        mean, std, size = (0.0,) * channels, (1.0,) * channels, (channels, *(size or (0, 224, 224))[1:])
+    save_timm(encoder, folder, mean, std, size)
 
 
 def _sweep(folder: Path) -> None:

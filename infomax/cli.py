@@ -17,6 +17,7 @@ def estimate(
     x: Path,
     y: Path | None = None,
     /,
+    method: str | None = None,
     objective: str | None = None,
     critic: str | None = None,
     dataset: str | None = None,
@@ -31,14 +32,19 @@ def estimate(
     Args:
         x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
         y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
-        objective: What estimates, as a constructor call: "SMILE(tau=3)", InfoNCE, ... By default CopulaJS.
+        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or CopulaJS, the default.
+        objective: The same as --method.
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
         json: Print one JSON object, and nothing else.
     """
+    if method is not None and objective is not None:
+        raise UserError(f"--method {method} and --objective {objective} are one option by two names; give one.")
+    console.require_seed(seed)
     options: dict[str, Any] = {"seed": seed}
-    options |= {key: value for key, value in (("objective", objective), ("critic", critic)) if value is not None}
+    given = (("objective", method or objective), ("critic", critic))
+    options |= {key: value for key, value in given if value is not None}
     if y is not None:
         from infomax.estimation import estimate as estimate_pairs
 
@@ -65,6 +71,7 @@ def probe(run: Path, /, dataset: str | None = None, seed: int = 0, json: bool = 
     """
     from infomax.evaluation import probes
 
+    console.require_seed(seed)
     found = probes(run, dataset, seed)
     print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
 

@@ -89,6 +89,12 @@ def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
     target.__annotations__ = hints
 
 
+def require_seed(seed: int) -> None:
+    """Raises UserError for a seed that torch or numpy would refuse."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"A seed is a whole number from 0 to 2^32 - 1, not {seed}.")
+
+
 def require_positive(**numbers: float | None) -> None:
     """Raises UserError for an option, by its name, that is not a positive finite number; None is not looked at."""
     for name, number in numbers.items():

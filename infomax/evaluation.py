@@ -21,7 +21,7 @@ SELECT = 0.15  # of the training images: the critic stops on them
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes of an encoder, of raw pixels and of the encoder before training; the last is None if unknown."""
+    """The probes of an encoder, of raw pixels, and of an untrained encoder of its kind, None where it has no name."""
 
     trained: Probe
     pixels: Probe
@@ -48,7 +48,7 @@ def evaluate(
     checkpoint: str | Path | nn.Module,
     dataset: "str | Dataset | None" = None,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Evaluation:
     """Probes, kNN and I(Z1; Z2) of a saved run's encoder, with their baselines: what a recipe prints at its end.
 
@@ -63,7 +63,7 @@ def probes(
     checkpoint: str | Path | nn.Module,
     dataset: "str | Dataset | None" = None,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Probes:
     """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind."""
     return _probes(*encoder_and_data(checkpoint, dataset), seed, device)
@@ -73,7 +73,7 @@ def views_mi(
     checkpoint: str | Path | nn.Module,
     dataset: "str | Dataset | None" = None,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     **options: Any,
 ) -> Estimate:
     """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image.
@@ -106,7 +106,7 @@ def encoder_and_data(
     return encoder, data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
 
 
-def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device) -> Probes:
+def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device | None) -> Probes:
     from infomax.encoders import encoder_config, encoder_from
 
     try:
@@ -122,7 +122,9 @@ def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.
     return Probes(probe(encoder, data, seed=seed, device=device), pixels, untrained)
 
 
-def _views_mi(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device, **options: Any) -> Estimate:
+def _views_mi(
+    encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device | None, **options: Any
+) -> Estimate:
     from infomax.data import views_for
 
     views = views_for(data)
@@ -146,7 +148,7 @@ def _views_mi(encoder: nn.Module, data: "Dataset", seed: int, device: str | torc
         # Numbered after the training images, since an id names an image over all splits.
         (*pairs(data.test, torch.arange(report), 1)[:2], torch.arange(report) + train),
         seed=seed,
-        device=device,
+        device=device or "cpu",
         **options,
     )
 

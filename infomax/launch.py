@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -92,6 +93,7 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
     accumulation, a precision that this machine does not have, more processes than GPUs.
     """
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     by = launcher()
     _refuse_accumulation(by)
@@ -110,7 +112,9 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
             " start one process for each GPU."
         )
     # A plain Accelerator() would take torchrun's processes on a CPU for one independent trainer each.
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision)
+    # The others wait in a collective while the main process evaluates, which may take longer than NCCL's ten minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience])
     launch_guard(accelerator)
     return accelerator
 

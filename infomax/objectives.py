@@ -62,6 +62,8 @@ class InfoNCE(Objective):
 
     def __init__(self, symmetric: bool = False):
         super().__init__()
+        if not isinstance(symmetric, bool):
+            raise UserError(f"symmetric is True or False, not {symmetric!r}.")
         self.symmetric = symmetric
 
     def estimate(self, s):
@@ -101,7 +103,9 @@ class CalibratedNWJ(Objective):
     def __init__(self, decay: float = 0.9, limit: float = 1.0):
         super().__init__()
         _check_decay(decay)
-        self.decay, self.limit = decay, limit
+        if isinstance(limit, str) or not limit > 0:
+            raise UserError(f"limit must be a positive number of nats, and {limit!r} is not; 1 is usual.")
+        self.decay, self.limit = decay, float(limit)
         self.register_buffer("constant", torch.zeros((), dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 

@@ -35,7 +35,7 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
         if not allow_imports:
             raise UserError(
                 f"{text!r} names a class outside infomax, and loading it would run its code;"
-                " pass allow_imports=True (--allow-imports) if you trust it."
+                " pass allow_imports=True if you trust it."
             )
         name, positional, keywords = _call(rest, kind)
         try:
@@ -51,7 +51,7 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
         return found(*positional, **keywords)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         try:
             takes = f"{name}{inspect.signature(found)}"
         except (TypeError, ValueError):

@@ -76,12 +76,13 @@ def probe(
     dataset: "str | Dataset",
     *,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     batch_size: int = 256,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
-    `dataset` is a name or a Dataset with labels. Raises UserError where labels are missing, of one class, or too few.
+    `dataset` is a name or a Dataset with labels; device: the encoder's own by default. Raises UserError where labels
+    are missing, of one class, or too few.
     """
     from infomax.data.datasets import dataset as named
     from infomax.data.views import views_for
@@ -98,9 +99,9 @@ def probe(
 def _encoder(source: str | Path | nn.Module) -> nn.Module:
     if isinstance(source, nn.Module):
         return source
-    from infomax.checkpoints import load
+    from infomax.checkpoints import load_encoder
 
-    return load(source).encoder
+    return load_encoder(source)
 
 
 def labels(split: "Split", name: str = "this data set") -> Tensor:
@@ -115,22 +116,29 @@ def features(
     encoder: nn.Module,
     split: "Split",
     plain: Callable[[Tensor], Tensor],
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     batch_size: int = 256,
 ) -> Tensor:
     """Features float32 [n, d] on the CPU of every image of a split, without augmentation, in evaluation mode.
 
-    `encoder` comes back on `device`, every submodule in the mode it had. Pixels are `features(nn.Flatten(), ...)`.
+    device: the encoder's own by default. `encoder` comes back where it was, every submodule in the mode it had. Pixels
+    are `features(nn.Flatten(), ...)`.
     Raises UserError where features are not finite.
     """
     modes = [(module, module.training) for module in encoder.modules()]
+    home = next((t.device for t in (*encoder.parameters(), *encoder.buffers())), torch.device("cpu"))
+    device = home if device is None else torch.device(device)
     out: list[Tensor] = []
     try:
-        encoder.to(device).eval()
+        if device != home:
+            encoder.to(device)
+        encoder.eval()
         for start in range(0, len(split), batch_size):
             indices = torch.arange(start, min(start + batch_size, len(split)))
             out.append(encoder(plain(split.batch(indices).to(device))).flatten(1).float().cpu())
     finally:
+        if device != home:
+            encoder.to(home)
         for module, training in modes:
             module.training = training  # not .train(): that would also set the children
     if not out:

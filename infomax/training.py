@@ -36,7 +36,7 @@ class Step:
     mi: float  # the objective's value, mean over processes, nats; not finite where the value overflowed
     surrogate: float  # what was ascended; equal to mi where the two are one formula
     pairs: int  # N, the global batch size
-    ceiling: float  # log N, nats
+    ceiling: float  # log N, nats; of NT-Xent log(2 N - 1)
     gradient_norm: float  # before clipping
     learning_rate: float
     images_per_second: float  # views encoded, over all processes
@@ -104,7 +104,8 @@ def train(
             mi=value,
             surrogate=surrogate,
             pairs=loader.batch_size,
-            ceiling=math.log(loader.batch_size * (2 if model.ntxent else 1)),
+            # NT-Xent's rows choose among all views but their own.
+            ceiling=math.log(2 * loader.batch_size - 1 if model.ntxent else loader.batch_size),
             gradient_norm=size,
             learning_rate=optimizer.param_groups[0]["lr"],
             images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
@@ -112,24 +113,39 @@ def train(
 
 
 @torch.no_grad()
-def check_images(model: "InfoMax", shape: Sequence[int], device: str | torch.device = "cpu") -> None:
-    """Tries encoder and projector on two black images of `shape` (c, h, w); model and generators stay as they were.
+def check_model(model: "InfoMax", shape: Sequence[int], pairs: int, device: str | torch.device = "cpu") -> None:
+    """Tries a model on `pairs` pairs of black images of `shape` (c, h, w); model and generators stay as they were.
 
-    Raises UserError where they cannot take such images, which a recipe should know before it writes anything.
+    Raises UserError where encoder or objective cannot take them, which a recipe should know before it writes anything.
+    Called by all processes.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        model.projector(model.encoder(torch.zeros(2, *shape, device=device)))
+        views = torch.zeros(pairs, *shape, device=device)
+        model.projector(model.encoder(views))
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise UserError(
             f"The encoder, a {type(model.encoder).__name__}, cannot take images of {'x'.join(map(str, shape))}"
             f" (channels, height, width): {reason}. Choose another encoder, such as resnet18_small or resnet18."
         ) from error
+    else:
+        _try_objective(model, views)
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _try_objective(model: "InfoMax", views: torch.Tensor) -> None:
+    try:
+        model(views, views)
+    except UserError:
+        raise
+    except Exception as error:  # a formula of the user's own may raise anything
+        raise UserError(
+            f"The objective {model.objective!r} cannot read scores of {len(views)} pairs: {error}."
+        ) from error
 
 
 def synchronise_batch_norm(model: "InfoMax") -> "InfoMax":

@@ -53,6 +53,7 @@ class Settings:
 def main(doc: str | None, name: str, objective: im.Objective) -> None:
     with console.sentences():
         settings: Settings = console.arguments(Settings, prog=f"{name}.py", description=doc)
+        console.require_seed(settings.seed)
         console.require_positive(epochs=settings.epochs, steps=settings.steps, lr=settings.lr)
         run(settings, name, objective if settings.objective is None else im.objectives.objective(settings.objective))
 
@@ -77,8 +78,8 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     schedule = training.warmup_cosine(steps, warmup=steps // 10)
 
     # Whatever can be refused is refused before a folder is made.
-    loader.ids(0, accelerator.process_index, accelerator.num_processes)
-    training.check_images(model, dataset.shape)
+    own = loader.ids(0, accelerator.process_index, accelerator.num_processes)
+    training.check_model(model, dataset.shape, pairs=min(len(own), 4))
     tracker = tracking.Tracker(settings.tracker)
 
     described = checkpoints.describe(model) or {}  # spells an objective of the user's own as module:Class
@@ -95,7 +96,9 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
         start = 0
         if run.checkpoint is not None:
             model.to(accelerator.device)
-            run.checkpoint.restore(model, optimizer)
+            state = run.checkpoint.restore(model, optimizer)
+            if accelerator.scaler is not None and "scaler" in state:
+                accelerator.scaler.load_state_dict(state["scaler"])
             start = run.checkpoint.step
         if accelerator.is_main_process:
             tracker.start(run.folder, configuration)
@@ -105,7 +108,8 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                 run.log(step.to_dict())
                 tracker.log(step.to_dict(), step.number)
                 if step.number % len(loader) == 0 or step.number == steps:
-                    run.save(step.number, model, optimizer)
+                    scaler = accelerator.scaler  # of float16, None otherwise
+                    run.save(step.number, model, optimizer, {"scaler": scaler.state_dict()} if scaler else {})
         tracker.finish()
         results = {}
         if accelerator.is_main_process:  # the others wait in run.finish

@@ -75,6 +75,13 @@ def test_infonce_saturates_and_says_so():
     assert not found.trusted
 
 
+def test_a_critic_that_missed_dependence_is_found_out():
+    found = estimate(*gauss(800, 5, 2.0), "JS", SMALL, budget=Budget(steps=10, every=10))
+    assert found.interval[1] < 1.5
+    assert not found.trusted
+    assert check(found, "rival").verdict == "fail"
+
+
 def test_dependence_outside_the_base_is_learned():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 1))
@@ -267,6 +274,7 @@ def test_each_check_fires_and_does_not():
         (checks.splits(2.1, 2.0, 2.0, 0.05), checks.splits(4.0, 2.0, 2.0, 0.05), checks.splits(2.5, 2, 2, 0.05)),
         (checks.bracket(0.9, 1.1, 0.5, 1.4), checks.bracket(0.1, 0.2, 0.5, None), None),
         (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
+        (checks.rival(2.0, 2.1, 0.04), checks.rival(2.0, 2.5, 0.04), None),
         (checks.negative(0.1), checks.negative(-0.3), None),
         (checks.finite(1.0, 0.1), checks.finite(math.inf, 0.1), None),
     ]

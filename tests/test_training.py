@@ -132,7 +132,7 @@ def test_ntxent_has_twice_the_rows_and_their_ceiling():
     plain = model_of("InfoNCE")
     model = im.InfoMax(plain.encoder, plain.projector, plain.critic, plain.objective, ntxent=True)
     [step] = trained(model, steps=1)
-    assert (step.pairs, step.ceiling) == (N, math.log(2 * N))
+    assert (step.pairs, step.ceiling) == (N, math.log(2 * N - 1))
 
 
 # ----------------------------------------------------------------------------------------------------------- generator
@@ -283,9 +283,9 @@ def test_images_that_the_encoder_cannot_take_are_told_first():
     model.encoder.train()
     model.encoder[0].norm.eval()
     before, generator = weights(model), torch.get_rng_state()
-    training.check_images(model, (1, SIDE, SIDE))
+    training.check_model(model, (1, SIDE, SIDE), pairs=3)
     with pytest.raises(im.UserError, match=r"Sequential, cannot take images of 1x9x8 .*: images must be 8 high\."):
-        training.check_images(model, (1, 9, 8))
+        training.check_model(model, (1, 9, 8), pairs=3)
     assert same(before, weights(model)) and torch.equal(generator, torch.get_rng_state())
     assert model.training and model.encoder.training and not model.encoder[0].norm.training
 

@@ -80,6 +80,21 @@ def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
     return Check("bracket", crossed, 0.0, _verdict(crossed > 0, False), sentence)
 
 
+def rival(high: float, other: float, stderr: float) -> Check:
+    """The interval against a closed-form Gaussian copula's InfoNCE on the same report pairs: a lower bound on MI in
+    expectation, so a value below it, beyond both errors, has missed dependence."""
+    allowed = 0.05
+    shortfall = other - 2 * stderr - high
+    if shortfall > allowed:
+        sentence = (
+            f"a closed-form Gaussian copula bounds MI from below by {other:.2f} +- {stderr:.2f}: the value is too"
+        )
+        sentence += " low; use CopulaJS, more pairs or a longer budget."
+    else:
+        sentence = f"not below a Gaussian copula's lower bound, {other:.2f} +- {stderr:.2f}."
+    return Check("rival", shortfall, allowed, _verdict(shortfall > allowed, False), sentence)
+
+
 def negative(high: float) -> Check:
     """MI is never negative; a value that is, beyond its noise, tells of a critic that is wrong on new pairs."""
     fail = high < -0.02

@@ -86,6 +86,7 @@ def _estimate(
         torch.default_generator.manual_seed(seed)
         method = named(objective)
         result = fitted(method, critic, fit, select, budget, seed, device)
+        other, other_error = uncertainty.rival(result, fit, select, report)
         # Shuffled, since a value on the first m pairs, and the floor's blocks, mean nothing on rows that are in order.
         fit, select, report = (inputs.shuffled(result.mapped(part), seed).to(device) for part in (fit, select, report))
         kind = leaning(method)
@@ -101,6 +102,7 @@ def _estimate(
             checks.ceiling(mi, ceiling, kind),
             checks.splits(on_fit, on_select, mi, stderr),
             checks.bracket(mi - half, mi + half, floor, cap),
+            checks.rival(mi + half, other, other_error),
             checks.negative(mi + half),
         ]
         if kind != "rows":

@@ -1,14 +1,17 @@
 """How far a value on the report split may be from its expectation, and what is certain whatever the critic."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from infomax.estimation.copula import GaussianCopula, NormalScores
 from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
 from infomax.estimation.methods import Fitted
+from infomax.scores import Scores
 
 GROUPS = 25
 CANDIDATES = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -101,6 +104,21 @@ def _betting(values: NDArray[np.float64], level: float) -> float:
     excluded = highest >= math.log(1 / level)
     # Wealth against m falls as m rises, up to the grid's step: the bound is the end of the first excluded stretch.
     return float(grid[int(np.argmin(excluded)) - 1]) if excluded[0] else 0.0
+
+
+@torch.no_grad()
+def rival(fitted: Fitted, fit: Pairs, select: Pairs, report: Pairs) -> tuple[float, float]:
+    """InfoNCE of a Gaussian copula on `report`, and its standard error over rows. The parts are not mapped yet."""
+    maps = (NormalScores(fit.x), NormalScores(fit.y))
+    fit, select, report = (Pairs(maps[0](p.x), maps[1](p.y), p.ids) for p in (fit, select, report))
+    base = fitted.critic.base
+    # A copy, as moving a module moves it for everyone.
+    base = GaussianCopula(fit.x, fit.y, select.x, select.y) if base is None else deepcopy(base).cpu()
+    report = _one_a_sample(report)
+    s = Scores(base, report.x, report.y, local=True)
+    k = s.negative.per_row
+    each = (k + 1).log() - torch.nn.functional.softplus(s.negative.logmeanexp(dim=1) + k.log() - s.positive)
+    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
 def partition(fitted: Fitted, report: Pairs) -> tuple[float, float, float]:
