@@ -19,7 +19,12 @@ from infomax.scores.functions import Clip, Softplus, softplus
 
 
 class Objective(Spelled, nn.Module):
-    """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula."""
+    """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula.
+
+    fixes_constant: whether the optimum is s = log r itself; False where any s + constant has the same value.
+    """
+
+    fixes_constant = True
 
     def estimate(self, s: Any) -> Float[Tensor, ""]:
         """The estimate of MI from scores: 0-d, in nats."""
@@ -60,6 +65,8 @@ class InfoNCE(Objective):
     Ceiling: log N. Variance: low. symmetric=True: the mean of both directions. (Radford et al., 2021)
     """
 
+    fixes_constant = False
+
     def __init__(self, symmetric: bool = False):
         super().__init__()
         if not isinstance(symmetric, bool):
@@ -97,6 +104,8 @@ class CalibratedNWJ(Objective):
     The constant is TUBA's baseline. (after Poole et al., 2019)
     """
 
+    fixes_constant = False
+
     constant: Tensor
     batches: Tensor
 
@@ -133,6 +142,8 @@ class DV(Objective):
     A lower bound over the population; over a batch the log of a mean overstates. Ceiling: none. Variance: e^MI / N.
     """
 
+    fixes_constant = False
+
     def estimate(self, s):
         return s.positive.mean() - s.negative.logmeanexp()
 
@@ -142,6 +153,8 @@ class MINE(Objective):
 
     The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
     """
+
+    fixes_constant = False
 
     log_average: Tensor
     batches: Tensor
@@ -207,6 +220,8 @@ class TUBA(Objective):
     baseline: None for a learned scalar, or a module that reads s.x [n, dx] and gives [n] or [n, 1]. Ceiling: none.
     Variance: NWJ's, e^MI / N.
     """
+
+    fixes_constant = False
 
     def __init__(self, baseline: nn.Module | None = None):
         super().__init__()
@@ -292,6 +307,6 @@ def objective(text: str | Objective, allow_imports: bool = True) -> Objective:
     if isinstance(text, Objective):
         return text
     found = parse(text, registry, "objective", allow_imports)
-    if not callable(getattr(found, "estimate", None)):
-        raise UserError(f"objective {text!r} has no estimate(scores); derive it from infomax.objectives.Objective.")
+    if not isinstance(found, Objective):
+        raise UserError(f"objective {text!r} has no estimate(scores): derive it from infomax.Objective.")
     return found

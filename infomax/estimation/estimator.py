@@ -14,7 +14,7 @@ from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, Budget, fitted, leaning
 from infomax.estimation.methods import objective as named
 from infomax.estimation.result import Check, Estimate
-from infomax.objectives import DV, MINE, Objective
+from infomax.objectives import Objective
 
 
 def estimate(
@@ -107,7 +107,7 @@ def _estimate(
         ]
         if kind != "rows":
             log_partition, error, effective = uncertainty.partition(result, report)
-            if not isinstance(method, DV | MINE):  # their values do not depend on the constant that this looks at
+            if method.fixes_constant:  # else the value does not depend on the constant that this looks at
                 found.append(checks.normalisation(log_partition, error, effective))
             if kind == "partition":
                 found.append(checks.effective(effective))

@@ -47,6 +47,8 @@ def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[C
     Raises UserError as `estimate` says.
     """
     for x, y, _ in parts:
+        if 0 in (np.ndim(x), np.ndim(y)):
+            raise UserError("x and y are arrays of rows, [n, ...], and one of them is a single number.")
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
         if len(x) == 0:
@@ -76,6 +78,9 @@ def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[C
     return pairs, checks, min(caps, default=None)
 
 
+FEWEST_IDS = 4  # in a split: leaving a group of them out must leave a row with two negatives
+
+
 def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pairs]:
     """Three parts of the pairs, at random, every id in one part only."""
     _, groups = pairs.ids.unique(return_inverse=True)
@@ -83,6 +88,12 @@ def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pa
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
     at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
     found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
+    fewest = min(len(part.ids.unique()) for part in found)
+    if fewest < FEWEST_IDS:
+        raise UserError(
+            f"{len(pairs)} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
+            f" {FEWEST_IDS} in each, so more ids are needed."
+        )
     if min(map(len, found)) < FEWEST_A_SPLIT:
         raise UserError(
             f"{len(pairs)} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
@@ -118,7 +129,7 @@ def _tensor(name: str, array: Any) -> Tensor:
         tensor = array.detach().cpu()
     else:
         array = np.asarray(array)
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
         tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
     if tensor.is_complex():

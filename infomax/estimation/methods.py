@@ -173,7 +173,7 @@ def fitted(
     select = Pairs(maps[0](select.x), maps[1](select.y), select.ids)
     base = GaussianCopula(fit.x, fit.y, select.x, select.y) if on_copula else None
     residual = critic(text, fit.x.shape[1], fit.y.shape[1])
-    if base is not None:
+    if base is not None and isinstance(text, str):  # a module that was handed in keeps what it knows
         _silence(residual)
     model = Together(base, residual).to(device)
     objective = objective.to(device)
@@ -245,11 +245,15 @@ def _train(
         for index in without_a_group(select, GAIN_GROUPS, seed):
             rest = select[index]
             model.open = False
+            objective.load_state_dict(initial[1])  # a constant that was learnt belongs to the critic that was learnt
             without = criterion(rest)
             model.open = True
+            objective.load_state_dict(state[1])
             gains.append(criterion(rest) - without)
         gain_error = jackknife_error(gains)
     model.open = best - zero > gain_error
+    if not model.open:
+        objective.load_state_dict(initial[1])
     return {
         "steps": step,
         "best_step": best_step,
