@@ -38,7 +38,9 @@ class Critic(Spelled, nn.Module):
 
 
 class _InnerProduct(Critic):
-    """score = <ex, ey>."""
+    """score = <ex, ey> + offset, which the engine computes by products alone; it reads `offset` instead of score."""
+
+    offset: Tensor | float = 0.0
 
     def score(self, ex: Tensor, ey: Tensor) -> Tensor:
         return ex @ ey.T
@@ -64,6 +66,12 @@ class Cosine(_InnerProduct):
         # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
+
+    symmetric = True  # both sides have one embedding, but for a factor: critic(x, y) = critic(y, x)
+
+    @property
+    def offset(self) -> Tensor | float:  # type: ignore[override]
+        return self.shift
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.

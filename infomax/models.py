@@ -7,7 +7,6 @@ from infomax.critics import Critic
 from infomax.errors import UserError
 from infomax.objectives import Objective
 from infomax.scores import Scores
-from infomax.scores.ranks import Ranks
 
 
 class InfoMax(nn.Module):
@@ -36,10 +35,7 @@ class InfoMax(nn.Module):
             raise UserError(f"The two views must have one shape; they have {list(view1.shape)}, {list(view2.shape)}.")
         # One forward of both views: two through DistributedDataParallel before a backward would break BatchNorm.
         z1, z2 = self.projector(self.encoder(torch.cat([view1, view2]))).chunk(2)
-        if self.ntxent:
-            if ids is None:
-                ids = torch.arange(len(z1), device=z1.device) + Ranks.current().rank * len(z1)
-            z1, z2, ids = torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids])
+        make = Scores.of_views if self.ntxent else Scores
         with torch.autocast(z1.device.type, enabled=False):
-            nats, self.surrogate = self.objective.value_and_surrogate(Scores(self.critic, z1, z2, ids))
+            nats, self.surrogate = self.objective.value_and_surrogate(make(self.critic, z1, z2, ids))
         return nats
