@@ -405,9 +405,6 @@ def _home(ranks: Ranks, gradient: Gradient) -> list[Tensor | None]:
 def _factors(ranks: Ranks, ready: Sequence[_Ready], arrived: Mapping[Reduction, Tensor]) -> list[Tensor] | None:
     """What each ready gradient is multiplied by; None where they are not what arrived asks for, on any process."""
     covered = {q for part in ready for q in ([part.scalar] if part.scalar is not None else part.weights or ())}
-    if not ready or not covered.issuperset(arrived):
-        if ranks.size == 1:
-            return None
     zero = torch.zeros((), dtype=torch.float64, device=next(iter(arrived.values())).device)
     good = covered.issuperset(arrived) and bool(ready)
     factors, foreseen = [], []
