@@ -82,7 +82,8 @@ class Cosine(_InnerProduct):
         return ex @ ey.T + self.shift
 
     def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(-1) + self.shift
+        pair = (ex * ey).sum(-1)
+        return pair if isinstance(self.shift, float) and self.shift == 0 else pair + self.shift
 
 
 class Bilinear(_InnerProduct):

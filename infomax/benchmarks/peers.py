@@ -85,7 +85,10 @@ def anchor(x: Tensor, y: Tensor, temperature: float) -> Tensor:
 def linear_cross_entropy(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     """torch's own chunked form, which never holds all logits."""
     target = torch.arange(len(x), device=x.device)
-    return F.linear_cross_entropy(x / temperature, y, target)
+    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions  # of newer torch
+
+    options = LinearCrossEntropyOptions()
+    return F.linear_cross_entropy(x / temperature, y, target, options=options)
 
 
 # name in the table -> (objective's text, all views against all, plain form)

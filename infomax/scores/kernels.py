@@ -1,6 +1,6 @@
 """What is computed on one tile of scores: the summands of reductions and their slopes."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +9,7 @@ from infomax.scores.functions import FromExponential, Function, Identity, Kind
 from infomax.scores.tiles import Tiles
 
 
-@dataclass(frozen=True)
-class Reduction:
+class Reduction(NamedTuple):
     """A sum or log-sum-exp of fn(s) over negatives: per row (dim=1), per column (dim=0) or over all (dim=None).
 
     `rest` leaves out each row's first negative.

@@ -61,7 +61,7 @@ class Scores:
             raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {total}.")
         self.x, self.y = x, y
         self.n, self.total = n, total
-        with products():
+        with products(x):
             self._ex, self._ey = critic.embed(_at_least_float32(x), _at_least_float32(y))
             pair = critic.pair(self._ex, self._ey)
         self.dtype = pair.dtype
@@ -178,7 +178,7 @@ class Scores:
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
             head if surrogate is not None else None, self._swap,
         )  # fmt: skip
-        self._results |= walk(plan, self._ex, self._ey, self._parameters())
+        self._results.update(walk(plan, self._ex, self._ey, self._parameters()))
 
     def _weights(
         self, surrogate: Formula, r: slice, results: Mapping[Reduction, Tensor], carried: Sequence[Reduction]
@@ -196,7 +196,7 @@ class Scores:
 
     def _first(self) -> Tensor:
         """[n]: the score of one negative of each row, with gradient."""
-        with products():
+        with products(self.x):
             return self._critic.pair(self._ex, rows_of(self._ranks, self._ey, self._first_columns())).double()
 
     def _first_columns(self) -> Tensor:

@@ -25,17 +25,25 @@ def set_precision(precision: Literal["fp32", "bf16"]) -> None:
 
 
 @contextlib.contextmanager
-def products() -> Iterator[None]:
-    """Around the engine's work: no autocast, and the chosen precision of products."""
+def _settings(device: str) -> Iterator[None]:
     setting = torch.backends.mkldnn.matmul
     before = setting.fp32_precision
-    if _precision == "bf16":
-        setting.fp32_precision = "bf16"
     try:
-        yield
+        if _precision == "bf16":
+            setting.fp32_precision = "bf16"
+        with torch.autocast(device, enabled=False):
+            yield
     finally:
         if _precision == "bf16":
             setting.fp32_precision = before
+
+
+def products(t: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Around the engine's work on t's device: no autocast, and the chosen precision of products."""
+    device = t.device.type
+    if _precision == "fp32" and not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()  # a small batch would notice the rest
+    return _settings(device)
 
 
 class Gradient:
@@ -64,9 +72,13 @@ class InnerProduct:
     def __init__(self, offset: Tensor | float, ex: Tensor, ey: Tensor):
         self.ex, self.ey = ex, ey
         self.offset = None if isinstance(offset, float) and offset == 0 else torch.as_tensor(offset).to(ex)
-        self.largest = _largest_norm(ex) * _largest_norm(ey) + (0.0 if self.offset is None else abs(float(self.offset)))
 
-    def scores(self, r: slice, c: slice, out: Tensor) -> Tensor:
+    def largest(self) -> float:
+        """No score is greater than this, in absolute value."""
+        shift = 0.0 if self.offset is None else abs(float(self.offset.detach()))
+        return _largest_norm(self.ex) * _largest_norm(self.ey) + shift
+
+    def scores(self, r: slice, c: slice, out: Tensor | None) -> Tensor:
         x, y = self.ex[r], self.ey[c]
         if self.offset is None:
             return torch.mm(x, y.T, out=out)
@@ -100,13 +112,14 @@ class InnerProduct:
 class AnyCritic:
     """Scores by critic.score, one tile with its autograd graph at a time."""
 
-    largest = float("inf")
-
     def __init__(self, critic: Any, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], graph: bool):
         self.critic, self.ex, self.ey, self.parameters, self.graph = critic, ex, ey, parameters, graph
         self.kept: tuple[Tensor, list[Tensor | None]] | None = None
 
-    def scores(self, r: slice, c: slice, out: Tensor) -> Tensor:
+    def largest(self) -> float:
+        return float("inf")
+
+    def scores(self, r: slice, c: slice, out: Tensor | None) -> Tensor:
         leaves = [self.ex[r].detach(), self.ey[c].detach()]
         for leaf in leaves:
             leaf.requires_grad_(self.graph and leaf.is_floating_point())

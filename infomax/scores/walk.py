@@ -52,21 +52,15 @@ class Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        with products():
+        with products(ex):
             needs = ctx.needs_input_grad[1:]
             run = _Run(plan, ex, plan.ranks.gather(ey), parameters, needs)
-            ctx.kept = None
-            if not any(needs):
-                results, ready = run.values(), []
-            elif run.one_tile:
-                results, ready, ctx.kept = run.values(), [], run.last
-            else:
-                results, ready = run.values_and_gradients()
+            results, ready = run.values_and_gradients() if any(needs) else (run.values(), [])
             shared = [_over_ranks(plan.ranks, q, results[q]) for q in plan.requests]
             for part in ready:
                 part.complete(plan, dict(zip(plan.requests, shared, strict=True)))
         results = [plan.ranks.own(t).clone() if q.dim == 0 else t for q, t in zip(plan.requests, shared, strict=True)]
-        ctx.plan, ctx.ready, ctx.run = plan, ready, run if ctx.kept is not None else None
+        ctx.plan, ctx.ready = plan, ready
         ctx.parameters = len(parameters)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ex, ey, *parameters, *results)
@@ -83,11 +77,61 @@ class Walk(torch.autograd.Function):
         if factors is not None:
             parts = [_combine(ctx.ready, factors, i) for i in range(2 + len(parameters))]
             return None, *parts
-        with products():
-            run = ctx.run or _Run(plan, ex, plan.ranks.gather(ey), parameters, ctx.needs_input_grad[1:])
+        with products(ex):
+            run = _Run(plan, ex, plan.ranks.gather(ey), parameters, ctx.needs_input_grad[1:])
             terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
-            gradient = run.gradient(terms, ctx.kept)
-            return None, *_home(plan.ranks, gradient)
+            return None, *_home(plan.ranks, run.gradient(terms))
+
+
+class WalkOneTile(torch.autograd.Function):
+    """Walk, where one tile is the matrix: small enough to be kept until backward, so that nothing is foreseen."""
+
+    @staticmethod
+    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
+        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
+        with products(ex):
+            s = InnerProduct(plan.offset or 0.0, ex, ey).scores(r, c, None)
+            low, high = torch.aminmax(s.detach())
+            forms = shared_forms(plan.requests) if low >= -LARGEST and high <= LARGEST else None
+            tile = Tile(plan.tiles, s, r, c, forms, torch.empty_like(s))
+            results = []
+            for q in plan.requests:
+                peak = tile.peak(q)
+                total = q.total(tile.summand(q, peak))
+                if q.kind == "logsumexp":
+                    total = total.log_() if peak is None else total.log_().add_(peak)
+                results.append(total)
+        ctx.plan, ctx.forms = plan, forms
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(ex, ey, s, *results)
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor | None):
+        plan: Plan = ctx.plan
+        ex, ey, s, *results = ctx.saved_tensors
+        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
+        terms = [Term(*t) for t in zip(plan.requests, results, gradients, strict=True) if t[2] is not None]
+        with products(ex):
+            tile = Tile(plan.tiles, s, r, c, ctx.forms, torch.empty_like(s), done=True)
+            slope, _, _, rows, columns = tile_gradient(tile, terms, r, c)  # type: ignore[arg-type]
+            # As InnerProduct.pull, with nothing to add to.
+            x, y = ex, ey
+            if rows is not None:
+                x = ex * (rows := rows.to(s.dtype)[:, None])
+            if columns is not None:
+                y = ey * (columns := columns.to(s.dtype)[:, None])
+            d_ex = d_ey = d_offset = None
+            _, need_x, need_y, *need_offset = ctx.needs_input_grad
+            if need_x:
+                d_ex = slope @ y if rows is None else (slope @ y).mul_(rows)
+            if need_y:
+                d_ey = slope.T @ x if columns is None else (slope.T @ x).mul_(columns)
+            if any(need_offset):
+                sums = slope.sum(1) if columns is None else (slope @ columns).squeeze(1)
+                d_offset = (sums if rows is None else sums * rows.squeeze(1)).sum()
+        return None, d_ex, d_ey, *([d_offset] if need_offset else [])
 
 
 @dataclass
@@ -121,25 +165,16 @@ class _Run:
             self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, ey, parameters, any(needs))
         else:
             self.critic = InnerProduct(offset, ex, ey)
-        self.forms = shared_forms(plan.requests) if self.critic.largest <= LARGEST else None
+        self.forms = shared_forms(plan.requests) if self.critic.largest() <= LARGEST else None
         self.buffers: dict[str, Tensor] = {}
-        self.last: Tensor | None = None  # what the last tile held
-        tiles = plan.tiles
-        default = tiles.rows is None and tiles.columns is None
-        self.one_tile = default and offset is not None and plan.ranks.size == 1 and tiles.n * tiles.total <= KEPT
         self.symmetric = None
-        if plan.swap is not None and isinstance(self.critic, InnerProduct) and not self.one_tile:
+        if plan.swap is not None and isinstance(self.critic, InnerProduct):
             self.symmetric = Symmetric.found(self, plan.swap)
 
-    def tile(self, r: slice, c: slice, kept: Tensor | None = None) -> Tile:
+    def tile(self, r: slice, c: slice) -> Tile:
         shape = r.stop - r.start, c.stop - c.start
-        room = self.buffer("room", shape)
-        if kept is not None:
-            return Tile(self.tiles, kept, r, c, self.forms, room, done=True)
         s = self.critic.scores(r, c, self.buffer("scores", shape))
-        tile = Tile(self.tiles, s, r, c, self.forms, room)
-        self.last = tile.content
-        return tile
+        return Tile(self.tiles, s, r, c, self.forms, self.buffer("room", shape))
 
     def buffer(self, name: str, shape: tuple[int, int]) -> Tensor:
         # Reused: a fresh tensor of this size costs more in page faults than the pass that fills it.
@@ -148,15 +183,12 @@ class _Run:
             self.buffers[name] = torch.empty(size, dtype=self.dtype, device=self.ex.device)
         return self.buffers[name][:size].view(shape)
 
-    def whole(self) -> tuple[slice, slice]:
-        return slice(0, self.tiles.n), slice(0, self.tiles.total)
-
     def values(self) -> dict[Reduction, Tensor]:
         """All results, and no gradient: one product."""
         if self.symmetric is not None:
             return self.symmetric.values()
         results = self.start()
-        for r, c in [self.whole()] if self.one_tile else self.tiles.tiles():
+        for r, c in self.tiles.tiles():
             tile = self.tile(r, c)
             for q in self.plan.requests:
                 peak = tile.peak(q)
@@ -224,14 +256,13 @@ class _Run:
             ready.append(by_rows)
         return results, ready
 
-    def gradient(self, terms: "Sequence[Term]", kept: Tensor | None = None) -> Gradient:
+    def gradient(self, terms: "Sequence[Term]") -> Gradient:
         """The gradient with the given weights of complete results: two products beside the scores' own."""
         if self.symmetric is not None:
             return self.symmetric.gradient(terms)
         total = Gradient(self.leaves)
-        for r, c in [self.whole()] if kept is not None else self.tiles.tiles():
-            tile = self.tile(r, c, kept)
-            self.critic.pull(total, *tile_gradient(tile, terms, r, c))
+        for r, c in self.tiles.tiles():
+            self.critic.pull(total, *tile_gradient(self.tile(r, c), terms, r, c))
         return total
 
 
@@ -327,7 +358,7 @@ class Symmetric:
                     continue
                 add(results[q][r], q, total, peak)
                 if r != c:
-                    mirror = replace(q, dim=0)
+                    mirror = q._replace(dim=0)
                     if peak is not None:
                         peak = tile.peak(mirror)
                         summand = tile.summand(mirror, peak)
@@ -342,7 +373,7 @@ class Symmetric:
         sums = torch.zeros((), dtype=torch.float64, device=both.device)
         for r, c in self.tiles.upper():
             tile = self._tile(r, c)
-            mirrored = [Term(replace(t.q, dim=None if t.q.dim is None else 0), t.result, t.weight) for t in terms]
+            mirrored = [Term(t.q._replace(dim=None if t.q.dim is None else 0), t.result, t.weight) for t in terms]
             # A shared form is of one reduction: the mirror's is the same function of e.
             if tile.forms is not None:
                 tile.forms = tile.forms | {m.q: tile.forms[t.q] for m, t in zip(mirrored, terms, strict=True)}
@@ -455,5 +486,8 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
 
 def walk(plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]) -> dict[Reduction, Tensor]:
     """Runs a plan: its requests and their results."""
-    results: tuple[Tensor, ...] = Walk.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
+    tiles = plan.tiles
+    small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= KEPT
+    kind = WalkOneTile if small and plan.offset is not None and plan.ranks.size == 1 else Walk
+    results: tuple[Tensor, ...] = kind.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
     return dict(zip(plan.requests, results, strict=True))
