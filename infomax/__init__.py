@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from infomax import critics, objectives
+from infomax import critics, objectives, scores, training
 from infomax.critics import Bilinear, Concat, Cosine, Critic, Separable
 from infomax.errors import UserError
 from infomax.models import InfoMax
@@ -12,7 +12,7 @@ from infomax.scores import Scores
 from infomax.training import train
 
 if TYPE_CHECKING:
-    from infomax import checkpoints, data, encoders, estimation
+    from infomax import checkpoints, data, encoders, estimation, launch
     from infomax.checkpoints import load
     from infomax.encoders import encoder
     from infomax.estimation import estimate
@@ -27,7 +27,7 @@ _LATER = {
     "estimate": "infomax.estimation",
     "probe": "infomax.probing",
 }
-_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "probing", "training")
+_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "training")
 
 __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "TUBA", "SigLIP", "Anchor", "Objective",
@@ -35,8 +35,8 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "Critic", "critics",
     "Scores",
     "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
-    "checkpoints", "data", "encoders", "estimation", "UserError",
-]  # fmt: skip  # noqa: RUF022
+    "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,9 @@ def encode_in_chunks(
 
 class _Chunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, encode: Encode, size: int, modules: Sequence[nn.Module], view1: Tensor, view2: Tensor, *parameters):
+    def forward(
+        ctx, encode: Encode, size: int, modules: Sequence[nn.Module], view1: Tensor, view2: Tensor, *parameters
+    ):
         ctx.encode, ctx.size, ctx.modules = encode, size, modules
         ctx.states, ctx.cast = [], _autocast_of(view1)
         features = []
@@ -56,7 +58,9 @@ class _Chunks(torch.autograd.Function):
             chunks = zip(*(t.split(ctx.size) for t in (view1, view2, *gradients)), ctx.states, strict=True)
             for a, b, d_first, d_second, state in chunks:
                 _set_random_state(view1.device, state)
-                a, b = (t.detach().requires_grad_(need) for t, need in zip((a, b), ctx.needs_input_grad[3:5], strict=True))
+                a, b = (
+                    t.detach().requires_grad_(need) for t, need in zip((a, b), ctx.needs_input_grad[3:5], strict=True)
+                )
                 first, second = ctx.encode(a, b)
                 leaves = [t for t in (a, b) if t.requires_grad]
                 found = torch.autograd.grad(

@@ -3,74 +3,74 @@
 import inspect
 import json
 import re
+import shutil
 import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from infomax import console
 from infomax.errors import UserError
 
-Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-
 
 def estimate(
-    source: tyro.conf.Positional[tuple[Path, ...]],
+    x: Path,
+    y: Path | None = None,
     /,
     objective: str | None = None,
     critic: str | None = None,
     dataset: str | None = None,
     seed: int = 0,
-    json: Json = False,
+    json: bool = False,
 ) -> None:
-    """Estimate mutual information, in nats: of the pairs in X.npy Y.npy, or I(Z1; Z2) of a saved run's encoder.
+    """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
+
+    Of the pairs in two files, infomax estimate X.npy Y.npy; or I(Z1; Z2) of two views of the held-out images of a saved
+    run, infomax estimate RUN.
 
     Args:
-        source: X.npy Y.npy, arrays [n, ...] whose equal rows are pairs; or the folder of a run or checkpoint.
-        objective: Any of infomax.estimation.registry, as a constructor call: "SMILE(tau=3)". By default the best known.
-        critic: As a constructor call: Separable, Concat, "Separable(hidden=64)". By default Separable.
-        dataset: What to estimate a saved run's encoder on. By default the run's own data set.
-        seed: Of the split into fit, select and report pairs, and of the critic.
+        x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
+        y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
+        objective: What estimates, as a constructor call: "SMILE(tau=3)", InfoNCE, ... By default CopulaJS.
+        critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
+        dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
+        seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
         json: Print one JSON object, and nothing else.
     """
     options: dict[str, Any] = {"seed": seed}
     options |= {key: value for key, value in (("objective", objective), ("critic", critic)) if value is not None}
-    if len(source) == 1 and source[0].suffix != ".npy":
-        from infomax.evaluation import views_mi
-
-        found = views_mi(source[0], dataset, **options)
-    elif len(source) == 2:
+    if y is not None:
         from infomax.estimation import estimate as estimate_pairs
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        x, y = (_array(path) for path in source)
-        found = estimate_pairs(x, y, **options)
+        found = estimate_pairs(_array(x), _array(y), **options)
+    elif x.suffix == ".npy" or x.is_file():
+        raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
-        raise UserError(f"estimate takes X.npy Y.npy or one run folder, not {len(source)} path(s).")
+        from infomax.evaluation import views_mi
+
+        found = views_mi(x, dataset, **options)
     print(_one_line(found.to_dict()) if json else found)
 
 
-def probe(
-    checkpoint: tyro.conf.Positional[Path], /, dataset: str | None = None, seed: int = 0, json: Json = False
-) -> None:
+def probe(run: Path, /, dataset: str | None = None, seed: int = 0, json: bool = False) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
     Args:
-        checkpoint: The folder of a run or of one checkpoint.
-        dataset: What to probe on. By default the run's own data set.
+        run: The folder of a run, checkpoints/NAME, or of one checkpoint.
+        dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
         seed: Of the held-out part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
         json: Print one JSON object, and nothing else.
     """
     from infomax.evaluation import probes
 
-    found = probes(checkpoint, dataset, seed)
+    found = probes(run, dataset, seed)
     print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
 
 
-def objectives(json: Json = False) -> None:
-    """List the objectives, what each bounds, its ceiling and its variance.
+def objectives(json: bool = False) -> None:
+    """List the objectives: the call that makes each, what it bounds, its ceiling, its variance, its source.
 
     Args:
         json: Print one JSON object, and nothing else.
@@ -79,15 +79,11 @@ def objectives(json: Json = False) -> None:
     if json:
         print(_one_line({"objectives": rows}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_lines=True)
-    for column in ("objective", "what it is", "ceiling", "variance", "source"):
-        table.add_column(column)
+    width = min(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 100)
     for row in rows:
-        table.add_row(row["call"], row["summary"], row["ceiling"], row["variance"], row["source"])
-    Console(width=None if sys.stdout.isatty() else 140).print(table, markup=False)
+        print(row["call"])
+        for text in (row["summary"], f"Ceiling: {row['ceiling']}. Variance: {row['variance']}.", f"({row['source']})"):
+            print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
 
 
 def objective_rows() -> list[dict[str, str]]:
@@ -126,7 +122,7 @@ def _one_line(content: dict[str, Any]) -> str:
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with console.sentences():
-        tyro.extras.subcommand_cli_from_dict(
+        console.arguments(
             {"estimate": estimate, "probe": probe, "objectives": objectives},
             prog="infomax",
             description="Mutual information that can be believed, and encoders that maximise it.",

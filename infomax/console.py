@@ -1,9 +1,13 @@
-"""What a person sees: progress, tables, and a user's mistake as one sentence with exit status 2."""
+"""What a person sees: options and their help, progress, tables, and a mistake as one sentence with exit status 2."""
 
 import contextlib
+import inspect
+import math
+import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from infomax.errors import UserError
 
@@ -12,6 +16,13 @@ if TYPE_CHECKING:
     from infomax.evaluation import Probes
     from infomax.probing import Probe
     from infomax.training import Step
+
+# Imported where they are used, so that a machine may lack what it does not use. Module: what pip calls it.
+_PACKAGES = {
+    "accelerate": "accelerate", "matplotlib": "matplotlib", "mlxtend": "mlxtend", "psutil": "psutil", "rich": "rich",
+    "sklearn": "scikit-learn", "timm": "timm", "torchvision": "torchvision", "tyro": "tyro",
+}  # fmt: skip
+_METAVARS = {"str": "TEXT"}
 
 
 @contextlib.contextmanager
@@ -25,13 +36,62 @@ def sentences() -> Iterator[None]:
         sys.exit(_fail(str(error), 2))
     except NonFinite as error:
         sys.exit(_fail(str(error), 1))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
+            raise
+        sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("Interrupted.", 130))
+    except BrokenPipeError:
+        # The reader has left (`| head`). Standard output is flushed once more at exit, where nothing could be caught.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(sentence, file=sys.stderr)
+    print(" ".join(sentence.split()), file=sys.stderr)
     return status
+
+
+def arguments(target: Any, prog: str, description: str | None = None) -> Any:
+    """Reads the command line into the parameters of `target`, and calls it: a dataclass, a function, or a mapping of
+    functions by command.
+
+    A parameter whose default is None says in its help what that means, so the default is not shown.
+    """
+    import tyro
+
+    for part in target.values() if isinstance(target, Mapping) else [target]:
+        _annotate(part, tyro.conf.arg)
+    # Appended, so that `--objective module:Class` finds a module of the user's and none of them hides a package.
+    sys.path.append(os.getcwd())
+    config = (tyro.conf.FlagCreatePairsOff,)
+    if isinstance(target, Mapping):
+        return tyro.extras.subcommand_cli_from_dict(dict(target), prog=prog, description=description, config=config)
+    return tyro.cli(target, prog=prog, description=description, config=config)
+
+
+def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
+    hints = typing.get_type_hints(target, include_extras=True)
+    for name, parameter in inspect.signature(target).parameters.items():
+        kind: Any = next((kind for kind in typing.get_args(hints[name]) if kind is not type(None)), hints[name])
+        shown: dict[str, Any] = {}
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            shown["metavar"] = name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]"
+        elif kind is not bool:
+            shown["metavar"] = _METAVARS.get(kind.__name__, kind.__name__.upper())
+        if parameter.default is None or parameter.default is False:
+            shown["help_behavior_hint"] = ""
+        hints[name] = Annotated[hints[name], arg(**shown)]
+    target.__annotations__ = hints
+
+
+def require_positive(**numbers: float | None) -> None:
+    """Raises UserError for an option, by its name, that is not a positive finite number; None is not looked at."""
+    for name, number in numbers.items():
+        if number is not None and not 0 < number < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {number!r}.")
 
 
 class Progress:
@@ -45,12 +105,11 @@ class Progress:
         console = Console(stderr=True)
         self.total, self.lines = total, shown and not console.is_terminal
         self.bar = Bar(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=24),
-            TextColumn("MI {task.fields[mi]:.3f} of at most {task.fields[ceiling]:.3f} nats"),
-            TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn(elapsed_when_finished=True),
-            console=console, disable=not shown or self.lines,
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True), TextColumn("{task.fields[left]}"),
+            console=console, disable=not shown or self.lines, expand=True,
         )  # fmt: skip
-        self.task = self.bar.add_task("", total=total, completed=start, mi=0.0, ceiling=0.0, rate=0.0)
+        self.task = self.bar.add_task("", total=total, completed=start, numbers="starting", left="left")
         self.rate = 0.0
 
     def __enter__(self) -> "Progress":
@@ -62,26 +121,28 @@ class Progress:
 
     def update(self, step: "Step") -> None:
         self.rate = step.images_per_second if self.rate == 0 else 0.9 * self.rate + 0.1 * step.images_per_second
-        self.bar.update(self.task, completed=step.number, mi=step.mi, ceiling=step.ceiling, rate=self.rate)
+        mi = f"{step.mi:.3f}" if abs(step.mi) < 1000 else f"{step.mi:.2g}"  # an overflow must not push the rest away
+        numbers = f"MI {mi} of {step.ceiling:.3f} nats  {self.rate:.0f} images/s"
+        left = "" if step.number == self.total else "left"
+        self.bar.update(self.task, completed=step.number, numbers=numbers, left=left)
         if self.lines and (step.number == self.total or step.number % max(1, self.total // 10) == 0):
-            left = (self.total - step.number) * 2 * step.pairs / self.rate
-            print(
-                f"step {step.number}/{self.total}  MI {step.mi:.3f} of at most {step.ceiling:.3f} nats"
-                f"  {self.rate:.0f} images/s  {left:.0f} s left",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            seconds = (self.total - step.number) * 2 * step.pairs / self.rate
+            print(f"step {step.number}/{self.total}  {numbers}  {seconds:.0f} s left", file=sys.stderr, flush=True)
 
 
 def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any = None) -> None:
-    """The table at the end of a run and of `infomax probe`, on standard output."""
+    """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if probes is not None:
-        table = Table(title="Probes on frozen features: test accuracy and its 95 % interval, %", title_justify="left")
+        test = f"of {probes.trained.protocol['test_images']} test images"
+        console.print(f"Probes on frozen features: accuracy in % {test}, with its 95 % interval")
+        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else box.ASCII2, pad_edge=False)
         for column in ("", "linear", "10 images a class", "kNN"):
-            table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
+            table.add_column(column, justify="left" if column == "" else "right")
         for name, row in (
             ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
         ):  # fmt: skip
@@ -91,22 +152,23 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
     if mi is not None:
         low, high = mi.interval
         console.print(
-            f"I(Z1; Z2) of two views: {mi.mi:.2f} nats, 95 % interval [{low:.2f}, {high:.2f}], ceiling"
-            f" {mi.ceiling:.2f} (log of {mi.splits[2]} held-out pairs), {'trusted' if mi.trusted else 'NOT trusted'}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            f"I(Z1; Z2) of two views: {mi.mi:.2f} nats, 95 % interval [{low:.2f}, {high:.2f}], "
+            f"{'trusted' if mi.trusted else 'NOT trusted'};\n"
+            f"ceiling {mi.ceiling:.2f} nats, log of {mi.splits[2]} held-out pairs"
+        )
         for reason in mi.reasons:
-            console.print(f"  {reason}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"  {reason}")
     if saved is not None:
-        console.print(f"Saved in {saved}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Saved in {saved}", soft_wrap=True)
 
 
 def _accuracies(row: "Probe") -> list[str]:
     cells = []
     for name in ("accuracy", "shots_10", "knn"):
         value, interval = getattr(row, name), getattr(row, name + "_interval")
-        if value is None:
-            cells.append("too few images")
-        else:
-            cells.append(f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]")
+        cells.append("too few images" if value is None else f"{_percent(value)} [{', '.join(map(_percent, interval))}]")
     return cells
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}".replace("100.0", "100")

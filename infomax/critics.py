@@ -8,11 +8,14 @@ import itertools
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.errors import UserError
 from infomax.parsing import Spelled
+
+Embedded = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # what score reads of x and of y
 
 
 class Critic(Spelled, nn.Module):
@@ -20,19 +23,19 @@ class Critic(Spelled, nn.Module):
 
     width = 1  # numbers of working memory per score, from which the tile's size is chosen
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         """x [n, dx], y [m, dy] -> what score reads: [n, ...], [m, ...]; row by row."""
         return x, y
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         """ex [n, ...], ey [m, ...] -> scores of all pairs [n, m]."""
         raise TypeError(f"{type(self).__name__} defines no score(ex, ey).")
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """ex [n, ...], ey [n, ...] -> scores of the pairs of equal rows [n]."""
         return torch.cat([self.score(ex[i : i + 1], ey[i : i + 1]).flatten() for i in range(len(ex))])
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Float[Tensor, "n m"]:
         """x [n, dx], y [m, dy] -> the dense matrix of scores [n, m], with autograd; for small n."""
         return self.score(*self.embed(x, y))
 
@@ -42,10 +45,10 @@ class _InnerProduct(Critic):
 
     offset: Tensor | float = 0.0
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return (ex * ey).sum(-1)
 
 
@@ -59,9 +62,7 @@ class Cosine(_InnerProduct):
     def __init__(self, temperature: float = 0.1, bias: float = 0.0, learn: bool = False):
         super().__init__()
         if not (temperature > 0 and math.isfinite(temperature)):
-            raise UserError(
-                f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual."
-            )
+            raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
         self.temperature, self.bias, self.learn = temperature, bias, learn
         # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn else None
@@ -73,15 +74,15 @@ class Cosine(_InnerProduct):
     def offset(self) -> Tensor | float:  # type: ignore[override]
         return self.shift
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
         scale = 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
         return F.normalize(x, dim=-1) * scale, F.normalize(y, dim=-1)
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T + self.shift
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         pair = (ex * ey).sum(-1)
         return pair if isinstance(self.shift, float) and self.shift == 0 else pair + self.shift
 
@@ -94,7 +95,7 @@ class Bilinear(_InnerProduct):
         self.dx, self.dy = dx, dy
         self.weight = nn.Parameter(torch.randn(dx, dy) * 0.1 / math.sqrt(dx * dy))
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         return x @ self.weight, y
 
 
@@ -107,7 +108,7 @@ class Separable(_InnerProduct):
         self.g = _mlp(dx, hidden, out, layers)
         self.h = _mlp(dy, hidden, out, layers)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         return self.g(x), self.h(y)
 
 
@@ -133,13 +134,13 @@ class Concat(Critic):
     def width(self) -> int:  # type: ignore[override]
         return self.hidden * (self.layers + 1)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         return x @ self.weight_x.T, y @ self.weight_y.T + self.first_bias
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return self.rest(F.relu(ex[:, None] + ey[None])).squeeze(-1)
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+    def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.rest(F.relu(ex + ey)).squeeze(-1)
 
 

@@ -91,6 +91,7 @@ def encoder_and_data(
     from infomax import data
     from infomax.checkpoints import load_encoder, read
 
+    limit = None
     if isinstance(checkpoint, nn.Module):
         if dataset is None:
             raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
@@ -99,10 +100,10 @@ def encoder_and_data(
         encoder = load_encoder(checkpoint)
         if dataset is None:
             configuration = read(checkpoint).configuration
-            dataset = configuration.get("dataset")
+            dataset, limit = configuration.get("dataset"), configuration.get("limit")
             if not isinstance(dataset, str):
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
-    return encoder, data.dataset(dataset) if isinstance(dataset, str) else dataset
+    return encoder, data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
 
 
 def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device) -> Probes:
@@ -121,9 +122,7 @@ def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.
     return Probes(probe(encoder, data, seed=seed, device=device), pixels, untrained)
 
 
-def _views_mi(
-    encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device, **options: Any
-) -> Estimate:
+def _views_mi(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device, **options: Any) -> Estimate:
     from infomax.data import views_for
 
     views = views_for(data)
@@ -153,7 +152,7 @@ def _views_mi(
 
 
 def _drawn(views: "Views", indices: Tensor, seed: int, draw: int, view: int) -> Callable[[Tensor], Tensor]:
-    """Views of a split's images in order, batch by batch, as `features` asks for them; keyed as no training epoch is."""
+    """Views of a split's images in order, as `features` asks for them, keyed by an epoch that training never has."""
     done = 0
 
     def make(images: Tensor) -> Tensor:

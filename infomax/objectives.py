@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,19 +21,19 @@ from infomax.scores.functions import Clip, Softplus, softplus
 class Objective(Spelled, nn.Module):
     """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula."""
 
-    def estimate(self, s: Any) -> Tensor:
+    def estimate(self, s: Any) -> Float[Tensor, ""]:
         """The estimate of MI from scores: 0-d, in nats."""
         raise TypeError(f"{type(self).__name__} defines no estimate(scores).")
 
-    def surrogate(self, s: Any) -> Tensor:
+    def surrogate(self, s: Any) -> Float[Tensor, ""]:
         """What is ascended: 0-d; its gradient trains critic and encoder."""
         return self.estimate(s)
 
-    def forward(self, s: Any) -> Tensor:
+    def forward(self, s: Any) -> Float[Tensor, ""]:
         """0-d tensor, in nats, whose value is the estimate's and whose gradient is the surrogate's."""
         return self.value_and_surrogate(s)[0]
 
-    def value_and_surrogate(self, s: Any) -> tuple[Tensor, Tensor]:
+    def value_and_surrogate(self, s: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What forward gives, and beside it the surrogate's own value, detached."""
         s = s.walk_for(self.estimate, self.surrogate)
         if type(self).surrogate is Objective.surrogate:  # one formula
@@ -78,10 +79,11 @@ class InfoNCE(Objective):
 
 
 class NWJ(Objective):
-    """Lower bound on MI, unbiased over batches. (Nguyen, Wainwright & Jordan, 2010; in log-ratio form)
+    """Lower bound on MI, unbiased over batches. (Nguyen, Wainwright & Jordan, 2010)
 
-    Ceiling: none. Variance: grows as e^MI / N; one large negative decides a batch. Its plain gradient explodes with
-    bounded critics of low temperature: CalibratedNWJ is the form to train with.
+    In log-ratio form: the optimum is s = log r, where the usual form's is 1 + log r. Ceiling: none. Variance: grows as
+    e^MI / N; one large negative decides a batch. Its plain gradient explodes with bounded critics of low temperature:
+    CalibratedNWJ is the form to train with.
     """
 
     def estimate(self, s):
@@ -94,8 +96,11 @@ class CalibratedNWJ(Objective):
     Lower bound on MI for any c that this batch did not decide (the first batch decides its own), so as NWJ's. Ceiling:
     none. Variance: as NWJ's. c stands for the critic's additive constant, which NWJ's plain gradient must learn
     through e^s; here it is set in closed form. The gradient's weight on negatives, e^(L - c), is clipped at e^limit.
-    (This library, 2026; the constant is TUBA's baseline, Poole et al., 2019)
+    The constant is TUBA's baseline. (after Poole et al., 2019)
     """
+
+    constant: Tensor
+    batches: Tensor
 
     def __init__(self, decay: float = 0.9, limit: float = 1.0):
         super().__init__()
@@ -137,6 +142,9 @@ class MINE(Objective):
 
     The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
     """
+
+    log_average: Tensor
+    batches: Tensor
 
     def __init__(self, decay: float = 0.99):
         super().__init__()
@@ -203,9 +211,7 @@ class TUBA(Objective):
     def __init__(self, baseline: nn.Module | None = None):
         super().__init__()
         if baseline is not None and not isinstance(baseline, nn.Module):
-            raise UserError(
-                f"baseline must be a module that reads x, or None for a learned scalar, not {baseline!r}."
-            )
+            raise UserError(f"baseline must be a module that reads x, or None for a learned scalar, not {baseline!r}.")
         self.baseline = baseline
         self.scalar = nn.Parameter(torch.zeros(())) if baseline is None else None
 
@@ -257,7 +263,7 @@ class Anchor(Objective):
         return s.positive.mean()
 
 
-def jensen_shannon(s) -> Tensor:
+def jensen_shannon(s: Any) -> Float[Tensor, ""]:
     """The Jensen-Shannon bound of a classifier of positives from negatives; its optimum is s = log r."""
     return F.logsigmoid(s.positive).mean() - s.negative.mean(softplus)
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,6 +111,27 @@ def train(
         )
 
 
+@torch.no_grad()
+def check_images(model: "InfoMax", shape: Sequence[int], device: str | torch.device = "cpu") -> None:
+    """Tries encoder and projector on two black images of `shape` (c, h, w); model and generators stay as they were.
+
+    Raises UserError where they cannot take such images, which a recipe should know before it writes anything.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        model.projector(model.encoder(torch.zeros(2, *shape, device=device)))
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise UserError(
+            f"The encoder, a {type(model.encoder).__name__}, cannot take images of {'x'.join(map(str, shape))}"
+            f" (channels, height, width): {reason}. Choose another encoder, such as resnet18_small or resnet18."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def synchronise_batch_norm(model: "InfoMax") -> "InfoMax":
     """BatchNorm over all processes rather than over each one's part of the batch; before the optimiser is made.
 
@@ -118,7 +139,7 @@ def synchronise_batch_norm(model: "InfoMax") -> "InfoMax":
     """
     if not torch.cuda.is_available():
         raise UserError("Synchronised BatchNorm needs GPUs; on a CPU each process normalises its part of the batch.")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # pyright: ignore[reportReturnType]
 
 
 def _diagnosis(model: nn.Module, step: int, value: float, surrogate: float) -> str:

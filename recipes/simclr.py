@@ -6,10 +6,9 @@ Run one of simclr_smile.py, simclr_infonce.py, simclr_nwj.py; they differ in the
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-import tyro
 
 import infomax as im
 from infomax import checkpoints, console, data, encoders, launch, tracking, training
@@ -28,7 +27,9 @@ class Settings:
     lr: float = 3e-3
     """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
     temperature: float = 0.2
-    """Of the cosine critic: scores are cos / temperature, in nats."""
+    """Of the cosine critic, at the start: scores are cos / temperature + bias, in nats; the bias starts at 0."""
+    fixed_temperature: bool = False
+    """Keep temperature and bias as they are; by default the critic learns both."""
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     encoder: str = "resnet10_tiny"
@@ -39,19 +40,20 @@ class Settings:
     """Of weights, order and views."""
     run_dir: Path | None = None
     """Where the run is saved; by default checkpoints/<recipe>, with a suffix where that exists."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: bool = False
     """Go on from the newest whole checkpoint of --run-dir; without one, start."""
     tracker: str | None = None
     """tensorboard, trackio or wandb, beside log.jsonl, which is always written."""
     mixed_precision: str | None = None
     """no, bf16 or fp16, of the encoder; scores are float32. By default the launcher's, else no."""
-    sync_bn: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    sync_bn: bool = False
     """BatchNorm over all processes (GPUs only) rather than over each process's part of the batch."""
 
 
 def main(doc: str | None, name: str, objective: im.Objective) -> None:
-    settings = tyro.cli(Settings, prog=f"{name}.py", description=doc)
     with console.sentences():
+        settings: Settings = console.arguments(Settings, prog=f"{name}.py", description=doc)
+        console.require_positive(epochs=settings.epochs, steps=settings.steps, lr=settings.lr)
         run(settings, name, objective if settings.objective is None else im.objectives.objective(settings.objective))
 
 
@@ -65,31 +67,39 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     loader = data.PairLoader(dataset.train, data.views_for(dataset), settings.batch_size, settings.seed)
     encoder = im.encoder(settings.encoder, in_chans=dataset.shape[0])
     projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
-    model = im.InfoMax(encoder, projector, im.Cosine(settings.temperature), objective)
+    critic = im.Cosine(settings.temperature, learn=not settings.fixed_temperature)
+    model = im.InfoMax(encoder, projector, critic, objective)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
     if settings.sync_bn:
         model = training.synchronise_batch_norm(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-3)
     steps = settings.steps or settings.epochs * len(loader)
     schedule = training.warmup_cosine(steps, warmup=steps // 10)
 
-    configuration = asdict(settings) | {"objective": repr(objective), "recipe": name}
+    # Whatever can be refused is refused before a folder is made.
+    loader.ids(0, accelerator.process_index, accelerator.num_processes)
+    training.check_images(model, dataset.shape)
+    tracker = tracking.Tracker(settings.tracker)
+
+    described = checkpoints.describe(model) or {}  # spells an objective of the user's own as module:Class
+    resolved = {"steps": steps, "objective": described["objective"], "mixed_precision": accelerator.mixed_precision}
+    configuration = asdict(settings) | {"recipe": name} | resolved
+    place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
     preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
-    place = {key: configuration.pop(key) for key in ("run_dir", "resume")}
-    main_process = accelerator.is_main_process
     with checkpoints.open_run(
         place["run_dir"], name, configuration, resume=place["resume"], preprocessing=preprocessing
     ) as run:
         if run.finished:
-            if main_process:
-                print(f"{run.folder} is finished: its results are in run.json.")
-            return
+            accelerator.print(f"{run.folder} is finished: its results are in run.json.")
+            return launch.leave(accelerator)
         start = 0
         if run.checkpoint is not None:
             model.to(accelerator.device)
             run.checkpoint.restore(model, optimizer)
             start = run.checkpoint.step
-        tracker = tracking.Tracker(settings.tracker if main_process else None, run.folder, configuration)
-        with console.Progress(steps, start, shown=main_process) as progress:
+        if accelerator.is_main_process:
+            tracker.start(run.folder, configuration)
+        with console.Progress(steps, start, shown=accelerator.is_main_process) as progress:
             for step in im.train(model, loader, optimizer, schedule, accelerator, steps=steps, start=start):
                 progress.update(step)
                 run.log(step.to_dict())
@@ -97,10 +107,14 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                 if step.number % len(loader) == 0 or step.number == steps:
                     run.save(step.number, model, optimizer)
         tracker.finish()
-        results = None
-        if main_process:  # the others wait in run.finish
-            found = im.evaluate(run.folder, dataset, device=accelerator.device)
-            console.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
-            results = found.to_dict()
-        run.finish(results or {})
-    accelerator.end_training()
+        results = {}
+        if accelerator.is_main_process:  # the others wait in run.finish
+            try:
+                found = im.evaluate(run.folder, dataset, device=accelerator.device)
+                console.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
+                results = found.to_dict()
+            except im.UserError as error:  # too few images or classes; the encoder is trained and saved all the same
+                print(f"Saved in {os.path.relpath(run.folder)}; not evaluated: {error}")
+                results = {"not_evaluated": str(error)}
+        run.finish(results)
+    launch.leave(accelerator)

@@ -66,7 +66,7 @@ def siglip(matrix, negative):
 def anchor(matrix, negative, nu=1.0):
     n, total = len(matrix), 0.0
     for i in range(n):
-        # The negative that is left out of k - 1 is the first with the next greater id; ids group equal rows of `negative`.
+        # Left out of k - 1 is the first with the next greater id; equal rows of `negative` have equal ids.
         ids = [int((~negative[j]).nonzero()[0]) for j in range(n)]
         after = sorted((j for j in range(n) if negative[i, j]), key=lambda j: ((ids[j] <= ids[i]), ids[j], j))
         row = [matrix[i, j] for j in after]

@@ -37,12 +37,13 @@ try:
     accelerator = launch.make_accelerator()
     threads = launch.set_threads()
     dies = launch.die_with_launcher()
+    model = accelerator.prepare(__import__("torch").nn.Linear(2, 2))
     total = accelerator.reduce(__import__("torch").ones(1)).item()
     print(f"started {accelerator.num_processes} sum {total:.0f} threads {threads} dies {dies}\\n", end="", flush=True)
     accelerator.wait_for_everyone()
     if "stay" in sys.argv:
         time.sleep(120)
-    accelerator.end_training()
+    launch.leave(accelerator)
 except UserError as error:
     print("refused:", error, flush=True)
 """

@@ -3,13 +3,14 @@
 import ctypes
 import functools
 import gc
+import json as _json
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -211,7 +212,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(found: dict[str, Any], path: Path) -> None:
+def draw(found: dict[str, Any], path: Path) -> None:
     """Time and memory against N, both axes logarithmic: ours solid, the plain form dashed until it ran out."""
     import matplotlib
 
@@ -221,7 +222,9 @@ def picture(found: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     names = list(dict.fromkeys(row["objective"] for row in found["rows"]))
     for axis, (key, naive, label) in zip(
-        axes, (("ms", "naive_ms", "forward + backward, ms"), ("mib", "naive_mib", "extra peak memory, MiB")), strict=True
+        axes,
+        (("ms", "naive_ms", "forward + backward, ms"), ("mib", "naive_mib", "extra peak memory, MiB")),
+        strict=True,
     ):
         for i, name in enumerate(names):
             rows = [row for row in found["rows"] if row["objective"] == name]
@@ -235,3 +238,35 @@ def picture(found: dict[str, Any], path: Path) -> None:
     figure.suptitle("Scores engine (solid) and plain PyTorch (dashed)")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def command(
+    pairs: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192),
+    dim: int = 128,
+    objective: tuple[str, ...] = tuple(PEERS),
+    temperature: float = 0.1,
+    seconds: float = 2.0,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    threads: int | None = None,
+    picture: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Time and memory of the scores engine beside plain PyTorch, forward and backward, alternating in one process.
+
+    Args:
+        pairs: Numbers of pairs N. The plain form is left out where its N x N matrices would not fit.
+        dim: Of the features.
+        objective: Rows of the table.
+        temperature: Of the cosine critic.
+        seconds: For each form and size.
+        precision: Of the engine's products of float32 features; the plain form stays float32.
+        threads: Of the CPU. By default all cores.
+        picture: Where to save time and memory against N, both axes logarithmic.
+        json: Print one JSON object, and nothing else.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = scores(pairs, dim, objective, temperature, seconds, precision=precision)
+    if picture is not None:
+        draw(found, picture)
+    print(_json.dumps(found) if json else table(found))

@@ -79,6 +79,12 @@ class GaussianCopula(nn.Module):
                 value = float(_log_ratio(rho * strength, uu + vv, uv).sum())
                 if value > best[0]:
                     best, found = (value, strength, ridge), (a, b, rho * strength)
+        if found is not None:
+            # The best of many tries beats zero by luck alone: it has to by one standard error.
+            u, v, rho = sides[0].select @ found[0], sides[1].select @ found[1], found[2]
+            each = _log_ratio(rho, u * u + v * v, u * v).sum(1)
+            if float(each.mean()) < float(each.std()) / math.sqrt(len(each)):
+                best, found = (0.0, 0.0, 0.0), None
         self.value_on_select, self.strength, self.ridge = best
         if found is None:
             found = (torch.zeros(sides[0].fit.shape[1], 0), torch.zeros(sides[1].fit.shape[1], 0), torch.zeros(0))

@@ -93,6 +93,21 @@ def shuffled(pairs: Pairs, seed: int) -> Pairs:
     return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]
 
 
+def without_a_group(pairs: Pairs, groups: int, seed: int) -> list[Tensor]:
+    """Indices of the rows that stay when each of `groups` random groups of ids is left out."""
+    _, samples = pairs.ids.cpu().unique(return_inverse=True)
+    number = int(samples.max()) + 1
+    groups = min(groups, number)
+    group = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(number) % groups)[samples]
+    return [(group != g).nonzero().squeeze(1).to(pairs.x.device) for g in range(groups)]
+
+
+def jackknife_error(values: Sequence[float]) -> float:
+    """The standard error of a statistic, from its values without each group."""
+    found = np.array(values)
+    return math.sqrt(float((len(found) - 1) / len(found) * np.sum((found - found.mean()) ** 2)))
+
+
 def _tensor(name: str, array: Any) -> Tensor:
     if isinstance(array, Tensor):
         tensor = array.detach().cpu()

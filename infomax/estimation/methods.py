@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from infomax import critics, objectives
 from infomax.errors import UserError
 from infomax.estimation.copula import GaussianCopula, NormalScores, Standard
-from infomax.estimation.inputs import Pairs
+from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
 from infomax.objectives import Objective, jensen_shannon
 from infomax.parsing import parse
 from infomax.scores import Scores
@@ -70,6 +70,8 @@ _LEANING: dict[type, Leaning] = {
     objectives.SigLIP: "plug-in",
     CopulaJS: "plug-in",
 }
+GAIN_GROUPS = 10
+
 # Where the trained formula, not the value, says how good a critic is: a plug-in or clipped value grows without limit.
 _SELECTED_BY_SURROGATE = (objectives.Anchor, objectives.SigLIP, objectives.JS, objectives.SMILE, CopulaJS)
 
@@ -108,6 +110,11 @@ class Together(nn.Module):
     def __init__(self, base: GaussianCopula | None, residual: Any):
         super().__init__()
         self.base, self.residual, self.open = base, residual, True
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every score is 0, by choice on the select split."""
+        return not self.open and (self.base is None or self.base.strength == 0)
 
     @property
     def width(self) -> int:
@@ -183,12 +190,12 @@ def fitted(
 def _train(
     objective: Objective, model: Together, fit: Pairs, select: Pairs, budget: Budget, seed: int
 ) -> dict[str, Any]:
-    def criterion() -> float:
+    def criterion(pairs: Pairs = select) -> float:
         model.eval()
         objective.eval()
         formula = objective.surrogate if isinstance(objective, _SELECTED_BY_SURROGATE) else objective.estimate
         with torch.no_grad():
-            value = float(formula(_scores(model, select)))
+            value = float(formula(_scores(model, pairs)))
         model.train()
         objective.train()
         return value if math.isfinite(value) else -math.inf
@@ -231,14 +238,26 @@ def _train(
     # Where zero is best, the weights stay behind the closed gate: their noise says how little such data could show.
     model.load_state_dict(state[0])
     objective.load_state_dict(state[1])
-    model.open = best > zero
+    gain_error = 0.0
+    if best > zero:
+        # The best of many evaluations beats zero by luck alone: it has to by one standard error.
+        gains: list[float] = []
+        for index in without_a_group(select, GAIN_GROUPS, seed):
+            rest = select[index]
+            model.open = False
+            without = criterion(rest)
+            model.open = True
+            gains.append(criterion(rest) - without)
+        gain_error = jackknife_error(gains)
+    model.open = best - zero > gain_error
     return {
         "steps": step,
         "best_step": best_step,
         "stopped": stopped,
         "kept": "trained" if model.open and best_step else "untrained" if model.open else "zero",
-        "criterion_on_select": max(best, zero),
+        "criterion_on_select": best,
         "criterion_of_zero": zero,
+        "gain_error": gain_error,
     }
 
 

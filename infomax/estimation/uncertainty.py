@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infomax.estimation.inputs import Pairs
+from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
 from infomax.estimation.methods import Fitted
 
 GROUPS = 25
@@ -21,18 +21,21 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
     Delete-a-group jackknife: the value without each of 25 groups of ids. Pairs, not scores, are left out, so it is
     valid for a function of means over all n (n - 1) negatives as for a mean over pairs, for any objective, and ids stay
     together. (Shao & Wu, 1989)
+
+    The zero critic's value is 0 without noise, which would claim that there is nothing to find. Its error is therefore
+    that of the trained critic which lost to it: what such data could have shown.
     """
     from scipy.stats import t
 
-    _, samples = report.ids.unique(return_inverse=True)
-    number = int(samples.max()) + 1
-    groups = min(GROUPS, number)
-    group = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(number) % groups)[samples.cpu()]
-    values = np.array(
-        [fitted.value(report[(group != g).nonzero().squeeze(1).to(report.x.device)]) for g in range(groups)]
-    )
-    stderr = math.sqrt(float((groups - 1) / groups * np.sum((values - values.mean()) ** 2)))
-    return stderr, float(t.ppf(0.975, groups - 1)) * stderr
+    if fitted.critic.is_zero:
+        fitted.critic.open = True
+        try:
+            return jackknife(fitted, report, seed)
+        finally:
+            fitted.critic.open = False
+    values = [fitted.value(report[index]) for index in without_a_group(report, GROUPS, seed)]
+    stderr = jackknife_error(values)
+    return stderr, float(t.ppf(0.975, len(values) - 1)) * stderr
 
 
 def floor(fitted: Fitted, select: Pairs, report: Pairs, level: float = 0.05) -> float:

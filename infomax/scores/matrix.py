@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from infomax.errors import UserError
@@ -41,9 +42,9 @@ class Scores:
     def __init__(
         self,
         critic: Any,
-        x: Tensor,
-        y: Tensor,
-        ids: Tensor | None = None,
+        x: Shaped[Tensor, "n ..."],
+        y: Shaped[Tensor, "m ..."],
+        ids: Int[Tensor, " k"] | None = None,
         *,
         rows: int | None = None,
         columns: int | None = None,
@@ -65,7 +66,7 @@ class Scores:
             self._ex, self._ey = critic.embed(_at_least_float32(x), _at_least_float32(y))
             pair = critic.pair(self._ex, self._ey)
         self.dtype = pair.dtype
-        self.positive: Tensor = pair.double()  # [n]
+        self.positive: Float[Tensor, " n"] = pair.double()  # [n]
         self._critic, self._ranks = critic, ranks
         self._offset = _offset(critic)
         self._ids: Tensor | None = None  # of all processes' rows
@@ -199,7 +200,7 @@ class Scores:
         with products(self.x):
             return self._critic.pair(self._ex, rows_of(self._ranks, self._ey, self._first_columns())).double()
 
-    def _first_columns(self) -> Tensor:
+    def _first_columns(self) -> Int[Tensor, " n"]:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
         By ids and not by place, since the order of columns differs between one process and several.
@@ -229,7 +230,7 @@ class Negatives:
         self._result, self._first, self._rest = result, first, rest
 
     @property
-    def per_row(self) -> Tensor:
+    def per_row(self) -> Float[Tensor, " n"]:
         """[n]: how many negatives each row has, over all processes."""
         return self._all_per_row - 1 if self._rest else self._all_per_row
 
@@ -242,18 +243,18 @@ class Negatives:
     def _count(self) -> int:
         return self._all_count - self._total if self._rest else self._all_count
 
-    def mean(self, fn: Function = identity, dim: int | None = None) -> Tensor:
+    def mean(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
         return self._result(Reduction("sum", fn, dim, self._rest)) / self._number(dim)
 
-    def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Tensor:
+    def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Log-mean-exp of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
         lse = self._result(Reduction("logsumexp", fn, dim, self._rest))
         number = self._number(dim)
         return lse - (number.log() if isinstance(number, Tensor) else math.log(number))
 
     @property
-    def first(self) -> Tensor:
+    def first(self) -> Float[Tensor, " n"]:
         """[n]: the score of one negative of each row: the next row's, or the next greater id's, cyclically."""
         return self._first()
 

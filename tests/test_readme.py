@@ -1,0 +1,81 @@
+"""README tells the truth: its Python runs, its table is the registry's, its files exist.
+
+After a change of the registry: .venv/bin/python tests/test_readme.py writes the table of objectives anew.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+RUN = [block for block in BLOCKS if "import infomax" in block]
+
+
+def objectives_table() -> str:
+    from infomax.cli import objective_rows
+
+    lines = ["| objective | what it is | ceiling | variance | source |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{r['call']}` | {r['summary']} | {r['ceiling']} | {r['variance']} | {r['source']} |"
+        for r in objective_rows()
+    ]
+    return "\n".join(lines)
+
+
+def between(text: str, name: str) -> str:
+    return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_table_of_objectives_is_the_registry():
+    assert between(README.read_text(), "objectives") == objectives_table()
+
+
+def test_every_python_block_but_the_first_is_run():
+    assert len(RUN) == len(BLOCKS) - 1 == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", RUN, ids=["loop", "estimate", "scores"])
+def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out
+
+
+def test_the_formula_in_the_introduction_is_the_librarys():
+    import inspect
+
+    from infomax.objectives import DV
+
+    body = BLOCKS[0].split("\n", 1)[1]
+    assert " ".join(body.split()) in " ".join(inspect.getsource(DV).split())
+
+
+def test_the_file_tree_names_what_exists_and_all_of_it():
+    tree = README.read_text().partition("## Files")[2].partition("Licence")[0]
+    named, folder = set(), Path()
+    for line in tree.splitlines():
+        if match := re.match(r"    (  )?([\w./]+\.\w+|\w+/) ", line):
+            inside, name = bool(match[1]), match[2]
+            folder = folder if inside else Path(name) if name.endswith("/") else Path()
+            path = (folder / name) if inside else Path(name)
+            assert (ROOT / path).exists(), path
+            named.add(path.as_posix().rstrip("/"))
+    library = {p.relative_to(ROOT).as_posix() for p in (ROOT / "infomax").iterdir() if not p.name.startswith("__")}
+    assert library <= named, library - named
+
+
+def test_internal_links_and_named_commands_exist():
+    text = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for path in set(re.findall(r"(?:recipes|tests)/\w+\.py", text)):
+        assert (ROOT / path).exists(), path
+
+
+if __name__ == "__main__":
+    text = README.read_text()
+    README.write_text(text.replace(between(text, "objectives") or "<!-- objectives -->\n",
+                                   objectives_table() if between(text, "objectives")
+                                   else "<!-- objectives -->\n" + objectives_table() + "\n"))  # fmt: skip
