@@ -79,7 +79,7 @@ class Tile:
         return self._fill(value, 0.0, q.rest)
 
     def slope(self, q: Reduction, peak: Tensor | None, summand: Tensor | None = None) -> Tensor:
-        """d summand / d s. It may lie in `room`, or in the place of `summand`, or be the tile's content: read it only."""
+        """d summand / d s. It may lie in `room`, in `summand`, or be the content of the tile: it is only read."""
         if self.forms is not None:
             return self.forms[q].slope(self._shared(q), self.room)
         if q.kind == "sum":

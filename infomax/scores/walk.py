@@ -224,7 +224,8 @@ class _Run:
         plan, results = self.plan, self.start()
         scalars = {q: _Ready(Gradient(self.leaves), q) for q in plan.carried if q.dim is None}
         foreseen = [q for q in plan.carried if q.dim == 1]
-        by_rows = _Ready(Gradient(self.leaves if foreseen else []), weights={q: [] for q in foreseen})  # type: ignore
+        used = {q: torch.empty_like(results[q]) for q in foreseen}  # the weights
+        by_rows = _Ready(Gradient(self.leaves if foreseen else []), weights=used)
         everything = slice(0, self.tiles.total)
         for r, c in ((r, everything) for r in self.tiles.row_blocks()) if rows else self.tiles.tiles():
             tile = self.tile(r, c)
@@ -242,19 +243,15 @@ class _Run:
                 elif q in foreseen:
                     summands[q] = peak, summand
             if foreseen:
-                assert plan.head is not None and by_rows.weights is not None
+                assert plan.head is not None
                 weights = plan.head(r, {q: results[q][r] if q.dim == 1 else results[q] for q in plan.requests})
                 for q in foreseen:
-                    scale, peak = weights[q], summands[q][0]
-                    by_rows.weights[q].append(scale)  # type: ignore[attr-defined]
+                    used[q][r] = scale = weights[q]
+                    peak = summands[q][0]
                     if q.kind == "logsumexp":
                         scale = scale * ((0.0 if peak is None else peak) - results[q][r]).exp()
                     self.critic.pull(by_rows.gradient, tile.slope(q, *summands[q]), r, c, rows=scale)
-        ready = list(scalars.values())
-        if foreseen:
-            by_rows.weights = {q: torch.cat(by_rows.weights[q]) for q in foreseen}  # type: ignore
-            ready.append(by_rows)
-        return results, ready
+        return results, [*scalars.values(), *([by_rows] if foreseen else [])]
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         """The gradient with the given weights of complete results: two products beside the scores' own."""
