@@ -98,7 +98,7 @@ def _row(
 def ours(text: str, views: bool, x: Tensor, y: Tensor, temperature: float, precision: str = "fp32") -> list[Tensor]:
     """The gradient through the library, from features to inputs."""
     objective, critic = _objective(text), _critic(temperature)
-    set_precision(precision)  # type: ignore[arg-type]
+    set_precision(precision)
     try:
         value = objective(Scores.of_views(critic, x, y) if views else Scores(critic, x, y))
         return list(torch.autograd.grad(value, [x, y]))

@@ -138,7 +138,7 @@ class Scores:
         key = function, self.total, self._count
         if key not in known:
             recorder = _Recorder(self)
-            with torch.no_grad():
+            with torch.no_grad(), _unchanged(owner):
                 formula(recorder)
             known[key] = recorder.asked
         return known[key]

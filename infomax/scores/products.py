@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from infomax.errors import UserError
 _precision: str = "fp32"
 
 
-def set_precision(precision: Literal["fp32", "bf16"]) -> None:
+def set_precision(precision: str) -> None:
     """How the engine multiplies float32 features: "fp32", the default, or "bf16", faster where the CPU has bf16 units.
 
     Inputs, outputs, sums, exponentials and positives stay float32 or better. torch's own setting is changed only
@@ -71,7 +71,9 @@ class InnerProduct:
 
     def __init__(self, offset: Tensor | float, ex: Tensor, ey: Tensor):
         self.ex, self.ey = ex, ey
-        self.offset = None if isinstance(offset, float) and offset == 0 else torch.as_tensor(offset).to(ex)
+        self.offset = None
+        if isinstance(offset, Tensor) or offset != 0:
+            self.offset = torch.as_tensor(offset, dtype=ex.dtype, device=ex.device)
 
     def largest(self) -> float:
         """No score is greater than this, in absolute value."""
