@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -246,7 +246,7 @@ def command(
     objective: tuple[str, ...] = tuple(PEERS),
     temperature: float = 0.1,
     seconds: float = 2.0,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: str = "fp32",
     threads: int | None = None,
     picture: Path | None = None,
     json: bool = False,
@@ -259,7 +259,7 @@ def command(
         objective: Rows of the table.
         temperature: Of the cosine critic.
         seconds: For each form and size.
-        precision: Of the engine's products of float32 features; the plain form stays float32.
+        precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
         threads: Of the CPU. By default all cores.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
