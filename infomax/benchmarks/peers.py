@@ -51,7 +51,7 @@ def _jensen_shannon(s: Tensor) -> Tensor:
 def js(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     s = x @ y.T / temperature
     with torch.no_grad():  # the value, NWJ's
-        (s.exp().sum() - s.diagonal().exp().sum()) / (len(x) * (len(x) - 1)) - s.diagonal().mean() - 1
+        _ = (s.exp().sum() - s.diagonal().exp().sum()) / (len(x) * (len(x) - 1)) - s.diagonal().mean() - 1
     return _jensen_shannon(s)
 
 
@@ -59,7 +59,7 @@ def smile(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     s = x @ y.T / temperature
     with torch.no_grad():  # the value, DV's with a clipped partition
         clipped = s.clamp(-5, 5).fill_diagonal_(-math.inf)
-        clipped.flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1)) - s.diagonal().mean()
+        _ = clipped.flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1)) - s.diagonal().mean()
     return _jensen_shannon(s)
 
 

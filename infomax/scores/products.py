@@ -26,7 +26,7 @@ def set_precision(precision: str) -> None:
 
 @contextlib.contextmanager
 def _settings(device: str) -> Iterator[None]:
-    setting = torch.backends.mkldnn.matmul
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = setting.fp32_precision
     try:
         if _precision == "bf16":

@@ -7,9 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-TILE = 1 << 20  # scores in a tile: 4 MiB in fp32, which stays in a CPU's cache between the passes over it
-# A row block holds whole rows, and is at least this high: a product with fewer rows runs far below the hardware's rate.
-ROWS = (128, 512)
+TILE = 1 << 19  # scores in a tile: 2 MiB in fp32, which stays in a CPU's cache between the passes over it
+ROW_BLOCK = 1 << 22  # scores in a block of whole rows: 16 MiB in fp32
+# Rows of a block: with fewer, products run below the hardware's rate, and the formula is asked for weights too often.
+ROWS = (256, 512)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Tiles:
         return self.columns is None or self.columns >= self.total
 
     def row_blocks(self) -> Iterator[slice]:
-        most = self.rows or min(max(TILE // self.total, ROWS[0]), ROWS[1])
+        most = self.rows or min(max(ROW_BLOCK // self.total, ROWS[0]), ROWS[1])
         for r in range(0, self.n, most):
             yield slice(r, min(r + most, self.n))
 

@@ -112,7 +112,7 @@ class WalkOneTile(torch.autograd.Function):
         plan: Plan = ctx.plan
         ex, ey, s, *results = ctx.saved_tensors
         r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
-        terms = [Term(*t) for t in zip(plan.requests, results, gradients, strict=True) if t[2] is not None]
+        terms = [Term(q, t, g) for q, t, g in zip(plan.requests, results, gradients, strict=True) if g is not None]
         with products(ex):
             tile = Tile(plan.tiles, s, r, c, ctx.forms, torch.empty_like(s), done=True)
             slope, _, _, rows, columns = tile_gradient(tile, terms, r, c)  # type: ignore[arg-type]
