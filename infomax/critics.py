@@ -6,6 +6,7 @@ A critic splits into `embed`, once per side, O(n), and `score`, once per pair of
 
 import itertools
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -56,16 +57,18 @@ class Cosine(_InnerProduct):
     """cos(x, y) / temperature + bias: SimCLR's critic. (Chen et al., 2020)
 
     Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. learn=True learns log temperature
-    and bias (as CLIP and SigLIP do). Raises UserError: temperature <= 0.
+    and bias (as CLIP and SigLIP do), learn="bias" the bias alone. Raises UserError: temperature <= 0, another `learn`.
     """
 
-    def __init__(self, temperature: float = 0.1, bias: float = 0.0, learn: bool = False):
+    def __init__(self, temperature: float = 0.1, bias: float = 0.0, learn: bool | Literal["bias"] = False):
         super().__init__()
         if not (temperature > 0 and math.isfinite(temperature)):
             raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
+        if learn not in (True, False, "bias"):
+            raise UserError(f'learn is True, False or "bias", not {learn!r}.')
         self.temperature, self.bias, self.learn = temperature, bias, learn
         # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn else None
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn is True else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
 
     symmetric = True  # both sides have one embedding, but for a factor: critic(x, y) = critic(y, x)

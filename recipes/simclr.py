@@ -27,9 +27,9 @@ class Settings:
     lr: float = 3e-3
     """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
     temperature: float = 0.2
-    """Of the cosine critic, at the start: scores are cos / temperature + bias, in nats; the bias starts at 0."""
-    fixed_temperature: bool = False
-    """Keep temperature and bias as they are; by default the critic learns both."""
+    """Of the cosine critic: scores are cos / temperature + bias, in nats; the bias starts at 0 and is learnt."""
+    learn_temperature: bool = False
+    """Learn the temperature too; --temperature is then where it starts."""
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     encoder: str = "resnet10_tiny"
@@ -67,7 +67,7 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     loader = data.PairLoader(dataset.train, data.views_for(dataset), settings.batch_size, settings.seed)
     encoder = im.encoder(settings.encoder, in_chans=dataset.shape[0])
     projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
-    critic = im.Cosine(settings.temperature, learn=not settings.fixed_temperature)
+    critic = im.Cosine(settings.temperature, learn=settings.learn_temperature or "bias")
     model = im.InfoMax(encoder, projector, critic, objective)
     model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
     if settings.sync_bn:
