@@ -75,8 +75,9 @@ class Walk(torch.autograd.Function):
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = _factors(plan.ranks, ctx.ready, arrived)
         if factors is not None:
-            parts = [_combine(ctx.ready, factors, i) for i in range(2 + len(parameters))]
-            return None, *parts
+            # Handed out, not copied: a loss that is used again walks again.
+            ready, ctx.ready = ctx.ready, []
+            return None, *(_combine(ready, factors, i) for i in range(2 + len(parameters)))
         with products(ex):
             run = _Run(plan, ex, plan.ranks.gather(ey), parameters, ctx.needs_input_grad[1:])
             terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
@@ -477,7 +478,8 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
     total = None
     for piece, factor in pieces:
         if piece is not None:
-            total = piece * factor.to(piece.dtype) if total is None else total.addcmul_(piece, factor.to(piece.dtype))
+            factor = factor.to(piece.dtype)
+            total = piece.mul_(factor) if total is None else total.addcmul_(piece, factor)
     return total
 
 
