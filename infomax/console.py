@@ -75,6 +75,8 @@ def arguments(target: Any, prog: str, description: str | None = None) -> Any:
 def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
     hints = typing.get_type_hints(target, include_extras=True)
     for name, parameter in inspect.signature(target).parameters.items():
+        if hasattr(hints[name], "__metadata__"):  # annotated already, by its author or by an earlier call
+            continue
         kind: Any = next((kind for kind in typing.get_args(hints[name]) if kind is not type(None)), hints[name])
         shown: dict[str, Any] = {}
         if parameter.kind is parameter.POSITIONAL_ONLY:

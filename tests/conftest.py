@@ -1,6 +1,132 @@
-"""Shape annotations are checked here, and only here: the hook must come before anything imports infomax."""
+"""Shape annotations are checked here, and only here: the hook must come before anything imports infomax.
 
-from jaxtyping import install_import_hook
+So must the surroundings: no test, and no process that a test starts, reads a user's settings, writes to a home folder
+or asks the network for anything.
+"""
+
+import atexit
+import contextlib
+import io
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME = tempfile.mkdtemp(prefix="infomax-tests-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+LAUNCHED = ("ACCELERATE_", "MASTER_", "TORCHELASTIC_")  # what a launcher sets, and a user's settings of one
+FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "COLUMNS")
+for _name in [name for name in os.environ if name.startswith(LAUNCHED) or name in FOREIGN]:
+    del os.environ[_name]
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 SHAPED = ["infomax.scores", "infomax.critics", "infomax.objectives", "infomax.models"]
 install_import_hook(SHAPED, "shapecheck.check")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+# One thread: the order of sums is fixed, and tests do not fight over cores with what they start.
+torch.set_num_threads(1)
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@contextlib.contextmanager
+def _as_a_process(folder: Path, argv: list[str]) -> Iterator[None]:
+    # What a command changes for its own process is put back, so that each starts as a new one does.
+    from accelerate.state import AcceleratorState, GradientState
+
+    before = (Path.cwd(), sys.argv, list(sys.path), set(sys.modules), torch.get_num_threads(), torch.get_rng_state())
+    os.chdir(folder)
+    sys.argv = argv
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    try:
+        yield
+    finally:
+        os.chdir(before[0])
+        sys.argv, sys.path[:] = before[1], before[2]
+        for name in set(sys.modules) - before[3]:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith((str(folder), str(RECIPES))):
+                del sys.modules[name]
+        torch.set_num_threads(before[4])
+        torch.set_rng_state(before[5])
+
+
+def command(folder: Path, argv: list[str]) -> Ended:
+    """Runs a recipe (its name first) or `infomax` in this process, in `folder`, as its own process would."""
+    out, err = io.StringIO(), io.StringIO()
+    status = 0
+    with _as_a_process(folder, argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            if argv[0] == "infomax":
+                from infomax.cli import main
+
+                main()
+            else:
+                sys.path.insert(0, str(RECIPES))
+                runpy.run_path(str(RECIPES / f"{argv[0]}.py"), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Ended]:
+    """run("simclr_smile", "--steps", 2) or run("infomax", "probe", folder), in tmp_path; returns how it ended."""
+    return lambda *argv: command(tmp_path, [str(argument) for argument in argv])
+
+
+def write_images(folder: Path, classes: int, each: int, side: int = 8) -> Path:
+    """An ImageFolder of grey images: one noisy pattern a class."""
+    generator = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True)
+        pattern = generator.uniform(40, 215, (side, side))
+        for number in range(each):
+            pixels = np.clip(pattern + generator.normal(0, 40, (side, side)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / str(label) / f"{number:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 images of two classes: 64 for training, 16 for testing."""
+    return write_images(tmp_path_factory.mktemp("images") / "two", classes=2, each=40)
+
+
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 images of one class, 64 for training: runs on them end without an evaluation, and so soon."""
+    return write_images(tmp_path_factory.mktemp("images") / "one", classes=1, each=80)
+
+
+TINY = ("--encoder", "resnet10_small_gn", "--batch-size", "16")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Path, Ended]:
+    """A finished run of simclr_smile.py, and how its command ended. Not to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    ended = command(
+        place, ["simclr_smile", *TINY, "--steps", "6", "--limit", "60", "--dataset", f"folder:{images}", "--seed", "3"]
+    )
+    return place / "checkpoints" / "simclr_smile", ended

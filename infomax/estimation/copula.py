@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 COMPONENTS = 256  # a side, at most: a ratio of projections is still a ratio, and its cost stays bounded
 RIDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
+COLUMNS = 64  # at a time in float64, so that wide arrays are never held twice
 STRENGTHS = tuple(np.linspace(0.0, 1.0, 21).tolist())
 
 
@@ -20,11 +21,17 @@ class Standard:
     """Columns to mean 0 and deviation 1 by the statistics of the rows it is made from."""
 
     def __init__(self, fit: Tensor):
-        self.mean, deviation = fit.mean(0), fit.std(0)
+        # float64, or a large offset or scale would take the digits that matter with it.
+        moments = [(c.mean(0), c.std(0)) for c in map(Tensor.double, fit.split(COLUMNS, 1))]
+        self.mean = torch.cat([mean for mean, _ in moments])
+        deviation = torch.cat([deviation for _, deviation in moments])
         self.scale = torch.where(deviation > 0, deviation, 1.0)  # constant within this split only
 
     def __call__(self, t: Tensor) -> Tensor:
-        return (t - self.mean) / self.scale
+        out = torch.empty(t.shape, dtype=torch.float32)
+        for c in torch.arange(t.shape[1]).split(COLUMNS):
+            out[:, c] = ((t[:, c].double() - self.mean[c]) / self.scale[c]).float()
+        return out
 
 
 class NormalScores:

@@ -18,7 +18,10 @@ FEWEST_A_SPLIT = 10
 
 @dataclass(frozen=True)
 class Pairs:
-    """x float32 [n, dx], y float32 [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives."""
+    """x [n, dx], y [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives of each other.
+
+    float32; or float64, as given, until the fit split's statistics have standardised it.
+    """
 
     x: Tensor
     y: Tensor
@@ -103,8 +106,10 @@ def without_a_group(pairs: Pairs, groups: int, seed: int) -> list[Tensor]:
 
 
 def jackknife_error(values: Sequence[float]) -> float:
-    """The standard error of a statistic, from its values without each group."""
+    """The standard error of a statistic, from its values without each group; infinite where one is not finite."""
     found = np.array(values)
+    if not np.isfinite(found).all():
+        return math.inf
     return math.sqrt(float((len(found) - 1) / len(found) * np.sum((found - found.mean()) ** 2)))
 
 
@@ -149,19 +154,9 @@ def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
         sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."
         checks.append(Check(f"constant columns of {name}", float(number), 0.0, "warn", sentence))
         whole = whole[:, ~constant]
-    return _narrowed(whole), checks, None
-
-
-def _narrowed(whole: Tensor) -> Tensor:
-    """float32; a large offset or scale of float64 columns leaves first. Fit statistics standardise again, later."""
-    if whole.dtype != torch.float64:
-        return whole.float()
-    out = torch.empty(whole.shape, dtype=torch.float32)
-    for at in range(0, whole.shape[1], 64):  # a few columns at a time: no second float64 copy of wide data
-        columns = whole[:, at : at + 64]
-        columns = columns - columns.median(0).values
-        out[:, at : at + 64] = columns / columns.abs().amax(0)
-    return out
+    if float(whole.abs().max()) > 1e100:
+        raise UserError(f"{name} has numbers beyond 1e100, which no statistic of it would survive: rescale it.")
+    return whole if whole.dtype == torch.float64 else whole.float(), checks, None
 
 
 def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:

@@ -70,10 +70,10 @@ def _one_a_sample(pairs: Pairs) -> Pairs:
 @torch.no_grad()
 def _blocks(fitted: Fitted, pairs: Pairs, k: int) -> tuple[NDArray[np.float64], float]:
     """The mean log(k q) of every block [blocks], and the width of the range that each is in."""
-    critic, means = fitted.critic, []
+    means: list[float] = []
+    ex, ey = fitted.critic.embed(pairs.x, pairs.y)
     for start in range(0, len(pairs) - k + 1, k):
-        ex, ey = critic.embed(pairs.x[start : start + k], pairs.y[start : start + k])
-        log_q = critic.score(ex, ey).double().log_softmax(1).diagonal()
+        log_q = fitted.critic.score(ex[start : start + k], ey[start : start + k]).double().log_softmax(1).diagonal()
         log_q = torch.logaddexp(log_q + math.log1p(-UNIFORM), torch.full_like(log_q, math.log(UNIFORM / k)))
         means.append(float(log_q.mean()) + math.log(k))
     top = math.log(k * (1 - UNIFORM) + UNIFORM)

@@ -1,0 +1,358 @@
+"""Estimates: right where the truth is known, untrusted where they cannot be right, and refused with a sentence."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import infomax as im
+from infomax import estimation
+from infomax.estimation import Budget, Estimate, checks, estimate, estimate_splits, inputs, methods, uncertainty
+from infomax.estimation.copula import GaussianCopula, NormalScores
+
+QUICK = Budget(steps=150, every=25, patience=2, batch_size=128, learning_rate=1e-3)
+SMALL = "Separable(hidden=32, out=8)"
+
+
+def gauss(n: int, d: int, mi: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x, y [n, d] of correlated normals with the given MI in nats."""
+    rng = np.random.default_rng(seed)
+    rho = math.sqrt(1 - math.exp(-2 * mi / d))
+    x = rng.normal(size=(n, d))
+    return x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+def quick(x, y, objective="CopulaJS", critic=SMALL, **options) -> Estimate:
+    return estimate(x, y, objective, critic, budget=QUICK, **options)
+
+
+@pytest.fixture(scope="module")
+def two() -> Estimate:
+    return quick(*gauss(2000, 5, 2.0))
+
+
+def check(found: Estimate, name: str) -> estimation.Check:
+    return next(check for check in found.checks if check.name == name)
+
+
+# Values -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_nats_are_found_with_their_interval(two):
+    assert two.mi == pytest.approx(2.0, abs=0.2)
+    assert two.interval[0] < 2.0 < two.interval[1]
+    assert 0 < two.stderr < 0.15
+    assert two.trusted
+    assert not two.reasons
+    assert two.floor < 2.0
+    assert two.floor > 0.5
+    assert two.splits == (1200, 300, 500)
+    assert two.n == 2000
+    assert two.ceiling == pytest.approx(math.log(500))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_independent_pairs_give_about_zero(seed):
+    found = quick(*gauss(1000, 5, 0.0, seed), seed=seed)
+    assert found.mi == pytest.approx(0, abs=0.05)
+    assert found.interval[0] < 0 < found.interval[1]  # of a width, even where the zero critic was kept
+    assert found.floor < 0
+    assert found.trusted
+
+
+def test_a_value_near_the_ceiling_is_not_trusted():
+    found = quick(*gauss(600, 20, 8.0))
+    assert not found.trusted
+    assert check(found, "ceiling").verdict == "fail"
+    assert any("below the ceiling" in reason for reason in found.reasons)
+
+
+def test_infonce_saturates_and_says_so():
+    found = quick(*gauss(600, 20, 8.0), "InfoNCE")
+    assert found.mi < found.ceiling < 8
+    assert not found.trusted
+
+
+def test_dependence_outside_the_base_is_learned():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 1))
+    y = np.abs(x) + 0.5 * rng.normal(size=(2000, 1))  # uncorrelated: a Gaussian copula sees nothing
+    found = quick(x, y)
+    assert found.mi > 0.2
+    assert found.protocol["training"]["kept"] == "trained"
+
+
+def test_invertible_maps_of_a_side_do_not_change_the_default():
+    x, y = gauss(600, 3, 1.0)
+    assert quick(np.exp(x), 1e5 + y**3).mi == pytest.approx(quick(x, y).mi, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(estimation.registry))
+def test_every_row_of_the_registry_estimates(name):
+    found = quick(*gauss(600, 2, 1.0), name)
+    assert found.mi == pytest.approx(1.0, abs=0.45)
+    assert found.stderr > 0
+    assert name in found.method.lower()
+
+
+@pytest.mark.parametrize("critic", ["Cosine(temperature=0.5)", "Bilinear", "Concat(hidden=16)"])
+def test_every_critic_estimates(critic):
+    assert quick(*gauss(600, 2, 1.0), critic=critic).mi == pytest.approx(1.0, abs=0.35)
+
+
+def test_a_label_is_capped_by_its_entropy():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 1200)
+    found = quick(label, rng.normal(size=(1200, 2)) + 4 * label[:, None])
+    assert found.cap == pytest.approx(math.log(3), abs=0.01)
+    assert found.mi == pytest.approx(found.cap, abs=0.15)
+    assert "read as a label with 3 values" in check(found, "labels in x").sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d", "mi"), [(1, 1.0), (5, 2.0), (20, 4.0), (20, 0.0)])
+def test_gaussians_of_several_sizes(d, mi):
+    found = estimate(*gauss(5000, d, mi))
+    assert found.mi == pytest.approx(mi, abs=0.15)
+    assert found.trusted
+
+
+# How ---------------------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_numbers_whatever_the_container_and_the_global_state(two):
+    torch.manual_seed(3)
+    torch.rand(5)
+    before = torch.random.get_rng_state()
+    x, y = gauss(2000, 5, 2.0)
+    again = quick(torch.from_numpy(x), torch.from_numpy(y)[:, None])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert again == two
+    assert quick(x, y, seed=1).mi != two.mi
+
+
+def test_the_global_state_is_restored_after_an_error():
+    before = torch.random.get_rng_state()
+    with pytest.raises(im.UserError, match="Unknown critic"):
+        quick(*gauss(100, 2, 1.0), critic="Separably")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_views_of_a_sample_stay_in_one_split():
+    ids = torch.arange(300).repeat(3)
+    pairs = inputs.Pairs(torch.randn(900, 2), torch.randn(900, 2), ids)
+    parts = inputs.split(pairs, (0.6, 0.15, 0.25), seed=0)
+    held = [set(part.ids.tolist()) for part in parts]
+    assert [len(part) for part in parts] == [540, 135, 225]
+    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    assert set.union(*held) == set(range(300))
+
+
+def test_report_pairs_touch_neither_fit_nor_selection():
+    parts = [gauss(n, 3, 1.0, seed) for seed, n in enumerate((400, 100, 200))]
+    one = estimate_splits(*parts, critic=SMALL, budget=QUICK)
+    other = estimate_splits(*parts[:2], gauss(200, 3, 0.0, 7), critic=SMALL, budget=QUICK)
+    assert one.protocol["training"] == other.protocol["training"]
+    assert one.protocol["value_on"]["select"] == other.protocol["value_on"]["select"]
+    assert other.mi < 0.2 < 0.6 < one.mi
+    assert not other.trusted  # the report split is not like the others
+    assert check(other, "splits").verdict == "fail"
+
+
+def test_explicit_splits_take_ids():
+    parts = [(*gauss(n, 3, 1.0, seed), np.arange(n) // 2 + 1000 * seed) for seed, n in enumerate((400, 100, 200))]
+    assert estimate_splits(*parts, critic=SMALL, budget=QUICK).splits == (400, 100, 200)
+    clash = (*parts[0][:2], parts[0][2] + 1000)
+    with pytest.raises(im.UserError, match="is in two splits"):
+        estimate_splits(clash, *parts[1:], critic=SMALL, budget=QUICK)
+
+
+def test_a_given_module_is_copied_and_an_objective_too():
+    critic, objective = im.Separable(2, 2, hidden=16, out=4), im.MINE()
+    before = {name: t.clone() for name, t in critic.state_dict().items()}
+    quick(*gauss(400, 2, 1.0), objective, critic)
+    assert all(torch.equal(before[name], t) for name, t in critic.state_dict().items())
+    assert int(objective.batches) == 0
+
+
+def test_printed_and_saved_never_alone(two):
+    shown = str(two)
+    assert f"MI {two.mi:.3f} nats, 95 % interval [{two.interval[0]:.3f}, {two.interval[1]:.3f}], trusted" in shown
+    assert "floor" in shown
+    assert "ceiling" in shown
+    assert all(found.sentence in shown for found in two.checks)
+    saved = json.loads(json.dumps(two.to_dict(), allow_nan=False))
+    assert {"mi", "stderr", "interval", "ceiling", "n", "trusted", "checks", "floor", "protocol"} <= set(saved)
+    assert saved["trusted"] is True
+    assert saved["checks"][0]["verdict"] == "pass"
+
+
+# Parts -------------------------------------------------------------------------------------------------------------
+
+
+def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[methods.Fitted, inputs.Pairs]:
+    """A fitted estimator whose critic is the true log-ratio, and pairs."""
+    x, y = (torch.from_numpy(side).float() for side in gauss(n, d, mi, seed))
+    base = GaussianCopula(x, y, x, y)
+    base.a, base.b = torch.eye(d), torch.eye(d)
+    base.rho = torch.full((d,), math.sqrt(1 - math.exp(-2 * mi / d)))
+    model = methods.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model.open = False
+    fitted = methods.Fitted(methods.CopulaJS(), model, (lambda t: t, lambda t: t), {})
+    return fitted, inputs.Pairs(x, y, torch.arange(n))
+
+
+def test_the_copula_is_the_true_log_ratio():
+    fitted, pairs = oracle(400, 3, 1.5)
+    ex, ey = fitted.critic.embed(pairs.x, pairs.y)
+    x, y = pairs.x[:5].double().numpy(), pairs.y[:5].double().numpy()
+    rho = math.sqrt(1 - math.exp(-1.0))
+    # log N(y; rho x, 1 - rho^2) - log N(y; 0, 1), written out
+    residual = (y[None] - rho * x[:, None]) ** 2 / (1 - rho**2)
+    expected = (-0.5 * residual - 0.5 * math.log(1 - rho**2) + 0.5 * y[None] ** 2).sum(-1)
+    assert np.allclose(fitted.critic.score(ex[:5], ey[:5]).detach().numpy(), expected, atol=1e-4)
+    assert np.allclose(fitted.critic.pair(ex[:5], ey[:5]).detach().numpy(), expected.diagonal(), atol=1e-4)
+
+
+def test_the_copula_does_not_find_what_is_not_there():
+    x, y = (torch.from_numpy(side).float() for side in gauss(600, 20, 0.0))
+    assert GaussianCopula(x[:400], y[:400], x[400:], y[400:]).value_on_select < 0.05
+
+
+def test_normal_scores_are_normal_monotone_and_share_ties():
+    fit = torch.tensor([[0.0], [0.0], [1.0], [5.0], [1e6]])
+    scores = NormalScores(fit)(fit).flatten()
+    assert scores[0] == scores[1]
+    assert bool((scores[1:].diff() > 0).all())
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(NormalScores(fit)(torch.tensor([[1e9]]))) == pytest.approx(float(scores[-1]))
+
+
+def test_the_jackknife_gives_the_error_of_a_mean():
+    fitted, pairs = oracle(2000, 2, 1.0)
+    stderr, half = uncertainty.jackknife(fitted, pairs, seed=0)
+    each = fitted.critic.pair(*fitted.critic.embed(pairs.x, pairs.y))
+    assert stderr == pytest.approx(each.std().item() / math.sqrt(2000), rel=0.35)  # 24 degrees of freedom
+    assert half == pytest.approx(2.064 * stderr, rel=1e-3)
+
+
+def test_the_floor_holds_and_is_not_idle():
+    floors = [uncertainty.floor(oracle(400, 2, 1.0, seed)[0], *[oracle(400, 2, 1.0, seed)[1]] * 2) for seed in range(8)]
+    assert max(floors) < 1.0
+    assert min(floors) > 0.2
+
+
+def test_the_betting_bound_covers_means_of_bounded_values():
+    rng = np.random.default_rng(0)
+    bounds = np.array([uncertainty._betting((rng.random(60) < 0.3).astype(float), 0.05) for _ in range(300)])
+    assert (bounds > 0.3).mean() <= 0.05
+    assert np.median(bounds) > 0.15
+
+
+def test_the_partition_of_a_true_ratio_is_one():
+    log, stderr, effective = uncertainty.partition(*oracle(1500, 2, 1.0))
+    assert abs(log) < 3 * stderr + 0.02
+    assert effective > 100
+    assert uncertainty.partition(*oracle(500, 20, 10.0))[2] < 30
+
+
+def test_each_check_fires_and_does_not():
+    cases = [
+        (checks.ceiling(2.0, 6.0, "plug-in"), checks.ceiling(5.8, 6.0, "plug-in"), checks.ceiling(5.2, 6.0, "plug-in")),
+        (checks.ceiling(2.0, 6.0, "rows"), checks.ceiling(4.6, 6.0, "rows"), checks.ceiling(4.0, 6.0, "rows")),
+        (checks.normalisation(0.05, 0.02, 500), checks.normalisation(0.5, 0.02, 500), checks.normalisation(3, 0.5, 5)),
+        (checks.effective(500), checks.effective(5), checks.effective(40)),
+        (checks.splits(2.1, 2.0, 2.0, 0.05), checks.splits(4.0, 2.0, 2.0, 0.05), checks.splits(2.5, 2, 2, 0.05)),
+        (checks.bracket(0.9, 1.1, 0.5, 1.4), checks.bracket(0.1, 0.2, 0.5, None), None),
+        (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
+        (checks.negative(0.1), checks.negative(-0.3), None),
+        (checks.finite(1.0, 0.1), checks.finite(math.inf, 0.1), None),
+    ]
+    for passes, fails, warns in cases:
+        assert passes.verdict == "pass", passes
+        assert fails.verdict == "fail", fails
+        assert warns is None or warns.verdict == "warn", warns
+
+
+def test_values_that_overflow_are_reported_and_not_trusted():
+    class Endless(im.NWJ):
+        def estimate(self, s):
+            return super().estimate(s) - math.inf
+
+    found = quick(*gauss(200, 2, 1.0), Endless())
+    assert not found.trusted
+    assert check(found, "finite").verdict == "fail"
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["mi"] is None
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def at(array: np.ndarray, row: int, value: float) -> np.ndarray:
+    array = array.copy()
+    array[row, 0] = value
+    return array
+
+
+X, Y = gauss(200, 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((X, Y[:-1]), "x has 200 rows and y has 199"),
+        ((at(X, 7, math.nan), Y), r"x has NaN or infinity in 1 of 200 rows \(7\)"),
+        ((X, at(Y, 3, math.inf)), r"y has NaN or infinity in 1 of 200 rows \(3\)"),
+        ((X[:0], Y[:0]), "empty"),
+        ((X[:49], Y[:49]), "49 pairs, and fewer than 50"),
+        ((X * 0 + 3, Y), "x is the same in every row"),
+        ((X[:, :0], Y), "x has rows without any numbers"),
+        ((X, (Y * 100).astype(int)), "y holds integers .* in 2 columns"),
+        ((X, np.arange(200)), "200 different values in 200 rows: too many for labels"),
+        ((X, np.array(["a"] * 200)), "numbers are needed"),
+        ((X, Y + 1j), "numbers are needed|complex"),
+        ((X, Y, "SMYLE"), "Unknown estimator 'SMYLE'. Did you mean 'smile'"),
+        ((X, Y, "SMILE(tau=-1)"), "tau must be positive"),
+        ((X, Y[:, :1], "JS", "Cosine"), "cannot score x with 2 and y with 1 columns"),
+        ((X, Y, 3), "must be a name or have estimate"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(arguments, sentence):
+    with pytest.raises(im.UserError, match=sentence):
+        estimate(*arguments, budget=Budget(steps=0))
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": -1}, {"batch_size": 1}, {"learning_rate": 0}, {"parts": (0.5, 0.5, 0.5)}]
+)
+def test_a_bad_budget_is_refused(options):
+    with pytest.raises(im.UserError, match="Budget's"):
+        Budget(**options)
+
+
+def test_ids_of_another_length_are_refused():
+    with pytest.raises(im.UserError, match="ids must be 200 whole numbers"):
+        quick(X, Y, ids=np.arange(199))
+
+
+def test_odd_input_is_told_in_the_checks():
+    none = Budget(steps=0)
+    same = estimate(X, X, budget=none)
+    assert not same.trusted
+    assert check(same, "identical").verdict == "fail"
+    copied = estimate(np.tile(X, (2, 1)), np.tile(Y, (2, 1)), budget=none)
+    assert not copied.trusted
+    assert "200 of 400 pairs repeat another" in check(copied, "duplicated pairs").sentence
+    constant = estimate(np.column_stack([X, np.ones(200)]), Y, budget=none)
+    assert check(constant, "constant columns of x").verdict == "warn"
+    assert "1 of 3 columns of x (2) never change" in check(constant, "constant columns of x").sentence
+    clean = estimate(X, Y, budget=none)
+    assert clean.mi == constant.mi
+    assert not {"identical", "duplicated pairs", "constant columns of x"} & {found.name for found in clean.checks}
+
+
+def test_large_offsets_and_scales_in_float64_lose_nothing():
+    far = estimate(1e9 + 1e-3 * X, Y, "InfoNCE", SMALL, budget=QUICK)
+    assert far.mi == pytest.approx(estimate(X, Y, "InfoNCE", SMALL, budget=QUICK).mi, abs=0.02)

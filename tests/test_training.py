@@ -1,0 +1,393 @@
+"""The training loop. Run by torchrun, this file is the worker of its own test on two processes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import infomax as im
+from infomax import data, encoders, launch, training
+from infomax.critics import Cosine
+from infomax.training import NonFinite, warmup_cosine
+
+N, SIDE = 16, 8
+REGISTERED = sorted(im.objectives.registry)
+
+
+class InDouble(nn.Module):
+    """An encoder in float64: what 1 and 2 processes compute then differs by rounding alone."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner.double()
+
+    def forward(self, images):
+        return self.inner(images.double())
+
+
+def pairs(batch=N):
+    images = torch.randint(0, 256, (48, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    split = data.from_tensors(images, None, images[:2], None)
+    return data.PairLoader(split.train, data.views_for(split), batch, seed=0)
+
+
+def perceptron():
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 12))
+
+
+def dropping():
+    return nn.Sequential(perceptron(), nn.Dropout(0.5))
+
+
+def model_of(objective, make=perceptron, temperature=0.3):
+    torch.manual_seed(0)
+    encoder = make()
+    width = encoder(torch.zeros(1, 1, SIDE, SIDE)).shape[1]
+    projector = encoders.Projector(width, hidden=12, out=6, norm="layer")
+    return im.InfoMax(encoder, projector, Cosine(temperature, learn=True), im.objectives.objective(objective))
+
+
+def accelerator(**arguments):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # as each process has its own
+    GradientState._reset_state()
+    return Accelerator(cpu=True, **arguments)
+
+
+def trained(model, steps=2, start=0, loader=None, optimizer=None, schedule=None, by=None, clip=1.0):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = schedule or warmup_cosine(10, 2)
+    return im.train(
+        model, loader or pairs(), optimizer, schedule, by or accelerator(), steps=steps, start=start, clip=clip
+    )
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+# ---------------------------------------------------------------------------------------------------------- objectives
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_objective_trains(name):
+    model = model_of(name)
+    before = weights(model)
+    steps = list(trained(model, steps=4))
+    assert [(step.number, step.epoch) for step in steps] == [(1, 0), (2, 0), (3, 0), (4, 1)]
+    for step in steps:
+        assert math.isfinite(step.mi) and math.isfinite(step.surrogate) and step.gradient_norm > 0
+        assert (step.pairs, step.ceiling) == (N, math.log(N)) and step.images_per_second > 0
+    after = weights(model)
+    for part in ("encoder.1.weight", "projector.layers.0.weight", "critic.log_temperature"):
+        assert not torch.equal(before[part], after[part]) and after[part].isfinite().all(), part
+
+
+def test_what_is_ascended_rises_and_a_step_is_json():
+    class OneBatch:
+        batch_size = N
+
+        def __len__(self):
+            return 1
+
+        def at(self, step, rank, world, device):
+            return pairs().at(0, rank, world, device)
+
+    model = model_of("InfoNCE")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    steps = list(trained(model, steps=40, loader=OneBatch(), optimizer=optimizer, schedule=lambda step: 1.0))
+    assert steps[-1].mi > steps[0].mi + 0.5
+    assert steps[0].mi == steps[0].surrogate  # one formula
+    assert list(json.loads(json.dumps(steps[0].to_dict()))) == [
+        "number", "epoch", "mi", "surrogate", "pairs", "ceiling", "gradient_norm", "learning_rate", "images_per_second",
+    ]  # fmt: skip
+
+
+def test_value_and_surrogate_are_those_of_the_batch():
+    model = model_of("SMILE(tau=0.5)")
+    loader = pairs()
+    with torch.no_grad():
+        batch = loader.at(0)
+        z1, z2 = (model.projector(model.encoder(view)) for view in batch[:2])
+        scores = im.Scores(model.critic, z1, z2, batch.ids)
+        value, surrogate = model.objective.estimate(scores).item(), model.objective.surrogate(scores).item()
+    [step] = trained(model, steps=1, loader=loader)
+    assert value != pytest.approx(surrogate)
+    assert (step.mi, step.surrogate) == pytest.approx((value, surrogate), rel=1e-5)
+
+
+def test_ntxent_has_twice_the_rows_and_their_ceiling():
+    plain = model_of("InfoNCE")
+    model = im.InfoMax(plain.encoder, plain.projector, plain.critic, plain.objective, ntxent=True)
+    [step] = trained(model, steps=1)
+    assert (step.pairs, step.ceiling) == (N, math.log(2 * N))
+
+
+# ----------------------------------------------------------------------------------------------------------- generator
+
+
+def test_nothing_happens_until_asked_and_the_caller_may_stop():
+    model = model_of("JS")
+    before = weights(model)
+    steps = trained(model, steps=1000)
+    assert same(before, weights(model))
+    assert [next(steps).number, next(steps).number] == [1, 2]
+    reached = weights(model)
+    steps.close()
+    assert same(reached, weights(model)) and not same(before, reached)
+
+
+def test_no_steps_to_take_are_no_steps():
+    assert list(trained(model_of("JS"), steps=3, start=3)) == []
+
+
+def test_two_halves_make_a_whole():
+    def adam(model):
+        return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    whole, halves = model_of("MINE"), model_of("MINE")
+    expected = list(trained(whole, steps=6, optimizer=adam(whole)))
+    optimizer = adam(halves)
+    found = list(trained(halves, steps=3, optimizer=optimizer))
+    found += trained(halves, steps=6, start=3, optimizer=optimizer)
+    assert [(s.number, s.mi, s.learning_rate) for s in found] == [(s.number, s.mi, s.learning_rate) for s in expected]
+    assert same(weights(whole), weights(halves))
+
+
+def test_the_schedule_multiplies_each_groups_own_rate():
+    model = model_of("JS")
+    groups = [{"params": model.encoder.parameters(), "lr": 0.1}, {"params": model.projector.parameters(), "lr": 0.01}]
+    optimizer = torch.optim.SGD(groups)
+    schedule = warmup_cosine(6, 2)
+    for step in trained(model, steps=6, optimizer=optimizer, schedule=schedule):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.1 * schedule(step.number - 1), 0.01 * schedule(step.number - 1)])
+        assert step.learning_rate == rates[0]
+
+
+def test_the_body_of_the_loop_may_use_the_model():
+    left = model_of("JS", dropping)
+    for _ in trained(left, steps=3):
+        left.eval()
+        assert left(*pairs().at(0)).isfinite()
+    right = model_of("JS", dropping)  # made now, since making one seeds what dropout draws
+    list(trained(right, steps=3))
+    assert same(weights(left), weights(right))  # the next step trains in training mode again
+
+
+def test_the_norm_is_reported_before_it_is_clipped():
+    reported = {}
+    for clip in (1e-3, math.inf):
+        model = model_of("InfoNCE")
+        before = weights(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        [step] = trained(model, steps=1, optimizer=optimizer, schedule=lambda step: 1.0, clip=clip)
+        moved = math.sqrt(sum(float((value - before[name]).square().sum()) for name, value in weights(model).items()))
+        assert moved == pytest.approx(min(step.gradient_norm, clip), rel=1e-3)
+        reported[clip] = step.gradient_norm
+    assert reported[1e-3] == pytest.approx(reported[math.inf]) and reported[math.inf] > 1e-2
+
+
+def test_the_schedule_warms_up_and_ends_at_zero():
+    schedule = warmup_cosine(20, warmup=4)
+    values = [schedule(step) for step in range(21)]
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[4:] == sorted(values[4:], reverse=True)
+    assert values[12] == pytest.approx(0.5) and values[20] == pytest.approx(0)
+    assert warmup_cosine(5)(0) == 1.0
+
+
+# ---------------------------------------------------------------------------------------------------------- what stops
+
+
+class Broken(im.DV):
+    """DV whose surrogate, or only its gradient, is not a number."""
+
+    def __init__(self, term: str = "surrogate"):
+        super().__init__()
+        self.term = term
+
+    def surrogate(self, s):
+        if self.term == "surrogate":
+            return super().surrogate(s) * math.nan
+        return super().surrogate(s) + (0 * s.positive).abs().sqrt().sum()  # 0, with gradient 0 / 0
+
+
+@pytest.mark.parametrize(
+    ("term", "told"),
+    [
+        ("surrogate", "the surrogate is nan"),
+        ("gradient", "the surrogate is finite, the gradient of encoder, projector, critic is not finite"),
+    ],
+)
+def test_what_is_not_finite_stops_before_the_weights_change(term, told):
+    model = model_of(Broken(term))
+    before = weights(model)
+    with pytest.raises(NonFinite, match=rf"step 1: {told}.*Try a lower learning rate"):
+        list(trained(model))
+    assert same(before, weights(model))
+
+
+def test_a_weight_that_breaks_is_told_at_the_next_step():
+    model = model_of("InfoNCE")
+    steps = trained(model, steps=9)
+    assert [next(steps).number, next(steps).number] == [1, 2]
+    with torch.no_grad():
+        model.projector.layers[0].weight[0, 0] = math.nan
+    with pytest.raises(NonFinite, match=r"step 3: the surrogate is nan.* step 2 "):
+        next(steps)
+
+
+def test_a_value_that_overflows_neither_stops_nor_poisons():
+    model = model_of("JS", temperature=0.005)  # scores up to 200, and e^200 is no float32
+    steps = list(trained(model, steps=3))
+    assert any(math.isinf(step.mi) for step in steps)
+    assert all(math.isfinite(step.surrogate) for step in steps)
+    assert all(value.isfinite().all() for value in weights(model).values())
+
+
+def test_gradient_accumulation_is_refused():
+    steps = trained(model_of("JS"), by=accelerator(gradient_accumulation_steps=4))
+    with pytest.raises(im.UserError, match=r"adds no negatives.*1/4 of the batch"):
+        next(steps)
+
+
+def test_synchronised_batch_norm_needs_a_gpu():
+    with pytest.raises(im.UserError, match="needs GPUs"):
+        training.synchronise_batch_norm(model_of("JS"))
+
+
+def test_images_that_the_encoder_cannot_take_are_told_first():
+    class Fussy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, images):
+            assert images.shape[2] == SIDE, f"images must be {SIDE} high"
+            return self.norm(images).flatten(1)
+
+    model = model_of("JS", lambda: nn.Sequential(Fussy(), nn.Dropout(0.5)))
+    model.encoder.train()
+    model.encoder[0].norm.eval()
+    before, generator = weights(model), torch.get_rng_state()
+    training.check_images(model, (1, SIDE, SIDE))
+    with pytest.raises(im.UserError, match=r"Sequential, cannot take images of 1x9x8 .*: images must be 8 high\."):
+        training.check_images(model, (1, 9, 8))
+    assert same(before, weights(model)) and torch.equal(generator, torch.get_rng_state())
+    assert model.training and model.encoder.training and not model.encoder[0].norm.training
+
+
+# ----------------------------------------------------------------------------------------------------------- precision
+
+
+class Looks(im.DV):
+    """DV that remembers the precision of its scores."""
+
+    seen: torch.dtype | None = None
+
+    def surrogate(self, s):
+        Looks.seen = s.positive.dtype
+        return super().surrogate(s)
+
+
+def test_in_bf16_the_encoder_runs_and_scores_stay_float32():
+    seen = []
+    model = model_of(Looks())
+    model.encoder[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    steps = list(trained(model, steps=2, by=accelerator(mixed_precision="bf16")))
+    assert seen == [torch.bfloat16] * 2
+    assert Looks.seen == torch.float32
+    assert {value.dtype for value in weights(model).values()} == {torch.float32}
+    exact = list(trained(model_of("DV"), steps=2))
+    assert [step.mi for step in steps] == pytest.approx([step.mi for step in exact], abs=0.05)
+    assert steps[0].mi != exact[0].mi
+
+
+# ----------------------------------------------------------------------------------------------------------- processes
+
+
+def cases():
+    """What is trained on 1 and on 2 processes: every objective, and a timm encoder without BatchNorm."""
+    for name in REGISTERED:
+        yield name, model_of(name, lambda: InDouble(perceptron())).double()
+    yield "resnet", model_of("SMILE", lambda: InDouble(im.encoder("resnet10_small_gn", in_chans=1))).double()
+
+
+def outcomes(by):
+    found = {}
+    for name, model in cases():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        steps = im.train(model, pairs(), optimizer, warmup_cosine(10, 2), by, steps=3)
+        numbers = [[step.mi, step.surrogate, step.gradient_norm] for step in steps]
+        found[name] = {"steps": torch.tensor(numbers), **weights(model)}
+    return found
+
+
+class BrokenOnRank1:
+    """A loader whose second process meets a sample that is not a number."""
+
+    batch_size = N
+
+    def __len__(self):
+        return 3
+
+    def at(self, step, rank, world, device):
+        view1, view2, ids = pairs().at(step, rank, world, device)
+        if rank == 1 and step == 1:
+            view1[0] = math.nan
+        return view1, view2, ids
+
+
+def worker(folder: Path) -> None:
+    torch.set_num_threads(1)
+    by = launch.make_accelerator()
+    assert by.num_processes == 2
+    torch.save(outcomes(by), folder / f"{by.process_index}.pt")
+    model = model_of("SMILE")
+    try:
+        for _ in im.train(
+            model, BrokenOnRank1(), torch.optim.SGD(model.parameters(), lr=0.1), lambda step: 1.0, by, steps=3
+        ):
+            reached = weights(model)
+    except NonFinite as error:
+        (folder / f"{by.process_index}.txt").write_text(f"{same(reached, weights(model))} {error}")
+    launch.leave(by)
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_take_the_same_steps(tmp_path):
+    torchrun = Path(sys.executable).parent / "torchrun"
+    done = subprocess.run(
+        [str(torchrun), "--standalone", "--nproc_per_node", "2", __file__, str(tmp_path)],
+        capture_output=True, text=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one = outcomes(accelerator())
+    both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, expected in one.items():
+        for found in both:
+            for key, value in expected.items():
+                torch.testing.assert_close(
+                    found[name][key], value, rtol=1e-6 if key == "steps" else 1e-8, atol=1e-9, msg=f"{name} {key}"
+                )
+    for rank in (0, 1):  # both stop, at the same step, with the same weights, though one of them met the number
+        assert (
+            (tmp_path / f"{rank}.txt").read_text().startswith("True Training stopped at step 2: the surrogate is nan")
+        )
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
