@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks.scores import command as benchmark_scores
+from infomax.benchmarks.scores import command as benchmark
 from infomax.errors import UserError
 
 
@@ -128,7 +128,7 @@ def main() -> None:
                 "estimate": estimate,
                 "probe": probe,
                 "objectives": objectives,
-                "benchmark scores": benchmark_scores,
+                "benchmark": benchmark,
             },
             prog="infomax",
             description="Mutual information that can be believed, and encoders that maximise it.",

@@ -241,6 +241,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def command(
+    what: str,
+    /,
     pairs: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192),
     dim: int = 128,
     objective: tuple[str, ...] = tuple(PEERS),
@@ -254,6 +256,7 @@ def command(
     """Time and memory of the scores engine beside plain PyTorch, forward and backward, alternating in one process.
 
     Args:
+        what: scores
         pairs: Numbers of pairs N. The plain form is left out where its N x N matrices would not fit.
         dim: Of the features.
         objective: Rows of the table.
@@ -264,6 +267,8 @@ def command(
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
+    if what != "scores":
+        raise UserError(f'There is no benchmark {what!r}; there is "scores".')
     if threads is not None:
         torch.set_num_threads(threads)
     found = scores(pairs, dim, objective, temperature, seconds, precision=precision)
