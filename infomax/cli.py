@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives."""
+"""The command line: infomax estimate | probe | objectives | benchmark scores."""
 
 import inspect
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
+from infomax.benchmarks.scores import command as benchmark
 from infomax.errors import UserError
 
 
@@ -130,7 +131,12 @@ def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with console.sentences():
         console.arguments(
-            {"estimate": estimate, "probe": probe, "objectives": objectives},
+            {
+                "estimate": estimate,
+                "probe": probe,
+                "objectives": objectives,
+                "benchmark": benchmark,
+            },
             prog="infomax",
             description="Mutual information that can be believed, and encoders that maximise it.",
         )

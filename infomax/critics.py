@@ -42,7 +42,9 @@ class Critic(Spelled, nn.Module):
 
 
 class _InnerProduct(Critic):
-    """score = <ex, ey>."""
+    """score = <ex, ey> + offset, which the engine computes by products alone; it reads `offset` instead of score."""
+
+    offset: Tensor | float = 0.0
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T
@@ -69,6 +71,12 @@ class Cosine(_InnerProduct):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn is True else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
 
+    symmetric = True  # both sides have one embedding, but for a factor: critic(x, y) = critic(y, x)
+
+    @property
+    def offset(self) -> Tensor | float:  # type: ignore[override]
+        return self.shift
+
     def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
         scale = 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
@@ -78,7 +86,8 @@ class Cosine(_InnerProduct):
         return ex @ ey.T + self.shift
 
     def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        return (ex * ey).sum(-1) + self.shift
+        pair = (ex * ey).sum(-1)
+        return pair if isinstance(self.shift, float) and self.shift == 0 else pair + self.shift
 
 
 class Bilinear(_InnerProduct):

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from infomax.caching import encode_in_chunks
 from infomax.critics import Critic
 from infomax.errors import UserError
 from infomax.objectives import Objective
 from infomax.scores import Scores
-from infomax.scores.ranks import Ranks
 
 
 class InfoMax(nn.Module):
@@ -16,14 +16,28 @@ class InfoMax(nn.Module):
 
     ntxent=False: N x N scores across views, s[i, j] = critic(z1_i, z2_j). ntxent=True: NT-Xent's 2N x 2N scores of all
     views against all, where neither a view nor its other view is a negative of it. (Chen et al., 2020)
+
+    microbatch: encode so many pairs at a time, twice, and hold activations of no more: N is then bounded by what its
+    features take, and the gradient is that of the whole batch. BatchNorm normalises each micro-batch, as it would each
+    process's part; encoders without it are exact. Raises UserError: microbatch < 1.
     """
 
     def __init__(
-        self, encoder: nn.Module, projector: nn.Module, critic: Critic, objective: Objective, ntxent: bool = False
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        critic: Critic,
+        objective: Objective,
+        ntxent: bool = False,
+        microbatch: int | None = None,
     ):
         super().__init__()
+        if microbatch is not None and microbatch < 1:
+            raise UserError(
+                f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch}."
+            )
         self.encoder, self.projector, self.critic, self.objective = encoder, projector, critic, objective
-        self.ntxent = ntxent
+        self.ntxent, self.microbatch = ntxent, microbatch
         self.surrogate: Tensor | None = None  # of the last forward, detached: what a Step reports beside its value
 
     def forward(
@@ -37,12 +51,16 @@ class InfoMax(nn.Module):
         """
         if view1.shape != view2.shape:
             raise UserError(f"The two views must have one shape; they have {list(view1.shape)}, {list(view2.shape)}.")
+        if self.microbatch is None or self.microbatch >= len(view1):
+            z1, z2 = self._encode(view1, view2)
+        else:
+            z1, z2 = encode_in_chunks(self._encode, view1, view2, self.microbatch, [self.encoder, self.projector])
+        make = Scores.of_views if self.ntxent else Scores
+        with torch.autocast(z1.device.type, enabled=False):
+            nats, self.surrogate = self.objective.value_and_surrogate(make(self.critic, z1, z2, ids))
+        return nats
+
+    def _encode(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
         # One forward of both views: two through DistributedDataParallel before a backward would break BatchNorm.
         z1, z2 = self.projector(self.encoder(torch.cat([view1, view2]))).chunk(2)
-        if self.ntxent:
-            if ids is None:
-                ids = torch.arange(len(z1), device=z1.device) + Ranks.current().rank * len(z1)
-            z1, z2, ids = torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids])
-        with torch.autocast(z1.device.type, enabled=False):
-            nats, self.surrogate = self.objective.value_and_surrogate(Scores(self.critic, z1, z2, ids))
-        return nats
+        return z1, z2

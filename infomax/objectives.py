@@ -41,10 +41,14 @@ class Objective(Spelled, nn.Module):
     def value_and_surrogate(self, s: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What forward gives, and beside it the surrogate's own value, detached."""
         s = s.walk_for(self.estimate, self.surrogate)
+        if type(self).surrogate is Objective.surrogate:  # one formula
+            value = self.estimate(s).to(s.dtype)
+            return value, value.detach()
         with torch.no_grad():
             value = self.estimate(s)
         surrogate = self.surrogate(s)
-        return _ValueAndGradient.apply(value, surrogate), surrogate.detach()  # type: ignore[return-value]
+        joined: Tensor = _ValueAndGradient.apply(value, surrogate)  # type: ignore[assignment]
+        return joined.to(s.dtype), surrogate.detach().to(s.dtype)
 
 
 class _ValueAndGradient(torch.autograd.Function):

@@ -73,12 +73,12 @@ def compare(rank, world):
 def train_a_step(rank, world):
     """DistributedDataParallel and SGD (Adam hides constant factors): the same weights as on one process."""
     for text in dense.FORMS:
-        for ntxent in (False, True):
+        for ntxent, microbatch in ((False, None), (True, None), (False, 3)):
             torch.manual_seed(1)
             views = torch.randn(2, N, 5, dtype=torch.float64)
             encoder, projector = torch.nn.Linear(5, 6), torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Linear(6, 4))
             model = InfoMax(
-                encoder, projector, critics.Cosine(0.5, learn=True), objectives.objective(text), ntxent
+                encoder, projector, critics.Cosine(0.5, learn=True), objectives.objective(text), ntxent, microbatch
             ).double()
             alone = InfoMax(*(_copy(m) for m in model.children()), ntxent)
             own = slice(rank * N // world, (rank + 1) * N // world)
@@ -88,7 +88,11 @@ def train_a_step(rank, world):
                 (-value).backward()
                 optimizer.step()
             for (name, ours), theirs in zip(model.named_parameters(), alone.parameters(), strict=True):
-                close(f"SGD step {text} ntxent={ntxent} {name} on {world}", ours.detach(), theirs.detach())
+                close(
+                    f"SGD step {text} ntxent={ntxent} microbatch={microbatch} {name} on {world}",
+                    ours.detach(),
+                    theirs.detach(),
+                )
 
 
 def _copy(module):

@@ -2,5 +2,8 @@
 
 from infomax.scores.functions import Clip, Identity, Softplus, Square, identity, softplus, square
 from infomax.scores.matrix import Negatives, Scores
+from infomax.scores.products import set_precision
 
-__all__ = ["Clip", "Identity", "Negatives", "Scores", "Softplus", "Square", "identity", "softplus", "square"]
+__all__ = [
+    "Clip", "Identity", "Negatives", "Scores", "Softplus", "Square", "identity", "set_precision", "softplus", "square",
+]  # fmt: skip

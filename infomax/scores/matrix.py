@@ -1,8 +1,10 @@
 """What an objective sees: the scores of positive pairs, and reductions over the negatives."""
 
-import dataclasses
+import contextlib
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +13,16 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.scores.functions import Function, identity
-from infomax.scores.ranks import Ranks
-from infomax.scores.walk import FIRST, Plan, Reduction, Request, walk
+from infomax.scores.kernels import Reduction
+from infomax.scores.products import products
+from infomax.scores.ranks import Ranks, rows_of
+from infomax.scores.tiles import Pairs, Tiles, pairs_of_equal
+from infomax.scores.walk import Plan, walk
+
+Formula = Callable[[Any], Tensor]
+
+# What a formula asked for on placeholders: objective -> {(formula's function, N, negatives): reductions}.
+_learnt: "weakref.WeakKeyDictionary[Any, dict[Any, list[Reduction]]]" = weakref.WeakKeyDictionary()
 
 
 class Scores:
@@ -22,7 +32,8 @@ class Scores:
     of two different samples, and what is neither positive nor negative is ignored. Without ids all rows differ.
     Across processes, `positive` holds this process's rows and negatives span all processes, unless `local`.
     rows, columns: the tile's size; by default one is chosen. It changes memory and time, never a number.
-    Scores are computed in float32 at least, whatever the inputs.
+    Scores are computed in float32 at least, whatever the inputs; `positive` and reductions are float64, so that a
+    formula of them loses nothing. `dtype` is that of scores, and of an objective's value.
 
     Raises UserError: x and y of different lengths, fewer than 2 pairs, a row without a negative, processes with
     different numbers of rows.
@@ -46,29 +57,41 @@ class Scores:
         ranks = Ranks.current(local)
         n = x.shape[0]
         ranks.check_equal(n, x.device)
-        if n * ranks.size < 2:
-            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {n * ranks.size}.")
+        total = n * ranks.size  # rows over all processes
+        if total < 2:
+            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {total}.")
         self.x, self.y = x, y
-        self.n, self.total = n, n * ranks.size  # rows here, rows over all processes
-        with torch.autocast(x.device.type, enabled=False):
+        self.n, self.total = n, total
+        with products(x):
             self._ex, self._ey = critic.embed(_at_least_float32(x), _at_least_float32(y))
-            self.positive: Float[Tensor, " n"] = critic.pair(self._ex, self._ey)  # [n]
-        self._ids = None if ids is None else ids.to(x.device)
-        self._plan = Plan(critic, ranks, self._ids, None, None, rows, columns, ())
-        self._parameters = tuple(critic.parameters()) if isinstance(critic, torch.nn.Module) else ()
-        per_row = torch.full((n,), self.total - 1, device=x.device)
-        if self._ids is not None:
-            all_ids = ranks.gather(self._ids)
-            _, inverse, counts = all_ids.unique(return_inverse=True, return_counts=True)
-            per_row = self.total - counts[ranks.own(inverse)]
-            if self.total - int(counts.max()) < 1:
-                raise UserError(f"All {self.total} rows have the same id, so no pair is a negative; ids name samples.")
-            self._plan = dataclasses.replace(self._plan, all_ids=all_ids)
-            self._count = int(self.total**2 - counts.square().sum())
+            pair = critic.pair(self._ex, self._ey)
+        self.dtype = pair.dtype
+        self.positive: Float[Tensor, " n"] = pair.double()  # [n]
+        self._critic, self._ranks = critic, ranks
+        self._offset = _offset(critic)
+        self._ids: Tensor | None = None  # of all processes' rows
+        self._swap: int | None = None
+        same = None
+        if ids is None:
+            self._fewest, self._count = total - 1, total * (total - 1)
+            self._per_row = torch.full((n,), float(total - 1), dtype=torch.float64, device=x.device)
         else:
-            self._count = self.total * (self.total - 1)
-        self._per_row = per_row.to(self.positive.dtype)
-        self._results: dict[Request, Tensor] = {}
+            own = ids.to(x.device)
+            self._ids = ranks.gather(own)
+            _, inverse, counts = self._ids.unique(return_inverse=True, return_counts=True)
+            self._per_row = (total - counts[ranks.own(inverse)]).double()
+            self._fewest = total - int(counts.max())
+            if self._fewest < 1:
+                raise UserError(f"All {total} rows have the same id, so no pair is a negative; ids name samples.")
+            self._count = int(total**2 - counts.square().sum())
+            if len(counts) < total:
+                same = pairs_of_equal(own, self._ids)
+        listed = same is not None or self._ids is None or self._count == total * (total - 1)
+        self._tiles = Tiles(
+            n, total, ranks.rank * n, rows, columns, max(1, getattr(critic, "width", 1)), same,
+            None if listed or self._ids is None else (ranks.own(self._ids), self._ids),
+        )  # fmt: skip
+        self._results: dict[Reduction, Tensor] = {}
 
     @classmethod
     def from_matrix(cls, matrix: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
@@ -77,47 +100,117 @@ class Scores:
             raise UserError(f"A score matrix is square, a row and a column a pair; this one is {list(matrix.shape)}.")
         return cls(_Given(), matrix, torch.arange(len(matrix), device=matrix.device), ids, local=True, **options)
 
+    @classmethod
+    def of_views(cls, critic: Any, z1: Tensor, z2: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
+        """All 2n views against all, z1 [n, d], z2 [n, d]: NT-Xent's scores. (Chen et al., 2020)
+
+        A view's positive is its other view, and its negatives are both views of all other samples. Half of the matrix
+        is visited where it is symmetric: where the critic says so, on one process.
+        """
+        if z1.shape != z2.shape:
+            raise UserError(f"The two views must have one shape; they have {list(z1.shape)}, {list(z2.shape)}.")
+        if ids is None:
+            first = Ranks.current(options.get("local", False)).rank * len(z1)
+            ids = torch.arange(first, first + len(z1), device=z1.device)
+        scores = cls(critic, torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids]), **options)
+        if scores._ranks.size == 1 and getattr(critic, "symmetric", False) and scores._tiles.ids is None:
+            scores._swap = len(z1)
+        return scores
+
     @property
     def negative(self) -> "Negatives":
-        return Negatives(self._per_row, self._count, self.total, self._result)
+        return Negatives(self._per_row, self._fewest, self._count, self.total, self._result, self._first)
 
-    def walk_for(self, *formulas: Callable[[Any], Tensor]) -> "Scores":
+    def walk_for(self, estimate: Formula, surrogate: Formula) -> "Scores":
         """Walks the matrix once for all the reductions that the formulas will ask for; returns self.
 
         They are learnt by evaluating each formula on two rows of placeholders: nothing of the matrix is touched.
+        What the surrogate asks for is expected to be differentiated.
         """
-        recorder = _Recorder(self)
-        with torch.no_grad():
-            for formula in formulas:
-                formula(recorder)
-        self._run([request for request in recorder.asked if request not in self._results])
+        carried = self._asked(surrogate)
+        missing = [q for q in dict.fromkeys([*carried, *self._asked(estimate)]) if not self._known(q)]
+        self._run(missing, [q for q in missing if q in carried], surrogate)
         return self
 
-    def _result(self, request: Request) -> Tensor:
-        if request not in self._results:
-            self._run([request])
-        return self._results[request]
+    def _asked(self, formula: Formula) -> list[Reduction]:
+        owner, function = getattr(formula, "__self__", None), getattr(formula, "__func__", None)
+        known = _learnt.setdefault(owner, {}) if isinstance(owner, torch.nn.Module) else {}
+        key = function, self.total, self._count
+        if key not in known:
+            recorder = _Recorder(self)
+            with torch.no_grad(), _unchanged(owner):
+                formula(recorder)
+            known[key] = recorder.asked
+        return known[key]
 
-    def _run(self, requests: list[Request]) -> None:
+    def _known(self, q: Reduction) -> bool:
+        """A result that was made without gradient does not serve where one is wanted."""
+        found = self._results.get(q)
+        return found is not None and (found.requires_grad or not (torch.is_grad_enabled() and self._has_gradient()))
+
+    def _has_gradient(self) -> bool:
+        return any(t.requires_grad for t in (self._ex, self._ey, *self._parameters()))
+
+    def _parameters(self) -> Sequence[Tensor]:
+        if self._offset is not None:
+            return (self._offset,) if isinstance(self._offset, Tensor) else ()
+        return tuple(self._critic.parameters()) if isinstance(self._critic, torch.nn.Module) else ()
+
+    def _result(self, q: Reduction) -> Tensor:
+        if not self._known(q):
+            # Not foreseen: an objective whose formula has changed is learnt anew.
+            _learnt.clear()
+            self._run([q], [q] if q.dim is None else [], None)
+        return self._results[q]
+
+    def _run(self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None) -> None:
         if not requests:
             return
-        plan = dataclasses.replace(self._plan, requests=tuple(requests))
-        if any((isinstance(request, Reduction) and request.rest) or request is FIRST for request in requests):
-            plan = dataclasses.replace(plan, first=self._first())
-        self._results |= walk(plan, self._ex, self._ey, self._parameters)
+        tiles = self._tiles
+        if any(q.rest for q in requests):
+            first = self._first_columns()
+            tiles = replace(tiles, first=Pairs(torch.arange(self.n, device=first.device), first))
 
-    def _first(self) -> Int[Tensor, " n"]:
+        def head(r: slice, results: Mapping[Reduction, Tensor]) -> dict[Reduction, Tensor]:
+            assert surrogate is not None
+            return self._weights(surrogate, r, results, carried)
+
+        plan = Plan(
+            self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
+            head if surrogate is not None else None, self._swap,
+        )  # fmt: skip
+        self._results.update(walk(plan, self._ex, self._ey, self._parameters()))
+
+    def _weights(
+        self, surrogate: Formula, r: slice, results: Mapping[Reduction, Tensor], carried: Sequence[Reduction]
+    ) -> dict[Reduction, Tensor]:
+        """d surrogate / d result, as far as rows r say, if it is a mean over rows."""
+        leaves = {q: t.detach().requires_grad_() for q, t in results.items() if q in carried}
+        view = _Rows(self, r, {**results, **leaves})
+        with torch.enable_grad(), _unchanged(getattr(surrogate, "__self__", None)):
+            value = surrogate(view) * (view.n / self.n)
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if value.requires_grad:
+            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        return {q: torch.zeros_like(leaf) if g is None else g
+                for (q, leaf), g in zip(leaves.items(), found, strict=True)}  # fmt: skip
+
+    def _first(self) -> Tensor:
+        """[n]: the score of one negative of each row, with gradient."""
+        with products(self.x):
+            return self._critic.pair(self._ex, rows_of(self._ranks, self._ey, self._first_columns())).double()
+
+    def _first_columns(self) -> Int[Tensor, " n"]:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
         By ids and not by place, since the order of columns differs between one process and several.
         """
-        ranks, all_ids = self._plan.ranks, self._plan.all_ids
         columns = torch.arange(self.total, device=self.x.device)
-        if all_ids is None:
-            return ranks.own((columns + 1) % self.total)
-        values, inverse = all_ids.unique(return_inverse=True)
+        if self._ids is None:
+            return self._ranks.own((columns + 1) % self.total)
+        values, inverse = self._ids.unique(return_inverse=True)
         earliest = columns.new_full((len(values),), self.total).scatter_reduce(0, inverse, columns, "amin")
-        return earliest[(ranks.own(inverse) + 1) % len(values)]
+        return earliest[(self._ranks.own(inverse) + 1) % len(values)]
 
 
 class Negatives:
@@ -126,13 +219,15 @@ class Negatives:
     def __init__(
         self,
         per_row: Tensor,
+        fewest: int,
         count: int,
         total: int,
-        result: Callable[[Request], Tensor],
+        result: Callable[[Reduction], Tensor],
+        first: Callable[[], Tensor],
         rest: bool = False,
     ):
-        self._all_per_row, self._all_count, self._total = per_row, count, total
-        self._result, self._rest = result, rest
+        self._all_per_row, self._fewest, self._all_count, self._total = per_row, fewest, count, total
+        self._result, self._first, self._rest = result, first, rest
 
     @property
     def per_row(self) -> Float[Tensor, " n"]:
@@ -161,14 +256,16 @@ class Negatives:
     @property
     def first(self) -> Float[Tensor, " n"]:
         """[n]: the score of one negative of each row: the next row's, or the next greater id's, cyclically."""
-        return self._result(FIRST)
+        return self._first()
 
     @property
     def rest(self) -> "Negatives":
         """The negatives without each row's `first`: k - 1 of k. Raises UserError where a row has only one."""
-        if bool((self._all_per_row < 2).any()):
+        if self._fewest < 2:
             raise UserError("This objective needs two negatives in each row; use 3 pairs or more.")
-        return Negatives(self._all_per_row, self._all_count, self._total, self._result, rest=True)
+        return Negatives(
+            self._all_per_row, self._fewest, self._all_count, self._total, self._result, self._first, rest=True
+        )
 
     def _number(self, dim: int | None) -> int | Tensor:
         # Ids are the same for rows and columns, so a column has as many negatives as the row of the same number.
@@ -198,17 +295,56 @@ class _Recorder:
     """Two placeholder rows in the shape of Scores, which note what a formula asks for."""
 
     def __init__(self, scores: Scores):
-        self.asked: list[Request] = []
-        self.n = 2
+        self.asked: list[Reduction] = []
+        self.n, self.total, self.dtype = 2, scores.total, scores.dtype
         self.positive = scores.positive.detach()[:2]
         self.x, self.y = scores.x.detach()[:2], scores.y.detach()[:2]
-        self.negative = Negatives(scores._per_row[:2], scores._count, scores.total, self._note)
+        self.negative = Negatives(
+            scores._per_row[:2], scores._fewest, scores._count, scores.total, self._note,
+            lambda: self.positive.new_zeros(2),
+        )  # fmt: skip
 
-    def _note(self, request: Request) -> Tensor:
-        if request not in self.asked:
-            self.asked.append(request)
-        scalar = isinstance(request, Reduction) and request.dim is None
-        return self.positive.new_zeros(()) if scalar else self.positive.new_zeros(len(self.positive))
+    def _note(self, q: Reduction) -> Tensor:
+        if q not in self.asked:
+            self.asked.append(q)
+        return self.positive.new_zeros(()) if q.dim is None else self.positive.new_zeros(2)
+
+
+class _Rows:
+    """Some rows in the shape of Scores, whose reductions are given."""
+
+    def __init__(self, scores: Scores, r: slice, results: Mapping[Reduction, Tensor]):
+        self.positive = scores.positive.detach()[r]
+        self.n, self.total, self.dtype = len(self.positive), scores.total, scores.dtype
+        self.x, self.y = scores.x.detach()[r], scores.y.detach()[r]
+        self.negative = Negatives(
+            scores._per_row[r], scores._fewest, scores._count, scores.total, results.__getitem__,
+            lambda: scores._first().detach()[r],
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _unchanged(module: Any) -> Iterator[None]:
+    """Undoes what a formula that is only looked at does to its objective's buffers, running averages say."""
+    buffers = list(module.buffers()) if isinstance(module, torch.nn.Module) else []
+    before = [b.detach().clone() for b in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+
+def _offset(critic: Any) -> Tensor | float | None:
+    """Of a critic whose score is <ex, ey> + offset, and says so; None for any other.
+
+    The word counts only beside the score it was said of: a subclass with another score must say it anew.
+    """
+    for kind in type(critic).__mro__:
+        if "score" in vars(kind) or "offset" in vars(kind):
+            return critic.offset if {"score", "offset"} <= vars(kind).keys() else None
+    return None
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from infomax.errors import UserError
 
@@ -71,3 +72,23 @@ class Ranks:
         counts = self.gather(torch.tensor([n], device=device)).tolist()
         if len(set(counts)) > 1:
             raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")
+
+
+def rows_of(ranks: Ranks, t: Tensor, rows: Tensor) -> Tensor:
+    """t [n, ...] on each process, rows [m] of all processes' -> [m, ...], with gradient."""
+    return _RowsOf.apply(ranks, t, rows) if t.is_floating_point() else ranks.gather(t)[rows]  # type: ignore[return-value]
+
+
+class _RowsOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ranks: Ranks, t: Tensor, rows: Tensor):
+        ctx.ranks, ctx.size = ranks, len(t)
+        ctx.save_for_backward(rows)
+        return ranks.gather(t)[rows]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (rows,) = ctx.saved_tensors
+        whole = gradient.new_zeros((ctx.ranks.size * ctx.size, *gradient.shape[1:]))
+        return None, ctx.ranks.scatter_sum(whole.index_add_(0, rows, gradient)), None

@@ -1,0 +1,100 @@
+"""What is computed on one tile of scores: the summands of reductions and their slopes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from infomax.scores.functions import FromExponential, Function, Identity, Kind
+from infomax.scores.tiles import Tiles
+
+
+class Reduction(NamedTuple):
+    """A sum or log-sum-exp of fn(s) over negatives: per row (dim=1), per column (dim=0) or over all (dim=None).
+
+    `rest` leaves out each row's first negative.
+    """
+
+    kind: Kind
+    fn: Function
+    dim: int | None
+    rest: bool = False
+
+    def total(self, tile: Tensor, dim: int | None = None) -> Tensor:
+        """Sums of a tile's entries, in float64: of rows, of columns, or 0-d."""
+        dim = self.dim if dim is None else dim
+        return (tile.sum() if dim is None else tile.sum(dim)).double()
+
+    def along(self, t: Tensor) -> Tensor:
+        """Broadcasts a number a row, a number a column, or one number over a tile."""
+        return t[:, None] if self.dim == 1 else t
+
+    def place(self, r: slice, c: slice):
+        """Which part of the result a tile adds to."""
+        return {1: r, 0: c, None: ...}[self.dim]
+
+
+def shared_forms(reductions: tuple[Reduction, ...]) -> dict[Reduction, FromExponential] | None:
+    """Each reduction as a function of e^s, computed once for all; None if any lacks such a form."""
+    forms = {q: q.fn.from_exponential(q.kind) for q in reductions}
+    return None if None in forms.values() else forms  # type: ignore[return-value]
+
+
+class Tile:
+    """A tile of scores while it is worked on: s itself, or e = e^s where `forms` say how reductions follow from it."""
+
+    def __init__(
+        self, tiles: Tiles, s: Tensor, r: slice, c: slice, forms: dict[Reduction, FromExponential] | None, room: Tensor,
+        done: bool = False,
+    ):  # fmt: skip
+        self.tiles, self.r, self.c, self.forms = tiles, r, c, forms
+        self.content = s
+        self.room = room  # of the tile's shape
+        # One mask serves all reductions, unless some of them leave out first negatives and others do not.
+        self.rest = forms is not None and all(q.rest for q in forms)
+        if forms is not None and not done:
+            self._fill(s.exp_(), 0.0, self.rest)
+
+    def peak(self, q: Reduction) -> Tensor | None:
+        """The greatest fn(s) of each row, each column or the tile; None where no shift is needed."""
+        if self.forms is not None or q.kind == "sum":
+            return None
+        value = q.fn(self.content)
+        value = self._fill(value.clone() if value is self.content else value, -torch.inf, q.rest)
+        peak = value.max() if q.dim is None else value.amax(q.dim)
+        # A row without a negative in this tile, or one that overflows, is not shifted.
+        return torch.where(peak.isfinite(), peak, 0.0)
+
+    def summand(self, q: Reduction, peak: Tensor | None) -> Tensor:
+        """fn(s) for a sum, e^(fn(s) - peak) for a log-sum-exp, 0 where no negative. It may lie in `room`."""
+        if self.forms is not None:
+            e = self._shared(q)
+            value = self.forms[q].value(e, self.room)
+            return value if value is e else self._fill(value, 0.0, q.rest)
+        value = q.fn(self.content)
+        if q.kind == "logsumexp":
+            value = torch.exp(value if peak is None else value - q.along(peak))
+        elif value is self.content:
+            value = value.clone()
+        return self._fill(value, 0.0, q.rest)
+
+    def slope(self, q: Reduction, peak: Tensor | None, summand: Tensor | None = None) -> Tensor:
+        """d summand / d s. It may lie in `room`, in `summand`, or be the content of the tile: it is only read."""
+        if self.forms is not None:
+            return self.forms[q].slope(self._shared(q), self.room)
+        if q.kind == "sum":
+            return self._fill(q.fn.derivative(self.content), 0.0, q.rest)
+        value = self.summand(q, peak) if summand is None else summand
+        return value if isinstance(q.fn, Identity) else value.mul_(q.fn.derivative(self.content))
+
+    def scaled(self, slope: Tensor, scale: Tensor) -> Tensor:
+        """slope * scale, in `room`."""
+        return torch.mul(slope, scale, out=self.room)
+
+    def _shared(self, q: Reduction) -> Tensor:
+        if q.rest == self.rest:
+            return self.content
+        return self._fill(self.content.clone(), 0.0, rest=True)
+
+    def _fill(self, tile: Tensor, value: float, rest: bool) -> Tensor:
+        return self.tiles.fill(tile, self.r, self.c, value, rest)

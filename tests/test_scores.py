@@ -1,0 +1,382 @@
+"""Contracts of the engine: every way through the matrix gives the dense gradient, in the precision that is promised."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import dense
+import pytest
+import torch
+from torch.nn import functional as F
+
+from infomax import UserError, critics, objectives, scores
+from infomax.scores import Scores, tiles, walk
+
+CRITICS = {
+    "Cosine": lambda: critics.Cosine(temperature=0.5, bias=0.3, learn=True),
+    "cold": lambda: critics.Cosine(temperature=0.012),
+    "Bilinear": lambda: critics.Bilinear(6, 6),
+    "Concat": lambda: critics.Concat(6, 6, hidden=5),
+}
+# Two ids: more equal pairs than are worth a list. All have ids in order of their first row, as the dense forms assume.
+IDS = {"distinct": None, "repeated": torch.arange(21) // 2, "two": torch.arange(21) // 11}
+
+
+@pytest.fixture
+def by_tiles(monkeypatch):
+    """Small matrices go the way of large ones."""
+    monkeypatch.setattr(walk, "KEPT", 0)
+
+
+@pytest.fixture
+def second_walks(monkeypatch):
+    """Counts walks that follow the first to make a gradient."""
+    made, real = [], walk._Run.gradient
+    monkeypatch.setattr(walk._Run, "gradient", lambda self, terms: made.append(1) or real(self, terms))
+    return made
+
+
+def sides(n, d=6, dtype=torch.float64, noise=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=dtype)
+    return x, x + noise * torch.randn(n, d, generator=generator, dtype=dtype)
+
+
+def leaves(*tensors):
+    return [t.detach().clone().requires_grad_() for t in tensors]
+
+
+def relative(a, b):
+    return float((a - b).detach().double().norm() / b.detach().double().norm().clamp(min=1e-300))
+
+
+def close(ours, theirs, tolerance=1e-12):
+    return all(
+        float((a - b).detach().norm()) <= tolerance * max(float(b.detach().norm()), 1e-2)
+        for a, b in zip(ours, theirs, strict=True)
+        if a is not None and b is not None
+    )
+
+
+@pytest.mark.parametrize("critic_name", CRITICS)
+@pytest.mark.parametrize("ids", [*IDS, "views"])
+def test_every_way_through_the_matrix_gives_the_dense_gradient(by_tiles, critic_name, ids):
+    torch.manual_seed(1)
+    critic, views = CRITICS[critic_name]().double(), ids == "views"
+    names = torch.arange(21).repeat(2) if views else torch.arange(21) if IDS[ids] is None else IDS[ids]
+    negative = names[:, None] != names[None]
+    for text, (value_form, surrogate_form) in dense.FORMS.items():
+        if (text.startswith("Anchor") and views) or (critic_name == "cold" and "SMILE" in text):
+            continue  # dense: slow; F.softplus is inexact above 20
+        if critic_name == "cold" and text in ("JS()", "SigLIP()"):
+            continue
+        x, y = leaves(*sides(21))
+        inner = list(critic.parameters())
+        matrix = critic(torch.cat([x, y]), torch.cat([y, x])) if views else critic(x, y)
+        expected = value_form(matrix, negative).detach()
+        gradient = torch.autograd.grad(surrogate_form(matrix, negative), [x, y, *inner], allow_unused=True)
+        for rows, columns in ((None, None), (4, None), (8, 5)):
+            objective = objectives.objective(text).double()
+            if views:
+                s = Scores.of_views(critic, x, y, rows=rows, columns=columns)
+            else:
+                s = Scores(critic, x, y, IDS[ids], rows=rows, columns=columns)
+            value = objective(s)
+            assert close([value], [expected]), (text, rows, columns)
+            found = torch.autograd.grad(value, [x, y, *inner], allow_unused=True)
+            assert close(found, gradient), (text, rows, columns)
+
+
+@pytest.mark.parametrize("name", objectives.registry)
+def test_one_walk_makes_value_and_gradient(by_tiles, second_walks, name):
+    x, y = leaves(*sides(40))
+    objective = objectives.registry[name]().double()
+    torch.autograd.grad(objective(Scores(critics.Cosine(), x, y)), [x, y])
+    assert not second_walks
+    if name == "infonce":  # columns complete only at the end
+        torch.autograd.grad(objectives.InfoNCE(symmetric=True)(Scores(critics.Cosine(), x, y)), [x, y])
+        assert len(second_walks) == 1
+
+
+@pytest.mark.parametrize("name", ["nwj", "dv", "js", "smile", "siglip"])
+def test_a_critic_that_is_no_inner_product_is_scored_once(by_tiles, second_walks, name):
+    x, y = leaves(*sides(40))
+    critic = critics.Concat(6, 6, hidden=5).double()
+    scored, real = [], critic.score
+    critic.score = lambda ex, ey: scored.append(len(ex) * len(ey)) or real(ex, ey)
+    value = objectives.registry[name]().double()(Scores(critic, x, y))
+    torch.autograd.grad(value, [x, y, *critic.parameters()])
+    assert sum(scored) == 40 * 40 and not second_walks
+
+
+def test_all_views_against_all_visit_half_the_matrix(by_tiles, monkeypatch):
+    visited, real = [], walk.Symmetric._tile
+    monkeypatch.setattr(walk.Symmetric, "_tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
+    x, y = leaves(*sides(20))
+    for critic, count in ((critics.Cosine().double(), 10), (critics.Bilinear(6, 6).double(), 0)):
+        visited.clear()
+        objectives.InfoNCE()(Scores.of_views(critic, x, y, rows=10)).backward()
+        assert len(visited) == 2 * count, "values, then gradients, of the 10 tiles on and above the diagonal"
+
+
+def test_a_critic_that_only_says_it_is_symmetric_is_not_believed(by_tiles):
+    class Wrong(critics.Bilinear):
+        symmetric = True
+
+    x, y = leaves(*sides(20))
+    critic = Wrong(6, 6).double()
+    value = objectives.InfoNCE()(Scores.of_views(critic, x, y))
+    with torch.no_grad():
+        matrix = critic(torch.cat([x, y]), torch.cat([y, x]))
+    names = torch.arange(20).repeat(2)
+    assert close([value], [dense.infonce(matrix, names[:, None] != names[None])])
+
+
+class PowerMean(objectives.Objective):
+    """No mean over rows: its weights on rows cannot be foreseen from some of them."""
+
+    def estimate(self, s):
+        return s.positive.mean() - s.negative.logmeanexp(dim=1).exp().square().mean().sqrt()
+
+
+class RowsTimesPartition(objectives.Objective):
+    """Rows whose weights depend on a scalar that is complete only at the end."""
+
+    def estimate(self, s):
+        return (s.positive - s.negative.logmeanexp(dim=1)).mean() * s.negative.logmeanexp().exp()
+
+
+@pytest.mark.parametrize("make", [PowerMean, RowsTimesPartition])
+@pytest.mark.parametrize("rows", [7, None])
+def test_what_was_foreseen_wrongly_is_found_out_and_made_again(by_tiles, second_walks, make, rows):
+    x, y = leaves(*sides(21))
+    critic = critics.Cosine(0.5)
+    value = make()(Scores(critic, x, y, rows=rows or 5))
+    found = torch.autograd.grad(value, [x, y])
+    negative = ~torch.eye(21, dtype=torch.bool)
+    matrix = critic(x, y)
+    means = dense.masked_lse(matrix, negative, 1) - math.log(20)
+    if make is PowerMean:
+        expected = matrix.diagonal().mean() - means.exp().square().mean().sqrt()
+        assert len(second_walks) == 1
+    else:
+        expected = (matrix.diagonal() - means).mean() * dense.log_partition(matrix, negative).exp()
+    assert close([value], [expected])
+    assert close(found, torch.autograd.grad(expected, [x, y]))
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_a_loss_may_be_used_twice_and_says_that_it_has_no_second_derivative(by_tiles, n):
+    x, y = leaves(*sides(n))
+    value = objectives.InfoNCE()(Scores(critics.Cosine(), x, y, rows=8))
+    once = torch.autograd.grad(value, [x, y], retain_graph=True)
+    twice = torch.autograd.grad(3 * value, [x, y])
+    assert close([g / 3 for g in twice], once)
+    value = objectives.InfoNCE()(Scores(critics.Cosine(), x, y))
+    first = torch.autograd.grad(value, [x], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_a_result_seen_without_gradient_is_made_again_with_it():
+    x, y = leaves(*sides(12))
+    s = Scores(critics.Cosine(), x, y)
+    with torch.no_grad():
+        objectives.DV()(s)
+    ours = torch.autograd.grad(objectives.DV()(s), [x, y])
+    theirs = torch.autograd.grad(objectives.DV()(Scores(critics.Cosine(), x, y)), [x, y])
+    assert close(ours, theirs)
+
+
+def test_looking_ahead_changes_nothing_of_the_objective(by_tiles):
+    baseline = torch.nn.Sequential(torch.nn.Linear(6, 1), torch.nn.BatchNorm1d(1)).double()
+    x, y = leaves(*sides(20))
+    value = objectives.TUBA(baseline)(Scores(critics.Cosine(), x, y, rows=5))
+    assert baseline[1].num_batches_tracked == 1
+    value.backward()
+
+
+def test_a_subclass_with_another_score_is_not_taken_for_an_inner_product(by_tiles):
+    class Cubed(critics.Cosine):
+        def score(self, ex, ey):
+            return super().score(ex, ey) ** 3
+
+        def pair(self, ex, ey):
+            return super().pair(ex, ey) ** 3
+
+    x, y = leaves(*sides(12))
+    critic = Cubed(1.0)
+    value = objectives.DV()(Scores(critic, x, y))
+    assert close([value], [dense.dv(critic(x, y), ~torch.eye(12, dtype=torch.bool))])
+
+
+# ---- precision
+
+
+def losses(temperature, n=160, d=512, dtype=torch.float32):
+    """Features whose InfoNCE loss falls with temperature, from about 1 to below 1e-4."""
+    return sides(n, d, dtype, noise=0.2)
+
+
+def exact(x, y, temperature, text):
+    x, y = leaves(x.double(), y.double())
+    s = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / temperature
+    negative = ~torch.eye(len(x), dtype=torch.bool)
+    if text == "InfoNCE()":
+        # The loss itself, -log of the positive's share, in a form that does not cancel.
+        loss = F.softplus(dense.masked_lse(s, negative, 1) - s.diagonal(), threshold=1e9).mean()
+        return loss.item(), torch.autograd.grad(-loss, [x, y])
+    value = dense.FORMS[text][1](s, negative)
+    return value.item(), torch.autograd.grad(value, [x, y])
+
+
+@pytest.mark.parametrize("path", ["one tile", "tiles"])
+@pytest.mark.parametrize(
+    "text", ["InfoNCE()", "InfoNCE(symmetric=True)", "DV()", "NWJ()", "JS()", "SigLIP()", "SMILE()"]
+)
+@pytest.mark.parametrize("temperature", [0.2, 0.1, 0.07, 0.05])
+def test_float32_gradients_err_by_5e_6_at_most(monkeypatch, path, text, temperature):
+    if path == "tiles":
+        monkeypatch.setattr(walk, "KEPT", 0)
+    for d in (32, 512):
+        x, y = sides(160, d, torch.float32, noise=0.2)
+        loss, theirs = exact(x, y, temperature, text)
+        x, y = leaves(x, y)
+        ours = torch.autograd.grad(objectives.objective(text)(Scores(critics.Cosine(temperature), x, y)), [x, y])
+        if text != "InfoNCE()" or loss >= 1e-4:
+            assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) <= 5e-6, (d, loss)
+        assert all(bool(g.isfinite().all()) for g in ours)
+
+
+@pytest.mark.parametrize("path", ["one tile", "tiles"])
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_float32_gradients_at_temperature_one_hundredth_err_by_1e_5_at_most(monkeypatch, path, noise):
+    if path == "tiles":
+        monkeypatch.setattr(walk, "KEPT", 0)
+    x, y = sides(160, 16, torch.float32, noise=noise)
+    loss, theirs = exact(x, y, 0.01, "InfoNCE()")
+    assert loss > 1e-4
+    x, y = leaves(x, y)
+    ours = torch.autograd.grad(objectives.InfoNCE()(Scores(critics.Cosine(0.01), x, y)), [x, y])
+    assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) <= 1e-5
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.06])
+def test_bfloat16_inputs_and_products_err_by_2e_3_at_most(by_tiles, temperature):
+    x, y = (t.bfloat16() for t in sides(160, 512, torch.float32, noise=0.2))
+    loss, theirs = exact(x, y, temperature, "InfoNCE()")
+    assert 1e-6 < loss < 0.1
+    half = leaves(x, y)
+    ours = torch.autograd.grad(objectives.InfoNCE()(Scores(critics.Cosine(temperature), *half)), half)
+    assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) <= 2e-3
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    scores.set_precision("bf16")
+    try:
+        single = leaves(x.float(), y.float())
+        ours = torch.autograd.grad(objectives.InfoNCE()(Scores(critics.Cosine(temperature), *single)), single)
+    finally:
+        scores.set_precision("fp32")
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert max(relative(a, b) for a, b in zip(ours, theirs, strict=True)) <= 2e-3
+    with pytest.raises(UserError, match="precision of products"):
+        scores.set_precision("fp8")
+
+
+def test_scores_are_float32_under_autocast():
+    x, y = leaves(*sides(32, dtype=torch.float32))
+    plain = objectives.InfoNCE()(Scores(critics.Cosine(), x, y))
+    with torch.autocast("cpu", torch.bfloat16):
+        under = objectives.InfoNCE()(Scores(critics.Cosine(), x, y))
+    assert under.dtype == torch.float32 and under.item() == plain.item()
+
+
+# ---- what is held
+
+
+@pytest.mark.parametrize("ids", [None, torch.arange(30), torch.arange(30) // 3, torch.arange(30) % 2])
+def test_tiles_know_what_is_no_negative(ids):
+    names = torch.arange(30) if ids is None else ids
+    listed = None if ids is None else tiles.pairs_of_equal(ids, ids)
+    cut = tiles.Tiles(30, 30, 0, 7, 11, 1, listed, None if ids is None or listed is not None else (ids, ids))
+    found = torch.zeros(30, 30)
+    for r, c in cut.tiles():
+        found[r, c] = cut.fill(found[r, c].clone(), r, c, 1.0)
+    assert torch.equal(found.bool(), names[:, None] == names[None])
+
+
+@pytest.mark.slow
+def test_65536_pairs_train_in_250_mib():
+    """Beyond the inputs: peak memory of value and gradient, in a fresh process."""
+    program = """
+import torch
+from infomax.benchmarks.scores import ours, peak_mib
+x, y = torch.randn(2, 65536, 128).unbind()
+x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+ours("DV()", False, x[:600], y[:600], 0.1)  # what is loaded once
+for text in ("InfoNCE()", "SMILE()"):
+    print(peak_mib(lambda: ours(text, False, x, y, 0.1), "cpu"))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert all(float(line) < 250 for line in run.stdout.split()), run.stdout
+
+
+def test_the_benchmark_runs_every_form(tmp_path):
+    from infomax.benchmarks import scores as benchmark
+
+    found = benchmark.scores(sizes=(24, 600), dim=8, seconds=0)
+    assert json.loads(json.dumps(found)) == found
+    assert len(found["rows"]) == 2 * len(benchmark.PEERS)
+    assert len(benchmark.table(found).splitlines()) == 4 + len(found["rows"])
+    benchmark.draw(found, tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "name", ["InfoNCE", "InfoNCE, symmetric", "NT-Xent", "NWJ", "DV", "JS", "SMILE", "SigLIP", "Anchor"]
+)
+def test_the_plain_forms_of_the_benchmark_have_our_gradient(name):
+    from infomax.benchmarks import scores as benchmark
+
+    text, views, peer = benchmark.PEERS[name]
+    x, y = leaves(*sides(24, 8))
+    ours, theirs = benchmark.ours(text, views, x, y, 0.5), benchmark.plain(peer, x, y, 0.5)
+    assert close([-g for g in ours], theirs, 1e-8)
+    if name == "InfoNCE" and hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        assert close([-g for g in ours], benchmark.plain(benchmark.linear_cross_entropy, x, y, 0.5), 1e-8)
+
+
+def test_every_combination_of_reductions_agrees_with_the_dense_one(by_tiles):
+    """Whatever a user's formula asks for: function x kind x direction x with and without each row's first negative."""
+    functions = [scores.identity, scores.Clip(0.7), scores.softplus, scores.Softplus(1.5), scores.square]
+    x, y = leaves(*sides(13))
+    critic = critics.Cosine(0.5, bias=0.2)
+    matrix = critic(x, y)
+    negative = ~torch.eye(13, dtype=torch.bool)
+    rest = negative.clone()
+    rest[torch.arange(13), (torch.arange(13) + 1) % 13] = False
+    for fn, dim, kind, few, rows in itertools.product(
+        functions, (None, 0, 1), ("mean", "logmeanexp"), (False, True), (None, 5)
+    ):
+        if few and dim == 0:
+            continue
+        kept = rest if few else negative
+
+        class Mine(objectives.Objective):
+            def estimate(self, s, fn=fn, dim=dim, kind=kind, few=few):
+                part = s.negative.rest if few else s.negative
+                return s.positive.mean() - getattr(part, kind)(fn, dim=dim).mean()
+
+        value = Mine()(Scores(critic, x, y, rows=rows))
+        of = fn(matrix)
+        if kind == "mean":
+            sums = (of * kept).sum() if dim is None else (of * kept).sum(dim)
+            number = (kept.sum() if dim is None else kept.sum(dim)).double()
+            expected = matrix.diagonal().mean() - (sums / number).mean()
+        else:
+            number = (kept.sum() if dim is None else kept.sum(dim)).double()
+            expected = matrix.diagonal().mean() - (dense.masked_lse(of, kept, dim) - number.log()).mean()
+        assert close([value], [expected]), (fn, dim, kind, few, rows)
+        found = torch.autograd.grad(value, [x, y])
+        assert close(found, torch.autograd.grad(expected, [x, y], retain_graph=True)), (fn, dim, kind, few, rows)
