@@ -60,10 +60,10 @@ class Scores:
         total = n * ranks.size  # rows over all processes
         if total < 2:
             raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {total}.")
-        self.x, self.y = x, y
+        self.x, self.y = _at_least_float32(x), _at_least_float32(y)  # as formulas read them
         self.n, self.total = n, total
         with products(x):
-            self._ex, self._ey = critic.embed(_at_least_float32(x), _at_least_float32(y))
+            self._ex, self._ey = critic.embed(self.x, self.y)
             pair = critic.pair(self._ex, self._ey)
         self.dtype = pair.dtype
         self.positive: Float[Tensor, " n"] = pair.double()  # [n]
