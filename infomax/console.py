@@ -40,7 +40,7 @@ def sentences() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES:
             raise
-        sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}", 2))
+        sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}.", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("Interrupted.", 130))
     except BrokenPipeError:
@@ -146,9 +146,9 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
 
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if probes is not None:
-        test = f"of {probes.trained.protocol['test_images']} test images"
-        console.print(f"Probes on frozen features: accuracy in % {test}, with its 95 % interval")
-        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else box.ASCII2, pad_edge=False)
+        images = probes.trained.protocol["test_images"]
+        console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
+        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
         for column in ("", "linear", "10 images a class", "kNN"):
             table.add_column(column, justify="left" if column == "" else "right")
         for name, row in (

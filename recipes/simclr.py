@@ -25,7 +25,7 @@ class Settings:
     batch_size: int = 256
     """Pairs in a batch over all processes: the N of the objective and of its ceiling log N."""
     microbatch: int | None = None
-    """Pairs that are encoded at once, for batches beyond the memory: the same gradient, twice encoded. By default all."""
+    """Pairs that are encoded at once, twice, for a batch beyond the memory; the same gradient. By default all."""
     lr: float = 3e-3
     """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
     temperature: float = 0.2

@@ -19,6 +19,9 @@ from pathlib import Path
 HOME = tempfile.mkdtemp(prefix="infomax-tests-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+# One thread a process: the order of sums is fixed, and on a busy machine OpenMP's threads wait for each other by
+# spinning, which was measured to make work this small fifty times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
 LAUNCHED = ("ACCELERATE_", "MASTER_", "TORCHELASTIC_")  # what a launcher sets, and a user's settings of one
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "COLUMNS")
 for _name in [name for name in os.environ if name.startswith(LAUNCHED) or name in FOREIGN]:
@@ -34,7 +37,6 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-# One thread: the order of sums is fixed, and tests do not fight over cores with what they start.
 torch.set_num_threads(1)
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -313,7 +313,6 @@ def test_bfloat16_inputs_err_no_more_than_the_naive_formula(text):
         ("SMILE(tau=__import__('os'))", "cannot be read"),
         ("no_such_module:Class", "could not be imported"),
         ("math:sqrt(2)", "has no estimate"),
-        ("TUBA(baseline=3)", "baseline must be a module"),
     ],
 )
 def test_bad_texts_are_refused_in_a_sentence(text, says):
@@ -334,7 +333,7 @@ def test_a_class_of_the_users_own():
         (lambda: Scores(critics.Critic(), torch.zeros(3, 2), torch.zeros(4, 2)), "x has 3 rows and y has 4"),
         (lambda: Scores(critics.Cosine(), torch.zeros(1, 2), torch.zeros(1, 2)), "at least 2 pairs"),
         (lambda: Scores(critics.Cosine(), *torch.zeros(2, 3, 2), torch.tensor([5, 5, 5])), "same id"),
-        (lambda: Scores(critics.Cosine(), *torch.zeros(2, 3, 2), torch.zeros(2)), "one number a row"),
+        (lambda: Scores(critics.Cosine(), *torch.zeros(2, 3, 2), torch.arange(2)), "one number a row"),
         (lambda: Scores.from_matrix(torch.zeros(3, 2)), "square"),
         (lambda: objectives.Anchor()(Scores.from_matrix(torch.zeros(2, 2))), "two negatives"),
         (lambda: critics.Cosine(temperature=0), "temperature must be a positive"),

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WORKER = Path(__file__).with_name("ranks_worker.py")
 
 
+@pytest.mark.slow
 def test_1_2_and_3_processes_give_the_same_value_and_gradient(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "3", "--standalone", WORKER, tmp_path],

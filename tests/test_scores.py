@@ -322,6 +322,7 @@ for text in ("InfoNCE()", "SMILE()"):
     assert all(float(line) < 250 for line in run.stdout.split()), run.stdout
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_every_form(tmp_path):
     from infomax.benchmarks import scores as benchmark
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -299,7 +298,7 @@ class Looks(im.DV):
     seen: torch.dtype | None = None
 
     def surrogate(self, s):
-        Looks.seen = s.positive.dtype
+        Looks.seen = getattr(s, "dtype", Looks.seen)  # placeholders have none
         return super().surrogate(s)
 
 
@@ -372,7 +371,7 @@ def test_one_and_two_processes_take_the_same_steps(tmp_path):
     torchrun = Path(sys.executable).parent / "torchrun"
     done = subprocess.run(
         [str(torchrun), "--standalone", "--nproc_per_node", "2", __file__, str(tmp_path)],
-        capture_output=True, text=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=400, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one = outcomes(accelerator())
