@@ -109,13 +109,18 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        def whole() -> Column:  # where the terminal is narrow, it is the bar that shrinks
+            return Column(no_wrap=True)
 
         console = Console(stderr=True)
         self.total, self.lines = total, shown and not console.is_terminal
         self.bar = Bar(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True), TextColumn("{task.fields[left]}"),
-            console=console, disable=not shown or self.lines, expand=True,
+            TextColumn("step"), MofNCompleteColumn(table_column=whole()), BarColumn(bar_width=None),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
+            TextColumn("{task.fields[left]}"), console=console, disable=not shown or self.lines, expand=True,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=total, completed=start, numbers="starting", left="left")
         self.rate = 0.0

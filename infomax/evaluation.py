@@ -97,9 +97,10 @@ def encoder_and_data(
             raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
         encoder = checkpoint
     else:
-        encoder = load_encoder(checkpoint)
+        found = read(checkpoint)
+        encoder = load_encoder(found.folder)
         if dataset is None:
-            configuration = read(checkpoint).configuration
+            configuration = found.configuration
             dataset, limit = configuration.get("dataset"), configuration.get("limit")
             if not isinstance(dataset, str):
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")

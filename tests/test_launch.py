@@ -32,7 +32,7 @@ try:
                 launch.launch_guard(Accelerator(**arguments))
                 print("NOT REFUSED", flush=True)
             except UserError as error:
-                print("refused:", error, flush=True)
+                print(f"refused: {error}\\n", end="", flush=True)  # one write: two processes share the line
             AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = launch.make_accelerator()
     threads = launch.set_threads()
@@ -45,7 +45,7 @@ try:
         time.sleep(120)
     launch.leave(accelerator)
 except UserError as error:
-    print("refused:", error, flush=True)
+    print(f"refused: {error}\\n", end="", flush=True)  # one write: two processes share the line
 """
 
 

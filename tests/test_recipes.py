@@ -16,7 +16,7 @@ import torch
 from conftest import RECIPES, TINY, write_images
 
 import infomax as im
-from infomax import checkpoints, data
+from infomax import checkpoints
 from infomax.training import Step
 
 BIN = Path(sys.executable).parent
@@ -127,12 +127,6 @@ def test_a_saved_encoder_is_also_timms(finished):
         fresh = im.encoder("resnet10_small_gn", in_chans=1).eval()(images)
     assert not torch.allclose(ours(images), fresh)
     assert theirs.pretrained_cfg["input_size"] == (1, 8, 8)
-
-
-def test_results_are_those_of_evaluate(finished, images):
-    folder, _ = finished
-    found = im.evaluate(folder, data.dataset(f"folder:{images}", limit=60)).to_dict()
-    assert json.loads(json.dumps(found)) == read(folder)["results"]
 
 
 # ------------------------------------------------------------------------------------------------- where, and going on
@@ -347,21 +341,11 @@ def whole(folder, steps=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_runs_on_one_process(name, images, tmp_path):
-    arguments = [*TINY, "--steps", "2", "--dataset", f"folder:{images}"]
-    done = process([sys.executable, RECIPES / f"{name}.py", *arguments], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"Saved in checkpoints/{name}\n")
-    whole(tmp_path / "checkpoints" / name)
-
-
-@pytest.mark.slow
 def test_the_main_job_runs_under_accelerate_on_the_default_digits(tmp_path):
     arguments = ["--steps", "3", "--limit", "300", "--batch-size", "32", "--mixed-precision", "bf16"]
     done = process([BIN / "accelerate", "launch", RECIPES / "simclr_smile.py", *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "accuracy in % of 1000 test images" in done.stdout
+    assert "% right of 1000 test images" in done.stdout
     folder = tmp_path / "checkpoints/simclr_smile"
     whole(folder, 3)
     assert read(folder)["configuration"]["mixed_precision"] == "bf16"
@@ -377,18 +361,20 @@ TWO = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_runs_on_two_processes(name, images, tmp_path):
-    arguments = [*TINY, "--steps", "2", "--dataset", f"folder:{images}", "--run-dir", "two"]
-    done = process([*TWO[name], RECIPES / f"{name}.py", *arguments], tmp_path)
+def test_a_recipe_runs_on_one_and_on_two_processes(name, images, tmp_path):
+    arguments = [RECIPES / f"{name}.py", *TINY, "--steps", "2", "--dataset", f"folder:{images}"]
+    alone = process([sys.executable, *arguments], tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.endswith(f"Saved in checkpoints/{name}\n")
+    whole(tmp_path / "checkpoints" / name)
+    done = process([*TWO[name], *arguments, "--run-dir", "two"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Saved in two") == 1  # one of them speaks
     assert done.stderr.count("step 2/2") == 1
     whole(tmp_path / "two")
     assert checkpoints.read(tmp_path / "two").processes == 2
-    alone = process([sys.executable, RECIPES / f"{name}.py", *arguments[:-1], "one"], tmp_path)
-    assert alone.returncode == 0, alone.stderr
     # The same batches and views. The projector's BatchNorm is each process's own, so values are near and not equal.
-    for one, two in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+    for one, two in zip(log(tmp_path / "checkpoints" / name), log(tmp_path / "two"), strict=True):
         assert (one["pairs"], one["ceiling"]) == (two["pairs"], two["ceiling"]) == (16, math.log(16))
         assert one["mi"] == pytest.approx(two["mi"], abs=0.5)
 

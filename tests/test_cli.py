@@ -1,0 +1,399 @@
+"""The command line: what it prints for people, what for programs, and what it says of mistakes."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import infomax as im
+from infomax import checkpoints, console
+from infomax.errors import UserError
+from infomax.estimation import Check, Estimate
+from infomax.evaluation import Probes
+from infomax.probing import Probe
+from infomax.training import Step
+
+BIN = Path(sys.executable).parent
+NUMBERS = {"accuracy", "shots_10", "knn"}
+PROBE = NUMBERS | {f"{name}_interval" for name in NUMBERS} | {"protocol"}
+
+
+def json_of(ended):
+    """The one JSON object on standard output, strictly read."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    assert (ended.status, ended.out.count("\n")) == (0, 1), ended.err
+    return json.loads(ended.out, parse_constant=refuse)
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """x.npy and y.npy, 400 pairs whose MI is log 2 / 2."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(400, 1))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", x + generator.normal(size=(400, 1)))
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def test_probe_gives_the_numbers_of_the_run(run, finished):
+    folder, _ = finished
+    ended = run("infomax", "probe", folder, "--json")
+    found = json_of(ended)
+    assert found.keys() == PROBE | {"pixels", "untrained"}
+    for row in (found, found["pixels"], found["untrained"]):
+        assert row.keys() >= PROBE
+        for name in NUMBERS:
+            low, high = row[f"{name}_interval"]
+            assert 0 <= low <= row[name] <= high <= 1
+        assert row["protocol"]["shots_10"]["draws"] == len(row["protocol"]["shots_10"]["accuracies"]) == 20
+    assert found == json.loads((folder / "run.json").read_text())["results"]["probe"]
+
+
+def test_probe_prints_a_table_for_people(run, finished):
+    folder, recipe = finished
+    ended = run("infomax", "probe", folder / "step-00000006", "--seed", 0)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out in recipe.out  # the same table
+    assert "Saved" not in ended.out and "I(Z1; Z2)" not in ended.out
+
+
+@pytest.mark.slow
+def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished):
+    folder, _ = finished
+    found = json_of(run("infomax", "estimate", folder, "--json"))
+    assert found == json.loads((folder / "run.json").read_text())["results"]["estimate"]
+    assert found["n"] == sum(found["splits"])
+    told = run("infomax", "estimate", folder, "--objective", "InfoNCE")
+    assert told.status == 0 and "InfoNCE(symmetric=False)" in told.out
+
+
+def test_estimate_of_arrays(run, arrays):
+    found = json_of(run("infomax", "estimate", "x.npy", "y.npy", "--critic", "Separable(hidden=8, out=2)", "--json"))
+    assert {"mi", "stderr", "interval", "ceiling", "n", "trusted", "checks"} <= found.keys()
+    low, high = found["interval"]
+    assert low < found["mi"] < high and abs(found["mi"] - np.log(2) / 2) < 0.15
+    assert found["n"] == 400 and found["ceiling"] == pytest.approx(np.log(found["splits"][2]))
+    assert isinstance(found["trusted"], bool)
+    assert all(check.keys() == {"name", "statistic", "threshold", "verdict", "sentence"} for check in found["checks"])
+
+
+@pytest.mark.slow
+def test_options_of_estimate_reach_the_estimate(run, arrays):
+    options = ("--method", "SMILE(tau=3)", "--critic", "Bilinear", "--seed", 1)
+    ended = run("infomax", "estimate", "x.npy", "y.npy", *options)
+    assert ended.status == 0, ended.err
+    for told in ("SMILE(tau=3", "Bilinear(dx=1, dy=1)", "seed 1", "95 % interval", "ceiling"):
+        assert told in ended.out, ended.out
+
+
+def test_objectives_for_people_and_programs(run):
+    rows = json_of(run("infomax", "objectives", "--json"))["objectives"]
+    assert [row["name"] for row in rows] == list(im.objectives.registry)
+    assert all(row.keys() == {"name", "call", "summary", "ceiling", "variance", "source"} for row in rows)
+    for row in rows:
+        assert repr(im.objectives.objective(row["call"])) == row["call"]
+    ended = run("infomax", "objectives")
+    assert ended.status == 0 and ended.err == ""
+    assert ended.out.isascii() and max(map(len, ended.out.splitlines())) <= 80
+    flat = " ".join(ended.out.split())
+    for row in rows:
+        assert all(row[key].replace("- ", "-") in flat.replace("- ", "-") for key in ("call", "summary", "source"))
+
+
+@pytest.mark.parametrize("words", [(), ("estimate",), ("probe",), ("objectives",)])
+def test_help_reads_well(words, run):
+    ended = run("infomax", *words, "--help")
+    assert (ended.status, ended.err) == (0, "")
+    assert "None" not in ended.out and "default: False" not in ended.out and "(default: )" not in ended.out
+    if words:
+        assert "--json" in ended.out and "Print one JSON object" in ended.out
+    else:
+        assert all(command in ended.out for command in ("estimate", "probe", "objectives", "benchmark"))
+    if words in [("estimate",), ("probe",)]:
+        assert "By default the run's own data set" in " ".join(ended.out.replace("│", " ").split())
+        assert "(default: 0)" in ended.out
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+def spoil(folder):
+    """What the mistakes below are about, in `folder`."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(100, 3))
+    np.save(folder / "x.npy", x)
+    np.save(folder / "short.npy", x[:90])
+    np.save(folder / "empty.npy", x[:0])
+    np.save(folder / "few.npy", x[:12])
+    np.save(folder / "constant.npy", np.ones((100, 1)))
+    np.save(folder / "objects.npy", np.array([{}] * 100, dtype=object), allow_pickle=True)
+    np.save(folder / "words.npy", np.array(["a", "b"] * 50))
+    for name, value in (("nan", np.nan), ("inf", np.inf)):
+        broken = x.copy()
+        broken[[7, 31], 1] = value
+        np.save(folder / f"{name}.npy", broken)
+    (folder / "text.npy").write_text("1 2 3")
+    (folder / "void.npy").write_bytes(b"")
+    (folder / "file.txt").write_text("words")
+    (folder / "nothing").mkdir()
+
+
+MISTAKES = {
+    "no such file": ("estimate nowhere.npy x.npy", r"nowhere\.npy does not exist"),
+    "one side": ("estimate x.npy", r"x\.npy is one side of the pairs: name the other side's file too"),
+    "one text": ("estimate file.txt", r"file\.txt is one side"),
+    "lengths": ("estimate x.npy short.npy", r"x has 100 rows and y has 90"),
+    "nan": ("estimate x.npy nan.npy", r"y has NaN or infinity in 2 of 100 rows \(7, 31\)"),
+    "inf": ("estimate inf.npy x.npy", r"x has NaN or infinity in 2 of 100 rows \(7, 31\)"),
+    "empty": ("estimate empty.npy empty.npy", r"empty"),
+    "few": ("estimate few.npy few.npy", r"12 pairs"),
+    "constant": ("estimate constant.npy x.npy", r"x "),
+    "objects": ("estimate objects.npy x.npy", r"objects\.npy is not an array.* objects are not read"),
+    "words": ("estimate words.npy x.npy", r"x "),
+    "text": ("estimate text.npy x.npy", r"text\.npy is not an array that numpy\.save wrote"),
+    "void": ("estimate void.npy x.npy", r"void\.npy is not an array that numpy\.save wrote"),
+    "folder": ("estimate nothing x.npy", r"nothing"),
+    "data set of arrays": ("estimate x.npy x.npy --dataset digits", r"--dataset goes with a saved run"),
+    "two names": ("estimate x.npy x.npy --method DV --objective DV", r"give one"),
+    "method": ("estimate x.npy x.npy --method SMIL", r"'SMIL'\. Did you mean 'smile'"),
+    "method's value": ("estimate x.npy x.npy --method SMILE(tau=0)", r"tau .*0"),
+    "critic": ("estimate x.npy x.npy --critic Separabel", r"'Separabel'\. Did you mean 'separable'"),
+    "temperature": ("estimate x.npy x.npy --critic Cosine(temperature=0)", r"temperature must be a positive number"),
+    "seed": ("estimate x.npy x.npy --seed -1", r"seed .*-1"),
+    "no such run": ("probe checkpoint/simclr", r"checkpoint/simclr does not exist"),
+    "no such run, estimated": ("estimate nowhere --json", r"nowhere does not exist"),
+    "no run": ("probe nothing --json", r"nothing is neither a run nor a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_is_one_sentence(what, run, tmp_path):
+    arguments, told = MISTAKES[what]
+    spoil(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    ended = run("infomax", *arguments.split())
+    assert (ended.status, ended.out) == (2, ""), ended
+    assert re.search(told, ended.err) and ended.err.count("\n") == 1 and ended.err.endswith(".\n"), ended.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "Missing subcommand"),
+        ("estimat x y", "estimat"),
+        ("estimate", "X"),
+        ("probe", "RUN"),
+        ("estimate a b c", "c"),
+        ("probe run --sead 3", "Perhaps you meant"),
+        ("probe run --seed three", "three"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_told(arguments, told, run):
+    ended = run("infomax", *arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    assert told in ended.err and "help" in ended.err and "Traceback" not in ended.err
+
+
+def test_what_is_wrong_with_a_checkpoint_is_told(run, finished, tmp_path, caplog):
+    newest = tmp_path / "simclr" / "step-00000006"
+
+    def said(change):
+        shutil.rmtree(tmp_path / "simclr", ignore_errors=True)
+        shutil.copytree(finished[0], tmp_path / "simclr")
+        change()
+        told = [run("infomax", command, newest, "--json") for command in ("probe", "estimate")]
+        assert told[0] == told[1]
+        assert (told[0].status, told[0].out) == (2, "")
+        assert told[0].err.count("\n") == 1 and told[0].err.endswith(".\n")
+        return told[0].err
+
+    def truncate():
+        os.truncate(newest / "model.safetensors", 1000)
+
+    def age():
+        text = (newest / "MANIFEST.json").read_text()
+        assert '"format": 1' in text
+        (newest / "MANIFEST.json").write_text(text.replace('"format": 1', '"format": 7'))
+
+    assert "state.json is missing" in said((newest / "state.json").unlink)
+    assert "has format 7, and this version of infomax reads format 1: use the version that wrote it" in said(age)
+    assert "model.safetensors does not match its checksum: it was altered or cut short" in said(truncate)
+    # Of the run, there is an earlier one.
+    ended = run("infomax", "probe", "simclr", "--json")
+    assert json_of(ended)["protocol"]["train_images"] == 60
+    assert caplog.text.count("Taking the checkpoint of step 3 instead") == 1
+    ended = run("infomax", "probe", "simclar")
+    assert (ended.status, ended.err) == (2, "simclar does not exist. Did you mean 'simclr'? Known: simclr.\n")
+
+
+def test_a_run_without_a_data_set_asks_for_one(run, tmp_path):
+    model = im.InfoMax(im.encoder("resnet10_small_gn", in_chans=1), torch.nn.Identity(), im.Cosine(), im.DV())
+    checkpoints.save(model, tmp_path / "by-hand")
+    ended = run("infomax", "probe", "by-hand")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == "by-hand names no data set; say which with --dataset.\n"
+
+
+# ------------------------------------------------------------------------------------------------- what a person sees
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def a_probe(value, shots=0.5):
+    interval = (max(0.0, value - 0.05), min(1.0, value + 0.05))
+    return Probe(value, interval, shots, None if shots is None else (0.4, 0.6), value, interval, {"test_images": 10000})
+
+
+def an_estimate(*verdicts):
+    checks = tuple(Check("splits", 1.0, 0.5, verdict, "a long reason, " * 9 + "and its end.") for verdict in verdicts)
+    return Estimate(
+        6.0, 1.0, (-106.25, 106.25), 9000, (7000, 1000, 1000), 6.91, 0.1, None, checks, "DV()", "Separable()", 0, {}
+    )
+
+
+@pytest.mark.parametrize("width", [None, 80, 100, 200])
+def test_nothing_of_the_table_is_cut(width, monkeypatch):
+    out = Terminal() if width else io.StringIO()
+    if width:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", out)
+    probes = Probes(trained=a_probe(1.0), pixels=a_probe(0.877, shots=None), untrained=a_probe(0.0))
+    saved = "a/very/long/path/" * 8
+    console.print_evaluation(probes, an_estimate("pass", "fail"), saved=saved)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+    assert "…" not in out.getvalue()
+    [path] = [line for line in lines if line.startswith("Saved in")]
+    assert path == f"Saved in {saved}"  # whole, to be copied
+    assert max(len(line) for line in lines if line != path) <= (width or 80)
+    text = " ".join(" ".join(lines).split())
+    for told in (
+        "10000 test images", "100 [95.0, 100]", "87.7 [82.7, 92.7]", "0.0 [0.0, 5.0]", "too few images",
+        "6.00 nats, 95 % interval [-106.25, 106.25], NOT trusted", "ceiling 6.91 nats, log of 1000", "and its end.",
+    ):  # fmt: skip
+        assert told in text, text
+    rows = [line for line in lines if re.search(r"encoder|pixels", line)]
+    assert len(rows) == 3 and all(len(re.findall(r"\[|too few", row)) == 3 for row in rows)
+
+
+def test_a_piped_table_is_plain(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    console.print_evaluation(Probes(a_probe(0.5), a_probe(0.5), None), an_estimate("pass"), saved="here")
+    assert out.getvalue().isascii() and "untrained" not in out.getvalue() and " trusted" in out.getvalue()
+
+
+def a_step(number, mi=12.345):
+    return Step(number, 0, mi, mi, 65536, 11.09, 1.0, 1e-3, 1234567.0)
+
+
+@pytest.mark.parametrize("mi", [12.345, -float("inf"), -1e30])
+def test_the_progress_bar_shows_everything_in_80_columns(mi, monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with console.Progress(total=123456) as progress:
+        progress.update(a_step(123455, mi))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
+    assert "…" not in text
+    last = [line for line in re.split(r"[\r\n]+", text) if line.strip()][-1]
+    shown = f"{mi:.3f}" if mi == 12.345 else f"{mi:.2g}"
+    assert re.search(rf"step +123455/123456 .*MI {re.escape(shown)} of 11\.090 nats +1234567 images/s .*left", last), (
+        last
+    )
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    with console.Progress(total=40) as progress:
+        for number in range(1, 41):
+            progress.update(a_step(number))
+    lines = err.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("step 4/40  MI 12.345 of 11.090 nats  1234567 images/s")
+    with console.Progress(total=40, shown=False) as progress:
+        progress.update(a_step(40))
+    assert len(err.getvalue().splitlines()) == 10
+
+
+@pytest.mark.parametrize("error", [UserError("One\n thing."), KeyboardInterrupt()])
+def test_sentences_are_lines(error, capsys):
+    with pytest.raises(SystemExit) as ended, console.sentences():
+        raise error
+    assert (ended.value.code, capsys.readouterr().err) in [(2, "One thing.\n"), (130, "Interrupted.\n")]
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError), console.sentences():
+        import infomax.nowhere  # noqa: F401  # pyright: ignore
+    with pytest.raises(ZeroDivisionError), console.sentences():
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize(("package", "pip"), [("tyro", "tyro"), ("rich", "rich"), ("sklearn", "scikit-learn")])
+def test_a_missing_package_is_named(package, pip, run, finished, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = run("infomax", "probe", finished[0])
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err == f"The package {package} is needed and missing: pip install {pip}.\n"
+
+
+# ------------------------------------------------------------------------------------------------------ real processes
+
+HEAVY = ["timm", "torchvision", "accelerate", "sklearn", "scipy", "mlxtend", "matplotlib", "rich", "tyro", "pandas"]
+
+
+def test_import_infomax_is_light_and_needs_no_optional_package():
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+import infomax as im
+print([name for name in {HEAVY} if name in sys.modules and name not in before])
+for name in {HEAVY} + ["beartype", "zuko", "kornia", "trackio"]:
+    sys.modules[name] = None
+for name in [name for name in sys.modules if name.partition(".")[0] == "infomax"]:
+    del sys.modules[name]
+import infomax as im
+x = torch.randn(8, 2, requires_grad=True)
+im.SMILE()(im.Scores(im.Cosine(), x, x)).backward()
+model = im.InfoMax(torch.nn.Linear(2, 2), torch.nn.Identity(), im.Cosine(), im.NWJ())
+print(bool(model(x, x).isfinite()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "[]\nTrue\n", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_is_installed_and_ends_as_it_should(arrays):
+    def infomax(*words):
+        return subprocess.run([BIN / "infomax", *words], capture_output=True, text=True, timeout=200, cwd=arrays)
+
+    done = infomax("estimate", "x.npy", "y.npy", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["n"] == 400 and done.stdout.count("\n") == 1
+    done = infomax("probe", "nowhere", "--json")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "nowhere does not exist.\n")
+    # The reader of a pipe may leave early.
+    head = subprocess.run(f"{BIN / 'infomax'} objectives | head -1", shell=True, capture_output=True, text=True)
+    assert (head.stdout, head.stderr) == ("InfoNCE(symmetric=False)\n", "")
