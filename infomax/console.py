@@ -77,12 +77,14 @@ def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
     for name, parameter in inspect.signature(target).parameters.items():
         if hasattr(hints[name], "__metadata__"):  # annotated already, by its author or by an earlier call
             continue
-        kind: Any = next((kind for kind in typing.get_args(hints[name]) if kind is not type(None)), hints[name])
+        kinds: tuple[Any, ...] = (hints[name],)
+        if type(None) in typing.get_args(hints[name]):  # tyro would show {None}|INT
+            kinds = tuple(kind for kind in typing.get_args(hints[name]) if kind is not type(None))
         shown: dict[str, Any] = {}
         if parameter.kind is parameter.POSITIONAL_ONLY:
             shown["metavar"] = name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]"
-        elif kind is not bool:
-            shown["metavar"] = _METAVARS.get(kind.__name__, kind.__name__.upper())
+        elif len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not bool:
+            shown["metavar"] = _METAVARS.get(kinds[0].__name__, kinds[0].__name__.upper())
         if parameter.default is None or parameter.default is False:
             shown["help_behavior_hint"] = ""
         hints[name] = Annotated[hints[name], arg(**shown)]

@@ -81,6 +81,7 @@ def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished):
     assert told.status == 0 and "InfoNCE(symmetric=False)" in told.out
 
 
+@pytest.mark.slow
 def test_estimate_of_arrays(run, arrays):
     found = json_of(run("infomax", "estimate", "x.npy", "y.npy", "--critic", "Separable(hidden=8, out=2)", "--json"))
     assert {"mi", "stderr", "interval", "ceiling", "n", "trusted", "checks"} <= found.keys()
@@ -365,6 +366,7 @@ def test_a_missing_package_is_named(package, pip, run, finished, monkeypatch):
 HEAVY = ["timm", "torchvision", "accelerate", "sklearn", "scipy", "mlxtend", "matplotlib", "rich", "tyro", "pandas"]
 
 
+@pytest.mark.slow
 def test_import_infomax_is_light_and_needs_no_optional_package():
     code = f"""
 import sys, torch

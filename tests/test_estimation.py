@@ -91,11 +91,13 @@ def test_dependence_outside_the_base_is_learned():
     assert found.protocol["training"]["kept"] == "trained"
 
 
+@pytest.mark.slow
 def test_invertible_maps_of_a_side_do_not_change_the_default():
     x, y = gauss(600, 3, 1.0)
     assert quick(np.exp(x), 1e5 + y**3).mi == pytest.approx(quick(x, y).mi, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(estimation.registry))
 def test_every_row_of_the_registry_estimates(name):
     found = quick(*gauss(600, 2, 1.0), name)
@@ -361,6 +363,7 @@ def test_odd_input_is_told_in_the_checks():
     assert not {"identical", "duplicated pairs", "constant columns of x"} & {found.name for found in clean.checks}
 
 
+@pytest.mark.slow
 def test_large_offsets_and_scales_in_float64_lose_nothing():
     far = estimate(1e9 + 1e-3 * X, Y, "InfoNCE", SMALL, budget=QUICK)
     assert far.mi == pytest.approx(estimate(X, Y, "InfoNCE", SMALL, budget=QUICK).mi, abs=0.02)

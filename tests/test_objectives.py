@@ -170,6 +170,7 @@ def oracle_batches():
     return levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ORACLE)
 def test_oracle_scores_give_the_oracle_table(text, oracle_batches):
     """Source: closed-form ratio, batch 64. Tolerance: 4 standard errors, of ours and of the table's rounding."""
