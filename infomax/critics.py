@@ -71,16 +71,20 @@ class Cosine(_InnerProduct):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn is True else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
 
-    symmetric = True  # both sides have one embedding, but for a factor: critic(x, y) = critic(y, x)
-
     @property
     def offset(self) -> Tensor | float:  # type: ignore[override]
         return self.shift
 
+    def _scale(self) -> Tensor | float:
+        return 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
+
     def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
-        scale = 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
-        return F.normalize(x, dim=-1) * scale, F.normalize(y, dim=-1)
+        return _lengthened(x, self._scale()), _lengthened(y, 1.0)
+
+    def embed_alike(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """z [n, d] -> e [n, d] with score(x, y) = <e(x), e(y)> + offset: the critic is symmetric."""
+        return _lengthened(z, self._scale() ** 0.5)
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T + self.shift
@@ -145,6 +149,35 @@ class Concat(Critic):
 
     def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.rest(F.relu(ex + ey)).squeeze(-1)
+
+
+def _lengthened(x: Tensor, length: Tensor | float) -> Tensor:
+    """Rows of x [n, d] made `length` long."""
+    if isinstance(length, Tensor):
+        return _Lengthened.apply(x, 1.0) * length  # type: ignore[operator]
+    return _Lengthened.apply(x, length)  # type: ignore[return-value]
+
+
+class _Lengthened(torch.autograd.Function):
+    """length x / |x|, as F.normalize but in one node, which keeps no more than its input and its result."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, length: float) -> Tensor:
+        ctx.length = length
+        e = x * (length / _norms(x))
+        ctx.save_for_backward(x, e)
+        return e
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        x, e = ctx.saved_tensors
+        scale = ctx.length / _norms(x)
+        along = (gradient * e).sum(-1, keepdim=True) / -(ctx.length**2)
+        return torch.addcmul(gradient, e, along) * scale, None
+
+
+def _norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from infomax import UserError, critics, objectives, scores
 from infomax.scores import Scores, tiles, walk
+from infomax.scores.matrix import symmetric_embedding
 
 CRITICS = {
     "Cosine": lambda: critics.Cosine(temperature=0.5, bias=0.3, learn=True),
@@ -112,26 +113,41 @@ def test_a_critic_that_is_no_inner_product_is_scored_once(by_tiles, second_walks
 
 
 def test_all_views_against_all_visit_half_the_matrix(by_tiles, monkeypatch):
-    visited, real = [], walk.Symmetric._tile
-    monkeypatch.setattr(walk.Symmetric, "_tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
+    visited, real = [], walk._Views.tile
+    monkeypatch.setattr(walk._Views, "tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
     x, y = leaves(*sides(20))
     for critic, count in ((critics.Cosine().double(), 10), (critics.Bilinear(6, 6).double(), 0)):
         visited.clear()
-        objectives.InfoNCE()(Scores.of_views(critic, x, y, rows=10)).backward()
+        objectives.InfoNCE()(Scores.of_views(critic, x, y, rows=10, columns=10)).backward()
         assert len(visited) == 2 * count, "values, then gradients, of the 10 tiles on and above the diagonal"
 
 
-def test_a_critic_that_only_says_it_is_symmetric_is_not_believed(by_tiles):
-    class Wrong(critics.Bilinear):
-        symmetric = True
+@pytest.mark.parametrize("path", ["one tile", "tiles"])
+def test_a_critic_that_changes_what_it_inherits_is_not_taken_for_symmetric(monkeypatch, path):
+    class Skewed(critics.Cosine):
+        def embed(self, x, y):
+            ex, ey = super().embed(x, y)
+            return ex, ey.roll(1, 1)
 
+    if path == "tiles":
+        monkeypatch.setattr(walk, "KEPT", 0)
     x, y = leaves(*sides(20))
-    critic = Wrong(6, 6).double()
+    critic = Skewed(0.5).double()
     value = objectives.InfoNCE()(Scores.of_views(critic, x, y))
     with torch.no_grad():
         matrix = critic(torch.cat([x, y]), torch.cat([y, x]))
     names = torch.arange(20).repeat(2)
     assert close([value], [dense.infonce(matrix, names[:, None] != names[None])])
+
+
+@pytest.mark.parametrize("name", critics.registry)
+def test_embedded_alike_means_what_embedded_apart_does(name):
+    critic = CRITICS.get(name.capitalize(), lambda: critics.Separable(6, 6, hidden=5))().double()
+    x, y = sides(9)
+    if together := symmetric_embedding(critic):
+        matrix = together(x) @ together(y).T + critic.offset
+        assert close([matrix], [critic(x, y)]) and close([matrix.T], [critic(y, x)])
+    assert bool(together) == (name == "cosine")
 
 
 class PowerMean(objectives.Objective):
@@ -301,8 +317,9 @@ def test_tiles_know_what_is_no_negative(ids):
     listed = None if ids is None else tiles.pairs_of_equal(ids, ids)
     cut = tiles.Tiles(30, 30, 0, 7, 11, 1, listed, None if ids is None or listed is not None else (ids, ids))
     found = torch.zeros(30, 30)
-    for r, c in cut.tiles():
-        found[r, c] = cut.fill(found[r, c].clone(), r, c, 1.0)
+    for i, (r, c) in enumerate(cut.tiles(slice(0, 30))):
+        tile = found[r, c].clone()
+        found[r, c] = cut.fill(tile if i % 2 else tile.T.contiguous().T, r, c, 1.0)
     assert torch.equal(found.bool(), names[:, None] == names[None])
 
 
