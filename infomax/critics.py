@@ -75,16 +75,18 @@ class Cosine(_InnerProduct):
     def offset(self) -> Tensor | float:  # type: ignore[override]
         return self.shift
 
-    def _scale(self) -> Tensor | float:
-        return 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
-
     def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
-        return _lengthened(x, self._scale()), _lengthened(y, 1.0)
+        if self.log_temperature is None:
+            return _Lengthened.apply((1 / self.temperature, 1.0), x, y)  # type: ignore[return-value]
+        ex, ey = _Lengthened.apply((1.0, 1.0), x, y)  # type: ignore[misc]
+        return ex * (-self.log_temperature).exp(), ey
 
     def embed_alike(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """z [n, d] -> e [n, d] with score(x, y) = <e(x), e(y)> + offset: the critic is symmetric."""
-        return _lengthened(z, self._scale() ** 0.5)
+        if self.log_temperature is None:
+            return _Lengthened.apply((self.temperature**-0.5,), z)[0]  # type: ignore[index]
+        return _Lengthened.apply((1.0,), z)[0] * (-0.5 * self.log_temperature).exp()  # type: ignore[index]
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T + self.shift
@@ -151,33 +153,29 @@ class Concat(Critic):
         return self.rest(F.relu(ex + ey)).squeeze(-1)
 
 
-def _lengthened(x: Tensor, length: Tensor | float) -> Tensor:
-    """Rows of x [n, d] made `length` long."""
-    if isinstance(length, Tensor):
-        return _Lengthened.apply(x, 1.0) * length  # type: ignore[operator]
-    return _Lengthened.apply(x, length)  # type: ignore[return-value]
-
-
 class _Lengthened(torch.autograd.Function):
-    """length x / |x|, as F.normalize but in one node, which keeps no more than its input and its result."""
+    """(lengths, *sides [n, d]) -> rows of each side made so long: F.normalize in one node, that keeps no more than
+    what it is given and what it gives."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, length: float) -> Tensor:
-        ctx.length = length
-        e = x * (length / _norms(x))
-        ctx.save_for_backward(x, e)
-        return e
+    def forward(ctx, lengths: tuple[float, ...], *sides: Tensor):
+        ctx.lengths = lengths
+        results = tuple(x * _factor(x, length) for x, length in zip(sides, lengths, strict=True))
+        ctx.save_for_backward(*sides, *results)
+        return results
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
-        x, e = ctx.saved_tensors
-        scale = ctx.length / _norms(x)
-        along = (gradient * e).sum(-1, keepdim=True) / -(ctx.length**2)
-        return torch.addcmul(gradient, e, along) * scale, None
+    def backward(ctx, *gradients: Tensor):  # type: ignore[override]
+        given, made = ctx.saved_tensors[: len(ctx.lengths)], ctx.saved_tensors[len(ctx.lengths) :]
+        found = []
+        for x, e, length, gradient in zip(given, made, ctx.lengths, gradients, strict=True):
+            along = (gradient * e).sum(-1, keepdim=True) * (-1 / length**2)
+            found.append(torch.addcmul(gradient, e, along) * _factor(x, length))
+        return None, *found
 
 
-def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+def _factor(x: Tensor, length: float) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12).reciprocal() * length
 
 
 def _mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:

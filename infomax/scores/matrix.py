@@ -1,6 +1,7 @@
 """What an objective sees: the scores of positive pairs, and reductions over the negatives."""
 
 import contextlib
+import functools
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -204,12 +205,12 @@ class Scores:
         symmetric = self._views is not None and not first and all(q.dim != 0 and not q.rest for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            head if surrogate is not None else None, self._views if symmetric else None, self._ring,
+            self._views if symmetric else None, self._ring,
         )  # fmt: skip
         if first and plan.one_tile:
             plan = replace(plan, first=self._first_columns())
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
-        positive, found, results = walk(plan, ex, ey, self._parameters())
+        positive, found, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
         if positive is not None and not self._usable(self._positive):
             self._positive = positive
         if found is not None:
@@ -385,27 +386,25 @@ def _unchanged(module: Any) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def symmetric_embedding(critic: Any) -> Callable[[Tensor], Tensor] | None:
-    """critic.embed_alike, where it says the same as the critic's own embed and score; None where there is none.
-
-    Its word counts only beside the methods it was said of: a subclass that changes one of them must say it anew.
-    """
-    for kind in type(critic).__mro__:
-        said = {"score", "embed", "offset", "embed_alike"} & vars(kind).keys()
+@functools.cache
+def _said(kind: type, what: str, *of: str) -> bool:
+    """Whether a critic's word `what` was said of the methods `of` that it has: a subclass that changes one of them
+    must say it anew."""
+    for base in kind.__mro__:
+        said = {what, *of} & vars(base).keys()
         if said:
-            return critic.embed_alike if len(said) == 4 else None
-    return None
+            return len(said) == 1 + len(of)
+    return False
 
 
 def _offset(critic: Any) -> Tensor | float | None:
-    """Of a critic whose score is <ex, ey> + offset, and says so; None for any other.
+    """Of a critic whose score is <ex, ey> + offset, and says so; None for any other."""
+    return critic.offset if _said(type(critic), "offset", "score") else None
 
-    The word counts only beside the score it was said of: a subclass with another score must say it anew.
-    """
-    for kind in type(critic).__mro__:
-        if "score" in vars(kind) or "offset" in vars(kind):
-            return critic.offset if {"score", "offset"} <= vars(kind).keys() else None
-    return None
+
+def symmetric_embedding(critic: Any) -> Callable[[Tensor], Tensor] | None:
+    """critic.embed_alike, of a critic with score(x, y) = <e(x), e(y)> + offset; None for any other."""
+    return critic.embed_alike if _said(type(critic), "embed_alike", "embed", "score", "offset") else None
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Ranks:
     @staticmethod
     def current(local: bool = False) -> "Ranks":
         if local or not (dist.is_available() and dist.is_initialized()):
-            return Ranks()
+            return _ALONE
         return Ranks(dist.get_rank(), dist.get_world_size())
 
     def gather(self, t: Tensor) -> Tensor:
@@ -100,6 +100,9 @@ class Ranks:
         counts = self.gather(torch.tensor([n], device=device)).tolist()
         if len(set(counts)) > 1:
             raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")
+
+
+_ALONE = Ranks()
 
 
 def rows_of(ranks: Ranks, t: Tensor, rows: Tensor) -> Tensor:

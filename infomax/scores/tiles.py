@@ -46,7 +46,7 @@ class Pairs:
             tile.T.view(-1).index_fill_(0, columns * tile.shape[0] + rows, value)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Tiles:
     """A matrix of n rows and `total` columns, whose row i has its positive in column start + i."""
 

@@ -28,14 +28,14 @@ from infomax.scores.products import AnyCritic, Gradient, InnerProduct, exact_pro
 from infomax.scores.ranks import Ranks
 from infomax.scores.tiles import Tiles
 
-KEPT = 1 << 20  # up to so many scores, 4 MiB, the one tile there is stays in memory until backward
+KEPT = 1 << 18  # up to so many scores, 512 x 512, the one tile there is stays in memory until backward
 
 Results = dict[Reduction, Tensor]
 # Rows, their reductions' results and all positives -> d objective / d result, as far as those rows say.
 Head = Callable[[slice, Mapping[Reduction, Tensor], Tensor | None], Results]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: at small N the three times longer making of one is noticed
 class Plan:
     """What a walk needs beside tensors that carry gradient."""
 
@@ -45,7 +45,6 @@ class Plan:
     tiles: Tiles
     requests: tuple[Reduction, ...]
     carried: tuple[Reduction, ...] = ()  # those from which a gradient is expected
-    head: Head | None = None
     views: int | None = (
         None  # all 2 n views against all, of a symmetric critic: row i has its positive in i + n, modulo 2 n
     )
@@ -59,22 +58,24 @@ class Plan:
     @property
     def one_tile(self) -> bool:
         tiles = self.tiles
-        small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= KEPT
+        most = KEPT if self.views is None else 4 * KEPT  # a symmetric tile saves a product
+        small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= most
         return small and self.offset is not None and self.ranks.size == 1 and exact_products()
 
 
 class Walk(torch.autograd.Function):
-    """(plan, ex [n, ...], ey [n, ...], *parameters of the score) -> positives, and a float64 tensor per request.
+    """(plan, head, ex [n, ...], ey [n, ...], *parameters) -> positives, and a float64 tensor per request.
 
-    Positives [n] are those of an inner product, empty for any other critic. Requests are [n] or 0-d.
+    head is not kept: it knows the Scores that will hold the results, and the circle would outlive a step.
+    Positives [n] are those of an inner product, None for any other critic. Requests are [n] or 0-d.
     """
 
     @staticmethod
-    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        needs = ctx.needs_input_grad[1:]
+    def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, *parameters: Tensor):
+        needs = ctx.needs_input_grad[2:]
         with products(ex):
             run = _run(plan, ex, ey, parameters, needs)
-            results, ready = run.values_and_gradients() if any(needs) else (run.values(), [])
+            results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
             shared = {q: _over_ranks(plan.ranks, q, t) for q, t in results.items()}
             for part in ready:
                 part.complete(run, shared)
@@ -83,8 +84,7 @@ class Walk(torch.autograd.Function):
         ctx.parameters = len(parameters)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ex, ey, *parameters, *results)
-        positive = torch.empty(0) if run.positive is None else run.positive.double()
-        return positive, *results
+        return None if run.positive is None else run.positive.double(), *results
 
     @staticmethod
     @once_differentiable
@@ -95,7 +95,7 @@ class Walk(torch.autograd.Function):
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = _factors(plan.ranks, ctx.ready, arrived)
         with products(ex):
-            run = _run(plan, ex, ey, parameters, ctx.needs_input_grad[1:], only_gradient=factors is not None)
+            run = _run(plan, ex, ey, parameters, ctx.needs_input_grad[2:], only_gradient=factors is not None)
             if factors is not None:
                 # Handed out, not copied: a loss that is used again walks again.
                 ready, ctx.ready = ctx.ready, []
@@ -103,15 +103,15 @@ class Walk(torch.autograd.Function):
             else:
                 terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
                 parts = run.home(run.gradient(terms))
-            if positive is not None and positive.numel():
+            if positive is not None:
                 parts = run.pull_pairs(parts, positive)
-        return None, *parts
+        return None, None, *parts
 
 
 class WalkOneTile(torch.autograd.Function):
     """Walk, where one tile is the matrix: small enough to be kept until backward, so that nothing is foreseen.
 
-    After positives it gives the scores of `plan.first`, empty where that is not asked for.
+    After positives it gives the scores of `plan.first`, None where that is not asked for.
     """
 
     @staticmethod
@@ -124,7 +124,7 @@ class WalkOneTile(torch.autograd.Function):
             positive = s.diagonal(plan.views or 0).to(torch.float64, copy=True)  # s is overwritten
             if plan.views:
                 positive = torch.cat([positive, positive])
-            first = s.new_empty(0) if plan.first is None else s.gather(1, plan.first[:, None]).squeeze(1)
+            first = None if plan.first is None else s.gather(1, plan.first[:, None]).squeeze(1).double()
             least, most = torch.aminmax(s)
             largest = max(-float(least), float(most))
             forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
@@ -139,7 +139,7 @@ class WalkOneTile(torch.autograd.Function):
         ctx.plan, ctx.forms = plan, forms
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ex, ey, s, *results)
-        return positive, first.double(), *results
+        return positive, first, *results
 
     @staticmethod
     @once_differentiable
@@ -161,7 +161,7 @@ class WalkOneTile(torch.autograd.Function):
                     ds.diagonal(-plan.views).copy_(both)
                 else:
                     ds.diagonal().copy_(positive)
-            if first is not None and first.numel():
+            if first is not None:
                 assert plan.first is not None
                 ds.scatter_add_(1, plan.first[:, None], first[:, None].to(s.dtype))
             if need_x:
@@ -304,18 +304,23 @@ class _Run:
                     running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
         return running.results()
 
-    def values_and_gradients(self) -> tuple[Results, list[_Ready]]:
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[_Ready]]:
         """All results, and the gradient of what is carried."""
         plan = self.plan
         dims = {q.dim for q in plan.carried}
-        if not plan.carried or (dims != {None} and plan.head is None):
+        if not plan.carried:
             return self.values(), []
-        holds_rows = plan.offset is not None and not plan.ring
-        if dims == {None} or (0 not in dims and holds_rows):
-            return self.one_pass()
-        return _by_two_passes(self, self.plan)
+        if plan.ring:  # whole rows are never at hand, nor a shift by a maximum that all processes share
+            once = dims == {None} and self.forms is not None
+        else:
+            once = dims == {None} or (0 not in dims and plan.offset is not None)
+        if once:
+            return self.one_pass(head)
+        if head is None:
+            return self.values(), []
+        return _by_two_passes(self, self.plan, head)
 
-    def one_pass(self) -> tuple[Results, list[_Ready]]:
+    def one_pass(self, head: Head | None) -> tuple[Results, list[_Ready]]:
         plan, running = self.plan, _Running(self.plan, self.own.device, self.forms)
         scalars = {q: _Ready(Gradient(self.leaves), q) for q in plan.carried if q.dim is None}
         foreseen = [q for q in plan.carried if q.dim == 1]
@@ -340,9 +345,9 @@ class _Run:
                     held.append(tile)
                 if not foreseen:
                     continue
-                assert plan.head is not None
+                assert head is not None
                 done = {q: running.finished(q, r if q.dim == 1 else ...) for q in plan.requests}
-                weights = plan.head(r, done, self.positive)
+                weights = head(r, done, self.positive)
                 for q in foreseen:
                     used[q][r] = weights[q]
                     terms = Term(q, done[q], weights[q])
@@ -382,13 +387,13 @@ class _Run:
         return [ex, None if ey is None else self.own, *rest]
 
 
-def _by_two_passes(run: "_Run | _Views", plan: Plan) -> tuple[Results, list[_Ready]]:
+def _by_two_passes(run: "_Run | _Views", plan: Plan, head: Head | None) -> tuple[Results, list[_Ready]]:
     """Values, then the gradient with the weights that the formula gives on all rows."""
     results = run.values()
-    assert plan.head is not None
+    assert head is not None
     complete = {q: _over_ranks(plan.ranks, q, t) for q, t in results.items()}
     own = {q: plan.ranks.own(t) if q.dim == 0 else t for q, t in complete.items()}
-    weights = plan.head(slice(0, plan.tiles.n), own, run.positive)
+    weights = head(slice(0, plan.tiles.n), own, run.positive)
     return results, [_Ready(run.gradient(_terms(plan.ranks, own, weights)), weights=weights)]
 
 
@@ -430,10 +435,10 @@ class _Views:
                     running.add(q, ... if q.dim is None else place, total, peak)
         return running.results()
 
-    def values_and_gradients(self) -> tuple[Results, list[_Ready]]:
-        if not self.plan.carried or self.plan.head is None:
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[_Ready]]:
+        if not self.plan.carried or head is None:
             return self.values(), []
-        return _by_two_passes(self, self.plan)
+        return _by_two_passes(self, self.plan, head)
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         total = Gradient(self.leaves)
@@ -463,7 +468,7 @@ class _Views:
         return parts
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Term:
     """A reduction, its result over all processes, and d objective / d result."""
 
@@ -584,13 +589,12 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
 
 
 def walk(
-    plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
+    plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, Tensor | None, Results]:
     """Runs a plan: the positives [n] of an inner product, the scores of `plan.first` and all requests with results."""
     if plan.one_tile:
         positive, first, *results = WalkOneTile.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
     else:
-        positive, *results = Walk.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
+        positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
         first = None
-    given = [None if t is None or not t.numel() else t for t in (positive, first)]
-    return given[0], given[1], dict(zip(plan.requests, results, strict=True))
+    return positive, first, dict(zip(plan.requests, results, strict=True))
