@@ -154,23 +154,25 @@ class Concat(Critic):
 
 
 class _Lengthened(torch.autograd.Function):
-    """(lengths, *sides [n, d]) -> rows of each side made so long: F.normalize in one node, that keeps no more than
-    what it is given and what it gives."""
+    """(lengths, *sides [n, d]) -> rows of each side made so long: F.normalize in one node, in less time and memory."""
 
     @staticmethod
     def forward(ctx, lengths: tuple[float, ...], *sides: Tensor):
         ctx.lengths = lengths
-        results = tuple(x * _factor(x, length) for x, length in zip(sides, lengths, strict=True))
+        ctx.factors = [_factor(x, length) for x, length in zip(sides, lengths, strict=True)]
+        results = tuple(x * factor for x, factor in zip(sides, ctx.factors, strict=True))
         ctx.save_for_backward(*sides, *results)
         return results
 
     @staticmethod
     def backward(ctx, *gradients: Tensor):  # type: ignore[override]
-        given, made = ctx.saved_tensors[: len(ctx.lengths)], ctx.saved_tensors[len(ctx.lengths) :]
-        found = []
-        for x, e, length, gradient in zip(given, made, ctx.lengths, gradients, strict=True):
+        count, found = len(ctx.lengths), []
+        for i, (length, gradient) in enumerate(zip(ctx.lengths, gradients, strict=True)):
+            x, e = ctx.saved_tensors[i], ctx.saved_tensors[count + i]
+            # Where this is differentiated again, the factor is a function of x.
+            factor = _factor(x, length) if torch.is_grad_enabled() else ctx.factors[i]
             along = (gradient * e).sum(-1, keepdim=True) * (-1 / length**2)
-            found.append(torch.addcmul(gradient, e, along) * _factor(x, length))
+            found.append(torch.addcmul(gradient, e, along) * factor)
         return None, *found
 
 

@@ -56,14 +56,13 @@ class Tile:
     """A tile of scores while it is worked on: s itself, or e = e^s where `forms` say how reductions follow from it."""
 
     def __init__(
-        self, tiles: Tiles, s: Tensor, r: slice, c: slice, forms: Forms | None, room: Tensor, done: bool = False,
-        rest: bool = False,
+        self, tiles: Tiles, s: Tensor, r: slice, c: slice, forms: Forms | None, room: Tensor, rest: bool
     ):  # fmt: skip
         self.tiles, self.r, self.c, self.forms = tiles, r, c, forms
         self.content = s
         self.room = room  # of the tile's shape
         self.rest = rest  # all reductions leave out first negatives: one mask serves them
-        if forms is not None and not done:
+        if forms is not None:
             self._fill(s.exp_(), 0.0, self.rest)
 
     def peak(self, q: Reduction) -> Tensor | None:

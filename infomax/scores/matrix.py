@@ -13,9 +13,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.scores import dense
 from infomax.scores.functions import Function, identity
 from infomax.scores.kernels import Reduction
-from infomax.scores.products import products
+from infomax.scores.products import exact_products, products
 from infomax.scores.ranks import Ranks, rows_of
 from infomax.scores.tiles import Pairs, Samples, Tiles
 from infomax.scores.walk import Plan, walk
@@ -23,7 +24,7 @@ from infomax.scores.walk import Plan, walk
 Formula = Callable[[Any], Tensor]
 
 # What a formula asked for on placeholders: objective -> {(formula's function, N, negatives): reductions}.
-_learnt: "weakref.WeakKeyDictionary[Any, dict[Any, tuple[list[Reduction], bool]]]" = weakref.WeakKeyDictionary()
+_learnt: "weakref.WeakKeyDictionary[Any, dict[Any, list[Reduction]]]" = weakref.WeakKeyDictionary()
 
 
 class Scores:
@@ -87,6 +88,19 @@ class Scores:
             with products(self._ex):
                 pair = critic.pair(self._ex, self._ey)
             self.dtype, self._positive = pair.dtype, pair.double()
+        self._dense = self._small()
+
+    def _small(self) -> dense.Dense | None:
+        """The matrix itself, where it is small and nothing was asked of its tiles."""
+        tiles, offset = self._tiles, self._offset
+        if offset is None or self._ranks.size > 1 or tiles.rows or tiles.columns or not exact_products():
+            return None
+        if self.n * self.total > (dense.KEPT if self._views is None else 4 * dense.KEPT):  # symmetry saves a product
+            return None
+        with products(self._ex):
+            made = dense.Dense(tiles, self._ex, self._ey, offset, self._views)
+        self._positive = made.positive
+        return made
 
     @classmethod
     def from_matrix(cls, matrix: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
@@ -151,13 +165,14 @@ class Scores:
         They are learnt by evaluating each formula on two rows of placeholders: nothing of the matrix is touched.
         What the surrogate asks for is expected to be differentiated.
         """
-        (carried, first), (others, too) = self._asked(surrogate), self._asked(estimate)
+        if self._dense is not None:
+            return self
+        carried, others = self._asked(surrogate), self._asked(estimate)
         missing = [q for q in dict.fromkeys([*carried, *others]) if not self._usable(self._results.get(q))]
-        self._run(missing, [q for q in missing if q in carried], surrogate, first or too)
+        self._run(missing, [q for q in missing if q in carried], surrogate)
         return self
 
-    def _asked(self, formula: Formula) -> tuple[list[Reduction], bool]:
-        """The reductions that a formula asks for, and whether it asks for each row's first negative."""
+    def _asked(self, formula: Formula) -> list[Reduction]:
         owner, function = getattr(formula, "__self__", None), getattr(formula, "__func__", None)
         known = _learnt.setdefault(owner, {}) if isinstance(owner, torch.nn.Module) else {}
         key = function, self.total, self._samples.count
@@ -165,7 +180,7 @@ class Scores:
             recorder = _Recorder(self)
             with torch.no_grad(), _unchanged(owner):
                 formula(recorder)
-            known[key] = recorder.asked, recorder.first
+            known[key] = recorder.asked
         return known[key]
 
     def _usable(self, found: Tensor | None) -> bool:
@@ -182,14 +197,18 @@ class Scores:
 
     def _result(self, q: Reduction) -> Tensor:
         if not self._usable(self._results.get(q)):
-            # Not foreseen: an objective whose formula has changed is learnt anew.
-            _learnt.clear()
-            self._run([q], [q] if q.dim is None else [], None)
+            if self._dense is not None and not self._apart(q):
+                self._results[q] = self._dense.result(q, self._first_columns() if q.rest else None)
+            else:  # not foreseen: an objective whose formula has changed is learnt anew
+                _learnt.clear()
+                self._run([q], [q] if q.dim is None else [], None)
         return self._results[q]
 
-    def _run(
-        self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None, first: bool = False
-    ) -> None:
+    def _apart(self, q: Reduction) -> bool:
+        """Whether it tells rows from columns, of which a symmetric matrix knows nothing."""
+        return self._views is not None and (q.dim == 0 or q.rest)
+
+    def _run(self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None) -> None:
         if not requests:
             return
         tiles = self._tiles
@@ -201,20 +220,15 @@ class Scores:
             assert surrogate is not None
             return self._weights(surrogate, r, results, positive, carried)
 
-        # Of a symmetric matrix half is visited, unless what is asked for tells rows from columns.
-        symmetric = self._views is not None and not first and all(q.dim != 0 and not q.rest for q in requests)
+        symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
             self._views if symmetric else None, self._ring,
         )  # fmt: skip
-        if first and plan.one_tile:
-            plan = replace(plan, first=self._first_columns())
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
-        positive, found, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
+        positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
         if positive is not None and not self._usable(self._positive):
             self._positive = positive
-        if found is not None:
-            self._first = found
         self._results.update(results)
 
     def _sides(self) -> tuple[Tensor, Tensor]:
@@ -242,9 +256,13 @@ class Scores:
     def _first_scores(self) -> Tensor:
         """[n]: the score of one negative of each row, with gradient."""
         if not self._usable(self._first):
-            with products(self._ex):
-                ex, ey = self._sides()
-                self._first = self._critic.pair(ex, rows_of(self._ranks, ey, self._first_columns())).double()
+            columns = self._first_columns()
+            if self._dense is not None and self._views is None:
+                self._first = self._dense.at(columns)
+            else:
+                with products(self._ex):
+                    ex, ey = self._sides()
+                    self._first = self._critic.pair(ex, rows_of(self._ranks, ey, columns)).double()
         assert self._first is not None
         return self._first
 
@@ -337,20 +355,15 @@ class _Recorder:
 
     def __init__(self, scores: Scores):
         self.asked: list[Reduction] = []
-        self.first = False
         self.n, self.total, self.dtype = 2, scores.total, scores.dtype
         self.positive = torch.zeros(2, dtype=torch.float64, device=scores._ex.device)
         self.x, self.y = scores.x.detach()[:2], scores.y.detach()[:2]
-        self.negative = Negatives(scores._samples, slice(2), scores.total, self._note, self._note_first)
+        self.negative = Negatives(scores._samples, slice(2), scores.total, self._note, lambda: self.positive)
 
     def _note(self, q: Reduction) -> Tensor:
         if q not in self.asked:
             self.asked.append(q)
         return self.positive.new_zeros(()) if q.dim is None else self.positive.new_zeros(2)
-
-    def _note_first(self) -> Tensor:
-        self.first = True
-        return self.positive
 
 
 class _Rows:

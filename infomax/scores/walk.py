@@ -24,18 +24,16 @@ from torch.autograd.function import once_differentiable
 
 from infomax.scores.functions import LARGEST
 from infomax.scores.kernels import Forms, Reduction, Tile, shared_forms
-from infomax.scores.products import AnyCritic, Gradient, InnerProduct, exact_products, products
+from infomax.scores.products import AnyCritic, Gradient, InnerProduct, products
 from infomax.scores.ranks import Ranks
 from infomax.scores.tiles import Tiles
-
-KEPT = 1 << 18  # up to so many scores, 512 x 512, the one tile there is stays in memory until backward
 
 Results = dict[Reduction, Tensor]
 # Rows, their reductions' results and all positives -> d objective / d result, as far as those rows say.
 Head = Callable[[slice, Mapping[Reduction, Tensor], Tensor | None], Results]
 
 
-@dataclass(slots=True)  # not frozen: at small N the three times longer making of one is noticed
+@dataclass(frozen=True)
 class Plan:
     """What a walk needs beside tensors that carry gradient."""
 
@@ -49,18 +47,10 @@ class Plan:
         None  # all 2 n views against all, of a symmetric critic: row i has its positive in i + n, modulo 2 n
     )
     ring: bool = False  # columns come around from process to process, rather than being gathered
-    first: Tensor | None = None  # [n]: a column a row, whose score is wanted too; where one tile is the matrix
 
     @property
     def rest(self) -> bool:
         return all(q.rest for q in self.requests)
-
-    @property
-    def one_tile(self) -> bool:
-        tiles = self.tiles
-        most = KEPT if self.views is None else 4 * KEPT  # a symmetric tile saves a product
-        small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= most
-        return small and self.offset is not None and self.ranks.size == 1 and exact_products()
 
 
 class Walk(torch.autograd.Function):
@@ -106,71 +96,6 @@ class Walk(torch.autograd.Function):
             if positive is not None:
                 parts = run.pull_pairs(parts, positive)
         return None, None, *parts
-
-
-class WalkOneTile(torch.autograd.Function):
-    """Walk, where one tile is the matrix: small enough to be kept until backward, so that nothing is foreseen.
-
-    After positives it gives the scores of `plan.first`, None where that is not asked for.
-    """
-
-    @staticmethod
-    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
-        with products(ex):
-            s = torch.mm(ex, ey.T)
-            if isinstance(plan.offset, Tensor) or plan.offset:
-                s += plan.offset
-            positive = s.diagonal(plan.views or 0).to(torch.float64, copy=True)  # s is overwritten
-            if plan.views:
-                positive = torch.cat([positive, positive])
-            first = None if plan.first is None else s.gather(1, plan.first[:, None]).squeeze(1).double()
-            least, most = torch.aminmax(s)
-            largest = max(-float(least), float(most))
-            forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
-            tile = Tile(plan.tiles, s, r, c, forms, torch.empty_like(s), rest=plan.rest)
-            results = []
-            for q in plan.requests:
-                peak = tile.peak(q)
-                total = q.total(tile.summand(q, peak))
-                if q.kind == "logsumexp":
-                    total = total.log_() if peak is None else total.log_().add_(peak)
-                results.append(total)
-        ctx.plan, ctx.forms = plan, forms
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(ex, ey, s, *results)
-        return positive, first, *results
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, positive: Tensor | None, first: Tensor | None, *gradients: Tensor | None):
-        plan: Plan = ctx.plan
-        ex, ey, s, *results = ctx.saved_tensors
-        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
-        terms = [Term(q, t, g) for q, t, g in zip(plan.requests, results, gradients, strict=True) if g is not None]
-        _, need_x, need_y, *need_offset = ctx.needs_input_grad
-        with products(ex):
-            tile = Tile(plan.tiles, s, r, c, ctx.forms, torch.empty_like(s), done=True, rest=plan.rest)
-            ds = tile_gradient(tile, [*terms, *(t.mirrored for t in terms)] if plan.views else terms, r, c)
-            d_ex = d_ey = d_offset = None
-            if positive is not None:
-                positive = positive.to(s.dtype)
-                if plan.views:  # s is symmetric, and so is ds: that of s[i, j] and of s[j, i] together
-                    both = positive[: plan.views] + positive[plan.views :]
-                    ds.diagonal(plan.views).copy_(both)
-                    ds.diagonal(-plan.views).copy_(both)
-                else:
-                    ds.diagonal().copy_(positive)
-            if first is not None:
-                assert plan.first is not None
-                ds.scatter_add_(1, plan.first[:, None], first[:, None].to(s.dtype))
-            if need_x:
-                d_ex = ds @ ey
-            if need_y and not plan.views:
-                d_ey = ds.T @ ex
-            if any(need_offset):
-                d_offset = ds.sum() * (0.5 if plan.views else 1)
-        return None, d_ex, d_ey, *([d_offset] if need_offset else [])
 
 
 @dataclass
@@ -468,7 +393,7 @@ class _Views:
         return parts
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Term:
     """A reduction, its result over all processes, and d objective / d result."""
 
@@ -590,11 +515,7 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
 
 def walk(
     plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
-) -> tuple[Tensor | None, Tensor | None, Results]:
-    """Runs a plan: the positives [n] of an inner product, the scores of `plan.first` and all requests with results."""
-    if plan.one_tile:
-        positive, first, *results = WalkOneTile.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
-    else:
-        positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
-        first = None
-    return positive, first, dict(zip(plan.requests, results, strict=True))
+) -> tuple[Tensor | None, Results]:
+    """Runs a plan: the positives [n] of an inner product, and all requests with their results."""
+    positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
+    return positive, dict(zip(plan.requests, results, strict=True))
