@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | benchmark scores."""
+"""The command line: infomax estimate | probe | objectives | benchmark scores|caching."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks.scores import command as benchmark
+from infomax.benchmarks import caching, scores
 from infomax.errors import UserError
 
 
@@ -127,9 +127,25 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
+BENCHMARKS = {"scores": scores.command, "caching": caching.command}
+
+
+def benchmark(what: str, /) -> None:
+    """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
+
+    Args:
+        what: scores (the engine beside plain PyTorch) or caching (batches beyond the encoder's memory).
+    """
+    raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
+
+
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with console.sentences():
+        if sys.argv[1:2] == ["benchmark"] and sys.argv[2:3] and sys.argv[2] in BENCHMARKS:
+            del sys.argv[1]  # a command line of its own, a command for each benchmark
+            console.arguments(BENCHMARKS, prog="infomax benchmark")
+            return
         console.arguments(
             {
                 "estimate": estimate,

@@ -360,8 +360,21 @@ def test_the_benchmark_runs_every_form(tmp_path):
     assert json.loads(json.dumps(found)) == found
     assert len(found["rows"]) == 2 * len(benchmark.PEERS)
     assert len(benchmark.table(found).splitlines()) == 4 + len(found["rows"])
+    assert all(row["error"] < 1e-5 and row["naive_error"] < 1e-4 for row in found["rows"])
     benchmark.draw(found, tmp_path / "scores.png")
     assert (tmp_path / "scores.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_batch_16_times_as_large_takes_the_memory_of_a_micro_batch():
+    program = """
+import json
+from infomax.benchmarks.caching import caching
+print(json.dumps(caching("resnet10_tiny", microbatch=64, repeats=1)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    small, whole, cached = (row["mib"] for row in json.loads(run.stdout)["rows"])
+    assert whole > 4 * small and cached < 1.5 * small, run.stdout
 
 
 @pytest.mark.parametrize(
@@ -374,8 +387,9 @@ def test_the_plain_forms_of_the_benchmark_have_our_gradient(name):
     x, y = leaves(*sides(24, 8))
     ours, theirs = benchmark.ours(text, views, x, y, 0.5), benchmark.plain(peer, x, y, 0.5)
     assert close([-g for g in ours], theirs, 1e-8)
-    if name == "InfoNCE" and hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        assert close([-g for g in ours], benchmark.plain(benchmark.linear_cross_entropy, x, y, 0.5), 1e-8)
+    for of, make in benchmark.LIBRARIES.values():
+        if of == name and (form := make("cpu")) is not None:
+            assert close([-g for g in ours], benchmark.plain(form, x, y, 0.5), 1e-8)
 
 
 def test_every_combination_of_reductions_agrees_with_the_dense_one(by_tiles):

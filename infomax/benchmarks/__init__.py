@@ -1,0 +1,1 @@
+"""Benchmarks: what a README says of speed, memory or accuracy, as commands that others can run."""

@@ -4,6 +4,7 @@ Each takes the features of both sides, unit vectors x [n, d] and y [n, d], and a
 descend, 0-d, whose gradient is the objective's. Where an objective's value is not its surrogate's, both are computed.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 
@@ -82,14 +83,49 @@ def anchor(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     return -(one + none / (n - 1)).mean()
 
 
-def linear_cross_entropy(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """torch's own chunked form, which never holds all logits."""
-    target = torch.arange(len(x), device=x.device)
-    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions  # of newer torch
+# ---- other libraries' forms: a function of the device that gives the form, or None where it cannot run
 
-    options = LinearCrossEntropyOptions()
-    return F.linear_cross_entropy(x / temperature, y, target, options=options)
 
+def _linear_cross_entropy(device: str) -> Peer | None:
+    """torch's own chunked form, which never holds all logits; of newer torch."""
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        return None
+    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+
+    def form(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+        target = torch.arange(len(x), device=x.device)
+        return F.linear_cross_entropy(x / temperature, y, target, options=LinearCrossEntropyOptions())
+
+    return form
+
+
+def _inf_cl(device: str) -> Peer | None:
+    """Triton, GPU only. (Cheng et al., 2024)"""
+    if device != "cuda" or importlib.util.find_spec("inf_cl") is None:
+        return None
+    from inf_cl import cal_flash_loss  # type: ignore[import-not-found]
+
+    return lambda x, y, temperature: cal_flash_loss(x, y, scale=1 / temperature).mean()
+
+
+def _memeff(device: str) -> Peer | None:
+    """Triton, GPU only; both directions."""
+    if device != "cuda" or importlib.util.find_spec("memeff") is None:
+        return None
+    from memeff import MemoryEfficientCLIPLoss  # type: ignore[import-not-found]
+
+    def form(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+        return MemoryEfficientCLIPLoss(temperature, normalized_inputs=True, stable=False)(x, y)
+
+    return form
+
+
+# library -> (the row it belongs to, how to get its form)
+LIBRARIES: dict[str, tuple[str, Callable[[str], Peer | None]]] = {
+    "torch linear CE": ("InfoNCE", _linear_cross_entropy),
+    "inf-cl": ("InfoNCE", _inf_cl),
+    "memeff": ("InfoNCE, symmetric", _memeff),
+}
 
 # name in the table -> (objective's text, all views against all, plain form)
 PEERS: dict[str, tuple[str, bool, Peer]] = {

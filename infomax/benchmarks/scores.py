@@ -1,10 +1,11 @@
-"""Speed and memory of the scores engine beside plain PyTorch, alternating in one process."""
+"""Speed, memory and accuracy of the engine beside plain PyTorch and other libraries, alternating in one process."""
 
 import ctypes
 import functools
 import gc
 import json as _json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax import critics, objectives
-from infomax.benchmarks.peers import PEERS, Peer, linear_cross_entropy
+from infomax import console, critics, objectives
+from infomax.benchmarks.peers import LIBRARIES, PEERS, Peer
 from infomax.errors import UserError
 from infomax.scores import Scores, set_precision
 
@@ -33,12 +34,14 @@ class Row:
     dim: int
     ms: float
     naive_ms: float | None  # None where the plain form was left out: its matrices would not fit
-    ratio: float | None  # naive_ms / ms
+    ratio: float | None  # median over rounds of naive / ours
+    ratio_quartiles: tuple[float, float] | None
     mib: float | None  # peak memory beyond the inputs and before the run; None where it cannot be read
     naive_mib: float | None
     share: float  # of the measured rate of matrix products, counted as 3 products of n x n x dim
-    other: str | None = None  # a library's own form, and its time
-    other_ms: float | None = None
+    error: float | None  # of the gradient, relative to that in float64; None above 8192 pairs
+    naive_error: float | None
+    others: dict[str, dict[str, float | None]]  # by library: ms, error
 
 
 def scores(
@@ -59,14 +62,11 @@ def scores(
     for name in names:
         if name not in PEERS:
             raise UserError(f"There is no plain form of {name!r}; there are {', '.join(PEERS)}.")
-    rate = product_rate(device)
-    rows = []
-    for n in sizes:
-        for name in names:
-            rows.append(_row(name, n, dim, temperature, seconds, device, precision, rate))
+    rate = product_rate(device, torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32)
+    rows = [_row(name, n, dim, temperature, seconds, device, precision, rate) for n in sizes for name in names]
     machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return {"machine": machine, "torch": torch.__version__, "precision": precision, "temperature": temperature,
-            "rate": rate, "load": _load(), "rows": [asdict(row) for row in rows]}  # fmt: skip
+            "rate": rate, "load": os.getloadavg()[0], "rows": [asdict(row) for row in rows]}  # fmt: skip
 
 
 def _row(
@@ -81,18 +81,38 @@ def _row(
     scores_held = (2 * n if views else n) ** 2
     if scores_held * 4 * 5 < _memory(device) / 4:
         forms["naive"] = lambda: plain(peer, x, y, temperature)
-    if name == "InfoNCE" and n > 512 and hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        forms["linear_cross_entropy"] = lambda: plain(linear_cross_entropy, x, y, temperature)
+        if device == "cuda":
+            compiled = torch.compile(peer)
+            forms["torch.compile"] = lambda: plain(compiled, x, y, temperature)
+    for library, (of, make) in LIBRARIES.items():
+        if of == name and n > 512 and (found := make(device)) is not None:
+            forms[library] = functools.partial(plain, found, x, y, temperature)
     times = alternate(forms, seconds * len(forms), device)
     medians = {form: statistics.median(found) * 1e3 for form, found in times.items()}
-    peaks = {form: peak_mib(run, device) for form, run in forms.items() if form != "linear_cross_entropy"}
+    ratios = [b / a for a, b in zip(times["ours"], times.get("naive", ()), strict=False)]
+    peaks = {form: peak_mib(run, device) for form, run in forms.items() if form in ("ours", "naive")}
+    errors: dict[str, float] = {}
+    if n <= 8192:
+        exact = torch.cat(ours(text, views, *(t.detach().double().requires_grad_() for t in (x, y)), temperature))
+        errors = {form: _error(torch.cat(run()), exact) for form, run in forms.items()}  # type: ignore[arg-type]
     flop = 3 * 2 * scores_held * dim
-    naive = medians.get("naive")
     return Row(
-        name, n, dim, medians["ours"], naive, None if naive is None else naive / medians["ours"],
+        name, n, dim, medians["ours"], medians.get("naive"), statistics.median(ratios) if ratios else None,
+        (_quantile(ratios, 0.25), _quantile(ratios, 0.75)) if ratios else None,
         peaks["ours"], peaks.get("naive"), flop / (medians["ours"] / 1e3) / rate,
-        "linear_cross_entropy" if "linear_cross_entropy" in forms else None, medians.get("linear_cross_entropy"),
+        errors.get("ours"), errors.get("naive"),
+        {form: {"ms": medians[form], "error": errors.get(form)} for form in forms if form not in ("ours", "naive")},
     )  # fmt: skip
+
+
+def _quantile(numbers: Sequence[float], q: float) -> float:
+    return float(torch.tensor(numbers, dtype=torch.float64).quantile(q))
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    """Relative, of a gradient up to its sign: a loss descends what an objective ascends."""
+    found = found.detach().double()
+    return min(float((found - sign * exact).norm() / exact.norm()) for sign in (1, -1))
 
 
 def ours(text: str, views: bool, x: Tensor, y: Tensor, temperature: float, precision: str = "fp32") -> list[Tensor]:
@@ -134,9 +154,10 @@ def alternate(forms: dict[str, Run], seconds: float, device: str) -> dict[str, l
     return times
 
 
-def product_rate(device: str, side: int = 2048) -> float:
-    """FLOP/s of a square float32 product: the best of several, the machine's rate when it is left alone."""
-    a, b = torch.randn(2, side, side, device=device)
+def product_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of a square product: the best of several, the machine's rate when it is left alone."""
+    side = 8192 if device == "cuda" else 2048
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
     out = torch.empty_like(a)
     best = math.inf
     for _ in range(10):
@@ -179,12 +200,6 @@ def _memory(device: str) -> float:
     return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable")), 8 * 2.0**30)
 
 
-def _load() -> float | None:
-    import os
-
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -194,20 +209,26 @@ def table(found: dict[str, Any]) -> str:
     """The rows as a Markdown table."""
     lines = [
         f"{found['machine']}, torch {found['torch']}, products {found['precision']}, measured rate"
-        f" {found['rate'] / 1e9:.0f} GFLOP/s, load {found['load']}",
+        f" {found['rate'] / 1e9:.0f} GFLOP/s, load {found['load']:.2f}",
         "",
-        "| objective | N | d | ms | plain, ms | ratio | MiB | plain, MiB | share of the rate | torch linear CE, ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| objective | N | d | ms | plain, ms | ratio [quartiles] | MiB | plain, MiB | share of the rate"
+        " | error | plain's error | others |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
     for row in found["rows"]:
+        ratio = "-"
+        if row["ratio"] is not None:
+            ratio = f"{row['ratio']:.2f} [{row['ratio_quartiles'][0]:.2f}, {row['ratio_quartiles'][1]:.2f}]"
+        others = "; ".join(f"{k} {v['ms']:.2f} ms, {number(v['error'], '.0e')}" for k, v in row["others"].items())
         lines.append(
             f"| {row['objective']} | {row['pairs']} | {row['dim']} | {row['ms']:.2f} | {number(row['naive_ms'], '.2f')}"
-            f" | {number(row['ratio'], '.2f')} | {number(row['mib'], '.0f')} | {number(row['naive_mib'], '.0f')}"
-            f" | {100 * row['share']:.0f} % | {number(row['other_ms'], '.2f')} |"
+            f" | {ratio} | {number(row['mib'], '.0f')} | {number(row['naive_mib'], '.0f')}"
+            f" | {100 * row['share']:.0f} % | {number(row['error'], '.0e')} | {number(row['naive_error'], '.0e')}"
+            f" | {others or '-'} |"
         )
     return "\n".join(lines)
 
@@ -241,8 +262,6 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def command(
-    what: str,
-    /,
     pairs: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192),
     dim: int = 128,
     objective: tuple[str, ...] = tuple(PEERS),
@@ -253,10 +272,9 @@ def command(
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Time and memory of the scores engine beside plain PyTorch, forward and backward, alternating in one process.
+    """Time, memory and accuracy of the scores engine beside plain PyTorch and other libraries, forward and backward.
 
     Args:
-        what: scores
         pairs: Numbers of pairs N. The plain form is left out where its N x N matrices would not fit.
         dim: Of the features.
         objective: Rows of the table.
@@ -267,8 +285,7 @@ def command(
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
-    if what != "scores":
-        raise UserError(f'There is no benchmark {what!r}; there is "scores".')
+    console.require_positive(dim=dim, temperature=temperature, threads=threads, **{"pairs": min(pairs, default=0)})
     if threads is not None:
         torch.set_num_threads(threads)
     found = scores(pairs, dim, objective, temperature, seconds, precision=precision)

@@ -1,0 +1,67 @@
+"""Gradient caching: how large a contrastive batch fits, in which memory and time."""
+
+import json as _json
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from infomax import console, critics, encoders, objectives
+from infomax.benchmarks.scores import peak_mib
+from infomax.models import InfoMax
+
+
+def caching(
+    encoder: str = "resnet10_tiny", microbatch: int = 128, times: int = 16, side: int = 28, repeats: int = 3,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """Peak memory beyond model and images, and time, of forward and backward: a batch of `microbatch` encoded at
+    once, and `times` that batch encoded at once and in micro-batches."""
+    rows = []
+    for pairs, size in ((microbatch, None), (times * microbatch, None), (times * microbatch, microbatch)):
+        torch.manual_seed(0)
+        body = encoders.encoder(encoder, in_chans=1)
+        projector = encoders.Projector(encoders.features_of(body), hidden=256, out=64)
+        model = InfoMax(body, projector, critics.Cosine(0.2), objectives.SMILE(), microbatch=size).to(device)
+        views = torch.randn(2, pairs, 1, side, side, device=device)
+
+        def step(model: InfoMax = model, views: torch.Tensor = views) -> None:
+            model.zero_grad()
+            (-model(views[0], views[1])).backward()
+
+        step()
+        spent = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - began)
+        rows.append({"pairs": pairs, "microbatch": size, "mib": peak_mib(step, device),
+                     "seconds": statistics.median(spent)})  # fmt: skip
+    return {"encoder": encoder, "side": side, "device": device, "threads": torch.get_num_threads(), "rows": rows}
+
+
+def command(
+    encoder: str = "resnet10_tiny", microbatch: int = 128, times: int = 16, side: int = 28, json: bool = False
+) -> None:
+    """Memory and time of a contrastive batch many times larger than what is encoded at once.
+
+    Args:
+        encoder: Any timm model, or a small-image variant of infomax's.
+        microbatch: Pairs encoded at once.
+        times: How many times that the large batch has.
+        side: Of the square, grey images, in pixels.
+        json: Print one JSON object, and nothing else.
+    """
+    console.require_positive(microbatch=microbatch, times=times, side=side)
+    found = caching(encoder, microbatch, times, side)
+    if json:
+        print(_json.dumps(found))
+        return
+    print(f"{found['encoder']}, {side} x {side} images, {found['device']}, {found['threads']} threads\n")
+    print("| pairs N | encoded at once | MiB beyond model and images | s a step |\n|---|---|---|---|")
+    for row in found["rows"]:
+        mib = "-" if row["mib"] is None else f"{row['mib']:.0f}"
+        print(f"| {row['pairs']} | {row['microbatch'] or row['pairs']} | {mib} | {row['seconds']:.2f} |")
