@@ -93,7 +93,8 @@ def _row(
     peaks = {form: peak_mib(run, device) for form, run in forms.items() if form in ("ours", "naive")}
     errors: dict[str, float] = {}
     if n <= 8192:
-        exact = torch.cat(ours(text, views, *(t.detach().double().requires_grad_() for t in (x, y)), temperature))
+        exact_x, exact_y = (t.detach().double().requires_grad_() for t in (x, y))
+        exact = torch.cat(ours(text, views, exact_x, exact_y, temperature))
         errors = {form: _error(torch.cat(run()), exact) for form, run in forms.items()}  # type: ignore[arg-type]
     flop = 3 * 2 * scores_held * dim
     return Row(
