@@ -13,6 +13,7 @@ foreseen is checked by arithmetic and never believed. Memory is O(N d + tile).
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -486,6 +487,12 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
 def walk(plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]) -> dict[Reduction, Tensor]:
     """Runs a plan: its requests and their results."""
     tiles = plan.tiles
+    if plan.offset is not None and (ex.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        from infomax.scores import fused  # brings Triton, which is slow to import and not everywhere
+
+        if fused.applies(plan, ex, ey):
+            found: tuple[Tensor, ...] = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
+            return dict(zip(plan.requests, found, strict=True))
     small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= KEPT
     kind = WalkOneTile if small and plan.offset is not None and plan.ranks.size == 1 else Walk
     results: tuple[Tensor, ...] = kind.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
