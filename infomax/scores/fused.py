@@ -1,6 +1,6 @@
 """The walk on a GPU, by Triton kernels: for critics that are inner products, behind the same face as `walk`.
 
-Up to LARGEST_DIM features, attention-shaped kernels hold a tile of scores in registers only (`fused_kernels.reduce`,
+Up to 384 features (128 in float32), attention-shaped kernels hold a tile of scores in registers only (`fused_kernels.reduce`,
 `pull`). Forward computes the scores once, and where one form's gradient by x is wanted it goes along, since it needs
 no weights but a number a row: <softmax, Y> is d log-sum-exp / d x. Backward computes them again for y's. That is 4
 products, with whatever weights arrive: nothing is foreseen, and nothing waits for the GPU. A symmetric matrix (NT-Xent)
@@ -23,12 +23,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from infomax.scores import products
-from infomax.scores.functions import Clip, Function, Identity, Kind, Softplus, Square
+from infomax.scores.functions import Clip, Function, Identity, Kind, Softplus, Square, identity
 from infomax.scores.kernels import Reduction
 from infomax.scores.tiles import Tiles
 from infomax.scores.walk import Plan, Term, _over_ranks, _terms
 
-LARGEST_DIM = 384  # above it a row of running sums does not stay in registers
+# Above it a row's running sums, in float32 also the two halves of its features, do not stay in registers.
+LARGEST_DIM = {torch.bfloat16: 384, torch.float32: 128, torch.float64: 384}
 BLOCK = (4096, 8192)  # scores that are stored at a time, 128 MiB in fp32
 # As in fused_kernels. A function that is not listed takes the other walk.
 CODES: dict[type, int] = {Identity: 0, Clip: 1, Softplus: 2, Square: 3}
@@ -201,7 +202,7 @@ class Matrix:
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     def fits(self) -> bool:
-        return self.left.shape[1] <= LARGEST_DIM
+        return self.left.shape[1] <= LARGEST_DIM[self.dtype]
 
     def arguments(self) -> tuple:
         """What every kernel takes of it beside features, parameters and shape."""
@@ -211,7 +212,7 @@ class Matrix:
 
 def _with_features(matrix: Matrix, ex: Tensor, ey: Tensor, swap: int | None) -> Matrix:
     """The matrix with features as the kernels read them, columns moved by swap."""
-    pad = padded(ex.shape[1]) - ex.shape[1]
+    pad = -ex.shape[1] % chunk(ex.shape[1], matrix.dtype)
     sides = ex.detach(), ey.detach().roll(-swap, 0) if swap else ey.detach()
     x, y = ((F.pad(t, (0, pad)) if pad else t).to(matrix.dtype).contiguous() for t in sides)
     return replace(matrix, x=x, y=y)
@@ -277,34 +278,38 @@ def _symmetric_gradient(
 # ---- launching
 
 
-def padded(d: int) -> int:
-    """Features as the kernels hold them: whole chunks."""
-    size = chunk(d)
-    return -(-d // size) * size
-
-
-def chunk(d: int) -> int:
-    """A power of two, of which few hold d: the greatest that wastes least."""
-    return min((128, 64, 32, 16), key=lambda size: (-(-d // size) * size, -size))
-
-
 @dataclass(frozen=True)
 class Launch:
-    """The size of a program: BM rows, and BN columns at a time."""
+    """The size of a program: BM rows, BN columns at a time, features in chunks of BD."""
 
     BM: int
     BN: int
+    BD: int
     num_warps: int
     num_stages: int
 
 
-def launch(d: int, dtype: torch.dtype) -> Launch:
-    """For d padded features."""
+def chunk(d: int, dtype: torch.dtype) -> int:
+    """A power of two, at least 16: of few features all, else 128 or 64, whichever pads less."""
+    if d <= 64:
+        return max(16, 1 << (d - 1).bit_length())
+    # Halves of float32 features spill less in 64s.
+    return 64 if dtype == torch.float32 or -d % 128 >= 64 else 128
+
+
+def launch(d: int, dtype: torch.dtype, heavy: bool = False) -> Launch:
+    """For d features, a multiple of their chunk; heavy: more than one exponential a score beside a carried gradient.
+
+    Chosen so that nothing spills from Hopper's registers, by its assembler's report (tests/test_fused.py).
+    """
+    size = chunk(d, dtype)
     if interpreted():
-        return Launch(16, 16, 4, 1)
-    if dtype == torch.bfloat16:
-        return Launch(128, 128, 8, 3) if d <= 128 else Launch(128, 64, 8, 2) if d <= 256 else Launch(64, 64, 4, 2)
-    return Launch(128, 64, 8, 2) if d <= 128 else Launch(64, 32, 4, 2)
+        return Launch(16, 16, size, 4, 1)
+    if dtype == torch.float32:
+        columns, stages = 32, 2
+    else:
+        columns, stages = (128, 3) if d <= 128 else (64, 2) if d <= 256 else (32, 2)
+    return Launch(128, max(columns // 2, 16) if heavy and d <= 256 else columns, size, 8, stages)
 
 
 @functools.cache
@@ -322,11 +327,8 @@ def _options(matrix: Matrix, plan: Launch) -> dict[str, Any]:
     """The constants that feature kernels share."""
     import triton.language as tl
 
-    d = matrix.left.shape[1]
-    size = chunk(d)
     return {
-        "CHUNKS": d // size, "BD": size, "BM": plan.BM, "BN": plan.BN, **_common(matrix), "num_warps": plan.num_warps,
-        "num_stages": plan.num_stages, "PRECISION": "tf32x3" if matrix.dtype == torch.float32 else "ieee",
+        "CHUNKS": matrix.left.shape[1] // plan.BD, **vars(plan), **_common(matrix), "PRECISION": "tf32x3" if matrix.dtype == torch.float32 else "ieee",
         "ACC": tl.float64 if matrix.dtype == torch.float64 else tl.float32,
     }  # fmt: skip
 
@@ -379,7 +381,8 @@ def _reduce(matrix: Matrix, forms: Sequence[Form], carry: int) -> tuple[list[Ten
     from infomax.scores import fused_kernels
 
     x, y = matrix.left, matrix.right
-    plan = launch(x.shape[1], matrix.dtype)
+    heavy = carry >= 0 and (len(forms) > 1 or forms[carry][:2] != ("logsumexp", identity))
+    plan = launch(x.shape[1], matrix.dtype, heavy)
     blocks, n = -(-len(x) // plan.BM), len(x)
     parts = splits(blocks, -(-len(y) // plan.BN), x.device)
     peaks, totals = x.new_empty((2, len(forms), parts, n), dtype=matrix.sums)

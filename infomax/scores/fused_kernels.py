@@ -254,11 +254,10 @@ def _slopes(
     """d objective / d s, the sum over terms of weight * d summand / d s, where e^fn(s) is divided by e^result"""
     slopes = tl.zeros_like(s)
     for q in tl.static_range(len(TERMS)):
-        AXIS: tl.constexpr = TERMS[q][3]
-        if AXIS == ROW:
+        if TERMS[q][3] == ROW:
             weight, result = by_row[TERMS[q][4]]
             weight, result = weight[:, None], result[:, None]
-        elif AXIS == COLUMN:
+        elif TERMS[q][3] == COLUMN:
             weight, result = by_column[TERMS[q][4]]
             weight, result = weight[None, :], result[None, :]
         else:
@@ -380,7 +379,7 @@ def reduce_block(
         kept, rest = _kept(i, j, names_i, names_j, first_i, j, columns, shift, NAMED, FIRST)
         inside = (i < rows)[:, None] & (j < columns)[None, :]
         scores = tl.load(at + j.to(tl.int64)[None, :] * stride_j, mask=inside, other=0.0) + shift_by
-        state, _, _ = _add(state, scores, kept, rest, a, FORMS, -1, True)
+        state, slope, scale = _add(state, scores, kept, rest, a, FORMS, -1, True)
     for q in tl.static_range(len(FORMS)):
         peak, total = state[q]
         to = (q * SPLITS + split).to(tl.int64) * rows + i
