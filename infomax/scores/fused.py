@@ -124,7 +124,7 @@ class FusedWalk(torch.autograd.Function):
                 else:
                     d_ex, d_ey, total = gradient(matrix, terms, need_x, need_y, any(need_offset), plan.tiles)
                 if d_ey is not None:
-                    d_ey = plan.ranks.scatter_sum(d_ey)
+                    d_ey = plan.ranks.scatter_sum(d_ey[:, : ex.shape[1]])
         if total is not None and isinstance(plan.offset, Tensor):
             total = total.to(plan.offset).reshape(plan.offset.shape)
         width = ex.shape[1]
@@ -499,10 +499,15 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 def _values_by_blocks(
     matrix: Matrix, rows: Sequence[Form], columns: Sequence[Form], tiles: Tiles
 ) -> tuple[list[Tensor], list[Tensor]]:
-    results = [_start(forms, length, matrix) for forms, length in ((rows, len(matrix.left)), (columns, len(matrix.right)))]
+    results = [
+        _start(forms, length, matrix) for forms, length in ((rows, len(matrix.left)), (columns, len(matrix.right)))
+    ]
     parameters = [_parameters(forms, matrix) for forms in (rows, columns)]
     for r, c, part, s in _blocks(matrix, tiles):
-        for side, forms, view, block, place in ((0, rows, part, s, r), (1, columns, part.exchanged().without_first(), s.T, c)):
+        for side, forms, view, block, place in (
+            (0, rows, part, s, r),
+            (1, columns, part.exchanged().without_first(), s.T, c),
+        ):
             if forms:
                 for q, found in enumerate(_reduce_block(view, block, forms, parameters[side])):
                     whole = results[side][q][place]
@@ -544,7 +549,9 @@ def _gradient_by_blocks(
 
     weights = _Weights.of(matrix, terms, False)
     parameters = _parameters([form(t.q) for t in terms], matrix)
-    d_x, d_y = (torch.zeros_like(t, dtype=matrix.sums) if need else None for t, need in ((matrix.left, x), (matrix.right, y)))
+    d_x, d_y = (
+        torch.zeros_like(t, dtype=matrix.sums) if need else None for t, need in ((matrix.left, x), (matrix.right, y))
+    )
     sums = torch.zeros((), dtype=torch.float64, device=matrix.left.device) if total else None
     bm, bn = (16, 16) if interpreted() else (32, 128)
     for r, c, part, s in _blocks(matrix, tiles):

@@ -177,9 +177,7 @@ def _reduce_tile(
         slope = slope.to(ys[0].dtype)
         after = ()
         for c in tl.static_range(CHUNKS):
-            after = after + (
-                tl.dot(slope, ys[c], sums[c] * scale[:, None], input_precision=PRECISION, out_dtype=ACC),
-            )
+            after = after + (tl.dot(slope, ys[c], sums[c] * scale[:, None], input_precision=PRECISION, out_dtype=ACC),)
         sums = after
     return state, sums
 

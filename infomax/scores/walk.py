@@ -487,8 +487,8 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
 def walk(plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]) -> dict[Reduction, Tensor]:
     """Runs a plan: its requests and their results."""
     tiles = plan.tiles
-    if plan.offset is not None and (ex.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        from infomax.scores import fused  # brings Triton, which is slow to import and not everywhere
+    if plan.offset is not None and (ex.is_cuda or "TRITON_INTERPRET" in os.environ):
+        from infomax.scores import fused  # asks for Triton, which is slow to import and not everywhere
 
         if fused.applies(plan, ex, ey):
             found: tuple[Tensor, ...] = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
