@@ -1,4 +1,4 @@
-"""Contracts of the Triton kernels, in Triton's interpreter: run by test_fused.py in a process that has it switched on."""
+"""Contracts of the Triton kernels, in Triton's interpreter: run by test_fused.py, in a process that has it on."""
 
 import itertools
 import math
@@ -10,11 +10,11 @@ import pytest
 import ranks_worker
 import torch
 import torch.distributed as dist
+from test_scores import PowerMean, RowsTimesPartition, close, exact, leaves, relative, sides
 from triton.runtime import interpreter
 
 from infomax import critics, objectives, scores
 from infomax.scores import Scores, fused, fused_kernels, walk
-from test_scores import PowerMean, RowsTimesPartition, close, exact, leaves, relative, sides
 
 torch.set_num_threads(1)
 assert fused.interpreted()
@@ -204,7 +204,7 @@ def test_scores_are_made_as_often_as_is_promised(launches, text, views, kernels)
 
 @pytest.fixture(params=["float32", "tf32x3"])
 def multiply(request, monkeypatch):
-    """The interpreter multiplies float32 in float32; a GPU by three products of halves of 11 bits, which is done here."""
+    """The interpreter multiplies float32 in float32; a GPU by three products of halves of 11 bits, done here."""
     if request.param == "tf32x3":
 
         def half(t):  # cut, where the GPU may round: the worse

@@ -1,11 +1,11 @@
 """The walk on a GPU, by Triton kernels: for critics that are inner products, behind the same face as `walk`.
 
-Up to 384 features (128 in float32), attention-shaped kernels hold a tile of scores in registers only (`fused_kernels.reduce`,
-`pull`). Forward computes the scores once, and where one form's gradient by x is wanted it goes along, since it needs
-no weights but a number a row: <softmax, Y> is d log-sum-exp / d x. Backward computes them again for y's. That is 4
-products, with whatever weights arrive: nothing is foreseen, and nothing waits for the GPU. A symmetric matrix (NT-Xent)
-takes 3. With more features, scores are stored by blocks, which cuBLAS makes and takes; a kernel reads a block once
-for all reductions, another turns it into its gradient, in place.
+Up to 384 features (128 in float32), attention-shaped kernels hold a tile of scores in registers only, `reduce` and
+`pull` of `fused_kernels`. Forward computes the scores once, and where one form's gradient by x is wanted it goes along,
+since it needs no weights but a number a row: <softmax, Y> is d log-sum-exp / d x. Backward computes them again for
+y's. That is 4 products, with whatever weights arrive: nothing is foreseen, and nothing waits for the GPU. A symmetric
+matrix (NT-Xent) takes 3. With more features, scores are stored by blocks, which cuBLAS makes and takes; one kernel
+reads a block once for all reductions, another turns it into its gradient, in place.
 
 Every sum has a fixed order, so results repeat bit by bit; blocks are chosen by arithmetic, not by timing.
 """
@@ -54,10 +54,10 @@ def applies(plan: Plan, ex: Tensor, ey: Tensor) -> bool:
 def interpreted() -> bool:
     """Whether kernels run on the CPU, by TRITON_INTERPRET=1 at their import."""
     try:
-        import triton
+        from triton import knobs
     except ImportError:
         return False
-    return bool(triton.knobs.runtime.interpret)
+    return bool(knobs.runtime.interpret)
 
 
 @functools.cache
@@ -89,7 +89,7 @@ class FusedWalk(torch.autograd.Function):
             # Not where scores are needed again for x's gradient anyway.
             carry = need_x and len(carried) == 1 and all(q.dim != 0 for q in plan.carried)
             carry = carry and matrix.fits() and ctx.factor is None and (need_y or not any(need_offset))
-            place = rows.index(*carried) if carry else -1
+            place = rows.index(carried.pop()) if carry else -1
             by_row, by_column, pulled = values(matrix, rows, columns, place, plan.tiles)
             results = []
             for q in plan.requests:
@@ -278,6 +278,12 @@ def _symmetric_gradient(
 # ---- launching
 
 
+def _kernels() -> Any:
+    from infomax.scores import fused_kernels  # Triton types no launch
+
+    return fused_kernels
+
+
 @dataclass(frozen=True)
 class Launch:
     """The size of a program: BM rows, BN columns at a time, features in chunks of BD."""
@@ -325,16 +331,18 @@ def splits(blocks: int, tiles: int, device: torch.device) -> int:
 
 def _options(matrix: Matrix, plan: Launch) -> dict[str, Any]:
     """The constants that feature kernels share."""
-    import triton.language as tl
-
     return {
-        "CHUNKS": matrix.left.shape[1] // plan.BD, **vars(plan), **_common(matrix), "PRECISION": "tf32x3" if matrix.dtype == torch.float32 else "ieee",
-        "ACC": tl.float64 if matrix.dtype == torch.float64 else tl.float32,
+        "CHUNKS": matrix.left.shape[1] // plan.BD, **vars(plan), **_common(matrix),
+        "PRECISION": "tf32x3" if matrix.dtype == torch.float32 else "ieee",
     }  # fmt: skip
 
 
 def _common(matrix: Matrix) -> dict[str, Any]:
-    return {"FIRST": matrix.first_by, "enable_fp_fusion": True}
+    """The constants that all kernels share."""
+    import triton.language as tl
+
+    sums = tl.float64 if matrix.sums == torch.float64 else tl.float32
+    return {"FIRST": matrix.first_by, "ACC": sums, "enable_fp_fusion": True}
 
 
 def _constants(forms: Sequence[Form]) -> tuple[tuple[int, int, bool], ...]:
@@ -378,8 +386,6 @@ def gradient(
 
 
 def _reduce(matrix: Matrix, forms: Sequence[Form], carry: int) -> tuple[list[Tensor], Tensor | None]:
-    from infomax.scores import fused_kernels
-
     x, y = matrix.left, matrix.right
     heavy = carry >= 0 and (len(forms) > 1 or forms[carry][:2] != ("logsumexp", identity))
     plan = launch(x.shape[1], matrix.dtype, heavy)
@@ -387,7 +393,7 @@ def _reduce(matrix: Matrix, forms: Sequence[Form], carry: int) -> tuple[list[Ten
     parts = splits(blocks, -(-len(y) // plan.BN), x.device)
     peaks, totals = x.new_empty((2, len(forms), parts, n), dtype=matrix.sums)
     pulled = None if carry < 0 else x.new_empty((parts, n, x.shape[1]), dtype=matrix.sums)
-    fused_kernels.reduce[blocks, parts](
+    _kernels().reduce[blocks, parts](
         x, y, matrix.offset, _parameters(forms, matrix), *matrix.arguments(), peaks, totals, pulled, n, len(y),
         matrix.shift, FORMS=_constants(forms), CARRY=carry, SPLITS=parts, **_options(matrix, plan),
     )  # fmt: skip
@@ -455,8 +461,6 @@ def _scaled(t: Term, dtype: torch.dtype) -> Tensor:
 
 
 def _pull(matrix: Matrix, terms: Sequence[Term], exchanged: bool, total: bool) -> tuple[Tensor, Tensor | None]:
-    from infomax.scores import fused_kernels
-
     x, y = matrix.left, matrix.right
     plan = launch(x.shape[1], matrix.dtype)
     blocks, n = -(-len(x) // plan.BM), len(x)
@@ -464,7 +468,7 @@ def _pull(matrix: Matrix, terms: Sequence[Term], exchanged: bool, total: bool) -
     weights = _Weights.of(matrix, terms, exchanged)
     pulled = x.new_empty((parts, n, x.shape[1]), dtype=matrix.sums)
     totals = x.new_empty((parts, n), dtype=matrix.sums) if total else None
-    fused_kernels.pull[blocks, parts](
+    _kernels().pull[blocks, parts](
         x, y, matrix.offset, _parameters([form(t.q) for t in terms], matrix), *matrix.arguments(), *weights.tensors,
         pulled, totals, n, len(y), matrix.shift, TERMS=weights.terms, SPLITS=parts, **weights.slots,
         **_options(matrix, plan),
@@ -499,15 +503,11 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 def _values_by_blocks(
     matrix: Matrix, rows: Sequence[Form], columns: Sequence[Form], tiles: Tiles
 ) -> tuple[list[Tensor], list[Tensor]]:
-    results = [
-        _start(forms, length, matrix) for forms, length in ((rows, len(matrix.left)), (columns, len(matrix.right)))
-    ]
-    parameters = [_parameters(forms, matrix) for forms in (rows, columns)]
+    results = _start(rows, matrix.left), _start(columns, matrix.right)
+    parameters = _parameters(rows, matrix), _parameters(columns, matrix)
     for r, c, part, s in _blocks(matrix, tiles):
-        for side, forms, view, block, place in (
-            (0, rows, part, s, r),
-            (1, columns, part.exchanged().without_first(), s.T, c),
-        ):
+        exchanged = part.exchanged().without_first()
+        for side, forms, view, block, place in ((0, rows, part, s, r), (1, columns, exchanged, s.T, c)):
             if forms:
                 for q, found in enumerate(_reduce_block(view, block, forms, parameters[side])):
                     whole = results[side][q][place]
@@ -515,27 +515,20 @@ def _values_by_blocks(
     return results[0], results[1]
 
 
-def _start(forms: Sequence[Form], length: int, matrix: Matrix) -> list[Tensor]:
-    return [
-        torch.full((length,), 0.0 if kind == "sum" else -math.inf, dtype=torch.float64, device=matrix.left.device)
-        for kind, _, _ in forms
-    ]
+def _start(forms: Sequence[Form], side: Tensor) -> list[Tensor]:
+    empty = {"sum": 0.0, "logsumexp": -math.inf}
+    return [side.new_full((len(side),), empty[kind], dtype=torch.float64) for kind, _, _ in forms]
 
 
 def _reduce_block(matrix: Matrix, s: Tensor, forms: Sequence[Form], parameters: Tensor) -> list[Tensor]:
-    import triton.language as tl
-
-    from infomax.scores import fused_kernels
-
     n, m = s.shape
     bm, bn = (16, 16) if interpreted() else (16, 256) if s.stride(1) == 1 else (128, 32)
     blocks = -(-n // bm)
     parts = splits(blocks, -(-m // bn), s.device)
     peaks, totals = s.new_empty((2, len(forms), parts, n))
-    fused_kernels.reduce_block[blocks, parts](
+    _kernels().reduce_block[blocks, parts](
         s, matrix.offset, parameters, *matrix.arguments(), peaks, totals, n, m, matrix.shift, s.stride(0), s.stride(1),
-        FORMS=_constants(forms), SPLITS=parts, BM=bm, BN=bn,
-        ACC=tl.float64 if s.dtype == torch.float64 else tl.float32, num_warps=4, **_common(matrix),
+        FORMS=_constants(forms), SPLITS=parts, BM=bm, BN=bn, num_warps=4, **_common(matrix),
     )  # fmt: skip
     return _merge(forms, peaks, totals)
 
@@ -543,10 +536,6 @@ def _reduce_block(matrix: Matrix, s: Tensor, forms: Sequence[Form], parameters: 
 def _gradient_by_blocks(
     matrix: Matrix, terms: Sequence[Term], x: bool, y: bool, total: bool, tiles: Tiles
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    import triton.language as tl
-
-    from infomax.scores import fused_kernels
-
     weights = _Weights.of(matrix, terms, False)
     parameters = _parameters([form(t.q) for t in terms], matrix)
     d_x, d_y = (
@@ -559,10 +548,9 @@ def _gradient_by_blocks(
         slopes = s if matrix.dtype == s.dtype else torch.empty_like(s, dtype=matrix.dtype)
         totals = s.new_empty(grid) if total else None
         own = weights.block(r, c)
-        fused_kernels.slope_block[grid](
+        _kernels().slope_block[grid](
             s, matrix.offset, parameters, *part.arguments(), *own.tensors, slopes, totals, *s.shape, part.shift,
-            TERMS=own.terms, **own.slots, BM=bm, BN=bn,
-            ACC=tl.float64 if s.dtype == torch.float64 else tl.float32, num_warps=4, **_common(matrix),
+            TERMS=own.terms, **own.slots, BM=bm, BN=bn, num_warps=4, **_common(matrix),
         )  # fmt: skip
         if sums is not None and totals is not None:
             sums += totals.double().sum()

@@ -8,6 +8,10 @@ the rest: blocks are powers of two, so features come in CHUNKS of BD; Python's l
 Tiles with no entry to leave out take a loop without masks, the others a second one. No index is a row times a column,
 and row offsets are 64-bit.
 """
+# What follows is Triton's language, which knows no starred tuples and types nothing.
+# ruff: noqa: RUF005, SIM108
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportAssignmentType=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOptionalSubscript=false, reportOptionalIterable=false
 
 import triton
 import triton.language as tl
@@ -136,7 +140,7 @@ def _add(state, s, kept, rest, parameters, FORMS: tl.constexpr, CARRY: tl.conste
             if MASKED:
                 f = tl.where(rest if FORMS[q][2] else kept, f, 0.0)
             after = after + ((peak, total + tl.sum(f, 1)),)
-            if CARRY == q:
+            if q == CARRY:
                 slope = _times_slope(tl.zeros_like(s) + 1, s, parameters[q], FORMS[q][1])
                 if MASKED:
                     slope = tl.where(rest if FORMS[q][2] else kept, slope, 0.0)
@@ -150,7 +154,7 @@ def _add(state, s, kept, rest, parameters, FORMS: tl.constexpr, CARRY: tl.conste
             f = tl.exp(f - by[:, None])
             less = tl.exp(peak - by)
             after = after + ((top, total * less + tl.sum(f, 1)),)
-            if CARRY == q:
+            if q == CARRY:
                 slope = _times_slope(f, s, parameters[q], FORMS[q][1])
                 scale = less
     return after, slope, scale
@@ -190,8 +194,8 @@ def reduce(
 ):  # fmt: skip
     """(peak, total) of each form over each row: the log-sum-exp is peak + log total, the sum is total
 
-    x [rows, D], y [columns, D]; peaks, totals [forms, SPLITS, rows]; a program takes BM rows and every SPLITS-th tile of
-    columns. CARRY >= 0: pulled [SPLITS, rows, D], the sum over columns of y and that form's d summand / d s.
+    x [rows, D], y [columns, D]; peaks, totals [forms, SPLITS, rows]; a program takes BM rows and every SPLITS-th tile
+    of columns. CARRY >= 0: pulled [SPLITS, rows, D], the sum over columns of y and that form's d summand / d s.
     """
     NAMED: tl.constexpr = names_x is not None
     OFFSET: tl.constexpr = offset is not None
@@ -377,7 +381,7 @@ def reduce_block(
         kept, rest = _kept(i, j, names_i, names_j, first_i, j, columns, shift, NAMED, FIRST)
         inside = (i < rows)[:, None] & (j < columns)[None, :]
         scores = tl.load(at + j.to(tl.int64)[None, :] * stride_j, mask=inside, other=0.0) + shift_by
-        state, slope, scale = _add(state, scores, kept, rest, a, FORMS, -1, True)
+        state, _slope, _scale = _add(state, scores, kept, rest, a, FORMS, -1, True)
     for q in tl.static_range(len(FORMS)):
         peak, total = state[q]
         to = (q * SPLITS + split).to(tl.int64) * rows + i
