@@ -71,16 +71,22 @@ class Cosine(_InnerProduct):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn is True else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
 
-    symmetric = True  # both sides have one embedding, but for a factor: critic(x, y) = critic(y, x)
-
     @property
     def offset(self) -> Tensor | float:  # type: ignore[override]
         return self.shift
 
     def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
-        scale = 1 / self.temperature if self.log_temperature is None else (-self.log_temperature).exp()
-        return F.normalize(x, dim=-1) * scale, F.normalize(y, dim=-1)
+        if self.log_temperature is None:
+            return _Lengthened.apply((1 / self.temperature, 1.0), x, y)  # type: ignore[return-value]
+        ex, ey = _Lengthened.apply((1.0, 1.0), x, y)  # type: ignore[misc]
+        return ex * (-self.log_temperature).exp(), ey
+
+    def embed_alike(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """z [n, d] -> e [n, d] with score(x, y) = <e(x), e(y)> + offset: the critic is symmetric."""
+        if self.log_temperature is None:
+            return _Lengthened.apply((self.temperature**-0.5,), z)[0]  # type: ignore[index]
+        return _Lengthened.apply((1.0,), z)[0] * (-0.5 * self.log_temperature).exp()  # type: ignore[index]
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T + self.shift
@@ -145,6 +151,33 @@ class Concat(Critic):
 
     def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.rest(F.relu(ex + ey)).squeeze(-1)
+
+
+class _Lengthened(torch.autograd.Function):
+    """(lengths, *sides [n, d]) -> rows of each side made so long: F.normalize in one node, in less time and memory."""
+
+    @staticmethod
+    def forward(ctx, lengths: tuple[float, ...], *sides: Tensor):
+        ctx.lengths = lengths
+        ctx.factors = [_factor(x, length) for x, length in zip(sides, lengths, strict=True)]
+        results = tuple(x * factor for x, factor in zip(sides, ctx.factors, strict=True))
+        ctx.save_for_backward(*sides, *results)
+        return results
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor):  # type: ignore[override]
+        count, found = len(ctx.lengths), []
+        for i, (length, gradient) in enumerate(zip(ctx.lengths, gradients, strict=True)):
+            x, e = ctx.saved_tensors[i], ctx.saved_tensors[count + i]
+            # Where this is differentiated again, the factor is a function of x.
+            factor = _factor(x, length) if torch.is_grad_enabled() else ctx.factors[i]
+            along = (gradient * e).sum(-1, keepdim=True) * (-1 / length**2)
+            found.append(torch.addcmul(gradient, e, along) * factor)
+        return None, *found
+
+
+def _factor(x: Tensor, length: float) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12).reciprocal() * length
 
 
 def _mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:

@@ -26,6 +26,8 @@ class Settings:
     """Pairs in a batch over all processes: the N of the objective and of its ceiling log N."""
     microbatch: int | None = None
     """Pairs that are encoded at once, twice, for a batch beyond the memory; the same gradient. By default all."""
+    ring: bool = False
+    """Across processes pass features around rather than gather them: less memory, the same gradient, more time."""
     lr: float = 3e-3
     """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
     temperature: float = 0.2
@@ -71,7 +73,7 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     encoder = im.encoder(settings.encoder, in_chans=dataset.shape[0])
     projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
     critic = im.Cosine(settings.temperature, learn=settings.learn_temperature or "bias")
-    model = im.InfoMax(encoder, projector, critic, objective, microbatch=settings.microbatch)
+    model = im.InfoMax(encoder, projector, critic, objective, microbatch=settings.microbatch, ring=settings.ring)
     model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
     if settings.sync_bn:
         model = training.synchronise_batch_norm(model)

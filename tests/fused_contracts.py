@@ -15,6 +15,7 @@ from triton.runtime import interpreter
 
 from infomax import critics, objectives, scores
 from infomax.scores import Scores, fused, fused_kernels, walk
+from infomax.scores import dense as small
 
 torch.set_num_threads(1)
 assert fused.interpreted()
@@ -51,7 +52,7 @@ def launches(monkeypatch):
     for name in ("reduce", "pull", "reduce_block", "slope_block"):
         monkeypatch.setattr(fused_kernels, name, Counted(name))
     monkeypatch.setattr(walk, "Walk", None)
-    monkeypatch.setattr(walk, "WalkOneTile", None)
+    monkeypatch.setattr(small, "KEPT", 0)
     return made
 
 
@@ -355,7 +356,7 @@ def process(rank, world, folder, queue):
     ranks_worker.IDS = {"distinct": None, "repeated": torch.arange(20) // 2 % 9}
     kept = ("InfoNCE(symmetric=True)", "DV()", "JS()", "Anchor()")
     dense.FORMS = {text: dense.FORMS[text] for text in kept}
-    walk.Walk = walk.WalkOneTile = None
+    walk.Walk, small.KEPT = None, 0
     for dims in (fused.LARGEST_DIM, dict.fromkeys(fused.LARGEST_DIM, 0)):
         fused.LARGEST_DIM = dims
         ranks_worker.compare(rank, world)

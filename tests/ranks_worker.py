@@ -54,31 +54,50 @@ def compare(rank, world):
         critic = make().double()
         for ids_name, ids in IDS.items():
             for text in dense.FORMS:
-                what = f"{text} {critic_name} {ids_name} on {world}"
                 value, dx, dy, inner = value_and_gradients(text, critic, x, y, ids, local=True)
-                mine = value_and_gradients(
-                    text, critic, x[own], y[own], None if ids is None else ids[own], rows=1 + rank, columns=5
-                )
-                mean = mine[0].clone()
-                dist.all_reduce(mean)
-                close(what + " value", mean / world, value)
-                # A process's gradient is that of the sum of values: DDP divides it by the number of processes.
-                close(what + " d x", mine[1] / world, dx[own])
-                close(what + " d y", mine[2] / world, dy[own])
-                for ours, theirs in zip(mine[3], inner, strict=True):
-                    dist.all_reduce(ours)
-                    close(what + " d parameters", ours / world, theirs)
+                for ring in (False, True):
+                    mine = value_and_gradients(
+                        text,
+                        critic,
+                        x[own],
+                        y[own],
+                        None if ids is None else ids[own],
+                        rows=1 + rank,
+                        columns=5,
+                        ring=ring,
+                    )
+                    mean = mine[0].clone()
+                    dist.all_reduce(mean)
+                    what = f"{text} {critic_name} {ids_name} on {world}{' in a ring' if ring else ''}"
+                    close(what + " value", mean / world, value)
+                    # A process's gradient is that of the sum of values: DDP divides it by the number of processes.
+                    close(what + " d x", mine[1] / world, dx[own])
+                    close(what + " d y", mine[2] / world, dy[own])
+                    for ours, theirs in zip(mine[3], inner, strict=True):
+                        dist.all_reduce(ours)
+                        close(what + " d parameters", ours / world, theirs)
 
 
 def train_a_step(rank, world):
     """DistributedDataParallel and SGD (Adam hides constant factors): the same weights as on one process."""
     for text in dense.FORMS:
-        for ntxent, microbatch in ((False, None), (True, None), (False, 3)):
+        for ntxent, microbatch, ring in (
+            (False, None, False),
+            (True, None, False),
+            (False, 3, False),
+            (True, None, True),
+        ):
             torch.manual_seed(1)
             views = torch.randn(2, N, 5, dtype=torch.float64)
             encoder, projector = torch.nn.Linear(5, 6), torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Linear(6, 4))
             model = InfoMax(
-                encoder, projector, critics.Cosine(0.5, learn=True), objectives.objective(text), ntxent, microbatch
+                encoder,
+                projector,
+                critics.Cosine(0.5, learn=True),
+                objectives.objective(text),
+                ntxent,
+                microbatch,
+                ring,
             ).double()
             alone = InfoMax(*(_copy(m) for m in model.children()), ntxent)
             own = slice(rank * N // world, (rank + 1) * N // world)
@@ -89,7 +108,7 @@ def train_a_step(rank, world):
                 optimizer.step()
             for (name, ours), theirs in zip(model.named_parameters(), alone.parameters(), strict=True):
                 close(
-                    f"SGD step {text} ntxent={ntxent} microbatch={microbatch} {name} on {world}",
+                    f"SGD step {text} ntxent={ntxent} microbatch={microbatch} ring={ring} {name} on {world}",
                     ours.detach(),
                     theirs.detach(),
                 )

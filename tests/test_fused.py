@@ -54,7 +54,7 @@ import torch
 from infomax import InfoNCE, critics
 from infomax.scores import Scores
 x = torch.randn(8, 4, requires_grad=True)
-InfoNCE()(Scores(critics.Cosine(), x, torch.randn(8, 4))).backward()
+InfoNCE()(Scores(critics.Cosine(), x, torch.randn(8, 4), rows=4)).backward()
 assert x.grad.isfinite().all() and "infomax.scores.fused_kernels" not in sys.modules
 """
     run = python("-c", program, TRITON_INTERPRET="1")

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from infomax.scores import products
 from infomax.scores.functions import Clip, Function, Identity, Kind, Softplus, Square, identity
 from infomax.scores.kernels import Reduction
+from infomax.scores.products import InnerProduct
 from infomax.scores.tiles import Tiles
-from infomax.scores.walk import Plan, Term, _over_ranks, _terms
+from infomax.scores.walk import Plan, Term, _over_ranks, _run, _terms
 
 # Above it a row's running sums, in float32 also the two halves of its features, do not stay in registers.
 LARGEST_DIM = {torch.bfloat16: 384, torch.float32: 128, torch.float64: 384}
@@ -41,9 +42,14 @@ Form = tuple[Kind, Function, bool]  # a reduction less its direction
 
 def applies(plan: Plan, ex: Tensor, ey: Tensor) -> bool:
     """Whether the kernels can run a plan: on a GPU of compute capability 8 or more, or under Triton's interpreter."""
-    if plan.offset is None or ex.ndim != 2 or ex.dtype != ey.dtype or ex.device != ey.device or not ex.shape[1]:
-        return False
-    if any(type(q.fn) not in CODES for q in plan.requests):
+    if (
+        plan.offset is None
+        or plan.ring
+        or ex.ndim != 2
+        or ex.dtype != ey.dtype
+        or ex.device != ey.device
+        or not ex.shape[1]
+    ):
         return False
     if interpreted():
         return ex.dtype in (torch.float32, torch.float64)
@@ -76,19 +82,21 @@ def form(q: Reduction) -> Form:
 
 
 class FusedWalk(torch.autograd.Function):
-    """As `Walk`: (plan, ex [n, d], ey [n, d], *parameters) -> a float64 tensor per request: [n] or 0-d."""
+    """As `Walk`: (plan, ex [n, d], ey [n, d], *parameters) -> positives, and a float64 tensor per request."""
 
     @staticmethod
     def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
         _, need_x, need_y, *need_offset = ctx.needs_input_grad
         with _surroundings(ex):
-            matrix, ctx.factor = _matrix(plan, ex, plan.ranks.gather(ey))
+            own = ey if plan.views is None else ex.roll(-plan.views, 0)  # in the order of rows
+            positive = InnerProduct(plan.offset or 0.0, ex, own).pair(own)
+            matrix = _matrix(plan, ex, plan.ranks.gather(ey))
             rows = tuple(dict.fromkeys(form(q) for q in plan.requests if q.dim != 0))
             columns = tuple(dict.fromkeys(form(q) for q in plan.requests if q.dim == 0))
             carried = {form(q) for q in plan.carried}
             # Not where scores are needed again for x's gradient anyway.
             carry = need_x and len(carried) == 1 and all(q.dim != 0 for q in plan.carried)
-            carry = carry and matrix.fits() and ctx.factor is None and (need_y or not any(need_offset))
+            carry = carry and matrix.fits() and plan.views is None and (need_y or not any(need_offset))
             place = rows.index(carried.pop()) if carry else -1
             by_row, by_column, pulled = values(matrix, rows, columns, place, plan.tiles)
             results = []
@@ -102,20 +110,22 @@ class FusedWalk(torch.autograd.Function):
         ctx.carried = rows[place] if carry else None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ex, ey, pulled, by_row[place] if carry else None, *results)
-        return tuple(results)
+        return positive.double(), *results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor | None):
+    def backward(ctx, positive: Tensor | None, *gradients: Tensor | None):
         plan: Plan = ctx.plan
         ex, ey, pulled, by_row, *results = ctx.saved_tensors
         _, need_x, need_y, *need_offset = ctx.needs_input_grad
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         with _surroundings(ex):
-            matrix = _with_features(ctx.matrix, ex, plan.ranks.gather(ey), plan.swap if ctx.factor is not None else 0)
+            matrix = _with_features(ctx.matrix, ex, plan.ranks.gather(ey))
             terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
-            if ctx.factor is not None:
-                d_ex, d_ey, total = _symmetric_gradient(matrix, terms, ctx.factor, plan, any(need_offset))
+            if plan.views is not None:  # s[i, j] and s[j, i] together, to the one tensor that is both sides
+                both = [*terms, *(t.mirrored for t in terms)]
+                d_ex, d_ey, total = gradient(matrix, both, True, False, any(need_offset), plan.tiles)
+                total = None if total is None else 0.5 * total
             else:
                 done = [t for t in terms if form(t.q) == ctx.carried and t.q.dim != 0]
                 if need_x and len(done) == len(terms):  # all of x's gradient is there but for its rows' scales
@@ -125,12 +135,19 @@ class FusedWalk(torch.autograd.Function):
                     d_ex, d_ey, total = gradient(matrix, terms, need_x, need_y, any(need_offset), plan.tiles)
                 if d_ey is not None:
                     d_ey = plan.ranks.scatter_sum(d_ey[:, : ex.shape[1]])
-        if total is not None and isinstance(plan.offset, Tensor):
-            total = total.to(plan.offset).reshape(plan.offset.shape)
-        width = ex.shape[1]
-        d_ex = d_ex[:, :width] if need_x and d_ex is not None else None
-        d_ey = d_ey[:, :width] if need_y and d_ey is not None else None
-        return None, d_ex, d_ey, *((total if need else None) for need in need_offset)
+            parameters = [plan.offset] if isinstance(plan.offset, Tensor) else []
+            if total is not None:
+                total = total.to(parameters[0]).reshape(parameters[0].shape)
+            parts = [
+                d_ex if need_x else None,
+                d_ey if need_y else None,
+                *(total if need else None for need in need_offset),
+            ]
+            parts[:2] = [None if t is None else t[:, : ex.shape[1]] for t in parts[:2]]
+            if positive is not None:
+                run = _run(plan, ex, ey, parameters, ctx.needs_input_grad[1:], only_gradient=True)
+                parts = run.pull_pairs(parts, positive)
+        return None, *parts
 
 
 def _scales(terms: Sequence[Term], by_row: Tensor) -> Tensor:
@@ -210,17 +227,15 @@ class Matrix:
         return (*names, self.first)
 
 
-def _with_features(matrix: Matrix, ex: Tensor, ey: Tensor, swap: int | None) -> Matrix:
-    """The matrix with features as the kernels read them, columns moved by swap."""
+def _with_features(matrix: Matrix, ex: Tensor, ey: Tensor) -> Matrix:
+    """The matrix with features as the kernels read them."""
     pad = -ex.shape[1] % chunk(ex.shape[1], matrix.dtype)
-    sides = ex.detach(), ey.detach().roll(-swap, 0) if swap else ey.detach()
-    x, y = ((F.pad(t, (0, pad)) if pad else t).to(matrix.dtype).contiguous() for t in sides)
+    x, y = ((F.pad(t, (0, pad)) if pad else t).to(matrix.dtype).contiguous() for t in (ex.detach(), ey.detach()))
     return replace(matrix, x=x, y=y)
 
 
-def _matrix(plan: Plan, ex: Tensor, ey: Tensor) -> tuple[Matrix, Tensor | None]:
-    """The plan's matrix; and if it is symmetric, its columns in the order of rows, the factor between x and y."""
-    dtype = torch.bfloat16 if products._precision == "bf16" and ex.dtype == torch.float32 else ex.dtype
+def _matrix(plan: Plan, ex: Tensor, ey: Tensor) -> Matrix:
+    dtype = torch.bfloat16 if ex.dtype == torch.float32 and not products.exact_products() else ex.dtype
     offset = None
     if isinstance(plan.offset, Tensor):
         offset = plan.offset.detach().to(ex).reshape(1)
@@ -228,23 +243,10 @@ def _matrix(plan: Plan, ex: Tensor, ey: Tensor) -> tuple[Matrix, Tensor | None]:
         offset = ex.new_full((1,), plan.offset)  # filled there, not sent there
     tiles = plan.tiles
     first = None if tiles.first is None else tiles.first.columns.int()
-    names, factor = _names(tiles, ex.device), None
-    if plan.swap is not None and names is not None and first is None and all(q.dim != 0 for q in plan.requests):
-        rolled = names[0], names[1].roll(-plan.swap)
-        factor = _factor(ex, ey.roll(-plan.swap, 0), rolled)
-        names = names if factor is None else rolled
     matrix = Matrix(
-        None, None, dtype, offset, tiles.start, names, first, SCALAR if first is None else ROW
+        None, None, dtype, offset, tiles.start, _names(tiles, ex.device), first, SCALAR if first is None else ROW
     )  # fmt: skip
-    return _with_features(matrix, ex, ey, plan.swap if factor is not None else 0), factor
-
-
-def _factor(ex: Tensor, other: Tensor, names: tuple[Tensor, Tensor]) -> Tensor | None:
-    """f with ex = f * other, to rounding, where names are equal as well; else None. The only wait for the device."""
-    factor = (ex * other).double().sum() / other.square().double().sum()
-    allowed = 4 * torch.finfo(ex.dtype).eps * ex.abs().amax(1, keepdim=True)
-    same = ((ex - factor.to(ex.dtype) * other).abs() <= allowed).all() & (names[0] == names[1]).all()
-    return factor if bool(same) else None
+    return _with_features(matrix, ex, ey)
 
 
 def _names(tiles: Tiles, device: torch.device) -> tuple[Tensor, Tensor] | None:
@@ -261,18 +263,6 @@ def _names(tiles: Tiles, device: torch.device) -> tuple[Tensor, Tensor] | None:
     first = first.scatter_reduce(0, pairs.rows, pairs.columns, "amin")  # the earliest column of its id
     columns = torch.full((tiles.total,), -1, device=device).scatter(0, pairs.columns, first[pairs.rows])
     return first.int(), columns.int()
-
-
-def _symmetric_gradient(
-    matrix: Matrix, terms: Sequence[Term], factor: Tensor, plan: Plan, total: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Each entry's weight and its mirror's, in one pull, of which each side gets half: see `walk.Symmetric`."""
-    assert plan.swap is not None
-    mirrored = [Term(t.q._replace(dim=None if t.q.dim is None else 0), t.result, t.weight) for t in terms]
-    both, _, sums = gradient(matrix, [*terms, *mirrored], True, False, total, plan.tiles)
-    assert both is not None
-    half = 0.5 * both
-    return half, half.roll(plan.swap, 0) * factor.to(half.dtype), None if sums is None else 0.5 * sums
 
 
 # ---- launching

@@ -33,10 +33,22 @@ class Reduction(NamedTuple):
         """Which part of the result a tile adds to."""
         return {1: r, 0: c, None: ...}[self.dim]
 
+    @property
+    def of(self) -> tuple[Kind, Function]:
+        return self.kind, self.fn
 
-def shared_forms(reductions: tuple[Reduction, ...]) -> dict[Reduction, FromExponential] | None:
-    """Each reduction as a function of e^s, computed once for all; None if any lacks such a form."""
-    forms = {q: q.fn.from_exponential(q.kind) for q in reductions}
+    @property
+    def mirrored(self) -> "Reduction":
+        """The same of the transposed matrix."""
+        return self if self.dim is None else self._replace(dim=1 - self.dim)
+
+
+Forms = dict[tuple[Kind, Function], FromExponential]
+
+
+def shared_forms(reductions: tuple[Reduction, ...], largest: float) -> Forms | None:
+    """Each reduction as a function of e^s, |s| <= largest, computed once for all; None if any lacks such a form."""
+    forms = {q.of: q.fn.from_exponential(q.kind, largest) for q in reductions}
     return None if None in forms.values() else forms  # type: ignore[return-value]
 
 
@@ -44,15 +56,13 @@ class Tile:
     """A tile of scores while it is worked on: s itself, or e = e^s where `forms` say how reductions follow from it."""
 
     def __init__(
-        self, tiles: Tiles, s: Tensor, r: slice, c: slice, forms: dict[Reduction, FromExponential] | None, room: Tensor,
-        done: bool = False,
+        self, tiles: Tiles, s: Tensor, r: slice, c: slice, forms: Forms | None, room: Tensor, rest: bool
     ):  # fmt: skip
         self.tiles, self.r, self.c, self.forms = tiles, r, c, forms
         self.content = s
         self.room = room  # of the tile's shape
-        # One mask serves all reductions, unless some of them leave out first negatives and others do not.
-        self.rest = forms is not None and all(q.rest for q in forms)
-        if forms is not None and not done:
+        self.rest = rest  # all reductions leave out first negatives: one mask serves them
+        if forms is not None:
             self._fill(s.exp_(), 0.0, self.rest)
 
     def peak(self, q: Reduction) -> Tensor | None:
@@ -66,14 +76,17 @@ class Tile:
         return torch.where(peak.isfinite(), peak, 0.0)
 
     def summand(self, q: Reduction, peak: Tensor | None) -> Tensor:
-        """fn(s) for a sum, e^(fn(s) - peak) for a log-sum-exp, 0 where no negative. It may lie in `room`."""
+        """fn(s) for a sum, e^(fn(s) - peak) for a log-sum-exp, 0 where no negative. It may lie in `room`.
+
+        Or fewer numbers, with the same sums along what the reduction runs over.
+        """
         if self.forms is not None:
-            e = self._shared(q)
-            value = self.forms[q].value(e, self.room)
-            return value if value is e else self._fill(value, 0.0, q.rest)
+            e, form = self._shared(q), self.forms[q.of]
+            value = form.value(e, self.room, 0 if q.dim == 0 else 1)
+            return self._fill(value, 0.0, q.rest) if form.masked else value
         value = q.fn(self.content)
         if q.kind == "logsumexp":
-            value = torch.exp(value if peak is None else value - q.along(peak))
+            value = torch.sub(value, 0.0 if peak is None else q.along(peak), out=self.room).exp_()
         elif value is self.content:
             value = value.clone()
         return self._fill(value, 0.0, q.rest)
@@ -81,7 +94,7 @@ class Tile:
     def slope(self, q: Reduction, peak: Tensor | None, summand: Tensor | None = None) -> Tensor:
         """d summand / d s. It may lie in `room`, in `summand`, or be the content of the tile: it is only read."""
         if self.forms is not None:
-            return self.forms[q].slope(self._shared(q), self.room)
+            return self.forms[q.of].slope(self._shared(q), self.room)
         if q.kind == "sum":
             return self._fill(q.fn.derivative(self.content), 0.0, q.rest)
         value = self.summand(q, peak) if summand is None else summand

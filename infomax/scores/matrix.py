@@ -1,6 +1,7 @@
 """What an objective sees: the scores of positive pairs, and reductions over the negatives."""
 
 import contextlib
+import functools
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +13,12 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.scores import dense
 from infomax.scores.functions import Function, identity
 from infomax.scores.kernels import Reduction
-from infomax.scores.products import products
+from infomax.scores.products import exact_products, products
 from infomax.scores.ranks import Ranks, rows_of
-from infomax.scores.tiles import Pairs, Tiles, pairs_of_equal
+from infomax.scores.tiles import Pairs, Samples, Tiles
 from infomax.scores.walk import Plan, walk
 
 Formula = Callable[[Any], Tensor]
@@ -31,7 +33,9 @@ class Scores:
     x [n, dx], y [n, dy]: row i of both is a positive pair. ids [n]: which sample a row is from; a negative is a pair
     of two different samples, and what is neither positive nor negative is ignored. Without ids all rows differ.
     Across processes, `positive` holds this process's rows and negatives span all processes, unless `local`.
-    rows, columns: the tile's size; by default one is chosen. It changes memory and time, never a number.
+    rows, columns: the tile's size; by default one is chosen. It changes memory and time, never a number. So does
+    `ring`: y comes around from process to process rather than being gathered, in memory of O(n d) a process, at one
+    more product for objectives of rows.
     Scores are computed in float32 at least, whatever the inputs; `positive` and reductions are float64, so that a
     formula of them loses nothing. `dtype` is that of scores, and of an objective's value.
 
@@ -49,49 +53,54 @@ class Scores:
         rows: int | None = None,
         columns: int | None = None,
         local: bool = False,
+        ring: bool = False,
     ):
         if x.shape[0] != y.shape[0]:
             raise UserError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; a pair is a row of each.")
         if ids is not None and ids.shape != (x.shape[0],):
             raise UserError(f"ids must be one number a row, [{x.shape[0]}], and have shape {list(ids.shape)}.")
-        ranks = Ranks.current(local)
-        n = x.shape[0]
+        ranks, n = Ranks.current(local), x.shape[0]
         ranks.check_equal(n, x.device)
-        total = n * ranks.size  # rows over all processes
-        if total < 2:
-            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {total}.")
-        self.x, self.y = _at_least_float32(x), _at_least_float32(y)  # as formulas read them
-        self.n, self.total = n, total
+        if n * ranks.size < 2:
+            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {n * ranks.size}.")
+        samples = Samples.distinct(n, ranks, x.device) if ids is None else Samples.of(ids.to(x.device), ranks)
+        self._x, self._y = _at_least_float32(x), _at_least_float32(y)
         with products(x):
-            self._ex, self._ey = critic.embed(self.x, self.y)
-            pair = critic.pair(self._ex, self._ey)
-        self.dtype = pair.dtype
-        self.positive: Float[Tensor, " n"] = pair.double()  # [n]
-        self._critic, self._ranks = critic, ranks
-        self._offset = _offset(critic)
-        self._ids: Tensor | None = None  # of all processes' rows
-        self._swap: int | None = None
-        same = None
-        if ids is None:
-            self._fewest, self._count = total - 1, total * (total - 1)
-            self._per_row = torch.full((n,), float(total - 1), dtype=torch.float64, device=x.device)
-        else:
-            own = ids.to(x.device)
-            self._ids = ranks.gather(own)
-            _, inverse, counts = self._ids.unique(return_inverse=True, return_counts=True)
-            self._per_row = (total - counts[ranks.own(inverse)]).double()
-            self._fewest = total - int(counts.max())
-            if self._fewest < 1:
-                raise UserError(f"All {total} rows have the same id, so no pair is a negative; ids name samples.")
-            self._count = int(total**2 - counts.square().sum())
-            if len(counts) < total:
-                same = pairs_of_equal(own, self._ids)
-        listed = same is not None or self._ids is None or self._count == total * (total - 1)
+            self._ex, self._ey = critic.embed(self._x, self._y)
+        self._begin(critic, ranks, samples, rows, columns, ring)
+
+    def _begin(
+        self, critic: Any, ranks: Ranks, samples: Samples, rows: int | None = None, columns: int | None = None,
+        ring: bool = False, views: int | None = None,
+    ) -> None:  # fmt: skip
+        self.n, self.total = len(self._ex), len(self._ex) * ranks.size
+        self._critic, self._ranks, self._samples = critic, ranks, samples
+        self._offset, self._views, self._ring = _offset(critic), views, ring and ranks.size > 1
         self._tiles = Tiles(
-            n, total, ranks.rank * n, rows, columns, max(1, getattr(critic, "width", 1)), same,
-            None if listed or self._ids is None else (ranks.own(self._ids), self._ids),
+            self.n, self.total, ranks.rank * self.n, rows, columns, max(1, getattr(critic, "width", 1)),
+            samples.same, samples.unlisted, cuda=self._ex.is_cuda,
         )  # fmt: skip
         self._results: dict[Reduction, Tensor] = {}
+        self._positive: Tensor | None = None
+        self._first: Tensor | None = None
+        self.dtype = torch.promote_types(self._ex.dtype, self._ey.dtype)
+        if self._offset is None:  # what autograd of the critic itself is needed for
+            with products(self._ex):
+                pair = critic.pair(self._ex, self._ey)
+            self.dtype, self._positive = pair.dtype, pair.double()
+        self._dense = self._small()
+
+    def _small(self) -> dense.Dense | None:
+        """The matrix itself, where it is small and nothing was asked of its tiles."""
+        tiles, offset = self._tiles, self._offset
+        if offset is None or self._ranks.size > 1 or tiles.rows or tiles.columns or not exact_products():
+            return None
+        if self.n * self.total > (dense.KEPT if self._views is None else 4 * dense.KEPT):  # symmetry saves a product
+            return None
+        with products(self._ex):
+            made = dense.Dense(tiles, self._ex, self._ey, offset, self._views)
+        self._positive = made.positive
+        return made
 
     @classmethod
     def from_matrix(cls, matrix: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
@@ -105,21 +114,50 @@ class Scores:
         """All 2n views against all, z1 [n, d], z2 [n, d]: NT-Xent's scores. (Chen et al., 2020)
 
         A view's positive is its other view, and its negatives are both views of all other samples. Half of the matrix
-        is visited where it is symmetric: where the critic says so, on one process.
+        is visited where it is symmetric: where the critic has an `embed_alike`, on one process.
         """
         if z1.shape != z2.shape:
             raise UserError(f"The two views must have one shape; they have {list(z1.shape)}, {list(z2.shape)}.")
+        ranks, n = Ranks.current(options.get("local", False)), len(z1)
+        together = symmetric_embedding(critic) if ranks.size == 1 and n > 1 else None
+        if together is None:
+            if ids is None:
+                ids = torch.arange(ranks.rank * n, (ranks.rank + 1) * n, device=z1.device)
+            return cls(critic, torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids]), **options)
+        scores = cls.__new__(cls)
+        scores._x, scores._y = _at_least_float32(torch.cat([z1, z2])), None
+        with products(z1):
+            scores._ex = scores._ey = together(scores._x)
         if ids is None:
-            first = Ranks.current(options.get("local", False)).rank * len(z1)
-            ids = torch.arange(first, first + len(z1), device=z1.device)
-        scores = cls(critic, torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids]), **options)
-        if scores._ranks.size == 1 and getattr(critic, "symmetric", False) and scores._tiles.ids is None:
-            scores._swap = len(z1)
+            samples = Samples.of_views(n, z1.device)
+        else:
+            samples = Samples.of(torch.cat([ids, ids]).to(z1.device), ranks)
+        options.pop("local", None)
+        scores._begin(critic, ranks, samples, views=n, **options)
         return scores
 
     @property
+    def x(self) -> Shaped[Tensor, "n ..."]:
+        """[n, dx]: what the critic is given, in float32 at least; for formulas that read it."""
+        return self._x
+
+    @property
+    def y(self) -> Shaped[Tensor, "n ..."]:
+        """[n, dy]: as x."""
+        return self._other_views(self._x) if self._y is None else self._y
+
+    @property
+    def positive(self) -> Float[Tensor, " n"]:
+        """[n]: the scores of the pairs."""
+        if not self._usable(self._positive):
+            with products(self._ex):
+                self._positive = self._critic.pair(*self._sides()).double()
+        assert self._positive is not None
+        return self._positive
+
+    @property
     def negative(self) -> "Negatives":
-        return Negatives(self._per_row, self._fewest, self._count, self.total, self._result, self._first)
+        return Negatives(self._samples, slice(None), self.total, self._result, self._first_scores)
 
     def walk_for(self, estimate: Formula, surrogate: Formula) -> "Scores":
         """Walks the matrix once for all the reductions that the formulas will ask for; returns self.
@@ -127,15 +165,17 @@ class Scores:
         They are learnt by evaluating each formula on two rows of placeholders: nothing of the matrix is touched.
         What the surrogate asks for is expected to be differentiated.
         """
-        carried = self._asked(surrogate)
-        missing = [q for q in dict.fromkeys([*carried, *self._asked(estimate)]) if not self._known(q)]
+        if self._dense is not None:
+            return self
+        carried, others = self._asked(surrogate), self._asked(estimate)
+        missing = [q for q in dict.fromkeys([*carried, *others]) if not self._usable(self._results.get(q))]
         self._run(missing, [q for q in missing if q in carried], surrogate)
         return self
 
     def _asked(self, formula: Formula) -> list[Reduction]:
         owner, function = getattr(formula, "__self__", None), getattr(formula, "__func__", None)
         known = _learnt.setdefault(owner, {}) if isinstance(owner, torch.nn.Module) else {}
-        key = function, self.total, self._count
+        key = function, self.total, self._samples.count
         if key not in known:
             recorder = _Recorder(self)
             with torch.no_grad(), _unchanged(owner):
@@ -143,9 +183,8 @@ class Scores:
             known[key] = recorder.asked
         return known[key]
 
-    def _known(self, q: Reduction) -> bool:
+    def _usable(self, found: Tensor | None) -> bool:
         """A result that was made without gradient does not serve where one is wanted."""
-        found = self._results.get(q)
         return found is not None and (found.requires_grad or not (torch.is_grad_enabled() and self._has_gradient()))
 
     def _has_gradient(self) -> bool:
@@ -157,36 +196,55 @@ class Scores:
         return tuple(self._critic.parameters()) if isinstance(self._critic, torch.nn.Module) else ()
 
     def _result(self, q: Reduction) -> Tensor:
-        if not self._known(q):
-            # Not foreseen: an objective whose formula has changed is learnt anew.
-            _learnt.clear()
-            self._run([q], [q] if q.dim is None else [], None)
+        if not self._usable(self._results.get(q)):
+            if self._dense is not None and not self._apart(q):
+                self._results[q] = self._dense.result(q, self._first_columns() if q.rest else None)
+            else:  # not foreseen: an objective whose formula has changed is learnt anew
+                _learnt.clear()
+                self._run([q], [q] if q.dim is None else [], None)
         return self._results[q]
+
+    def _apart(self, q: Reduction) -> bool:
+        """Whether it tells rows from columns, of which a symmetric matrix knows nothing."""
+        return self._views is not None and (q.dim == 0 or q.rest)
 
     def _run(self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None) -> None:
         if not requests:
             return
         tiles = self._tiles
         if any(q.rest for q in requests):
-            first = self._first_columns()
-            tiles = replace(tiles, first=Pairs(torch.arange(self.n, device=first.device), first))
+            columns = self._first_columns()
+            tiles = replace(tiles, first=Pairs(torch.arange(self.n, device=columns.device), columns))
 
-        def head(r: slice, results: Mapping[Reduction, Tensor]) -> dict[Reduction, Tensor]:
+        def head(r: slice, results: Mapping[Reduction, Tensor], positive: Tensor | None) -> dict[Reduction, Tensor]:
             assert surrogate is not None
-            return self._weights(surrogate, r, results, carried)
+            return self._weights(surrogate, r, results, positive, carried)
 
+        symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            head if surrogate is not None else None, self._swap,
+            self._views if symmetric else None, self._ring,
         )  # fmt: skip
-        self._results.update(walk(plan, self._ex, self._ey, self._parameters()))
+        ex, ey = (self._ex, self._ex) if symmetric else self._sides()
+        positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
+        if positive is not None and not self._usable(self._positive):
+            self._positive = positive
+        self._results.update(results)
+
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """Embedded rows and columns, of which equal numbers are positive pairs."""
+        return self._ex, self._ey if self._views is None else self._other_views(self._ey)
+
+    def _other_views(self, t: Tensor) -> Tensor:
+        return t.roll(-(self._views or 0), 0)
 
     def _weights(
-        self, surrogate: Formula, r: slice, results: Mapping[Reduction, Tensor], carried: Sequence[Reduction]
-    ) -> dict[Reduction, Tensor]:
+        self, surrogate: Formula, r: slice, results: Mapping[Reduction, Tensor], positive: Tensor | None,
+        carried: Sequence[Reduction],
+    ) -> dict[Reduction, Tensor]:  # fmt: skip
         """d surrogate / d result, as far as rows r say, if it is a mean over rows."""
         leaves = {q: t.detach().requires_grad_() for q, t in results.items() if q in carried}
-        view = _Rows(self, r, {**results, **leaves})
+        view = _Rows(self, r, {**results, **leaves}, self.positive.detach() if positive is None else positive)
         with torch.enable_grad(), _unchanged(getattr(surrogate, "__self__", None)):
             value = surrogate(view) * (view.n / self.n)
         found: Sequence[Tensor | None] = [None] * len(leaves)
@@ -195,20 +253,28 @@ class Scores:
         return {q: torch.zeros_like(leaf) if g is None else g
                 for (q, leaf), g in zip(leaves.items(), found, strict=True)}  # fmt: skip
 
-    def _first(self) -> Tensor:
+    def _first_scores(self) -> Tensor:
         """[n]: the score of one negative of each row, with gradient."""
-        with products(self.x):
-            return self._critic.pair(self._ex, rows_of(self._ranks, self._ey, self._first_columns())).double()
+        if not self._usable(self._first):
+            columns = self._first_columns()
+            if self._dense is not None and self._views is None:
+                self._first = self._dense.at(columns)
+            else:
+                with products(self._ex):
+                    ex, ey = self._sides()
+                    self._first = self._critic.pair(ex, rows_of(self._ranks, ey, columns)).double()
+        assert self._first is not None
+        return self._first
 
     def _first_columns(self) -> Int[Tensor, " n"]:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
         By ids and not by place, since the order of columns differs between one process and several.
         """
-        columns = torch.arange(self.total, device=self.x.device)
-        if self._ids is None:
+        columns = torch.arange(self.total, device=self._ex.device)
+        if self._samples.ids is None:
             return self._ranks.own((columns + 1) % self.total)
-        values, inverse = self._ids.unique(return_inverse=True)
+        values, inverse = self._samples.ids.unique(return_inverse=True)
         earliest = columns.new_full((len(values),), self.total).scatter_reduce(0, inverse, columns, "amin")
         return earliest[(self._ranks.own(inverse) + 1) % len(values)]
 
@@ -217,22 +283,17 @@ class Negatives:
     """Reductions over negative pairs. Each returns a tensor with gradient, in nats where the score is."""
 
     def __init__(
-        self,
-        per_row: Tensor,
-        fewest: int,
-        count: int,
-        total: int,
-        result: Callable[[Reduction], Tensor],
-        first: Callable[[], Tensor],
-        rest: bool = False,
-    ):
-        self._all_per_row, self._fewest, self._all_count, self._total = per_row, fewest, count, total
+        self, samples: Samples, r: slice, total: int, result: Callable[[Reduction], Tensor],
+        first: Callable[[], Tensor], rest: bool = False,
+    ):  # fmt: skip
+        self._samples, self._rows, self._total = samples, r, total
         self._result, self._first, self._rest = result, first, rest
 
     @property
     def per_row(self) -> Float[Tensor, " n"]:
         """[n]: how many negatives each row has, over all processes."""
-        return self._all_per_row - 1 if self._rest else self._all_per_row
+        per_row = self._samples.per_row[self._rows]
+        return per_row - 1 if self._rest else per_row
 
     @property
     def per_positive(self) -> float:
@@ -241,7 +302,7 @@ class Negatives:
 
     @property
     def _count(self) -> int:
-        return self._all_count - self._total if self._rest else self._all_count
+        return self._samples.count - self._total if self._rest else self._samples.count
 
     def mean(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
@@ -261,11 +322,9 @@ class Negatives:
     @property
     def rest(self) -> "Negatives":
         """The negatives without each row's `first`: k - 1 of k. Raises UserError where a row has only one."""
-        if self._fewest < 2:
+        if self._samples.fewest < 2:
             raise UserError("This objective needs two negatives in each row; use 3 pairs or more.")
-        return Negatives(
-            self._all_per_row, self._fewest, self._all_count, self._total, self._result, self._first, rest=True
-        )
+        return Negatives(self._samples, self._rows, self._total, self._result, self._first, rest=True)
 
     def _number(self, dim: int | None) -> int | Tensor:
         # Ids are the same for rows and columns, so a column has as many negatives as the row of the same number.
@@ -297,12 +356,9 @@ class _Recorder:
     def __init__(self, scores: Scores):
         self.asked: list[Reduction] = []
         self.n, self.total, self.dtype = 2, scores.total, scores.dtype
-        self.positive = scores.positive.detach()[:2]
+        self.positive = torch.zeros(2, dtype=torch.float64, device=scores._ex.device)
         self.x, self.y = scores.x.detach()[:2], scores.y.detach()[:2]
-        self.negative = Negatives(
-            scores._per_row[:2], scores._fewest, scores._count, scores.total, self._note,
-            lambda: self.positive.new_zeros(2),
-        )  # fmt: skip
+        self.negative = Negatives(scores._samples, slice(2), scores.total, self._note, lambda: self.positive)
 
     def _note(self, q: Reduction) -> Tensor:
         if q not in self.asked:
@@ -313,14 +369,21 @@ class _Recorder:
 class _Rows:
     """Some rows in the shape of Scores, whose reductions are given."""
 
-    def __init__(self, scores: Scores, r: slice, results: Mapping[Reduction, Tensor]):
-        self.positive = scores.positive.detach()[r]
+    def __init__(self, scores: Scores, r: slice, results: Mapping[Reduction, Tensor], positive: Tensor):
+        self.positive = positive[r].double()
         self.n, self.total, self.dtype = len(self.positive), scores.total, scores.dtype
-        self.x, self.y = scores.x.detach()[r], scores.y.detach()[r]
+        self._scores, self._r = scores, r
         self.negative = Negatives(
-            scores._per_row[r], scores._fewest, scores._count, scores.total, results.__getitem__,
-            lambda: scores._first().detach()[r],
-        )  # fmt: skip
+            scores._samples, r, scores.total, results.__getitem__, lambda: scores._first_scores().detach()[r]
+        )
+
+    @property
+    def x(self) -> Tensor:
+        return self._scores.x.detach()[self._r]
+
+    @property
+    def y(self) -> Tensor:
+        return self._scores.y.detach()[self._r]
 
 
 @contextlib.contextmanager
@@ -336,15 +399,25 @@ def _unchanged(module: Any) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _offset(critic: Any) -> Tensor | float | None:
-    """Of a critic whose score is <ex, ey> + offset, and says so; None for any other.
+@functools.cache
+def _said(kind: type, what: str, *of: str) -> bool:
+    """Whether a critic's word `what` was said of the methods `of` that it has: a subclass that changes one of them
+    must say it anew."""
+    for base in kind.__mro__:
+        said = {what, *of} & vars(base).keys()
+        if said:
+            return len(said) == 1 + len(of)
+    return False
 
-    The word counts only beside the score it was said of: a subclass with another score must say it anew.
-    """
-    for kind in type(critic).__mro__:
-        if "score" in vars(kind) or "offset" in vars(kind):
-            return critic.offset if {"score", "offset"} <= vars(kind).keys() else None
-    return None
+
+def _offset(critic: Any) -> Tensor | float | None:
+    """Of a critic whose score is <ex, ey> + offset, and says so; None for any other."""
+    return critic.offset if _said(type(critic), "offset", "score") else None
+
+
+def symmetric_embedding(critic: Any) -> Callable[[Tensor], Tensor] | None:
+    """critic.embed_alike, of a critic with score(x, y) = <e(x), e(y)> + offset; None for any other."""
+    return critic.embed_alike if _said(type(critic), "embed_alike", "embed", "score", "offset") else None
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ of the SUM of the processes' values. DistributedDataParallel divides by the numb
 gradient of their mean, the value that a Step reports.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class Ranks:
     @staticmethod
     def current(local: bool = False) -> "Ranks":
         if local or not (dist.is_available() and dist.is_initialized()):
-            return Ranks()
+            return _ALONE
         return Ranks(dist.get_rank(), dist.get_world_size())
 
     def gather(self, t: Tensor) -> Tensor:
@@ -51,6 +52,33 @@ class Ranks:
         shift = torch.where(peak.isfinite(), peak, 0)  # an all -inf or an infinite entry keeps its value
         return self.sum((t - shift).exp()).log() + shift
 
+    def around(self, t: Tensor, gradients: Sequence[Tensor | None] = ()) -> Iterator[tuple[int, Tensor]]:
+        """Yields the number of the first row among all processes' and the rows t [n, ...] of each process, own first.
+
+        Each block is handed to a neighbour while the next is worked on, so that no process holds all of them. So are
+        `gradients`, [n, ...] each, of which a turn sees those of the rows it is given; after the last they are home.
+        """
+        before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        held = [g for g in gradients if g is not None]
+        for turn in range(self.size):
+            last = turn == self.size - 1
+            coming = None if last else torch.empty_like(t)
+            travelling = [] if coming is None else self._pass(t, coming, before, after)
+            yield ((self.rank + turn) % self.size) * len(t), t
+            for request in travelling:
+                request.wait()
+            for g in held:
+                arrived = torch.empty_like(g)
+                for request in self._pass(g, arrived, before, after):
+                    request.wait()
+                g.copy_(arrived)
+            if coming is not None:
+                t = coming
+
+    @staticmethod
+    def _pass(t: Tensor, into: Tensor, to: int, source: int) -> list[dist.Work]:
+        return dist.batch_isend_irecv([dist.P2POp(dist.isend, t, to), dist.P2POp(dist.irecv, into, source)])
+
     def own(self, t: Tensor) -> Tensor:
         """[size n, ...] -> this process's [n, ...]."""
         return t.chunk(self.size)[self.rank] if self.size > 1 else t
@@ -72,6 +100,9 @@ class Ranks:
         counts = self.gather(torch.tensor([n], device=device)).tolist()
         if len(set(counts)) > 1:
             raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")
+
+
+_ALONE = Ranks()
 
 
 def rows_of(ranks: Ranks, t: Tensor, rows: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ computed once, 3 products in all:
 - A scalar's gradient needs no more than the scalar: it is gathered unnormalised and divided at the end.
 - A row's gradient needs its weight, d objective / d result. The walk holds whole rows, whose results are then
   complete, and asks the objective's formula for the weights of those rows alone, as if it were a mean over rows.
-- Columns complete only at the end, as do rows of a symmetric matrix, of which half is visited, or of a critic that is
-  no inner product: then a second walk follows, with weights from the formula on all rows.
+- Columns complete only at the end, as do rows of a symmetric matrix, of which half is visited, of a critic that is no
+  inner product, or where columns come around from other processes: then a second walk follows, with weights from the
+  formula on all rows.
 Backward compares the weights that arrive with those foreseen. Where they are proportional, and for a mean over rows
 they are, the gradient is there already; else the matrix is walked again with the weights that arrived. So what was
 foreseen is checked by arithmetic and never believed. Memory is O(N d + tile).
@@ -14,8 +15,8 @@ foreseen is checked by arithmetic and never believed. Memory is O(N d + tile).
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,15 +24,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from infomax.scores.functions import LARGEST
-from infomax.scores.kernels import Reduction, Tile, shared_forms
+from infomax.scores.kernels import Forms, Reduction, Tile, shared_forms
 from infomax.scores.products import AnyCritic, Gradient, InnerProduct, products
 from infomax.scores.ranks import Ranks
-from infomax.scores.tiles import Pairs, Tiles
+from infomax.scores.tiles import Tiles
 
-KEPT = 1 << 18  # up to so many scores, 512 x 512, the one tile there is stays in memory until backward
-
-# Rows and their reductions' results -> d objective / d result, as far as those rows say.
-Head = Callable[[slice, Mapping[Reduction, Tensor]], dict[Reduction, Tensor]]
+Results = dict[Reduction, Tensor]
+# Rows, their reductions' results and all positives -> d objective / d result, as far as those rows say.
+Head = Callable[[slice, Mapping[Reduction, Tensor], Tensor | None], Results]
 
 
 @dataclass(frozen=True)
@@ -44,96 +44,59 @@ class Plan:
     tiles: Tiles
     requests: tuple[Reduction, ...]
     carried: tuple[Reduction, ...] = ()  # those from which a gradient is expected
-    head: Head | None = None
-    swap: int | None = None  # s[i, j + swap] is symmetric, column numbers modulo N: see `Symmetric`
+    views: int | None = (
+        None  # all 2 n views against all, of a symmetric critic: row i has its positive in i + n, modulo 2 n
+    )
+    ring: bool = False  # columns come around from process to process, rather than being gathered
+
+    @property
+    def rest(self) -> bool:
+        return all(q.rest for q in self.requests)
 
 
 class Walk(torch.autograd.Function):
-    """(plan, ex [n, ...], ey [n, ...], *parameters of the score) -> a float64 tensor per request: [n] or 0-d."""
+    """(plan, head, ex [n, ...], ey [n, ...], *parameters) -> positives, and a float64 tensor per request.
+
+    head is not kept: it knows the Scores that will hold the results, and the circle would outlive a step.
+    Positives [n] are those of an inner product, None for any other critic. Requests are [n] or 0-d.
+    """
 
     @staticmethod
-    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
+    def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, *parameters: Tensor):
+        needs = ctx.needs_input_grad[2:]
         with products(ex):
-            needs = ctx.needs_input_grad[1:]
-            run = _Run(plan, ex, plan.ranks.gather(ey), parameters, needs)
-            results, ready = run.values_and_gradients() if any(needs) else (run.values(), [])
-            shared = [_over_ranks(plan.ranks, q, results[q]) for q in plan.requests]
+            run = _run(plan, ex, ey, parameters, needs)
+            results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
+            shared = {q: _over_ranks(plan.ranks, q, t) for q, t in results.items()}
             for part in ready:
-                part.complete(plan, dict(zip(plan.requests, shared, strict=True)))
-        results = [plan.ranks.own(t).clone() if q.dim == 0 else t for q, t in zip(plan.requests, shared, strict=True)]
+                part.complete(run, shared)
+        results = [plan.ranks.own(shared[q]).clone() if q.dim == 0 else shared[q] for q in plan.requests]
         ctx.plan, ctx.ready = plan, ready
         ctx.parameters = len(parameters)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ex, ey, *parameters, *results)
-        return tuple(results)
+        return None if run.positive is None else run.positive.double(), *results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor | None):
+    def backward(ctx, positive: Tensor | None, *gradients: Tensor | None):
         plan: Plan = ctx.plan
         ex, ey, *saved = ctx.saved_tensors
         parameters, results = saved[: ctx.parameters], saved[ctx.parameters :]
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = _factors(plan.ranks, ctx.ready, arrived)
-        if factors is not None:
-            # Handed out, not copied: a loss that is used again walks again.
-            ready, ctx.ready = ctx.ready, []
-            return None, *(_combine(ready, factors, i) for i in range(2 + len(parameters)))
         with products(ex):
-            run = _Run(plan, ex, plan.ranks.gather(ey), parameters, ctx.needs_input_grad[1:])
-            terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
-            return None, *_home(plan.ranks, run.gradient(terms))
-
-
-class WalkOneTile(torch.autograd.Function):
-    """Walk, where one tile is the matrix: small enough to be kept until backward, so that nothing is foreseen."""
-
-    @staticmethod
-    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
-        with products(ex):
-            s = InnerProduct(plan.offset or 0.0, ex, ey).scores(r, c, None)
-            low, high = torch.aminmax(s.detach())
-            forms = shared_forms(plan.requests) if low >= -LARGEST and high <= LARGEST else None
-            tile = Tile(plan.tiles, s, r, c, forms, torch.empty_like(s))
-            results = []
-            for q in plan.requests:
-                peak = tile.peak(q)
-                total = q.total(tile.summand(q, peak))
-                if q.kind == "logsumexp":
-                    total = total.log_() if peak is None else total.log_().add_(peak)
-                results.append(total)
-        ctx.plan, ctx.forms = plan, forms
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(ex, ey, s, *results)
-        return tuple(results)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *gradients: Tensor | None):
-        plan: Plan = ctx.plan
-        ex, ey, s, *results = ctx.saved_tensors
-        r, c = slice(0, plan.tiles.n), slice(0, plan.tiles.total)
-        terms = [Term(q, t, g) for q, t, g in zip(plan.requests, results, gradients, strict=True) if g is not None]
-        with products(ex):
-            tile = Tile(plan.tiles, s, r, c, ctx.forms, torch.empty_like(s), done=True)
-            slope, _, _, rows, columns = tile_gradient(tile, terms, r, c)  # type: ignore[arg-type]
-            # As InnerProduct.pull, with nothing to add to.
-            x, y = ex, ey
-            if rows is not None:
-                x = ex * (rows := rows.to(s.dtype)[:, None])
-            if columns is not None:
-                y = ey * (columns := columns.to(s.dtype)[:, None])
-            d_ex = d_ey = d_offset = None
-            _, need_x, need_y, *need_offset = ctx.needs_input_grad
-            if need_x:
-                d_ex = slope @ y if rows is None else (slope @ y).mul_(rows)
-            if need_y:
-                d_ey = slope.T @ x if columns is None else (slope.T @ x).mul_(columns)
-            if any(need_offset):
-                sums = slope.sum(1) if columns is None else (slope @ columns).squeeze(1)
-                d_offset = (sums if rows is None else sums * rows.squeeze(1)).sum()
-        return None, d_ex, d_ey, *([d_offset] if need_offset else [])
+            run = _run(plan, ex, ey, parameters, ctx.needs_input_grad[2:], only_gradient=factors is not None)
+            if factors is not None:
+                # Handed out, not copied: a loss that is used again walks again.
+                ready, ctx.ready = ctx.ready, []
+                parts = [_combine(ready, factors, i) for i in range(2 + len(parameters))]
+            else:
+                terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
+                parts = run.home(run.gradient(terms))
+            if positive is not None:
+                parts = run.pull_pairs(parts, positive)
+        return None, None, *parts
 
 
 @dataclass
@@ -143,126 +106,292 @@ class _Ready:
     gradient: Gradient
     scalar: Reduction | None = None
     peak: Tensor | None = None  # the scalar's gradient is multiplied by e^(scalar - peak)
-    weights: dict[Reduction, Tensor] | None = None
+    weights: Results | None = None
 
-    def complete(self, plan: Plan, results: Mapping[Reduction, Tensor]) -> None:
+    def complete(self, run: "_Run | _Views", results: Mapping[Reduction, Tensor]) -> None:
         """Normalises a scalar's gradient, and sends columns' gradients to the processes that own them."""
         if self.scalar is not None and self.scalar.kind == "logsumexp":
             result = results[self.scalar]
             self.gradient.scale_(((0.0 if self.peak is None else self.peak) - result).exp())
-        self.gradient.parts = _home(plan.ranks, self.gradient)
+        self.gradient.parts = run.home(self.gradient)
+
+
+class _Running:
+    """Results while they are added up, tile by tile."""
+
+    def __init__(self, plan: Plan, device: torch.device, forms: Forms | None):
+        # Where e^s is shared nothing is shifted, and a log-sum-exp is a sum until it is finished.
+        self.plain = forms is not None
+        sizes = {1: (plan.tiles.n,), 0: (plan.tiles.total,), None: ()}
+        self.totals = {
+            q: torch.full(sizes[q.dim], 0.0 if self.plain or q.kind == "sum" else -math.inf,
+                          dtype=torch.float64, device=device)
+            for q in plan.requests
+        }  # fmt: skip
+
+    def add(self, q: Reduction, place: Any, total: Tensor, peak: Tensor | None) -> None:
+        """A tile's sums, relative to peak in a log-sum-exp."""
+        if self.plain or q.kind == "sum":
+            self.totals[q][place] += total
+        else:
+            own = self.totals[q][place]
+            torch.logaddexp(own, total.log_() if peak is None else total.log_().add_(peak), out=own)
+
+    def finished(self, q: Reduction, place: Any = ...) -> Tensor:
+        total = self.totals[q][place]
+        return total.log() if self.plain and q.kind == "logsumexp" else total
+
+    def results(self) -> Results:
+        return {q: self.finished(q) for q in self.totals}
+
+
+class _Buffers:
+    """Memory that is used again: a fresh tile costs more in page faults than the pass that fills it."""
+
+    def __init__(self, like: Tensor):
+        self.dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        self.device = like.device
+        self.found: dict[str, Tensor] = {}
+
+    def tile(self, name: str, rows: int, columns: int, start: int = 0, of: int = 0) -> Tensor:
+        """[rows, columns], stored by columns, `start` numbers into a buffer of at least `of`."""
+        size = rows * columns
+        if name not in self.found or self.found[name].numel() < max(of, start + size):
+            self.found[name] = torch.empty(max(of, start + size), dtype=self.dtype, device=self.device)
+        return self.found[name][start : start + size].view(columns, rows).T
+
+
+def _run(
+    plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool], only_gradient: bool = False
+) -> "_Run | _Views":
+    kind = _Run if plan.views is None else _Views
+    return kind(plan, ex, ey, parameters, needs, only_gradient)
 
 
 class _Run:
-    """The tensors of one walk."""
+    """One walk over a matrix of rows x and columns y."""
 
-    def __init__(self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool]):
-        self.plan, self.tiles = plan, plan.tiles
-        self.ex, self.ey = ex, ey
-        self.dtype = ex.dtype if ex.is_floating_point() else torch.get_default_dtype()
+    def __init__(
+        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
+        only_gradient: bool,
+    ):  # fmt: skip
+        self.plan, self.tiles, self.own = plan, plan.tiles, ey
+        self.positive: Tensor | None = None
         self.leaves = [t if need and t.is_floating_point() else None
                        for t, need in zip((ex, ey, *parameters), needs, strict=True)]  # fmt: skip
-        offset = plan.offset
-        if offset is None:
-            self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, ey, parameters, any(needs))
+        whole = ey
+        if not only_gradient and not plan.ring:
+            whole = plan.ranks.gather(ey)
+            if self.leaves[1] is not None:
+                self.leaves[1] = whole
+        if plan.offset is None:
+            self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, whole, parameters, any(needs))
         else:
-            self.critic = InnerProduct(offset, ex, ey)
-        self.forms = shared_forms(plan.requests) if self.critic.largest() <= LARGEST else None
-        self.buffers: dict[str, Tensor] = {}
-        self.symmetric = None
-        if plan.swap is not None and isinstance(self.critic, InnerProduct):
-            self.symmetric = Symmetric.found(self, plan.swap)
+            self.critic = InnerProduct(plan.offset, ex, whole)
+            if not only_gradient:
+                self.positive = self.critic.pair(ey)
+        if not only_gradient:
+            self.forms = self._forms()
+            self.buffers = _Buffers(ex)
 
-    def tile(self, r: slice, c: slice) -> Tile:
-        shape = r.stop - r.start, c.stop - c.start
-        s = self.critic.scores(r, c, self.buffer("scores", shape))
-        return Tile(self.tiles, s, r, c, self.forms, self.buffer("room", shape))
+    def _forms(self) -> Forms | None:
+        largest = self.critic.largest()
+        if self.plan.ring:  # of the columns that come around, too
+            largest = float(self.plan.ranks.gather(torch.tensor([largest], device=self.own.device)).max())
+        return shared_forms(self.plan.requests, largest) if largest <= LARGEST else None
 
-    def buffer(self, name: str, shape: tuple[int, int]) -> Tensor:
-        # Reused: a fresh tensor of this size costs more in page faults than the pass that fills it.
-        size = shape[0] * shape[1]
-        if name not in self.buffers or self.buffers[name].numel() < size:
-            self.buffers[name] = torch.empty(size, dtype=self.dtype, device=self.ex.device)
-        return self.buffers[name][:size].view(shape)
+    def tile(self, r: slice, c: slice, held: int | None = None) -> Tile:
+        """held: where in the block of rows it begins, if all its tiles are kept."""
+        rows, columns = r.stop - r.start, c.stop - c.start
+        if held is None:
+            out = self.buffers.tile("scores", rows, columns)
+        else:
+            out = self.buffers.tile("held", rows, columns, held * rows, self.tiles.total * rows)
+        s = self.critic.scores(r, c, out)
+        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
 
-    def values(self) -> dict[Reduction, Tensor]:
+    def turns(self, gradients: Sequence[Gradient] = ()) -> Iterator[slice]:
+        """The columns that are at hand, all at once or those of one process after another's."""
+        if not self.plan.ring:
+            yield slice(0, self.tiles.total)
+            return
+        for first, block in self.plan.ranks.around(self.own, [g.ey for g in gradients]):
+            self.critic.first, self.critic.ey = first, block
+            yield slice(first, first + len(block))
+
+    def values(self) -> Results:
         """All results, and no gradient: one product."""
-        if self.symmetric is not None:
-            return self.symmetric.values()
-        results = self.start()
-        for r, c in self.tiles.tiles():
-            tile = self.tile(r, c)
-            for q in self.plan.requests:
-                peak = tile.peak(q)
-                add(results[q][q.place(r, c)], q, q.total(tile.summand(q, peak)), peak)
-        return results
+        running = _Running(self.plan, self.own.device, self.forms)
+        for columns in self.turns():
+            for r, c in self.tiles.tiles(columns):
+                tile = self.tile(r, c)
+                for q in self.plan.requests:
+                    peak = tile.peak(q)
+                    running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
+        return running.results()
 
-    def start(self) -> dict[Reduction, Tensor]:
-        sizes = {1: (self.tiles.n,), 0: (self.tiles.total,), None: ()}
-        return {
-            q: torch.full(
-                sizes[q.dim], 0.0 if q.kind == "sum" else -math.inf, dtype=torch.float64, device=self.ex.device
-            )
-            for q in self.plan.requests
-        }
-
-    def values_and_gradients(self) -> tuple[dict[Reduction, Tensor], list[_Ready]]:
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[_Ready]]:
         """All results, and the gradient of what is carried."""
         plan = self.plan
         dims = {q.dim for q in plan.carried}
-        if not plan.carried or (dims != {None} and plan.head is None):
+        if not plan.carried:
             return self.values(), []
-        holds_rows = isinstance(self.critic, InnerProduct) and self.tiles.whole_rows()
-        if self.symmetric is None and (dims == {None} or (0 not in dims and holds_rows)):
-            return self.one_pass(1 in dims)
-        results = self.values()
-        assert plan.head is not None
-        complete = {q: _over_ranks(plan.ranks, q, t) for q, t in results.items()}
-        own = {q: plan.ranks.own(t) if q.dim == 0 else t for q, t in complete.items()}
-        weights = plan.head(slice(0, self.tiles.n), own)
-        return results, [_Ready(self.gradient(_terms(plan.ranks, own, weights)), weights=weights)]
+        if plan.ring:  # whole rows are never at hand, nor a shift by a maximum that all processes share
+            once = dims == {None} and self.forms is not None
+        else:
+            once = dims == {None} or (0 not in dims and plan.offset is not None)
+        if once:
+            return self.one_pass(head)
+        if head is None:
+            return self.values(), []
+        return _by_two_passes(self, self.plan, head)
 
-    def one_pass(self, rows: bool) -> tuple[dict[Reduction, Tensor], list[_Ready]]:
-        plan, results = self.plan, self.start()
+    def one_pass(self, head: Head | None) -> tuple[Results, list[_Ready]]:
+        plan, running = self.plan, _Running(self.plan, self.own.device, self.forms)
         scalars = {q: _Ready(Gradient(self.leaves), q) for q in plan.carried if q.dim is None}
         foreseen = [q for q in plan.carried if q.dim == 1]
-        used = {q: torch.empty_like(results[q]) for q in foreseen}  # the weights
+        used = {q: torch.empty_like(running.totals[q]) for q in foreseen}  # the weights
         by_rows = _Ready(Gradient(self.leaves if foreseen else []), weights=used)
-        everything = slice(0, self.tiles.total)
-        for r, c in ((r, everything) for r in self.tiles.row_blocks()) if rows else self.tiles.tiles():
-            tile = self.tile(r, c)
-            summands: dict[Reduction, tuple[Tensor | None, Tensor]] = {}
-            # Carried ones last: what they leave in the tile's room is used at once.
-            for q in sorted(plan.requests, key=plan.carried.__contains__):
-                peak = tile.peak(q)
-                summand = tile.summand(q, peak)
-                add(results[q][q.place(r, c)], q, q.total(summand), peak)
-                if q in scalars:
-                    slope = tile.slope(q, peak, summand)
-                    if peak is not None:
-                        slope = slope.mul_(_rescaled(scalars[q], peak))
-                    self.critic.pull(scalars[q].gradient, slope, r, c)
-                elif q in foreseen:
-                    summands[q] = peak, summand
-            if foreseen:
-                assert plan.head is not None
-                weights = plan.head(r, {q: results[q][r] if q.dim == 1 else results[q] for q in plan.requests})
+        # Carried ones last: what they leave in the tile's room is used at once.
+        requests = sorted(plan.requests, key=plan.carried.__contains__)
+        for columns in self.turns([part.gradient for part in scalars.values()]):
+            for r, cut in self.tiles.blocks(columns, held=bool(foreseen)):
+                held = []
+                for c in cut:
+                    tile = self.tile(r, c, c.start if foreseen else None)
+                    for q in requests:
+                        peak = tile.peak(q)
+                        summand = tile.summand(q, peak)
+                        running.add(q, q.place(r, c), q.total(summand), peak)
+                        if q in scalars:
+                            slope = tile.slope(q, peak, summand)
+                            if peak is not None:
+                                slope = slope.mul_(_rescaled(scalars[q], peak))
+                            self.critic.pull(scalars[q].gradient, slope, r, c)
+                    held.append(tile)
+                if not foreseen:
+                    continue
+                assert head is not None
+                done = {q: running.finished(q, r if q.dim == 1 else ...) for q in plan.requests}
+                weights = head(r, done, self.positive)
                 for q in foreseen:
-                    used[q][r] = scale = weights[q]
-                    peak = summands[q][0]
-                    if q.kind == "logsumexp":
-                        scale = scale * ((0.0 if peak is None else peak) - results[q][r]).exp()
-                    self.critic.pull(by_rows.gradient, tile.slope(q, *summands[q]), r, c, rows=scale)
-        return results, [*scalars.values(), *([by_rows] if foreseen else [])]
+                    used[q][r] = weights[q]
+                    terms = Term(q, done[q], weights[q])
+                    for tile in held:
+                        peak = done[q].to(tile.content.dtype) if self.forms is None else None
+                        scale = weights[q] if self.forms is None else terms.scale(...)
+                        self.critic.pull(by_rows.gradient, tile.slope(q, peak), tile.r, tile.c, rows=scale)
+        return running.results(), [*scalars.values(), *([by_rows] if foreseen else [])]
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         """The gradient with the given weights of complete results: two products beside the scores' own."""
-        if self.symmetric is not None:
-            return self.symmetric.gradient(terms)
         total = Gradient(self.leaves)
-        for r, c in self.tiles.tiles():
-            self.critic.pull(total, *tile_gradient(self.tile(r, c), terms, r, c))
+        for columns in self.turns([total]):
+            for r, c in self.tiles.tiles(columns):
+                tile = self.tile(r, c)
+                rows = None
+                if len(terms) == 1 and terms[0].q.dim == 1 and tile.forms is not None:
+                    slope, rows = tile.slope(terms[0].q, None), terms[0].scale(r)
+                else:
+                    slope = tile_gradient(tile, terms, r, c)
+                self.critic.pull(total, slope, r, c, rows)
         return total
+
+    def home(self, gradient: Gradient) -> list[Tensor | None]:
+        ex, ey, *rest = gradient.parts
+        return [ex, ey if ey is None or self.plan.ring else self.plan.ranks.scatter_sum(ey), *rest]
+
+    def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
+        assert isinstance(self.critic, InnerProduct)
+        parts = [torch.zeros_like(leaf) if part is None and leaf is not None else part
+                 for part, leaf in zip(parts, self._own_leaves(), strict=True)]  # fmt: skip
+        self.critic.pull_pairs(parts, self.own, positive)
+        return parts
+
+    def _own_leaves(self) -> list[Tensor | None]:
+        ex, ey, *rest = self.leaves
+        return [ex, None if ey is None else self.own, *rest]
+
+
+def _by_two_passes(run: "_Run | _Views", plan: Plan, head: Head | None) -> tuple[Results, list[_Ready]]:
+    """Values, then the gradient with the weights that the formula gives on all rows."""
+    results = run.values()
+    assert head is not None
+    complete = {q: _over_ranks(plan.ranks, q, t) for q, t in results.items()}
+    own = {q: plan.ranks.own(t) if q.dim == 0 else t for q, t in complete.items()}
+    weights = head(slice(0, plan.tiles.n), own, run.positive)
+    return results, [_Ready(run.gradient(_terms(plan.ranks, own, weights)), weights=weights)]
+
+
+class _Views:
+    """One walk over the scores of all 2 n views against all, for a critic that is symmetric: t = e e^T + offset.
+
+    Tiles above the diagonal stand for those below.
+    """
+
+    def __init__(
+        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
+        only_gradient: bool,
+    ):  # fmt: skip
+        assert plan.offset is not None and plan.views is not None
+        self.plan, self.tiles, self.e, self.n = plan, plan.tiles, ex, plan.views
+        self.critic = InnerProduct(plan.offset, ex, ex)
+        self.leaves = [ex if needs[0] else None, None, *(p if need else None for p, need in
+                                                         zip(parameters, needs[2:], strict=True))]  # fmt: skip
+        if not only_gradient:
+            half = InnerProduct(plan.offset, ex[: self.n], ex).pair(ex[self.n :])
+            self.positive = torch.cat([half, half])
+            largest = self.critic.largest()
+            self.forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
+            self.buffers = _Buffers(ex)
+
+    def tile(self, r: slice, c: slice) -> Tile:
+        rows, columns = r.stop - r.start, c.stop - c.start
+        s = self.critic.scores(r, c, self.buffers.tile("scores", rows, columns))
+        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
+
+    def values(self) -> Results:
+        running = _Running(self.plan, self.e.device, self.forms)
+        for r, c in self.tiles.upper():
+            tile = self.tile(r, c)
+            for q in self.plan.requests:
+                for which, place in ((q, r), (q.mirrored, c)) if r != c else ((q, r),):
+                    peak = tile.peak(which)
+                    total = which.total(tile.summand(which, peak))
+                    running.add(q, ... if q.dim is None else place, total, peak)
+        return running.results()
+
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[_Ready]]:
+        if not self.plan.carried or head is None:
+            return self.values(), []
+        return _by_two_passes(self, self.plan, head)
+
+    def gradient(self, terms: "Sequence[Term]") -> Gradient:
+        total = Gradient(self.leaves)
+        for r, c in self.tiles.upper():
+            tile = self.tile(r, c)
+            ds = tile_gradient(tile, [*terms, *(t.mirrored for t in terms)], r, c)  # of s[i, j] and s[j, i] together
+            if total.ex is not None:
+                total.ex[r].addmm_(ds, self.e[c])
+                if r != c:
+                    total.ex[c].addmm_(ds.T, self.e[r])
+            if len(total.parts) > 2 and total.parts[2] is not None:
+                total.parts[2] += ds.sum() * (0.5 if r == c else 1.0)
+        return total
+
+    def home(self, gradient: Gradient) -> list[Tensor | None]:
+        return list(gradient.parts)
+
+    def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
+        parts = [torch.zeros_like(leaf) if part is None and leaf is not None else part
+                 for part, leaf in zip(parts, self.leaves, strict=True)]  # fmt: skip
+        n, (one, other) = self.n, positive.to(self.e.dtype)[:, None].split(self.n)
+        if (gradient := parts[0]) is not None:
+            gradient[:n].addcmul_(self.e[n:], one + other)
+            gradient[n:].addcmul_(self.e[:n], one + other)
+        if len(parts) > 2 and parts[2] is not None:
+            parts[2] += positive.sum()
+        return parts
 
 
 @dataclass(frozen=True)
@@ -273,23 +402,24 @@ class Term:
     result: Tensor
     weight: Tensor
 
-    def scale(self, place: Any) -> Tensor:
+    @property
+    def mirrored(self) -> "Term":
+        return Term(self.q.mirrored, self.result, self.weight)
+
+    def scale(self, place: Any = ...) -> Tensor:
         """What the slope of e^fn(s), unshifted, is multiplied by."""
         weight = self.weight[place]
         return weight * (-self.result[place]).exp() if self.q.kind == "logsumexp" else weight
 
 
-def tile_gradient(tile: Tile, terms: Sequence[Term], r: slice, c: slice) -> tuple:
-    """d objective / d s on one tile, as what `pull` takes: tile, r, c, a number a row and a number a column."""
+def tile_gradient(tile: Tile, terms: Sequence[Term], r: slice, c: slice) -> Tensor:
+    """d objective / d s on one tile, outside its content."""
     if tile.forms is not None and len({(t.q.kind, t.q.fn, t.q.rest) for t in terms}) == 1:
         slope = tile.slope(terms[0].q, None)
-        scales = [t.scale(t.q.place(r, c)) for t in terms]
-        if len(terms) == 1:
-            if terms[0].q.dim == 0:
-                return slope, r, c, None, scales[0]
-            return slope, r, c, scales[0].expand(slope.shape[0]), None
-        scale = sum(t.q.along(s.to(slope.dtype)) for t, s in zip(terms, scales, strict=True))
-        return tile.scaled(slope, scale), r, c, None, None  # type: ignore[arg-type]
+        scales = [t.q.along(t.scale(t.q.place(r, c)).to(slope.dtype)) for t in terms]
+        if len(scales) == 2 and slope is tile.content:
+            return torch.add(scales[0].expand(slope.shape), scales[1], out=tile.room).mul_(slope)
+        return tile.scaled(slope, sum(scales[1:], scales[0]))
     total = None
     for t in terms:
         place = t.q.place(r, c)
@@ -299,104 +429,7 @@ def tile_gradient(tile: Tile, terms: Sequence[Term], r: slice, c: slice) -> tupl
             scale, peak = t.scale(place), None
         piece = tile.slope(t.q, peak) * t.q.along(scale.to(tile.content.dtype))
         total = piece if total is None else total.add_(piece)
-    return total, r, c, None, None
-
-
-class Symmetric:
-    """A matrix t[i, j] = s[i, j + swap] that is symmetric: tiles above its diagonal stand for those below.
-
-    The scores of all views against all views are such (NT-Xent): y is x with its halves exchanged, and the critic
-    gives both sides the same features but for a factor, ex = factor * ey, columns in the order of rows.
-    """
-
-    def __init__(self, run: _Run, ey: Tensor, factor: float, tiles: Tiles, swap: int):
-        self.run, self.ey, self.factor, self.tiles, self.swap = run, ey, factor, tiles, swap
-
-    @staticmethod
-    def found(run: _Run, swap: int) -> "Symmetric | None":
-        """Where the critic's features are so, to rounding; checked on one row first, which nearly always decides."""
-        ex, ey, tiles = run.ex, run.ey, run.tiles
-        allowed = 4 * torch.finfo(ex.dtype).eps
-        for rows in (slice(0, 1), slice(0, None)):
-            own, other = ex[rows], ey[swap : swap + 1] if rows.stop == 1 else ey.roll(-swap, 0)
-            factor = float((own * other).double().sum() / other.square().double().sum())
-            if not bool(((own - factor * other).abs() <= allowed * own.abs().amax(1, keepdim=True)).all()):
-                return None
-        if any(q.dim == 0 or q.rest for q in run.plan.requests):
-            return None
-        if tiles.ids is not None:
-            return None
-        arange = torch.arange(tiles.n, device=ex.device)
-        same = tiles.same or Pairs(arange, arange)
-        mapped = Pairs.sorted(same.rows, (same.columns - swap) % tiles.n)
-        if tiles.same is not None and not mapped.equal(Pairs.sorted(mapped.columns, mapped.rows)):
-            return None
-        return Symmetric(run, other, factor, replace(tiles, same=mapped), swap)
-
-    def _tile(self, r: slice, c: slice) -> Tile:
-        run = self.run
-        shape = r.stop - r.start, c.stop - c.start
-        offset = run.critic.offset  # type: ignore[union-attr]
-        out = run.buffer("scores", shape)
-        if offset is None:
-            torch.mm(run.ex[r], self.ey[c].T, out=out)
-        else:
-            torch.addmm(offset, run.ex[r], self.ey[c].T, out=out)
-        return Tile(self.tiles, out, r, c, run.forms, run.buffer("room", shape))
-
-    def values(self) -> dict[Reduction, Tensor]:
-        results = self.run.start()
-        for r, c in self.tiles.upper():
-            tile = self._tile(r, c)
-            for q in self.run.plan.requests:
-                peak = tile.peak(q)
-                summand = tile.summand(q, peak)
-                total = q.total(summand)
-                if q.dim is None:
-                    add(results[q], q, total if r == c else 2 * total, peak)
-                    continue
-                add(results[q][r], q, total, peak)
-                if r != c:
-                    mirror = q._replace(dim=0)
-                    if peak is not None:
-                        peak = tile.peak(mirror)
-                        summand = tile.summand(mirror, peak)
-                    add(results[q][c], q, mirror.total(summand), peak)
-        return results
-
-    def gradient(self, terms: Sequence[Term]) -> Gradient:
-        run = self.run
-        total = Gradient(run.leaves)
-        # A symmetric d objective / d t: each tile's own and its mirror's, summed.
-        both = torch.zeros_like(self.ey)
-        sums = torch.zeros((), dtype=torch.float64, device=both.device)
-        for r, c in self.tiles.upper():
-            tile = self._tile(r, c)
-            mirrored = [Term(t.q._replace(dim=None if t.q.dim is None else 0), t.result, t.weight) for t in terms]
-            # A shared form is of one reduction: the mirror's is the same function of e.
-            if tile.forms is not None:
-                tile.forms = tile.forms | {m.q: tile.forms[t.q] for m, t in zip(mirrored, terms, strict=True)}
-            piece, *_ = tile_gradient(tile, [*terms, *mirrored], r, c)
-            both[r].addmm_(piece, self.ey[c])
-            if r != c:
-                both[c].addmm_(piece.T, self.ey[r])
-            if len(total.parts) > 2:
-                sums += piece.sum() * (0.5 if r == c else 1.0)
-        if total.ex is not None:
-            total.ex.copy_(both).mul_(0.5)
-        if total.ey is not None:
-            total.ey.copy_(both.roll(self.swap, 0)).mul_(0.5 * self.factor)
-        if len(total.parts) > 2 and total.parts[2] is not None:
-            total.parts[2] += sums
-        return total
-
-
-def add(place: Tensor, q: Reduction, total: Tensor, peak: Tensor | None) -> None:
-    """Adds a tile's sums, relative to peak in a log-sum-exp, to a running result; in place."""
-    if q.kind == "sum":
-        place += total
-    else:
-        torch.logaddexp(place, total.log_() if peak is None else total.log_().add_(peak), out=place)
+    return torch.zeros_like(tile.content) if total is None else total
 
 
 def _rescaled(part: _Ready, peak: Tensor) -> Tensor:
@@ -427,16 +460,13 @@ def _terms(ranks: Ranks, results: Mapping[Reduction, Tensor], weights: Mapping[R
     return terms
 
 
-def _home(ranks: Ranks, gradient: Gradient) -> list[Tensor | None]:
-    ex, ey, *rest = gradient.parts
-    return [ex, None if ey is None else ranks.scatter_sum(ey), *rest]
-
-
 def _factors(ranks: Ranks, ready: Sequence[_Ready], arrived: Mapping[Reduction, Tensor]) -> list[Tensor] | None:
     """What each ready gradient is multiplied by; None where they are not what arrived asks for, on any process."""
     covered = {q for part in ready for q in ([part.scalar] if part.scalar is not None else part.weights or ())}
-    zero = torch.zeros((), dtype=torch.float64, device=next(iter(arrived.values())).device)
     good = covered.issuperset(arrived) and bool(ready)
+    if not arrived:
+        return [torch.zeros(())] * len(ready) if ready else None
+    zero = torch.zeros((), dtype=torch.float64, device=next(iter(arrived.values())).device)
     factors, foreseen = [], []
     for part in ready:
         if part.scalar is not None:
@@ -484,16 +514,15 @@ def _combine(ready: Sequence[_Ready], factors: Sequence[Tensor], i: int) -> Tens
     return total
 
 
-def walk(plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]) -> dict[Reduction, Tensor]:
-    """Runs a plan: its requests and their results."""
-    tiles = plan.tiles
-    if plan.offset is not None and (ex.is_cuda or "TRITON_INTERPRET" in os.environ):
+def walk(
+    plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
+) -> tuple[Tensor | None, Results]:
+    """Runs a plan: the positives [n] of an inner product, and all requests with their results."""
+    if ex.is_cuda or "TRITON_INTERPRET" in os.environ:
         from infomax.scores import fused  # asks for Triton, which is slow to import and not everywhere
 
         if fused.applies(plan, ex, ey):
-            found: tuple[Tensor, ...] = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
-            return dict(zip(plan.requests, found, strict=True))
-    small = tiles.rows is None and tiles.columns is None and tiles.n * tiles.total <= KEPT
-    kind = WalkOneTile if small and plan.offset is not None and plan.ranks.size == 1 else Walk
-    results: tuple[Tensor, ...] = kind.apply(plan, ex, ey, *parameters)  # type: ignore[assignment]
-    return dict(zip(plan.requests, results, strict=True))
+            positive, *results = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
+            return positive, dict(zip(plan.requests, results, strict=True))
+    positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
+    return positive, dict(zip(plan.requests, results, strict=True))
