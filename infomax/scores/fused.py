@@ -42,14 +42,9 @@ Form = tuple[Kind, Function, bool]  # a reduction less its direction
 
 def applies(plan: Plan, ex: Tensor, ey: Tensor) -> bool:
     """Whether the kernels can run a plan: on a GPU of compute capability 8 or more, or under Triton's interpreter."""
-    if (
-        plan.offset is None
-        or plan.ring
-        or ex.ndim != 2
-        or ex.dtype != ey.dtype
-        or ex.device != ey.device
-        or not ex.shape[1]
-    ):
+    if plan.offset is None or plan.ring or any(type(q.fn) not in CODES for q in plan.requests):
+        return False
+    if ex.ndim != 2 or not ex.shape[1] or ex.dtype != ey.dtype or ex.device != ey.device:
         return False
     if interpreted():
         return ex.dtype in (torch.float32, torch.float64)
@@ -138,12 +133,9 @@ class FusedWalk(torch.autograd.Function):
             parameters = [plan.offset] if isinstance(plan.offset, Tensor) else []
             if total is not None:
                 total = total.to(parameters[0]).reshape(parameters[0].shape)
-            parts = [
-                d_ex if need_x else None,
-                d_ey if need_y else None,
-                *(total if need else None for need in need_offset),
-            ]
-            parts[:2] = [None if t is None else t[:, : ex.shape[1]] for t in parts[:2]]
+            sides = (d_ex if need_x else None), (d_ey if need_y else None)
+            parts = [None if t is None else t[:, : ex.shape[1]] for t in sides]
+            parts += [total if need else None for need in need_offset]
             if positive is not None:
                 run = _run(plan, ex, ey, parameters, ctx.needs_input_grad[1:], only_gradient=True)
                 parts = run.pull_pairs(parts, positive)
