@@ -14,6 +14,7 @@ foreseen is checked by arithmetic and never believed. Memory is O(N d + tile).
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -517,5 +518,11 @@ def walk(
     plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, Results]:
     """Runs a plan: the positives [n] of an inner product, and all requests with their results."""
+    if ex.is_cuda or "TRITON_INTERPRET" in os.environ:
+        from infomax.scores import fused  # asks for Triton, which is slow to import and not everywhere
+
+        if fused.applies(plan, ex, ey):
+            positive, *results = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
+            return positive, dict(zip(plan.requests, results, strict=True))
     positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
     return positive, dict(zip(plan.requests, results, strict=True))
