@@ -299,10 +299,15 @@ def test_other_formats_and_places_outside_are_refused(tmp_path):
     manifest = run.folder / "step-00000010" / "MANIFEST.json"
     content = json.loads(manifest.read_text())
     for change, message in [
-        ({"format": 2}, "format 2"),
+        ({"format": checkpoints.FORMAT + 1}, f"has format {checkpoints.FORMAT + 1}, .* use the version that wrote it"),
         ({"format": None}, "format None"),
-        ({"files": {**content["files"], "../run.json": "0"}}, "outside its folder"),
-        ({"files": {**content["files"], "/etc/passwd": "0"}}, "outside its folder"),
+        ({"format": "2"}, "format '2'"),
+        ({"format": True}, "format True"),
+        ({"files": {**content["files"], "../run.json": {"bytes": 1, "sha256": "0"}}}, "outside its folder"),
+        ({"files": {**content["files"], "/etc/passwd": {"bytes": 1, "sha256": "0"}}}, "outside its folder"),
+        ({"files": {**content["files"], "encoder/../../run.json": "0"}}, "outside its folder"),
+        ({"files": {**content["files"], "..\\run.json": "0"}}, "outside its folder"),
+        ({"files": {**content["files"], "": "0"}}, "outside its folder"),
         ({"files": {}}, "does not list"),
     ]:
         altered = {**content, **change}

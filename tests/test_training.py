@@ -111,6 +111,7 @@ def test_what_is_ascended_rises_and_a_step_is_json():
     assert steps[0].mi == steps[0].surrogate  # one formula
     assert list(json.loads(json.dumps(steps[0].to_dict()))) == [
         "number", "epoch", "mi", "surrogate", "pairs", "ceiling", "gradient_norm", "learning_rate", "images_per_second",
+        "skipped",
     ]  # fmt: skip
 
 
