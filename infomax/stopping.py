@@ -31,7 +31,7 @@ ONE_REQUEST = 1.0  # seconds within which a launcher passes a signal on: not a s
 GRACE = 20.0  # seconds from a signal to the end, where a launcher kills after 30
 _TICK = 0.25
 _GAP = 5.0  # a thread that did not run for so long was stopped, and all else with it
-_WAITING = ("distributed_c10d.py", "c10d_logger.py", "graph.py")  # where torch waits for the other processes
+_WAITING = ("/torch/distributed/", "/torch/nn/parallel/", "/torch/autograd/")  # where one waits for the others
 _counts = 0  # of Watches so far, the same in all processes: each has its own keys
 
 
@@ -58,7 +58,7 @@ class Watch:
             self._store = dist.PrefixStore(f"infomax/watch/{_counts}", store)  # pyright: ignore[reportPrivateImportUsage]
             self._store.set(f"home/{self._rank}", f"{socket.gethostname()} {os.getpid()}")
         self._parent = os.getppid() if launcher() is not None else None
-        self._orphan, self._over = False, False
+        self._orphan, self._over, self._told = False, False, False
         self._asked = 0.0  # when the first signal came
         self._beat: float | None = None  # when the last step was done; None while nothing is late
         self._limit, self._longest, self._number = max(FIRST_STEP, timeout), 0.0, 0
@@ -90,9 +90,9 @@ class Watch:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
             self._handlers.clear()
-        if error is not None:
-            told = " ".join(str(error).split())
-            self._fail(f"Process {self._rank} ended after step {self._number}: {type(error).__name__}: {told}")
+        if error is not None and self._store is not None:
+            with contextlib.suppress(Exception):  # of a store that is gone
+                self._tell_or_fail(error)
         # Else the thread goes on: while the main process evaluates, the others wait for it.
         if error is not None or self._world == 1:
             self._end()
@@ -117,6 +117,19 @@ class Watch:
         self._beat = None
         yield
         self._beat = time.monotonic()
+
+    def _tell_or_fail(self, error: BaseException) -> None:
+        # What is raised here may be of a collective that another process has left: then it is the other that is told.
+        assert self._store is not None
+        if self._store.check(["failed"]):
+            self._tell(self._store.get("failed").decode())
+            return
+        gone = [rank for rank in range(self._world) if _is_gone(self._home(rank))]
+        told = f"Process {gone[0]} is gone" if gone else f"Process {self._rank} ended"
+        told += f" after step {self._number}: {type(error).__name__}: {' '.join(str(error).split())}"
+        self._store.set("failed", told)
+        if gone:
+            self._tell(told)
 
     # ------------------------------------------------------------------------------------------------------ the thread
 
@@ -171,16 +184,18 @@ class Watch:
             if told is None and self._late():
                 told = self._who_is_late()
         except Exception:  # of the store: each backend has its own kind
-            if self._over:
+            if self._parent is not None and os.getppid() != self._parent:
+                self._store = None  # torchrun holds it, and has died: all that it started are stopping
                 return
             told = "The process that holds the others together, of the first machine, is gone."
-        if told is not None:
+        if told is not None and not self._over:
+            self._tell(told)
             # One that has met the same, or has a sentence of its own, is about to end by itself.
             deadline = time.monotonic() + 3
             while time.monotonic() < deadline and not self._over:
                 time.sleep(_TICK)
             if not self._over:
-                self._leave(1, told)
+                os._exit(1)  # the main thread may be in a collective that never returns
 
     def _late(self) -> bool:
         beat = self._beat
@@ -199,32 +214,52 @@ class Watch:
                 places[rank] = self._store.get(f"place/{rank}").decode()
             else:
                 silent.append(rank)
-                known = self._store.check([f"home/{rank}"])
-                host, process = self._store.get(f"home/{rank}").decode().rsplit(" ", 1) if known else ("", "0")
-                if host == socket.gethostname() and _is_sibling(int(process)):
-                    os.kill(int(process), signal.SIGKILL)
-        late = [f"process {r} is in {p}" for r, p in places.items() if not p.startswith(_WAITING)]
+                host, process = self._home(rank)
+                if host == socket.gethostname() and _is_sibling(process):
+                    os.kill(process, signal.SIGKILL)
+        late = [f"process {r} is in {p}" for r, p in places.items() if not p.startswith("waits")]
         late += [f"process {r} gives no sign of life" for r in silent]
-        late = late or [f"process {r} is in {p}" for r, p in places.items()]
+        late = late or [f"process {r} {p}" for r, p in places.items()]
         told = f"No step for {self._limit:.0f} s after step {self._number}: {', '.join(late)}."
-        self._fail(told)
+        self._store.set("failed", told)
         return told
 
-    def _fail(self, told: str) -> None:
-        if self._store is not None:
-            with contextlib.suppress(Exception):  # of a store that is gone
-                if not self._store.check(["failed"]):
-                    self._store.set("failed", told)
+    def _home(self, rank: int) -> tuple[str, int]:
+        """A process's machine and number."""
+        assert self._store is not None
+        if not self._store.check([f"home/{rank}"]):
+            return "", 0
+        host, process = self._store.get(f"home/{rank}").decode().rsplit(" ", 1)
+        return host, int(process)
+
+    def _tell(self, told: str) -> None:
+        if not self._told:
+            self._told = True
+            os.write(2, f"Process {self._rank} of {self._world} ends: {told}\n".encode())
 
     def _leave(self, status: int, told: str) -> None:
-        # The main thread may be in a collective that never returns, so nothing can be unwound.
-        os.write(2, f"Process {self._rank} of {self._world}: {told}\n".encode())
-        os._exit(status)
+        os.write(2, f"{told}\n".encode())
+        os._exit(status)  # the main thread may be in a collective that never returns
 
 
 def _place(thread: int | None) -> str:
     frame = sys._current_frames().get(thread or 0)
-    return "?" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+    if frame is None:
+        return "nowhere"
+    path = frame.f_code.co_filename
+    waits = any(part in path for part in _WAITING)
+    return f"{'waits in ' if waits else ''}{Path(path).name}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+def _is_gone(home: tuple[str, int]) -> bool:
+    import psutil
+
+    host, process = home
+    if host != socket.gethostname():
+        return False
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def _is_sibling(process: int) -> bool:

@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -57,6 +59,13 @@ BRIEFLY = """
 import functools
 from infomax.estimation import estimator
 estimator.Budget = functools.partial(estimator.Budget, steps=10)
+"""
+
+SLOWLY = """
+import time
+from infomax.data import PairLoader
+make = PairLoader.at
+PairLoader.at = lambda self, *arguments: (time.sleep(0.3), make(self, *arguments))[1]
 """
 
 
@@ -321,3 +330,229 @@ def test_a_kill_at_a_point_inside_saving(nursery, images, place, expected, point
     if left:
         assert f"Going on from run/step-{max(left):08d}." in then.text
     must_equal(place / "run", expected)
+
+
+def test_a_kill_while_a_finished_run_is_evaluated(nursery, images, place, expected):
+    """The probe and the estimate of the run that goes on are those of the one that was not killed."""
+    draw = random.Random(2)
+    for _ in range(3):
+        child = nursery.start(place, *arguments(images), "--resume")
+        wait_for(child, lambda: saved_step(place / "run") == STEPS)
+        time.sleep(draw.uniform(0, 0.4))
+        child.kill()
+        assert child.wait().status == -signal.SIGKILL
+    assert json.loads((place / "run/run.json").read_text())["results"] is None
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    must_equal(place / "run", expected)
+
+
+TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
+
+
+class Launched:
+    """A recipe under a real launcher: every process is started anew."""
+
+    def __init__(self, launcher: list[str], place: Path, *arguments: object, code: str = ""):
+        script = [str(FAULTY), BRIEFLY + code, str(RECIPES / "simclr_smile.py")]
+        self.place, self.out = place, place / f"launched-{time.monotonic_ns()}"
+        with self.out.open("w") as out:
+            self.launcher = subprocess.Popen(
+                [*launcher, *script, *map(str, arguments)], cwd=place, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def text(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    def until(self, what: Callable[[], bool], seconds: float = 150) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline and self.launcher.poll() is None, self.text()
+            time.sleep(0.05)
+
+    def workers(self) -> list[psutil.Process]:
+        """In the order of their ranks."""
+        found = psutil.Process(self.launcher.pid).children()
+        return sorted(found, key=lambda process: int(process.environ().get("RANK", "0")))
+
+    def ended(self, seconds: float = PROMPT) -> int:
+        """The launcher's status. All that it started must be gone in time."""
+        group = [p for p in psutil.process_iter() if _is_at(p, self.place)]
+        deadline = time.monotonic() + seconds
+        try:
+            status = self.launcher.wait(seconds)
+            while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in group):
+                assert time.monotonic() < deadline, self.text()
+                time.sleep(0.05)
+        finally:
+            for process in group:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        return status
+
+
+def _is_at(process: psutil.Process, place: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.cwd() == str(place)
+    return False
+
+
+def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(images, place, whole_pair):
+    launched = Launched(TORCHRUN, place, *arguments(images))
+    launched.until(lambda: steps_done(place / "run") > 7)
+    launched.workers()[1].kill()
+    assert launched.ended() != 0
+    assert "Process 1 is gone after step" in launched.text(), launched.text()
+    assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()  # torchrun's own
+    again = Launched(TORCHRUN, place, *arguments(images), "--resume")
+    assert again.ended(150) == 0, again.text()
+    assert "Going on from run/step-" in again.text()
+    must_equal(place / "run", outcome(whole_pair))
+
+
+# ------------------------------------------------------------------------------------- lost, slow and raising processes
+
+
+def both_end(pair: list[Child], culprit: int = 1) -> list[str]:
+    """What they said; all must be over in time, with a status that is not 0."""
+    began = time.monotonic()
+    ends = [child.wait(150) for child in pair]
+    assert time.monotonic() - began < PROMPT, ends
+    assert all(end.status != 0 for end in ends), ends
+    assert ends[1 - culprit].status > 0, ends  # by itself, and not by a signal
+    return [end.text for end in ends]
+
+
+def test_a_slow_process_ends_all_and_is_named(nursery, images, place):
+    code = "import time\nat_step(6, lambda batch: time.sleep(3600), rank=1)"
+    pair = nursery.pair(place, *arguments(images), code=code)
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    for text in texts:
+        assert re.search(r"No step for \d+ s after step 5: process 1 is in <string>:\d+ <lambda>\.", text), texts
+    assert checkpoints.read(place / "run").step == 3
+
+
+def test_a_process_that_is_stopped_is_killed(nursery, images, place):
+    code = "at_step(6, lambda batch: os.kill(os.getpid(), signal.SIGSTOP), rank=1)"
+    pair = nursery.pair(place, *arguments(images), code=code)
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    assert "process 1 gives no sign of life" in texts[0], texts
+
+
+def test_a_raising_process_ends_all_and_is_named(nursery, images, place):
+    pair = nursery.pair(place, *arguments(images), code="at_step(6, lambda batch: 1 / 0, rank=1)")
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    assert "ZeroDivisionError" in texts[1]
+    assert "Process 1 ended after step 5: ZeroDivisionError" in texts[0], texts
+
+
+ON_DISK = "from infomax.data import datasets\ndatasets.MEMORY_BUDGET = 0\n"  # decode as the images are needed
+
+
+def test_an_image_that_goes_bad_ends_all_and_is_named(nursery, images, place):
+    """The thread that decodes is what reads it."""
+    shutil.copytree(images, place / "images")
+    broken = """
+def breaks(batch):
+    for path in Path("images").rglob("*.png"):
+        path.write_bytes(b"")
+    return batch
+"""
+    data = ["--dataset", "folder:images"]
+    ended = nursery.run(place, *arguments(images), *data, code=ON_DISK + broken + "at_step(5, breaks)")
+    assert ended.status == 2, ended.text
+    assert re.search(r"The image images/\d/\d+\.png is empty \(0 bytes\)", ended.text.splitlines()[-1]), ended.text
+    assert checkpoints.read(place / "run").step in (3, 6)  # the next batch had been decoded, or not
+
+    shutil.rmtree(place / "images")
+    shutil.copytree(images, place / "images")
+    code = ON_DISK + broken + "at_step(8, breaks, rank=1)"
+    pair = nursery.pair(place, *arguments(images), *data, "--resume", code=code)
+    texts = both_end(pair)
+    assert any("is empty (0 bytes)" in text for text in texts), texts
+
+
+def test_a_dead_launcher_leaves_nobody_and_what_was_done_is_saved(images, place):
+    launched = Launched(TORCHRUN, place, *arguments(images), "--save-every", 1000, code=SLOWLY)
+    launched.until(lambda: steps_done(place / "run") > 2)
+    launched.launcher.send_signal(signal.SIGKILL)
+    launched.ended()
+    done = saved_step(place / "run")
+    assert 3 <= done == steps_done(place / "run") < STEPS, launched.text()
+    assert f"SIGTERM: saved after step {done}" in launched.text()
+
+
+def test_without_a_launcher_a_run_outlives_its_shell(images, place):
+    words = [sys.executable, FAULTY, BRIEFLY, RECIPES / "simclr_smile.py", *arguments(images)]
+    subprocess.run(["sh", "-c", f"nohup {shlex.join(map(str, words))} >out 2>&1 &"], cwd=place, check=True, timeout=60)
+    deadline = time.monotonic() + 150
+    while not (place / "run/run.json").exists() or json.loads((place / "run/run.json").read_text())["results"] is None:
+        assert time.monotonic() < deadline, (place / "out").read_text()
+        time.sleep(0.2)
+
+
+# ------------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_with_its_status(nursery, images, place, expected, number, status):
+    child = nursery.start(place, *arguments(images), "--save-every", 1000)
+    wait_for(child, lambda: steps_done(place / "run") > 4)
+    child.kill(number)
+    end = child.wait(PROMPT)
+    assert end.status == status, end.text
+    step = checkpoints.read(place / "run").step
+    assert 4 < step < STEPS
+    assert end.text.splitlines()[-1] == (f"{number.name}: saved after step {step}; go on with --resume --run-dir run.")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    must_equal(place / "run", expected)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(nursery, images, place, whole_pair, asked):
+    pair = nursery.pair(place, *arguments(images))
+    wait_for(pair[0], lambda: steps_done(place / "run") > 4)
+    pair[asked].kill(signal.SIGTERM)
+    ends = [child.wait(PROMPT) for child in pair]
+    assert [end.status for end in ends] == [143, 143], ends
+    assert "".join(end.text for end in ends).count("SIGTERM: saved after step") == 1
+    assert 4 < checkpoints.read(place / "run").step == steps_done(place / "run") < STEPS
+    assert [child.wait().status for child in nursery.pair(place, *arguments(images), "--resume")] == [0, 0]
+    must_equal(place / "run", outcome(whole_pair))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_signal_ends_at_once(nursery, images, place, processes):
+    code = "import time\nat_step(6, lambda batch: time.sleep(3600))"
+    if processes == 1:
+        children = [nursery.start(place, *arguments(images), code=code)]
+    else:
+        children = nursery.pair(place, *arguments(images), code=code)
+    wait_for(children[0], lambda: steps_done(place / "run") == 5)
+    for wait in (1.5, 0):
+        time.sleep(0.3)
+        for child in children:
+            child.kill(signal.SIGTERM)
+        time.sleep(wait)
+    began = time.monotonic()
+    ends = [child.wait(PROMPT) for child in children]
+    assert time.monotonic() - began < 5
+    assert [end.status for end in ends] == [143] * processes, ends
+    assert "came a second time: ended without saving" in ends[0].text
+    assert checkpoints.read(place / "run").step == 3
+
+
+def test_ctrl_c_on_accelerate_launch_saves(images, place):
+    """The launcher gets it too, and dies at once: the recipe must not go with it before it has saved."""
+    launched = Launched(
+        [str(BIN / "accelerate"), "launch"], place, *arguments(images), "--save-every", 1000, code=SLOWLY
+    )
+    launched.until(lambda: steps_done(place / "run") > 2)
+    os.killpg(launched.launcher.pid, signal.SIGINT)
+    assert launched.ended() != 0
+    assert re.search(r"SIGINT: saved after step \d+; go on with --resume", launched.text()), launched.text()
+    assert 3 <= checkpoints.read(place / "run").step == steps_done(place / "run") < STEPS
