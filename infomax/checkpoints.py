@@ -1136,8 +1136,8 @@ def _rewind(log: Path, size: int) -> None:
     if log.exists():
         if log.stat().st_size < size:
             _say.warning("%s is shorter than when the checkpoint was saved; it goes on from where it ends.", log)
-        else:
-            os.truncate(log, size)
+            size = log.read_bytes().rfind(b"\n") + 1  # not within a line
+        os.truncate(log, size)
 
 
 def save(

@@ -32,6 +32,7 @@ POINTS = {
     "while state is written": ("open", lambda path, mode, _: path.endswith("state.json") and mode == "w"),
     "while the encoder is written": ("os.mkdir", lambda path, *_: path.endswith("/encoder")),
 }
+RESULTS = {"before results": ("os.rename", lambda old, new, *_: new.endswith("found.json"))}
 AFTER = {"after the model": "model.safetensors", "after the optimizer": "optimizer.safetensors"}
 
 
@@ -73,7 +74,7 @@ def kill_at(point: str, nth: int = 1) -> None:
 
         sys.addaudithook(after)
         return
-    awaited, fits = POINTS[point]
+    awaited, fits = (POINTS | RESULTS)[point]
 
     def hook(event: str, arguments: tuple) -> None:
         if event == awaited and fits(*map(str, arguments)):

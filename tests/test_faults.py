@@ -122,14 +122,15 @@ class Nursery:
     def run(self, folder: Path, *arguments: object, code: str = "", script: str = "", **env: str) -> Ended:
         return self.start(folder, *arguments, code=code, script=script, **env).wait()
 
-    def pair(self, folder: Path, *arguments: object, code: str = "") -> list[Child]:
+    def pair(self, folder: Path, *arguments: object, code: str = "", script: str = "") -> list[Child]:
         """Two processes of one run, without a launcher to end one when the other ends."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
-            self.start(folder, *arguments, code=code, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in (0, 1)
+            self.start(folder, *arguments, code=code, script=script, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+            for rank in (0, 1)
         ]
 
 
@@ -556,3 +557,400 @@ def test_ctrl_c_on_accelerate_launch_saves(images, place):
     assert launched.ended() != 0
     assert re.search(r"SIGINT: saved after step \d+; go on with --resume", launched.text()), launched.text()
     assert 3 <= checkpoints.read(place / "run").step == steps_done(place / "run") < STEPS
+
+
+# -------------------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.fixture(scope="module")
+def stopped(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed at step 11, with the checkpoints of steps 6 and 9. To be copied."""
+    place = tmp_path_factory.mktemp("stopped")
+    (place / "own.py").write_text(OWN)
+    ended = nursery.run(place, *arguments(images), code="at_step(11, lambda batch: die())")
+    assert ended.status == -signal.SIGKILL
+    assert sorted(path.name for path in (place / "run").glob("step-*")) == ["step-00000006", "step-00000009"]
+    return place / "run"
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = [cut, empty, Path.unlink, flip]
+FILES = [
+    "MANIFEST.json", "model.safetensors", "optimizer.safetensors", "state.json", "encoder/config.json",
+    "encoder/model.safetensors",
+]  # fmt: skip
+
+
+def test_the_files_that_are_damaged_are_all_there_are(stopped):
+    newest = stopped / "step-00000009"
+    assert sorted(str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()) == FILES
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_and_the_run_ends_the_same(nursery, images, place, stopped, expected, name, damage):
+    shutil.copytree(stopped, place / "run")
+    damage(place / "run/step-00000009" / name)
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    [told] = [line for line in then.text.splitlines() if "Taking the checkpoint of step 6 instead." in line]
+    assert told.startswith(f"run/step-00000009/{name} ")
+    assert "Going on from run/step-00000006." in then.text
+    assert (place / "run/damaged-step-00000009").is_dir()
+    shutil.rmtree(place / "run/damaged-step-00000009")
+    must_equal(place / "run", expected)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_json_or_log_costs_nothing_of_the_model(nursery, images, place, stopped, expected, damage):
+    shutil.copytree(stopped, place / "run")
+    damage(place / "run/run.json")
+    damage(place / "run/log.jsonl")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    if damage is flip:  # nobody reads the log but people
+        (place / "run/log.jsonl").write_text("")
+    found = outcome(place / "run")
+    assert [name for name in expected if name != "content" and found[name] != expected[name]] == []
+    if damage is not Path.unlink:
+        assert "run.json" in then.text
+    if damage in (cut, empty):
+        assert "log.jsonl is shorter than when the checkpoint was saved" in then.text
+
+
+def test_no_whole_checkpoint_is_refused_by_name_and_nothing_is_lost(nursery, images, place, stopped):
+    shutil.copytree(stopped, place / "run")
+    for step in (6, 9):
+        flip(place / f"run/step-0000000{step}/model.safetensors")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 2
+    assert "No checkpoint in run is whole: run/step-00000009/model.safetensors" in then.text
+    assert len(list((place / "run").glob("step-*"))) == 2
+
+
+# --------------------------------------------------------------------------------------------- disks, folders, machines
+
+FULL = """
+import resource
+def fills(batch):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
+    return batch
+at_step(8, fills)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (20_000, "The checkpoint of step 9 could not be written to run"),  # the tensors do not fit
+        (1_000, "run/log.jsonl could not be written"),
+    ],
+)
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(nursery, images, place, expected, size, told):
+    ended = nursery.run(place, *arguments(images), code=FULL.format(size=size))
+    assert ended.status == 2, ended.text
+    assert "Traceback" not in ended.text
+    assert told in ended.text.splitlines()[-1], ended.text
+    assert sorted(path.name for path in (place / "run").glob("*step-*")) == ["step-00000003", "step-00000006"]
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    assert "Going on from run/step-00000006." in then.text
+    must_equal(place / "run", expected)
+
+
+NOBODY = "os.setgid(65534); os.setuid(65534)\n"  # for whom, unlike root, a folder can be read-only
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+def test_a_read_only_folder(nursery, images, expected):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:  # pytest's own lie in a folder that only its user may enter
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "own.py").write_text(OWN)
+        shutil.copytree(images, place / "images")
+        data = ["--dataset", "folder:images"]
+        ended = nursery.run(place, *arguments(images), *data, code=NOBODY)
+        assert ended.status == 2, ended.text
+        assert ended.text.splitlines()[-1].startswith("run cannot hold a run ([Errno 13] Permission denied")
+        assert not (place / "run").exists()
+
+        (place / "run").mkdir()
+        os.chown(place / "run", 65534, 65534)
+        shut = "def shut(batch):\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
+        ended = nursery.run(place, *arguments(images), *data, code=NOBODY + shut)
+        assert ended.status == 2, ended.text
+        assert "The checkpoint of step 9 could not be written" in ended.text.splitlines()[-1]
+        assert "step-00000003, step-00000006 is still there" in ended.text
+        refused = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
+        assert refused.status == 2 and "Permission denied" in refused.text, refused.text
+        (place / "run").chmod(0o755)
+        then = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
+        assert then.status == 0, then.text
+        must_equal(place / "run", expected)
+
+
+def test_two_runs_do_not_share_a_folder(nursery, images, place, expected):
+    first = nursery.start(place, *arguments(images), code="import time\nat_step(8, lambda batch: time.sleep(3600))")
+    wait_for(first, lambda: saved_step(place / "run") == 6)
+    second = nursery.run(place, *arguments(images), "--resume")
+    assert (second.status, second.text) == (2, "Another process is training in run; name another --run-dir.\n")
+    assert nursery.run(place, *arguments(images)).status == 2
+    first.kill()  # its lock dies with it
+    assert first.wait().status == -signal.SIGKILL
+    assert nursery.run(place, *arguments(images), "--resume").status == 0
+    must_equal(place / "run", expected)
+
+
+def test_runs_that_start_together_get_a_folder_each(nursery, images, place):
+    unnamed = arguments(images)[:-2]
+    children = [nursery.start(place, *unnamed, "--steps", 2) for _ in range(4)]
+    assert [child.wait().status for child in children] == [0] * 4
+    assert sorted(path.name for path in (place / "checkpoints").iterdir()) == [
+        "simclr_smile", "simclr_smile-2", "simclr_smile-3", "simclr_smile-4",
+    ]  # fmt: skip
+
+
+# Clocks that run backwards and jump, by hours.
+CLOCKS = """
+import time
+now, jump = time.time, [0]
+def wrong():
+    jump[0] = -7200 if jump[0] >= 0 else 3600
+    return now() + jump[0]
+time.time = wrong
+"""
+ELSEWHERE = {
+    "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "HOME": "/proc/nowhere",
+    "XDG_CACHE_HOME": "/proc/nowhere", "TMPDIR": "/tmp",
+}  # fmt: skip
+
+
+def test_clocks_zones_locales_a_read_only_home_and_no_network_change_nothing(nursery, images, place, expected):
+    first = nursery.start(place, *arguments(images), code=CLOCKS + "offline()", **ELSEWHERE)
+    wait_for(first, lambda: saved_step(place / "run") >= 6)
+    first.kill()
+    assert first.wait().status == -signal.SIGKILL
+    for path in (place / "run").rglob("*"):
+        os.utime(path, (2**33, 2**33))  # in the year 2242
+    # In a new process, which imports everything so.
+    words = [sys.executable, FAULTY, BRIEFLY + "offline()", RECIPES / "simclr_smile.py", *arguments(images), "--resume"]
+    then = subprocess.run(
+        [*map(str, words)], cwd=place, env={**os.environ, **ELSEWHERE, "TZ": "America/St_Johns"}, timeout=150,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert then.returncode == 0, then.stderr
+    must_equal(place / "run", expected)
+
+
+REGISTERED = "import importlib, sys\nsys.path.append('.')\nimportlib.import_module('own')\n"
+
+
+def test_a_run_moved_or_copied_goes_on_and_probes(nursery, images, place, stopped, expected, tmp_path):
+    (place / "far/away").mkdir(parents=True)
+    (place / "far/own.py").write_text(OWN)
+    shutil.copytree(stopped, place / "copy")
+    shutil.move(place / "copy", place / "far/away/renamed")
+    words = [*arguments(images)[:-2], "--run-dir", "away/renamed", "--resume"]
+    then = nursery.run(place / "far", *words)
+    assert then.status == 0, then.text
+    must_equal(place / "far/away/renamed", expected)
+    shutil.copytree(place / "far/away/renamed/step-00000024", place / "alone")
+    probe = nursery.run(place, "probe", "alone", "--output", "found.json", "--json", script="infomax", code=REGISTERED)
+    assert probe.status == 0, probe.text
+    results = json.loads((place / "far/away/renamed/run.json").read_text())["results"]
+    assert json.loads(probe.text) == results["probe"]
+    found = json.loads((place / "found.json").read_text())
+    assert found == {"checkpoint": results["checkpoint"], "probe": results["probe"]}
+
+
+# ---------------------------------------------------------------------------------------------------------- not finite
+
+NAN = "at_step(8, not_a_number)\n"
+
+
+def test_what_is_not_finite_stops_and_is_not_saved(nursery, images, place):
+    for more in ([], ["--resume"]):
+        ended = nursery.run(place, *arguments(images), *more, code=NAN)
+        assert ended.status == 1, ended.text
+        assert "Training stopped at step 8: the surrogate is nan" in ended.text.splitlines()[-1]
+        found = checkpoints.read(place / "run")
+        assert found.step == 6
+        assert all(
+            value.isfinite().all() for name, value in tensors(place / "run").items() if value.is_floating_point()
+        )
+
+
+def test_what_is_not_finite_is_skipped_counted_and_resumed_bitwise(nursery, images, place):
+    skip = [*arguments(images), "--nonfinite", "skip"]
+    ended = nursery.run(place, *skip, code=NAN)
+    assert ended.status == 0, ended.text
+    assert [line["number"] for line in log(place / "run") if line["skipped"]] == [8]
+    assert all(value.isfinite().all() for value in tensors(place / "run").values() if value.is_floating_point())
+    expected = outcome(place / "run")
+    for name in ("run-2", "run-3"):  # killed before and after the step that is left out
+        words = [*skip[:-4], "--run-dir", name, "--nonfinite", "skip"]
+        at = 7 if name == "run-2" else 11
+        assert nursery.run(place, *words, code=f"{NAN}at_step({at}, lambda batch: die())").status == -signal.SIGKILL
+        assert nursery.run(place, *words, "--resume", code=NAN).status == 0
+        must_equal(place / name, expected)
+
+
+def test_skipping_is_agreed_by_two_processes(nursery, images, place):
+    """One process meets the number; both leave the batch out."""
+    words = [*arguments(images), "--nonfinite", "skip"]
+    ends = [child.wait() for child in nursery.pair(place, *words, code="at_step(8, not_a_number, rank=1)")]
+    assert [end.status for end in ends] == [0, 0], ends
+    assert [line["number"] for line in log(place / "run") if line["skipped"]] == [8]
+
+
+# -------------------------------------------------------------------------------------------------- determinism, load
+
+
+def test_the_seed_alone_decides_a_deterministic_run(nursery, images, place):
+    words = [*arguments(images)[:-2], "--deterministic"]
+    disturbed = "import random, numpy\nrandom.seed(5); numpy.random.seed(6); torch = __import__('torch')\n"
+    disturbed += "torch.manual_seed(7); torch.rand(9); x = torch.empty(10**6).fill_(3)\n"
+    for name, code in (("one", ""), ("two", disturbed)):
+        ended = nursery.run(place, *words, "--run-dir", name, code=code)
+        assert ended.status == 0, ended.text
+    must_equal(place / "two", outcome(place / "one"))
+    other = nursery.run(place, *words, "--run-dir", "three", "--seed", 4)
+    assert other.status == 0
+    assert outcome(place / "three")["encoder.conv1.weight"] != outcome(place / "one")["encoder.conv1.weight"]
+
+
+def test_two_thousand_steps_leave_memory_and_files_as_they_were(nursery, images, place):
+    words = [*arguments(images), "--steps", 2000, "--save-every", 50]
+    child = nursery.start(place, *words)
+    process = psutil.Process(child.process)
+    memory, files, lines = {}, {}, 0
+    while not ended(child):
+        done = steps_done(place / "run")
+        if 0 < done < 2000:
+            with contextlib.suppress(psutil.Error):
+                memory[done], files[done] = process.memory_info().rss, process.num_fds()
+            *whole, last = (place / "run/log.jsonl").read_text().split("\n")
+            assert [json.loads(line)["number"] for line in whole[lines:]] == list(range(lines + 1, len(whole) + 1))
+            assert last == "" or not last.endswith("}")
+            lines = len(whole)
+        time.sleep(0.1)
+    end = child.wait()
+    assert end.status == 0, end.text
+    early = [value for step, value in memory.items() if 200 <= step < 600]
+    late = [value for step, value in memory.items() if step >= 1600]
+    assert len(early) > 5 and len(late) > 5
+    growth = (max(late) - max(early)) / 2**20
+    print(f"resident memory: {max(early) / 2**20:.0f} MiB at most in steps 200-600, {growth:+.1f} MiB in 1600-2000")
+    assert growth < 8
+    assert max(files[s] for s in files if s >= 1600) <= max(files[s] for s in files if 200 <= s < 600)
+    assert len(list((place / "run").glob("step-*"))) == 2
+
+
+# ------------------------------------------------------------------------------------------- evaluation while training
+
+
+def test_evaluation_reads_whole_checkpoints_while_they_are_written_and_pruned(nursery, images, place, monkeypatch):
+    monkeypatch.syspath_prepend(place)
+    import own  # noqa: F401  # pyright: ignore
+
+    child = nursery.start(place, *arguments(images), "--steps", 150, "--save-every", 1, "--keep", 1)
+    wait_for(child, lambda: saved_step(place / "run") > 0)
+    reads, seen = 0, set()
+    while not ended(child):
+        found, encoder = checkpoints.read_encoder(place / "run")
+        seen.add(found.step)
+        assert not encoder.training
+        reads += 1
+        if reads == 3:
+            probe = nursery.start(place, "probe", "run", "--output", "live.json", script="infomax", code=REGISTERED)
+    assert child.wait().status == 0
+    assert reads > 10 and len(seen) > 5, (reads, seen)
+    assert probe.wait().status == 0
+    live = json.loads((place / "live.json").read_text())
+    assert live["checkpoint"]["step"] < 150 and live["probe"]["accuracy"] > 0
+
+
+def test_an_evaluation_killed_and_run_again_gives_the_same_numbers(nursery, images, place, whole):
+    command = ("probe", whole, "--output", "found.json")
+    killed = nursery.run(place, *command, script="infomax", code=REGISTERED + "kill_at('before results', 1)")
+    assert killed.status == -signal.SIGKILL, killed.text
+    assert not (place / "found.json").exists()
+    for environment in ({}, ELSEWHERE):
+        assert nursery.run(place, *command, script="infomax", code=REGISTERED + "offline()", **environment).status == 0
+        found = json.loads((place / "found.json").read_text())
+        assert found["probe"] == json.loads((whole / "run.json").read_text())["results"]["probe"]
+        assert found["checkpoint"] == {"step": STEPS, "checksum": checkpoints.read(whole).checksum}
+    left = {path.name for path in place.iterdir() if not path.name.startswith(".tmp-")}  # the killed one's
+    assert left == {"own.py", "found.json"}
+
+
+# ----------------------------------------------------------------------------------------- another number of processes
+
+# A run of float32 without anything that sees the batch (GroupNorm, LayerNorm), resumed on `world` processes.
+WORKER = """
+import sys, torch
+import infomax as im
+from infomax import checkpoints, data, encoders, launch, training
+
+images, steps, save_at, run_dir = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+by = launch.make_accelerator()
+torch.manual_seed(0)
+dataset = data.dataset(f"folder:{images}")
+loader = data.PairLoader(dataset.train, data.views_for(dataset), 16, seed=1)
+encoder = im.encoder("resnet10_small_gn", in_chans=1)
+model = im.InfoMax(encoder, encoders.Projector(128, hidden=16, out=8, norm="layer"), im.Cosine(0.2, learn=True),
+    im.MINE(0.9))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+with checkpoints.open_run(run_dir, "run", {"seed": 1}, resume=True) as run:
+    start = 0
+    if run.checkpoint is not None:
+        run.checkpoint.restore(model, optimizer)
+        start = run.checkpoint.step
+    for step in im.train(model, loader, optimizer, training.warmup_cosine(8), by, steps=steps, start=start):
+        batch = loader.at(step.number - 1, by.process_index, by.num_processes)
+        sums = torch.stack([batch.ids.double(), *(v.double().sum((1, 2, 3)) for v in batch[:2])], 1)
+        run.log({"number": step.number, "mi": step.mi, "surrogate": step.surrogate, "batch": by.gather(sums)})
+        if step.number == save_at:
+            run.save(step.number, model, optimizer)
+launch.leave(by)
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_on_another_number_of_processes_the_same_batches_follow(nursery, images, place, first, second):
+    worker = place / "worker.py"
+    worker.write_text(WORKER)
+
+    def go(processes: int, *words: object) -> str:
+        if processes == 1:
+            ends = [nursery.run(place, images, *words, script=str(worker))]
+        else:
+            ends = [child.wait() for child in nursery.pair(place, images, *words, script=str(worker))]
+        assert [end.status for end in ends] == [0] * processes, ends
+        return "".join(end.text for end in ends)
+
+    go(first, 8, 8, "alone")
+    go(first, 4, 4, "run")
+    said = go(second, 8, 8, "run")
+    assert "not bitwise" in said and f"was saved by {first} process(es) and is resumed by {second}" in said
+    alone, together = log(place / "alone"), log(place / "run")
+    assert [line["number"] for line in together] == list(range(1, 9))
+    for one, two in zip(alone, together, strict=True):
+        assert one["batch"] == two["batch"]  # the same samples, the same views, to the bit, in the same order
+        assert one["mi"] == pytest.approx(two["mi"], rel=1e-3, abs=1e-4)
+        assert one["surrogate"] == pytest.approx(two["surrogate"], rel=1e-3, abs=1e-4)
