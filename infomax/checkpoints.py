@@ -15,6 +15,7 @@ and see its errors. `Run.log` may be called by any: only the main process's line
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -38,6 +39,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from infomax.errors import NonFinite, UserError, nearest
 
@@ -397,7 +399,7 @@ class Checkpoint:
             if saved is None:
                 raise UserError(f"{self.folder} was saved without an optimizer, so training cannot go on from it.")
             _optimizer_must_fit(saved, optimizer, self.folder)
-        before = _random_state()
+        before, held = _random_state(), None if optimizer is None else optimizer.state_dict()
         try:
             if world == self.processes:
                 _set_random_state(generators)
@@ -405,6 +407,9 @@ class Checkpoint:
                 optimizer.load_state_dict(saved)
         except Exception as error:
             _set_random_state(before)
+            if optimizer is not None and held is not None:  # which may be half filled
+                optimizer.state.clear()
+                optimizer.load_state_dict(held)
             raise DamagedError(f"{self.folder / _STATE} does not fit {_OPTIMIZER} ({error!r}).") from None
         model.load_state_dict(weights, strict=True)
         if rank == 0:
@@ -462,12 +467,16 @@ def _optimizer_must_fit(saved: Any, optimizer: torch.optim.Optimizer, folder: Pa
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for place, parameter in zip(order, parameters, strict=True):
             for key, value in entries.get(place, {}).items():
+                if key == "step" and not 0 <= float(value) < math.inf:
+                    raise UserError(f"{folder} is of no optimizer: it has done {float(value)} steps.")
                 if key in _LIKE_PARAMETERS and isinstance(value, Tensor) and value.shape != parameter.shape:
                     raise UserError(
                         f"{folder} is of another optimizer: {key} of parameter {place} is {list(value.shape)} in it,"
                         f" and the parameter {list(parameter.shape)}."
                     )
-    except (LookupError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise DamagedError(f"{folder / _STATE} holds no optimizer's state ({error!r}).") from None
 
 
@@ -524,8 +533,8 @@ def load(path: str | os.PathLike[str], allow_imports: bool = False) -> "InfoMax"
     module's code. Raises UserError as read() does, and where the model cannot be rebuilt.
     """
     checkpoint, weights = _read_weights(path)
-    model = _filled(lambda: build(checkpoint.model, allow_imports), weights, checkpoint.folder)
-    return model.eval()
+    make = functools.partial(build, checkpoint.model, allow_imports)
+    return _filled(make, weights, checkpoint.folder, trusted=allow_imports).eval()
 
 
 def load_encoder(path: str | os.PathLike[str]) -> nn.Module:
@@ -537,20 +546,48 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module]:
     """load_encoder's, with the checkpoint that it was read from: one read, which pruning cannot come between."""
     checkpoint, weights = _read_weights(path)
     weights = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-    encoder = _filled(lambda: _build_encoder(checkpoint.model), weights, checkpoint.folder)
-    return checkpoint, encoder.eval()
+    make = functools.partial(_build_encoder, checkpoint.model)
+    return checkpoint, _filled(make, weights, checkpoint.folder).eval()
 
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def _filled(make: Callable[[], Module], weights: Mapping[str, Tensor], folder: Path) -> Module:
-    with torch.device("meta"):  # a description may ask for more than there is memory: first without any
-        _must_fit(weights, make().state_dict(), folder)
+def _filled(make: Callable[[], Module], weights: Mapping[str, Tensor], folder: Path, trusted: bool = False) -> Module:
+    """What `make` makes from a saved description, with saved weights; first without memory, unless that is trusted.
+
+    A description may ask for more layers than there is time, and larger ones than there is memory.
+    """
+    if not trusted:
+        with torch.device("meta"), _at_most(2 * len(weights) + 100, folder):
+            try:
+                _must_fit(weights, make().state_dict(), folder)
+            except UserError:
+                raise
+            except Exception as error:
+                raise DamagedError(f"{folder} describes a model that cannot be made ({_reason(error)}).") from None
     model = make()
     _must_fit(weights, model.state_dict(), folder)
     model.load_state_dict(weights, strict=True)
     return model
+
+
+@contextlib.contextmanager
+def _at_most(parameters: int, folder: Path) -> Iterator[None]:
+    """Within it, a module of more parameters cannot be made: raises DamagedError."""
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > parameters:
+            raise DamagedError(f"{folder} describes a model of more parameters than it holds.")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _read_weights(path: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
@@ -579,10 +616,11 @@ def _read_checkpoint(folder: Path) -> Checkpoint:
         if hashlib.sha256(content).hexdigest() != files[_STATE]["sha256"]:
             raise DamagedError(f"{path} does not match its checksum: it was altered.")
         state = json.loads(content)
+        configuration = state["configuration"]
         checkpoint = Checkpoint(
             folder=folder,
             step=state["step"],
-            configuration=_migrated_configuration(state["configuration"]),
+            configuration=configuration if manifest["format"] == FORMAT else _migrated_configuration(configuration),
             preprocessing=state["preprocessing"],
             model=state["model"],
             checksum=manifest["sha256"],

@@ -137,13 +137,14 @@ def _array(path: Path) -> Any:
 
     try:
         # Mapped first: a header that names a shape larger than its file is refused before memory is asked for it.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(mapped, np.ndarray):
             raise ValueError("an archive of arrays")
         return np.array(mapped)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError, TypeError, KeyError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, ArithmeticError, MemoryError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not an array that numpy.save wrote ({error}); objects are not read.") from None
 
 
