@@ -65,7 +65,8 @@ class Watch:
         self._main = threading.main_thread().ident
         self._pipe: tuple[int, int] = (-1, -1)
         self._handlers: dict[signal.Signals, object] = {}
-        self._wakeup = -1
+        self._wakeup: int | None = None  # what was told of signals before
+        self._noted, self._heeded = 0, False
         self._thread = threading.Thread(target=self._run, name="infomax-watch", daemon=True)
 
     def __enter__(self) -> "Watch":
@@ -77,7 +78,7 @@ class Watch:
             self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and `&` leave it
-                    self._handlers[number] = signal.signal(number, lambda *_: None)
+                    self._handlers[number] = signal.signal(number, self._note)
         self._beat = time.monotonic()
         self._thread.start()
         atexit.register(self._end)
@@ -85,17 +86,24 @@ class Watch:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._beat = None
-        if self._handlers:
+        if self._wakeup is not None:
             signal.set_wakeup_fd(self._wakeup)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
-            self._handlers.clear()
+            self._wakeup = None
         if error is not None and self._store is not None:
             with contextlib.suppress(Exception):  # of a store that is gone
                 self._tell_or_fail(error)
         # Else the thread goes on: while the main process evaluates, the others wait for it.
         if error is not None or self._world == 1:
             self._end()
+        if error is None and self._noted and not self._heeded:
+            os.kill(
+                os.getpid(), self._noted
+            )  # it came after the last step: whatever comes now ends as it does without us
+
+    def _note(self, number: int, _: object) -> None:
+        self._noted = number
 
     def step(self, number: int) -> int:
         """Say that step `number` is done; returns the signal that asks all processes to stop, or 0."""
@@ -105,11 +113,13 @@ class Watch:
             self._longest = max(self._longest, elapsed)
         self._limit = max(self.timeout, PATIENCE * (self._longest or elapsed))
         self._number, self._beat = number, now
-        if self._world == 1:
-            return self.signal
-        asked = torch.tensor([self.signal], device=self._device)
-        dist.all_reduce(asked, dist.ReduceOp.MAX)
-        return int(asked)
+        asked = self.signal
+        if self._world > 1:
+            seen = torch.tensor([asked], device=self._device)
+            dist.all_reduce(seen, dist.ReduceOp.MAX)
+            asked = int(seen)
+        self._heeded = self._heeded or asked > 0
+        return asked
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -113,7 +113,7 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return launch.leave(accelerator)
-        start = stop = 0
+        start = stop = last = 0
         if run.checkpoint is not None:
             model.to(accelerator.device)
             state = run.checkpoint.restore(model, optimizer)
@@ -138,12 +138,13 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                         state = {"scaler": scaler.state_dict()} if scaler else {}
                         run.save(step.number, model, optimizer, state, wait=False)
                 if stop:
+                    last = step.number
                     break
             with watch.paused():
                 run.wait()
         tracker.finish()
         if stop:
-            told = f"{signal_name(stop)}: saved after step {step.number}; go on with --resume --run-dir {run.folder}."  # pyright: ignore
+            told = f"{signal_name(stop)}: saved after step {last}; go on with --resume --run-dir {run.folder}."
             accelerator.print(told, file=sys.stderr)
             run.close()
             return launch.leave(accelerator, 128 + stop)

@@ -29,7 +29,11 @@ from conftest import RECIPES
 
 from infomax import checkpoints
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="signals and limits are Linux's")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals and limits are Linux's"),
+]
 
 FAULTY = Path(__file__).with_name("faulty.py")
 BIN = Path(sys.executable).parent
@@ -510,6 +514,24 @@ def test_a_signal_saves_and_ends_with_its_status(nursery, images, place, expecte
     assert end.text.splitlines()[-1] == (f"{number.name}: saved after step {step}; go on with --resume --run-dir run.")
     then = nursery.run(place, *arguments(images), "--resume")
     assert then.status == 0, then.text
+    must_equal(place / "run", expected)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(nursery, images, place, expected):
+    """It comes while the last checkpoint is waited for, and ends the run before its evaluation."""
+    late = """
+from infomax import checkpoints
+wait = checkpoints.Run.wait
+def waits(self):
+    wait(self)
+    if (self.folder / "step-00000024").exists():
+        os.kill(os.getpid(), signal.SIGTERM)
+checkpoints.Run.wait = waits
+"""
+    ended = nursery.run(place, *arguments(images), code=late)
+    assert ended.status == -signal.SIGTERM, ended.text
+    assert checkpoints.read(place / "run").step == STEPS
+    assert nursery.run(place, *arguments(images), "--resume").status == 0
     must_equal(place / "run", expected)
 
 
