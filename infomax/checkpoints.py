@@ -7,13 +7,15 @@
 
 A step-* folder is whole or damaged from outside, never half-written: it is made under a temporary name, flushed to the
 disk and renamed. Nothing is pickled or unpickled: tensors lie in safetensors, the rest in JSON. Every file that is read
-is first checked against the manifest. A checkpoint folder can be moved, copied or read alone.
+is first checked against the manifest. A checkpoint folder can be moved, copied or read alone. Format 2 added sizes to
+the manifest and the number of threads to state.json; format 1 is read and its runs go on.
 
 Across processes `open_run`, `Run.save` and `Run.finish` are called by all of them; the main one writes, the others wait
 and see its errors. `Run.log` may be called by any: only the main process's lines are written.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -24,6 +26,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -36,27 +39,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from infomax.errors import UserError, nearest
+from infomax.errors import NonFinite, UserError, nearest
 
 if TYPE_CHECKING:
     from infomax.models import InfoMax
 
 __all__ = [
     "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "build", "default_folder", "describe", "latest", "load",
-    "load_encoder", "open_run", "read", "save", "write_json",
+    "load_encoder", "open_run", "read", "read_encoder", "save", "write_json",
 ]  # fmt: skip
 
-FORMAT = 1
-MAY_DIFFER = frozenset(
-    {"epochs", "steps", "keep", "log_every", "save_every", "tracker", "progress", "run_dir", "resume"}
-)
+FORMAT = 2
+MAY_DIFFER = frozenset({
+    "epochs", "steps", "keep", "log_every", "save_every", "tracker", "progress", "run_dir", "resume", "nonfinite",
+    "timeout",
+})  # fmt: skip
 _LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
 _MANIFEST, _STATE, _MODEL, _OPTIMIZER = "MANIFEST.json", "state.json", "model.safetensors", "optimizer.safetensors"
 _RUN, _LOG, _LOCK = "run.json", "log.jsonl", ".lock"
 _TEMPORARY, _REPLACED = ".tmp-", ".tmp-replaced-"
 _STEP = re.compile(r"step-(\d{8,})")
 _ATTEMPTS = 5  # at reading a run folder that is being trained in
+_JSON_BYTES = 256 * 1024**2  # a larger one is not ours
 
 _say = logging.getLogger("infomax")  # unconfigured, its warnings are plain lines on standard error
 T = TypeVar("T")
@@ -101,11 +107,13 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _hash(path: Path, flush: bool = False) -> str:
+def _digest(path: Path, flush: bool = False) -> dict[str, Any]:
+    """What a manifest says of a file: {"bytes", "sha256"}."""
     with path.open("rb") as file:
         if flush:
             os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
 
 
 def _seal_of(content: Mapping[str, Any]) -> str:
@@ -119,23 +127,51 @@ def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:
-    """A JSON object that carries its own checksum. Raises DamagedError with the file's name."""
+    """A JSON object that carries its own checksum, in this version's format. Raises DamagedError with its name."""
+    if path.is_symlink():
+        raise DamagedError(f"{path} is a link, and a run holds none.")
     try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise DamagedError(f"{path} is not what infomax writes: it has {path.stat().st_size} bytes.")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing.") from None
+    except DamagedError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read ({error}).") from None
     if not isinstance(content, dict):
         raise DamagedError(f"{path} is not what infomax writes.")
-    if content.get("format") != FORMAT:
+    version = content.get("format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise DamagedError(
-            f"{path} has format {content.get('format')!r}, and this version of infomax reads format {FORMAT}:"
+            f"{path} has format {version!r}, and this version of infomax reads formats 1 to {FORMAT}:"
             " use the version that wrote it."
         )
-    if content.get("sha256") != _seal_of(content):
+    try:
+        whole = content.get("sha256") == _seal_of(content)
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
         raise DamagedError(f"{path} does not match its own checksum: it was altered.")
+    return _migrated(content) if version < FORMAT else content
+
+
+def _migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of format 1 says, in format 2."""
+    content = dict(content)
+    if isinstance(files := content.get("files"), dict):
+        content["files"] = {name: {"bytes": None, "sha256": digest} for name, digest in files.items()}
+    if "configuration" in content:
+        content["configuration"] = _migrated_configuration(content["configuration"])
     return content
+
+
+def _migrated_configuration(configuration: Any) -> Any:
+    """A recipe's, with the switches that it did not have yet as they were; others are their owners' affair."""
+    if isinstance(configuration, dict) and "recipe" in configuration:
+        return {"deterministic": False, **configuration}
+    return configuration
 
 
 def _plain(value: Any) -> Any:
@@ -163,9 +199,8 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         array = isinstance(value, np.ndarray)
         # A copy: safetensors wants contiguous tensors that share no memory, and training may go on while it is written.
-        tensors[name] = (torch.from_numpy(value) if array else value.detach().cpu()).clone(
-            memory_format=torch.contiguous_format
-        )
+        source = torch.from_numpy(value) if array else value.detach()
+        tensors[name] = source.to("cpu", copy=True, memory_format=torch.contiguous_format)
         return {"$array" if array else "$tensor": name}
     if isinstance(value, np.generic):
         return _take_apart(value.item(), tensors, name)
@@ -336,8 +371,10 @@ class Checkpoint:
             if hashlib.sha256(content).hexdigest() != self.files[name]:
                 raise DamagedError(f"{path} does not match its checksum: it was altered.")
             return load_safetensors(content)
-        except (OSError, KeyError, SafetensorError) as error:
-            raise DamagedError(f"{path} cannot be read ({error}).") from None
+        except DamagedError:
+            raise
+        except Exception as error:  # of a header that was made to harm: SafetensorError, KeyError, RuntimeError, ...
+            raise DamagedError(f"{path} cannot be read ({_reason(error)}).") from None
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
         """Fill a model, an optimizer and the random generators with what was saved; returns the saved `state`.
@@ -353,26 +390,50 @@ class Checkpoint:
         try:
             saved = _put_together(self.state["optimizer"], others)
             mine = _put_together(self.state["ranks"][rank if rank < self.processes else 0], others)
-            generators, state = mine["random"], mine["state"]
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            generators, state = mine["random"], dict(mine["state"])
+        except Exception as error:  # as many kinds as there are forms that we do not write
             raise DamagedError(f"{self.folder / _STATE} does not fit {_OPTIMIZER} ({error!r}).") from None
         model = _unwrapped(model)
         _must_fit(weights, model.state_dict(), self.folder)
         if optimizer is not None:
             if saved is None:
                 raise UserError(f"{self.folder} was saved without an optimizer, so training cannot go on from it.")
-            _optimizer_must_fit(saved, optimizer.state_dict(), self.folder)
-            optimizer.load_state_dict(saved)
+            _optimizer_must_fit(saved, optimizer, self.folder)
+        before, held = _random_state(), None if optimizer is None else optimizer.state_dict()
+        try:
+            if world == self.processes:
+                _set_random_state(generators)
+            if optimizer is not None:
+                optimizer.load_state_dict(saved)
+        except Exception as error:
+            _set_random_state(before)
+            if optimizer is not None and held is not None:  # which may be half filled
+                optimizer.state.clear()
+                optimizer.load_state_dict(held)
+            raise DamagedError(f"{self.folder / _STATE} does not fit {_OPTIMIZER} ({error!r}).") from None
         model.load_state_dict(weights, strict=True)
-        if world == self.processes:
-            _set_random_state(generators)
-        elif rank == 0:
+        if rank == 0:
+            self._say_what_differs(world, next((p.device.type for p in model.parameters()), "cpu"))
+        return state
+
+    def _say_what_differs(self, world: int, device: str) -> None:
+        threads, saved = torch.get_num_threads(), self.state.get("threads")
+        if world != self.processes:
             _say.warning(
                 "%s was saved by %d process(es) and is resumed by %d: the same batches and views follow, but sums are"
                 " rounded, and dropout drawn, in another way, so the result is not bitwise the same.",
                 self.folder, self.processes, world,
             )  # fmt: skip
-        return state
+        elif device == "cpu" and isinstance(saved, int) and saved != threads:
+            _say.warning(
+                "%s was saved with %d thread(s) a process and is resumed with %d: sums are rounded in another way, so"
+                " the result is not bitwise the same.", self.folder, saved, threads,
+            )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line, which may be a parser's and long."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")[:200]
 
 
 def _must_fit(saved: Mapping[str, Tensor], own: Mapping[str, Any], folder: Path) -> None:
@@ -386,14 +447,37 @@ def _must_fit(saved: Mapping[str, Tensor], own: Mapping[str, Any], folder: Path)
             )
 
 
-def _optimizer_must_fit(saved: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -> None:
-    def sizes(state: Mapping[str, Any]) -> list[int]:
-        return [len(group["params"]) for group in state["param_groups"]]
+_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # of a parameter's own shape
 
-    if sizes(saved) != sizes(own):
-        raise UserError(
-            f"{folder} is of another optimizer: its groups have {sizes(saved)} parameters, yours {sizes(own)}."
-        )
+
+def _optimizer_must_fit(saved: Any, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    def numbers(group: Mapping[str, Any]) -> set[str]:
+        return {key for key, value in group.items() if type(value) in (int, float) and math.isfinite(value)}
+
+    try:
+        groups, entries = saved["param_groups"], saved["state"]
+        theirs = [len(group["params"]) for group in groups]
+        own = [len(group["params"]) for group in optimizer.param_groups]
+        if theirs != own:
+            raise UserError(f"{folder} is of another optimizer: its groups have {theirs} parameters, yours {own}.")
+        for group, mine in zip(groups, optimizer.param_groups, strict=True):
+            for key in sorted(numbers(mine) - numbers(group)):
+                raise UserError(f"{folder} is of another optimizer: its {key} is {group.get(key)!r}.")
+        order = [place for group in groups for place in group["params"]]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for place, parameter in zip(order, parameters, strict=True):
+            for key, value in entries.get(place, {}).items():
+                if key == "step" and not 0 <= float(value) < math.inf:
+                    raise UserError(f"{folder} is of no optimizer: it has done {float(value)} steps.")
+                if key in _LIKE_PARAMETERS and isinstance(value, Tensor) and value.shape != parameter.shape:
+                    raise UserError(
+                        f"{folder} is of another optimizer: {key} of parameter {place} is {list(value.shape)} in it,"
+                        f" and the parameter {list(parameter.shape)}."
+                    )
+    except UserError:
+        raise
+    except Exception as error:
+        raise DamagedError(f"{folder / _STATE} holds no optimizer's state ({error!r}).") from None
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -449,20 +533,61 @@ def load(path: str | os.PathLike[str], allow_imports: bool = False) -> "InfoMax"
     module's code. Raises UserError as read() does, and where the model cannot be rebuilt.
     """
     checkpoint, weights = _read_weights(path)
-    model = build(checkpoint.model, allow_imports)
-    _must_fit(weights, model.state_dict(), checkpoint.folder)
-    model.load_state_dict(weights, strict=True)
-    return model.eval()
+    make = functools.partial(build, checkpoint.model, allow_imports)
+    return _filled(make, weights, checkpoint.folder, trusted=allow_imports).eval()
 
 
 def load_encoder(path: str | os.PathLike[str]) -> nn.Module:
     """The encoder alone of a saved model, in evaluation mode on the CPU; needs nothing of its objective and critic."""
+    return read_encoder(path)[1]
+
+
+def read_encoder(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module]:
+    """load_encoder's, with the checkpoint that it was read from: one read, which pruning cannot come between."""
     checkpoint, weights = _read_weights(path)
-    encoder = _build_encoder(checkpoint.model)
     weights = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-    _must_fit(weights, encoder.state_dict(), checkpoint.folder)
-    encoder.load_state_dict(weights, strict=True)
-    return encoder.eval()
+    make = functools.partial(_build_encoder, checkpoint.model)
+    return checkpoint, _filled(make, weights, checkpoint.folder).eval()
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _filled(make: Callable[[], Module], weights: Mapping[str, Tensor], folder: Path, trusted: bool = False) -> Module:
+    """What `make` makes from a saved description, with saved weights; first without memory, unless that is trusted.
+
+    A description may ask for more layers than there is time, and larger ones than there is memory.
+    """
+    if not trusted:
+        with torch.device("meta"), _at_most(2 * len(weights) + 100, folder):
+            try:
+                _must_fit(weights, make().state_dict(), folder)
+            except UserError:
+                raise
+            except Exception as error:
+                raise DamagedError(f"{folder} describes a model that cannot be made ({_reason(error)}).") from None
+    model = make()
+    _must_fit(weights, model.state_dict(), folder)
+    model.load_state_dict(weights, strict=True)
+    return model
+
+
+@contextlib.contextmanager
+def _at_most(parameters: int, folder: Path) -> Iterator[None]:
+    """Within it, a module of more parameters cannot be made: raises DamagedError."""
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > parameters:
+            raise DamagedError(f"{folder} describes a model of more parameters than it holds.")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _read_weights(path: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
@@ -477,43 +602,65 @@ def _read_weights(path: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, T
 
 
 def _read_checkpoint(folder: Path) -> Checkpoint:
-    for path in (folder, folder / _MANIFEST):
-        if path.is_symlink():
-            raise DamagedError(f"{path} is a link, and a checkpoint holds none.")
+    if folder.is_symlink():
+        raise DamagedError(f"{folder} is a link, and a run holds none.")
     manifest = _read_sealed(folder / _MANIFEST)
     files = manifest.get("files")
     if not isinstance(files, dict) or not {_MODEL, _OPTIMIZER, _STATE} <= files.keys():
         raise DamagedError(f"{folder / _MANIFEST} does not list what a checkpoint holds.")
-    for name, digest in files.items():
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-            raise DamagedError(f"{folder / _MANIFEST} names a file outside its folder: {name!r}.")
-        path = folder.joinpath(*parts)
-        if any(folder.joinpath(*parts[: i + 1]).is_symlink() for i in range(len(parts))):
-            raise DamagedError(f"{path} is a link, and a checkpoint holds none.")
-        if not path.is_file():
-            raise DamagedError(f"{path} is missing.")
-        try:
-            found = _hash(path)
-        except OSError as error:
-            raise DamagedError(f"{path} cannot be read ({error.strerror}).") from None
-        if found != digest:
-            raise DamagedError(f"{path} does not match its checksum: it was altered or cut short.")
+    for name, known in files.items():
+        _check_file(folder, name, known)
+    path = folder / _STATE
     try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        return Checkpoint(
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != files[_STATE]["sha256"]:
+            raise DamagedError(f"{path} does not match its checksum: it was altered.")
+        state = json.loads(content)
+        configuration = state["configuration"]
+        checkpoint = Checkpoint(
             folder=folder,
-            step=int(state["step"]),
-            configuration=state["configuration"],
+            step=state["step"],
+            configuration=configuration if manifest["format"] == FORMAT else _migrated_configuration(configuration),
             preprocessing=state["preprocessing"],
             model=state["model"],
             checksum=manifest["sha256"],
             processes=len(state["ranks"]),
-            files=files,
+            files={name: known["sha256"] for name, known in files.items()},
             state=state,
         )
+    except DamagedError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{folder / _STATE} is not what infomax writes ({error!r}).") from None
+        raise DamagedError(f"{path} is not what infomax writes ({error!r}).") from None
+    kinds = (
+        (state["ranks"], list), (checkpoint.configuration, dict), (checkpoint.step, int),
+        (checkpoint.preprocessing, dict | None), (checkpoint.model, dict | None),
+    )  # fmt: skip
+    if not all(isinstance(value, kind) for value, kind in kinds) or not state["ranks"] or checkpoint.step < 0:
+        raise DamagedError(f"{path} is not what infomax writes.")
+    if (match := _STEP.fullmatch(folder.name)) and int(match[1]) != checkpoint.step:
+        raise DamagedError(f"{folder} holds the checkpoint of step {checkpoint.step}: it was renamed.")
+    return checkpoint
+
+
+def _check_file(folder: Path, name: str, known: Any) -> None:
+    """Raises DamagedError where a file is not what the manifest knows of it."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise DamagedError(f"{folder / _MANIFEST} names a file outside its folder: {name!r}.")
+    path = folder.joinpath(*parts)
+    try:
+        if any(folder.joinpath(*parts[: i + 1]).is_symlink() for i in range(len(parts))):
+            raise DamagedError(f"{path} is a link, and a checkpoint holds none.")
+        if not path.is_file():
+            raise DamagedError(f"{path} is missing.")
+        size = path.stat().st_size
+        if not isinstance(known, dict) or known.get("bytes") not in (size, None):
+            raise DamagedError(f"{path} was altered or cut short: it has {size} bytes.")
+        if _digest(path)["sha256"] != known.get("sha256"):
+            raise DamagedError(f"{path} does not match its checksum: it was altered or cut short.")
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def _children(folder: Path) -> list[Path]:
@@ -561,7 +708,8 @@ def _on_main(action: Callable[[], T]) -> T:
         try:
             outcome[0] = action()
         except Exception as error:
-            outcome[1] = error if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
+            told = isinstance(error, UserError | NonFinite)
+            outcome[1] = error if told else RuntimeError(f"{type(error).__name__}: {error}")
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]
@@ -596,6 +744,8 @@ class Run:
         self.preprocessing: dict[str, Any] | None = None if preprocessing is None else _plain(preprocessing)
         self.checkpoint, self.results, self.finished = checkpoint, results, finished
         self._lock: int | None = None  # a file descriptor
+        self._writing: Future[None] | None = None  # of the main process
+        self._pending = False  # of all processes: a save has begun, and none has waited for it
 
     def __enter__(self) -> "Run":
         return self
@@ -606,8 +756,12 @@ class Run:
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to log.jsonl; it is there for readers when this returns."""
         if _rank() == 0:
-            with (self.folder / _LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            line = json.dumps(_plain(record), allow_nan=False) + "\n"
+            try:
+                with (self.folder / _LOG).open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise UserError(f"{self.folder / _LOG} could not be written ({error}); --resume goes on.") from error
 
     def save(
         self,
@@ -615,83 +769,85 @@ class Run:
         model: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         state: Mapping[str, Any] | None = None,
+        wait: bool = True,
     ) -> Path:
         """Save a checkpoint after `step` steps; returns its folder. Called by all processes; the main one writes.
 
         `state`: what this process needs besides, of dicts, lists, numbers, text and tensors; Checkpoint.restore()
         returns it. Random generators are saved of themselves. Older checkpoints go once the new one is whole, down to
-        `keep`. Raises UserError when it cannot be written (a full disk); those before it stay whole.
+        `keep`. wait=False: copy what is to be saved, and let a thread write it while training goes on; what it met is
+        raised by the next save(), wait() or finish().
+        Raises UserError when it cannot be written (a full disk), NonFinite for weights that are not finite; those
+        before it stay whole.
         """
+        self.wait()
         ranks = _gather({"random": _random_state(), "state": dict(state or {})})
-        return _on_main(lambda: self._write(step, _unwrapped(model), optimizer, ranks))
+        _on_main(lambda: self._begin(_snapshot(step, _unwrapped(model), optimizer, ranks, self)))
+        self._pending = True
+        if wait:
+            self.wait()
+        return self.folder / _step_name(step)
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being written is whole. Called by all processes; raises as save() does."""
+        if self._pending:
+            self._pending = False
+            _on_main(self._join)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results into run.json: the run is done, and `--resume` will say so. Closes it."""
+        self.wait()
         self.results, self.finished = _plain(results), True
         _on_main(self._write_run)
         self.close()
 
     def close(self) -> None:
         """Let another Run train in this folder; the end of this process does so too."""
+        try:
+            self._join()
+        except UserError as error:  # nobody will ask for it any more
+            _say.warning("%s", error)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _write_run(self) -> None:
         content = {"configuration": self.configuration, "preprocessing": self.preprocessing, "versions": _versions()}
-        write_json(self.folder / _RUN, _sealed({**content, "results": self.results}))
+        try:
+            write_json(self.folder / _RUN, _sealed({**content, "results": self.results}))
+        except OSError as error:
+            raise UserError(f"{self.folder / _RUN} could not be written ({error}).") from error
 
-    def _write(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None, ranks: list[dict[str, Any]]
-    ) -> Path:
-        target = self.folder / f"step-{step:08d}"
+    def _begin(self, snapshot: "_Snapshot") -> None:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="infomax-save")
+        self._writing = pool.submit(self._write, snapshot)
+        pool.shutdown(wait=False)  # its one thread ends when it has written, which the interpreter's end waits for
+
+    def _join(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, snapshot: "_Snapshot") -> None:
+        target = self.folder / _step_name(snapshot.step)
         temporary = self.folder / f"{_TEMPORARY}{target.name}"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            self._fill(temporary, step, model, optimizer, ranks)
+            snapshot.write(temporary)
             _seal_folder(temporary)
             if target.exists():  # saved twice; a kill between the two renames is mended by _sweep
                 target.rename(self.folder / f"{_REPLACED}{target.name}")
             temporary.rename(target)
             _flush_folder(self.folder)
-            self._prune(step)
+            self._prune(snapshot.step)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             kept = [path.name for _, path in _steps(self.folder)]
             raise UserError(
-                f"The checkpoint of step {step} could not be written to {self.folder} ({error});"
+                f"The checkpoint of step {snapshot.step} could not be written to {self.folder} ({error});"
                 f" {', '.join(kept) + ' is still there' if kept else 'no earlier one was saved'}."
             ) from error
-        return target
-
-    def _fill(
-        self,
-        folder: Path,
-        step: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer | None,
-        ranks: list[dict[str, Any]],
-    ) -> None:
-        weights: dict[str, Tensor] = {}
-        for name, value in model.state_dict().items():
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name} of the model is a {type(value).__name__}; only tensors are saved.")
-            _take_apart(value, weights, name)
-        save_safetensors(weights, folder / _MODEL)
-        others: dict[str, Tensor] = {}
-        state = {
-            "step": step,
-            "configuration": self.configuration,
-            "preprocessing": self.preprocessing,
-            "model": describe(model),
-            "optimizer": None if optimizer is None else _take_apart(optimizer.state_dict(), others, "optimizer"),
-            "ranks": [_take_apart(rank, others, f"rank{i}") for i, rank in enumerate(ranks)],
-            "log_bytes": _size(self.folder / _LOG),
-        }
-        save_safetensors(others, folder / _OPTIMIZER)
-        (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-        _save_encoder(model, folder / "encoder", self.preprocessing)
 
     def _prune(self, written: int) -> None:
         earlier = [path for step, path in _steps(self.folder) if step < written]
@@ -701,10 +857,73 @@ class Run:
         _sweep(self.folder)
 
 
+def _step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+@final
+@dataclass(frozen=True)
+class _Snapshot:
+    """All that a checkpoint will hold, copied: training may go on while it is written."""
+
+    step: int
+    weights: dict[str, Tensor]
+    others: dict[str, Tensor]
+    state: dict[str, Any]
+    model: nn.Module  # of which only what training does not change is read
+
+    def write(self, folder: Path) -> None:
+        save_safetensors(self.weights, folder / _MODEL)
+        save_safetensors(self.others, folder / _OPTIMIZER)
+        (folder / _STATE).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
+        weights = {n.removeprefix("encoder."): w for n, w in self.weights.items() if n.startswith("encoder.")}
+        _save_encoder(self.model, weights, folder / "encoder", self.state["preprocessing"])
+
+
+def _snapshot(
+    step: int, model: nn.Module, optimizer: torch.optim.Optimizer | None, ranks: list[dict[str, Any]], run: Run
+) -> _Snapshot:
+    weights: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} of the model is a {type(value).__name__}; only tensors are saved.")
+        _take_apart(value, weights, name)
+    others: dict[str, Tensor] = {}
+    state = {
+        "step": step,
+        "configuration": run.configuration,
+        "preprocessing": run.preprocessing,
+        "model": describe(model),
+        "optimizer": None if optimizer is None else _take_apart(optimizer.state_dict(), others, "optimizer"),
+        "ranks": [_take_apart(rank, others, f"rank{i}") for i, rank in enumerate(ranks)],
+        "log_bytes": _size(run.folder / _LOG),
+        "threads": torch.get_num_threads(),
+    }
+    _must_be_finite(step, {name for name, _ in model.named_parameters()}, weights, others, run.folder)
+    return _Snapshot(step, weights, others, state, model)
+
+
+def _must_be_finite(
+    step: int, parameters: set[str], weights: Mapping[str, Tensor], others: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Raises NonFinite: a parameter is not finite, or a buffer or the optimiser holds a NaN."""
+    for name, value in [*weights.items(), *others.items()]:
+        if not (value.is_floating_point() or value.is_complex()):
+            continue
+        if not bool((value.isfinite() if name in parameters else ~value.isnan()).all()):
+            kept = [path.name for _, path in _steps(folder)]
+            raise NonFinite(
+                f"After step {step} {name} is not finite, so it is not saved"
+                f" ({kept[-1] + ' is the newest checkpoint' if kept else 'there is no earlier checkpoint'})."
+                " Try a lower learning rate, a higher temperature, or an objective with a bounded gradient (InfoNCE,"
+                " JS, CalibratedNWJ)."
+            )
+
+
 def _seal_folder(folder: Path) -> None:
     """Flush every file and folder to the disk, and write the manifest last."""
     paths = sorted(path for path in folder.rglob("*"))
-    files = {path.relative_to(folder).as_posix(): _hash(path, flush=True) for path in paths if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): _digest(path, flush=True) for path in paths if path.is_file()}
     for path in paths:
         if path.is_dir():
             _flush_folder(path)
@@ -712,7 +931,9 @@ def _seal_folder(folder: Path) -> None:
     _flush_folder(folder)
 
 
-def _save_encoder(model: nn.Module, folder: Path, preprocessing: Mapping[str, Any] | None) -> None:
+def _save_encoder(
+    model: nn.Module, weights: dict[str, Tensor], folder: Path, preprocessing: Mapping[str, Any] | None
+) -> None:
     """timm's own form of an InfoMax's encoder, where it is one that timm can rebuild."""
     description = describe(model)
     if description is None or description["encoder"] is None:
@@ -726,7 +947,7 @@ def _save_encoder(model: nn.Module, folder: Path, preprocessing: Mapping[str, An
     if not (mean and std and size and len(mean) == len(std) == size[0] == channels):
         # Nothing is known of the images but their channels: [0, 1] as it is, and the size that timm gives its model.
         mean, std, size = (0.0,) * channels, (1.0,) * channels, (channels, *(size or (0, 224, 224))[1:])
-    save_timm(encoder, folder, mean, std, size)
+    save_timm(encoder, folder, mean, std, size, weights)
 
 
 def _sweep(folder: Path) -> None:
@@ -737,6 +958,8 @@ def _sweep(folder: Path) -> None:
             path.rename(before)  # it is whole, and what was to replace it did not come
         elif path.name.startswith(_TEMPORARY):
             if path.is_dir() and not path.is_symlink():
+                if _STEP.fullmatch(path.name.removeprefix(_TEMPORARY)):
+                    _say.warning("%s was being written when its run ended; it is removed.", path)
                 shutil.rmtree(path, ignore_errors=True)
             elif not _alive(path.name.rpartition("-")[2]):  # else an evaluation that is writing its results
                 path.unlink(missing_ok=True)
@@ -812,9 +1035,11 @@ def open_run(
 
     def act() -> tuple[str, int | None, dict[str, Any] | None, bool]:
         nonlocal lock
-        folder = _choose(None if named is None else Path(named), default, resume)
+        folder = _claimed(None if named is None else Path(named), default, resume)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            for name in (_RUN, _LOG, _LOCK):
+                if (folder / name).is_symlink():
+                    raise DamagedError(f"{folder / name} is a link, and a run holds none.")
             lock = _lock(folder)
             return prepare(folder)
         except BaseException as error:
@@ -845,8 +1070,21 @@ def open_run(
 
     folder, step, run.results, run.finished = _on_main(act)
     run.folder, run._lock = Path(folder), lock
-    run.checkpoint = None if step is None else _read_checkpoint(run.folder / f"step-{step:08d}")
+    run.checkpoint = None if step is None else _read_checkpoint(run.folder / _step_name(step))
     return run
+
+
+def _claimed(named: Path | None, default: str, resume: bool) -> Path:
+    """The folder to train in, made. Of two runs that start together without a name each gets its own."""
+    while True:
+        folder = _choose(named, default, resume)
+        try:
+            folder.mkdir(parents=True, exist_ok=named is not None or resume)
+            return folder
+        except OSError as error:
+            if named is None and not resume and isinstance(error, FileExistsError) and folder.is_dir():
+                continue
+            raise UserError(f"{folder} cannot hold a run ({error}).") from error
 
 
 def _choose(named: Path | None, default: str, resume: bool) -> Path:
@@ -893,7 +1131,7 @@ def _lock(folder: Path) -> int | None:
         import fcntl
     except ImportError:
         return None
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -936,8 +1174,8 @@ def _rewind(log: Path, size: int) -> None:
     if log.exists():
         if log.stat().st_size < size:
             _say.warning("%s is shorter than when the checkpoint was saved; it goes on from where it ends.", log)
-        else:
-            os.truncate(log, size)
+            size = log.read_bytes().rfind(b"\n") + 1  # not within a line
+        os.truncate(log, size)
 
 
 def save(

@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | benchmark scores|caching."""
+"""The command line: infomax estimate | probe | objectives | benchmark scores|caching|training."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, scores
+from infomax.benchmarks import caching, scores, training
 from infomax.errors import UserError
 
 
@@ -23,6 +23,7 @@ def estimate(
     critic: str | None = None,
     dataset: str | None = None,
     seed: int = 0,
+    output: Path | None = None,
     json: bool = False,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
@@ -38,6 +39,7 @@ def estimate(
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
+        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
     if method is not None and objective is not None:
@@ -46,6 +48,7 @@ def estimate(
     options: dict[str, Any] = {"seed": seed}
     given = (("objective", method or objective), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
+    checkpoint = None
     if y is not None:
         from infomax.estimation import estimate as estimate_pairs
 
@@ -55,25 +58,32 @@ def estimate(
     elif x.suffix == ".npy" or x.is_file():
         raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
-        from infomax.evaluation import views_mi
+        from infomax.evaluation import encoder_and_data, views_mi
 
-        found = views_mi(x, dataset, **options)
+        encoder, data, checkpoint = encoder_and_data(x, dataset)
+        found = views_mi(encoder, data, **options)
+    _write(output, checkpoint, "estimate", found)
     print(_one_line(found.to_dict()) if json else found)
 
 
-def probe(run: Path, /, dataset: str | None = None, seed: int = 0, json: bool = False) -> None:
+def probe(
+    run: Path, /, dataset: str | None = None, seed: int = 0, output: Path | None = None, json: bool = False
+) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
     Args:
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
         seed: Of the held-out part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
+        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
-    from infomax.evaluation import probes
+    from infomax.evaluation import encoder_and_data, probes
 
     console.require_seed(seed)
-    found = probes(run, dataset, seed)
+    encoder, data, checkpoint = encoder_and_data(run, dataset)
+    found = probes(encoder, data, seed)
+    _write(output, checkpoint, "probe", found)
     print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
 
 
@@ -112,14 +122,29 @@ def objective_rows() -> list[dict[str, str]]:
     return rows
 
 
+def _write(path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any) -> None:
+    from infomax.checkpoints import write_json
+
+    if path is not None:
+        try:
+            write_json(path, {"checkpoint": checkpoint, what: found.to_dict()})
+        except OSError as error:
+            raise UserError(f"{path} could not be written ({error}).") from error
+
+
 def _array(path: Path) -> Any:
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
+        # Mapped first: a header that names a shape larger than its file is refused before memory is asked for it.
+        with np.errstate(over="raise"):
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(mapped, np.ndarray):
+            raise ValueError("an archive of arrays")
+        return np.array(mapped)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, ArithmeticError, MemoryError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not an array that numpy.save wrote ({error}); objects are not read.") from None
 
 
@@ -127,14 +152,15 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {"scores": scores.command, "caching": caching.command}
+BENCHMARKS = {"scores": scores.command, "caching": caching.command, "training": training.command}
 
 
 def benchmark(what: str, /) -> None:
     """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
 
     Args:
-        what: scores (the engine beside plain PyTorch) or caching (batches beyond the encoder's memory).
+        what: scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training
+            (what saving and deterministic algorithms cost).
     """
     raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
 

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from infomax.errors import UserError
+from infomax.errors import NonFinite, UserError
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
@@ -28,8 +28,6 @@ _METAVARS = {"str": "TEXT"}
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
     """Turns a user's mistake into its sentence on standard error and exit status 2; a stopped training into 1."""
-    from infomax.training import NonFinite
-
     try:
         yield
     except UserError as error:

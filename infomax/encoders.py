@@ -221,10 +221,12 @@ def save_timm(
     mean: Sequence[float],
     std: Sequence[float],
     input_size: Sequence[int],
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write an encoder in timm's own form, config.json and model.safetensors, into `folder` (made if missing).
 
-    mean, std: one number a channel, for images in [0, 1]; input_size: (channels, height, width). Afterwards
+    mean, std: one number a channel, for images in [0, 1]; input_size: (channels, height, width). weights: a state_dict
+    to write in place of the encoder's own, contiguous and on the CPU. Afterwards
     `timm.create_model("local-dir:<folder>", pretrained=True)` gives the same features. Raises UserError for a module
     that encoder() did not build, or numbers that do not fit its channels.
     """
@@ -240,7 +242,9 @@ def save_timm(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # safetensors refuses what is not contiguous, which channels_last weights are not.
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    if weights is None:
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
     source: dict[str, Any] = model.pretrained_cfg  # pyright: ignore[reportAssignmentType]
     kept = ("interpolation", "first_conv", "classifier", "fixed_input_size", "license")
     written = {

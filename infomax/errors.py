@@ -1,11 +1,21 @@
-"""What a user did wrong, told in a sentence."""
+"""What went wrong, told in a sentence."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """A user's mistake: its message is one sentence for that user; the command line prints it and exits with 2."""
+
+
+class NonFinite(ArithmeticError):
+    """A loss, gradient or weight that is not finite, met before it was stepped on or saved; exit status 1."""
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM, SIGINT, ... as people know them."""
+    return signal.Signals(number).name
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -39,9 +39,10 @@ class Evaluation:
 
     probes: Probes
     mi: Estimate
+    checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
 
     def to_dict(self) -> dict[str, Any]:
-        return {"probe": self.probes.to_dict(), "estimate": self.mi.to_dict()}
+        return {"checkpoint": self.checkpoint, "probe": self.probes.to_dict(), "estimate": self.mi.to_dict()}
 
 
 def evaluate(
@@ -55,8 +56,8 @@ def evaluate(
     checkpoint: a run or checkpoint folder, or an encoder. dataset: a name or Dataset; a saved run's own by default.
     Raises UserError: a folder that cannot be read, an encoder without a dataset.
     """
-    encoder, data = encoder_and_data(checkpoint, dataset)
-    return Evaluation(_probes(encoder, data, seed, device), _views_mi(encoder, data, seed, device))
+    encoder, data, found = encoder_and_data(checkpoint, dataset)
+    return Evaluation(_probes(encoder, data, seed, device), _views_mi(encoder, data, seed, device), found)
 
 
 def probes(
@@ -66,7 +67,7 @@ def probes(
     device: str | torch.device | None = None,
 ) -> Probes:
     """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind."""
-    return _probes(*encoder_and_data(checkpoint, dataset), seed, device)
+    return _probes(*encoder_and_data(checkpoint, dataset)[:2], seed, device)
 
 
 def views_mi(
@@ -81,30 +82,34 @@ def views_mi(
     The critic is fitted on views of training images, stopped on others of them, and reports on test images, one pair
     an image: no image is on two sides. options: objective, critic and budget, as estimate takes them.
     """
-    return _views_mi(*encoder_and_data(checkpoint, dataset), seed, device, **options)
+    return _views_mi(*encoder_and_data(checkpoint, dataset)[:2], seed, device, **options)
 
 
 def encoder_and_data(
     checkpoint: str | Path | nn.Module, dataset: "str | Dataset | None"
-) -> "tuple[nn.Module, Dataset]":
-    """The encoder and data that an evaluation is about; a saved run knows its data set."""
-    from infomax import data
-    from infomax.checkpoints import load_encoder, read
+) -> "tuple[nn.Module, Dataset, dict[str, Any] | None]":
+    """The encoder and data that an evaluation is about, and {"step", "checksum"} of the checkpoint that was read.
 
-    limit = None
+    A saved run knows its data set. The encoder is read into memory whole, with its checksum compared, so a run may
+    train, save and prune meanwhile.
+    """
+    from infomax import data
+    from infomax.checkpoints import read_encoder
+
+    limit = identity = None
     if isinstance(checkpoint, nn.Module):
         if dataset is None:
             raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
         encoder = checkpoint
     else:
-        found = read(checkpoint)
-        encoder = load_encoder(found.folder)
+        found, encoder = read_encoder(checkpoint)
+        identity = {"step": found.step, "checksum": found.checksum}
         if dataset is None:
             configuration = found.configuration
             dataset, limit = configuration.get("dataset"), configuration.get("limit")
             if not isinstance(dataset, str):
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
-    return encoder, data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
+    return encoder, data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset, identity
 
 
 def _probes(encoder: nn.Module, data: "Dataset", seed: int, device: str | torch.device | None) -> Probes:

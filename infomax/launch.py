@@ -22,7 +22,10 @@ from infomax.errors import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Launcher", "die_with_launcher", "launch_guard", "launcher", "leave", "make_accelerator", "set_threads"]
+__all__ = [
+    "Launcher", "die_with_launcher", "launch_guard", "launcher", "leave", "make_accelerator",
+    "make_deterministic", "set_threads",
+]  # fmt: skip
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -113,6 +116,7 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
         )
     # A plain Accelerator() would take torchrun's processes on a CPU for one independent trainer each.
     # The others wait in a collective while the main process evaluates, which may take longer than NCCL's ten minutes.
+    # A process that is lost or late while they train is stopping.Watch's, which ends all of them in seconds.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience])
     launch_guard(accelerator)
@@ -212,11 +216,11 @@ def _cores() -> int:
 
 
 def die_with_launcher() -> bool:
-    """Under a launcher, ask the kernel (Linux) to end this process when the launcher dies; returns whether it will.
+    """Under a launcher, ask the kernel (Linux) for SIGTERM when the launcher dies; returns whether it will come.
 
     A launcher killed with SIGKILL leaves its processes training otherwise. Without a launcher nothing is asked, so a
-    `nohup python recipe.py` outlives its shell. SIGKILL, because a process that waits in a collective for dead peers
-    answers nothing else; a checkpoint half-written at that moment is swept at the next start.
+    `nohup python recipe.py` outlives its shell. SIGTERM ends a process in whatever it waits; inside stopping.Watch it
+    saves first, and has 20 s for that: Ctrl-C on `accelerate launch` kills the launcher at once.
     """
     if sys.platform != "linux" or launcher() is None:
         return False
@@ -224,15 +228,27 @@ def die_with_launcher() -> bool:
 
     parent = os.getppid()
     set_parent_death_signal = 1
-    if ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(signal.SIGKILL), 0, 0, 0) != 0:
+    if ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(signal.SIGTERM), 0, 0, 0) != 0:
         return False
     if os.getppid() != parent:  # it died between the look and the request
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGTERM)
     return True
 
 
-def leave(accelerator: "Accelerator") -> None:
-    """The last call of a recipe: ends trackers and, where there are several processes, this process, with status 0.
+def make_deterministic() -> None:
+    """Only algorithms whose result the inputs decide, on a GPU as on a CPU; before anything runs on a GPU.
+
+    An operation that has none raises RuntimeError. With it on, the seed alone decides a run on one machine, with one
+    number of processes and threads.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore  # a search for faults, which costs time
+    torch.backends.cudnn.benchmark = False
+
+
+def leave(accelerator: "Accelerator", status: int = 0) -> None:
+    """The last call of a recipe: ends trackers and, where there are several processes, this process, with `status`.
 
     A process that wrapped a model in DistributedDataParallel sometimes aborts while the interpreter is torn down
     (torch 2.15, gloo, on a busy machine: "terminate called without an active exception"), and the launcher would call
@@ -243,4 +259,6 @@ def leave(accelerator: "Accelerator") -> None:
     if accelerator.num_processes > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
+    if status:
+        sys.exit(status)

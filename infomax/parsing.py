@@ -72,8 +72,8 @@ def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
                 raise ValueError("** is not read")
             keywords[keyword.arg] = _literal(keyword.value)
         return node.func.id, [_literal(argument) for argument in node.args], keywords
-    except (SyntaxError, ValueError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:  # the last of nested or odd ones
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or "it is nested too deep"
         raise UserError(
             f"{kind} {text!r} cannot be read ({reason}); write it like a call: Name(argument=1.0)."
         ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from infomax.errors import UserError
+from infomax.errors import NonFinite, UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,13 +40,14 @@ class Step:
     gradient_norm: float  # before clipping
     learning_rate: float
     images_per_second: float  # views encoded, over all processes
+    skipped: bool = False  # nothing was learnt from this batch: it gave a loss or gradient that is not finite
 
     def to_dict(self) -> dict[str, float]:
         return dict(vars(self))
 
 
-class NonFinite(ArithmeticError):
-    """Training met a loss or gradient that is not finite; parameters are as they were before the step."""
+NONFINITE = ("stop", "skip")
+SKIPPED_AT_MOST = 20  # steps in succession: of float16 while its loss scale is found, and under nonfinite="skip"
 
 
 def train(
@@ -59,14 +60,19 @@ def train(
     steps: int,
     start: int = 0,
     clip: float = 1.0,
+    nonfinite: str = "stop",
 ) -> Iterator[Step]:
     """Maximises the model's objective; yields a Step after each optimiser step, from `start` to `steps`.
 
     schedule(step) multiplies each group's initial learning rate. clip: largest gradient norm, inf for none.
     `accelerator` wraps model and optimiser (do not prepare them); both stay usable, unwrapped, in the for-body.
-    Raises UserError: gradient accumulation. Raises NonFinite: the surrogate or a gradient is not finite, with the
-    step, the term and what to try. A value that is not finite does not stop training: its gradient is the surrogate's.
+    nonfinite: where the surrogate or a gradient is not finite, "stop" raises NonFinite, with the step, the term and
+    what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
+    optimiser are as they were before the step. A value that is not finite does neither: its gradient is the
+    surrogate's. Raises UserError: gradient accumulation, another nonfinite.
     """
+    if nonfinite not in NONFINITE:
+        raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
     if accelerator.gradient_accumulation_steps > 1:
         raise UserError(
             "Gradient accumulation is refused: it adds no negatives, so N and the objective would be those of"
@@ -75,12 +81,16 @@ def train(
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     wrapped, prepared = accelerator.prepare(model, optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
+    buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
+    kept = [buffer.clone() for buffer in buffers]
     overflows = 0
     for step in range(start, steps):
         began = time.perf_counter()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(step)
         wrapped.train()
+        if buffers:
+            torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
         view1, view2, ids = loader.at(step, rank, world, accelerator.device)
         mi = wrapped(view1, view2, ids)
         accelerator.backward(-mi)
@@ -89,14 +99,17 @@ def train(
         seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate]).double(), "mean")
         value, surrogate, size = [*seen.tolist(), float(norm)]  # type: ignore[misc]
         # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
-        if not math.isfinite(surrogate) or not math.isfinite(size):
-            overflows += 1
-            # Under float16 an overflow now and then is how the loss scale is found, and the scaler skips that step.
-            if accelerator.scaler is None or not math.isfinite(surrogate) or overflows > 20:
+        skipped = not (math.isfinite(surrogate) and math.isfinite(size))
+        overflows = overflows + 1 if skipped else 0
+        if skipped:
+            if buffers:
+                torch._foreach_copy_(buffers, kept)  # pyright: ignore[reportPrivateImportUsage]
+            # Under float16 an overflow now and then is how the loss scale is found.
+            scaling = accelerator.scaler is not None and math.isfinite(surrogate)
+            if not (scaling or nonfinite == "skip") or overflows > SKIPPED_AT_MOST:
                 raise NonFinite(_diagnosis(model, step, value, surrogate))
-        else:
-            overflows = 0
-        prepared.step()
+        if not skipped or accelerator.scaler is not None:  # a scaler leaves the step out, and lowers its scale
+            prepared.step()
         prepared.zero_grad()
         yield Step(
             number=step + 1,
@@ -109,6 +122,7 @@ def train(
             gradient_norm=size,
             learning_rate=optimizer.param_groups[0]["lr"],
             images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
+            skipped=skipped,
         )
 
 

@@ -4,14 +4,17 @@ Run one of simclr_smile.py, simclr_infonce.py, simclr_nwj.py; they differ in the
 """
 
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import infomax as im
 from infomax import checkpoints, console, data, encoders, launch, tracking, training
+from infomax.errors import signal_name
+from infomax.stopping import Watch
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Settings:
     """Where the run is saved; by default checkpoints/<recipe>, with a suffix where that exists."""
     resume: bool = False
     """Go on from the newest whole checkpoint of --run-dir; without one, start."""
+    save_every: int | None = None
+    """Steps from one checkpoint to the next; by default those of an epoch."""
+    keep: int = 2
+    """Keep this many of the newest checkpoints."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
+    timeout: float = 20.0
+    """Seconds without a step, and 3 times the longest so far, after which several processes are given up as stuck."""
+    deterministic: bool = False
+    """Only algorithms whose result the seed decides, on GPUs too; what it costs is in docs/faults.md."""
     tracker: str | None = None
     """tensorboard, trackio or wandb, beside log.jsonl, which is always written."""
     mixed_precision: str | None = None
@@ -58,13 +71,18 @@ def main(doc: str | None, name: str, objective: im.Objective) -> None:
     with console.sentences():
         settings: Settings = console.arguments(Settings, prog=f"{name}.py", description=doc)
         console.require_seed(settings.seed)
-        console.require_positive(epochs=settings.epochs, steps=settings.steps, lr=settings.lr)
+        console.require_positive(
+            epochs=settings.epochs, steps=settings.steps, lr=settings.lr, save_every=settings.save_every,
+            keep=settings.keep, timeout=settings.timeout,
+        )  # fmt: skip
         run(settings, name, objective if settings.objective is None else im.objectives.objective(settings.objective))
 
 
 def run(settings: Settings, name: str, objective: im.Objective) -> None:
     launch.die_with_launcher()
     launch.set_threads()
+    if settings.deterministic:
+        launch.make_deterministic()
     accelerator = launch.make_accelerator(settings.mixed_precision)
     torch.manual_seed(settings.seed)
 
@@ -92,29 +110,46 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
     preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
     with checkpoints.open_run(
-        place["run_dir"], name, configuration, resume=place["resume"], preprocessing=preprocessing
+        place["run_dir"], name, configuration, resume=place["resume"], preprocessing=preprocessing, keep=settings.keep
     ) as run:
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return launch.leave(accelerator)
-        start = 0
+        start = stop = last = 0
         if run.checkpoint is not None:
             model.to(accelerator.device)
             state = run.checkpoint.restore(model, optimizer)
             if accelerator.scaler is not None and "scaler" in state:
                 accelerator.scaler.load_state_dict(state["scaler"])
             start = run.checkpoint.step
+            accelerator.print(f"Going on from {run.checkpoint.folder}.", file=sys.stderr)
         if accelerator.is_main_process:
             tracker.start(run.folder, configuration)
-        with console.Progress(steps, start, shown=accelerator.is_main_process) as progress:
-            for step in im.train(model, loader, optimizer, schedule, accelerator, steps=steps, start=start):
+        progress = console.Progress(steps, start, shown=accelerator.is_main_process)
+        with Watch(accelerator, settings.timeout) as watch, progress:
+            for step in im.train(
+                model, loader, optimizer, schedule, accelerator, steps=steps, start=start, nonfinite=settings.nonfinite
+            ):
                 progress.update(step)
                 run.log(step.to_dict())
                 tracker.log(step.to_dict(), step.number)
-                if step.number % len(loader) == 0 or step.number == steps:
+                stop = watch.step(step.number)
+                if stop or step.number == steps or step.number % (settings.save_every or len(loader)) == 0:
                     scaler = accelerator.scaler  # of float16, None otherwise
-                    run.save(step.number, model, optimizer, {"scaler": scaler.state_dict()} if scaler else {})
+                    with watch.paused():
+                        state = {"scaler": scaler.state_dict()} if scaler else {}
+                        run.save(step.number, model, optimizer, state, wait=False)
+                if stop:
+                    last = step.number
+                    break
+            with watch.paused():
+                run.wait()
         tracker.finish()
+        if stop:
+            told = f"{signal_name(stop)}: saved after step {last}; go on with --resume --run-dir {run.folder}."
+            accelerator.print(told, file=sys.stderr)
+            run.close()
+            return launch.leave(accelerator, 128 + stop)
         results = {}
         if accelerator.is_main_process:  # the others wait in run.finish
             try:

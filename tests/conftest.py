@@ -39,6 +39,11 @@ from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=20, help="how often `-m faults` kills runs at random moments")
+
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 

