@@ -131,10 +131,16 @@ class Watch:
     def _tell_or_fail(self, error: BaseException) -> None:
         # What is raised here may be of a collective that another process has left: then it is the other that is told.
         assert self._store is not None
-        if self._store.check(["failed"]):
-            self._tell(self._store.get("failed").decode())
-            return
-        gone = [rank for rank in range(self._world) if _is_gone(self._home(rank))]
+        # A dying process closes its connections before it counts as dead; one that raises tells so before it closes.
+        deadline = time.monotonic() + (2 if isinstance(error, RuntimeError) else 0)
+        while True:
+            if self._store.check(["failed"]):
+                self._tell(self._store.get("failed").decode())
+                return
+            gone = [rank for rank in range(self._world) if _is_gone(self._home(rank))]
+            if gone or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         told = f"Process {gone[0]} is gone" if gone else f"Process {self._rank} ended"
         told += f" after step {self._number}: {type(error).__name__}: {' '.join(str(error).split())}"
         self._store.set("failed", told)
