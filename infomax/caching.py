@@ -70,7 +70,8 @@ class _Chunks(torch.autograd.Function):
                     views[i].append(torch.zeros_like(leaves[i]) if piece is None else piece)
                 for i, piece in enumerate(found[len(leaves) :]):
                     if piece is not None:
-                        totals[i] = piece if totals[i] is None else totals[i].add_(piece)  # type: ignore[union-attr]
+                        # Not in place: two parameters may be given one tensor as their gradient.
+                        totals[i] = piece if totals[i] is None else totals[i] + piece  # type: ignore[operator]
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)

@@ -99,6 +99,28 @@ def test_images_may_want_a_gradient():
     assert relative(found[1], found[0]) < 1e-5
 
 
+def test_parameters_that_share_a_gradient_keep_their_own():
+    class Reparametrised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.delta = (
+                nn.Parameter(t) for t in torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(2))
+            )
+            self.shift = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            return torch.tanh(x @ (self.base + self.delta)) + self.shift.sum()
+
+    batch = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(3))
+    found = []
+    for microbatch in (None, 3):
+        module = InfoMax(
+            Reparametrised(), nn.Identity(), critics.Cosine(0.5), objectives.InfoNCE(), microbatch=microbatch
+        )
+        found.append(step(module, batch)[1])
+    assert relative(found[1], found[0]) < 1e-6
+
+
 def test_a_micro_batch_has_a_size():
     with pytest.raises(UserError, match="microbatch is a number of pairs"):
         model(microbatch=0)

@@ -1,5 +1,6 @@
 """Contracts of the engine: every way through the matrix gives the dense gradient, in the precision that is promised."""
 
+import copy
 import itertools
 import json
 import math
@@ -55,11 +56,10 @@ def relative(a, b):
 
 
 def close(ours, theirs, tolerance=1e-12):
-    return all(
-        float((a - b).detach().norm()) <= tolerance * max(float(b.detach().norm()), 1e-2)
-        for a, b in zip(ours, theirs, strict=True)
-        if a is not None and b is not None
-    )
+    """No gradient is a gradient of zeros."""
+    zero = torch.zeros((), dtype=torch.float64)
+    pairs = [(zero if a is None else a, zero if b is None else b) for a, b in zip(ours, theirs, strict=True)]
+    return all(float((a - b).detach().norm()) <= tolerance * max(float(b.detach().norm()), 1e-2) for a, b in pairs)
 
 
 @pytest.mark.parametrize("critic_name", CRITICS)
@@ -239,6 +239,171 @@ def test_a_subclass_with_another_score_is_not_taken_for_an_inner_product(by_tile
     critic = Cubed(1.0)
     value = objectives.DV()(Scores(critic, x, y))
     assert close([value], [dense.dv(critic(x, y), ~torch.eye(12, dtype=torch.bool))])
+
+
+# ---- what a review found
+
+
+@pytest.mark.parametrize("bias", [-100.0, -1000.0])
+def test_a_tile_without_negatives_changes_no_gradient_of_scores_far_below_zero(by_tiles, bias):
+    x, y = leaves(*sides(24))
+    ids, critic = torch.arange(24) // 8, critics.Cosine(0.5, bias=bias)
+    found = torch.autograd.grad(objectives.DV()(Scores(critic, x, y, ids, rows=4, columns=4)), [x, y])
+    expected = dense.dv(critic(x, y), ids[:, None] != ids[None])
+    assert close(found, torch.autograd.grad(expected, [x, y]))
+
+
+class Averaging(objectives.Objective):
+    """A running average that is assigned anew, and a counter: what a formula is only tried for must not stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros((), dtype=torch.float64))
+        self.calls = 0
+
+    def estimate(self, s):
+        partition = s.negative.logmeanexp(dim=1)
+        self.average = 0.9 * self.average + 0.1 * partition.detach().mean()
+        self.calls += 1
+        return s.positive.mean() - (partition - self.average).exp().mean()
+
+
+def test_trying_a_formula_leaves_its_state_alone(by_tiles):
+    found = []
+    for rows in (None, 5, 20):
+        x, y = leaves(*sides(20))
+        objective = Averaging()
+        gradient = torch.autograd.grad(objective(Scores(critics.Cosine(), x, y, rows=rows)), [x, y])
+        found.append((objective.calls, float(objective.average), gradient))
+    for calls, average, _ in found:
+        assert calls == 1 and average == pytest.approx(found[0][1], rel=1e-12)
+
+
+def test_two_losses_of_a_baseline_with_buffers_before_one_backward(by_tiles):
+    baseline = torch.nn.Sequential(torch.nn.Linear(6, 1), torch.nn.BatchNorm1d(1)).double().eval()
+    x, y = leaves(*sides(20))
+    objective = objectives.TUBA(baseline)
+    sum(objective(Scores(critics.Cosine(), x, y, rows=5)) for _ in range(2)).backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_a_bias_in_half_precision_is_summed_in_more(by_tiles, dtype):
+    critic = critics.Cosine(0.2, learn="bias")
+    exact = critics.Cosine(0.2, learn="bias")
+    critic.shift.data = critic.shift.data.to(dtype)
+    x, y = sides(256, dtype=torch.float32)
+    for objective in (objectives.NWJ(), objectives.JS()):
+        found, expected = (
+            torch.autograd.grad(objective(Scores(c, x, y, rows=4, columns=8)), [c.shift])[0] for c in (critic, exact)
+        )
+        assert found.dtype == dtype and float(found) == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_a_critic_with_weights_that_nothing_tells_of_is_refused():
+    class Plain:
+        def __init__(self):
+            self.w = torch.ones(6, dtype=torch.float64, requires_grad=True)
+
+        def embed(self, x, y):
+            return x, y
+
+        def score(self, ex, ey):
+            return (ex * self.w) @ ey.T
+
+        def pair(self, ex, ey):
+            return (ex * self.w * ey).sum(1)
+
+    with pytest.raises(UserError, match=r"torch\.nn\.Module"):
+        Scores(Plain(), *sides(8))
+
+
+def test_ids_of_views_are_one_a_sample():
+    for critic in (critics.Cosine(), critics.Bilinear(6, 6).double()):
+        with pytest.raises(UserError, match=r"one number a sample, \[8\]"):
+            Scores.of_views(critic, *sides(8), torch.arange(5))
+
+
+def test_without_gradient_none_is_made(by_tiles, monkeypatch):
+    monkeypatch.setattr("infomax.scores.products.AnyCritic.pull", None)
+    monkeypatch.setattr("infomax.scores.products.InnerProduct.pull", None)
+    for critic in (critics.Concat(6, 6, hidden=5).double(), critics.Cosine(learn=True).double()):
+        with torch.no_grad():
+            assert objectives.DV()(Scores(critic, *sides(20))).isfinite()
+
+
+def test_scores_made_without_gradient_have_it_where_it_is_wanted_later():
+    critic = critics.Cosine(0.5, learn="bias").double()
+    with torch.no_grad():
+        s = Scores(critic, *sides(12))
+    assert abs(float(torch.autograd.grad(objectives.DV()(s), [critic.shift])[0])) < 1e-12
+
+
+def test_what_is_learnt_of_a_formula_keeps_no_features(by_tiles):
+    import gc
+    import weakref
+
+    gc.disable()
+    try:
+        x, y = leaves(*sides(30))
+        kept = weakref.ref(x)
+        objective = objectives.InfoNCE()
+        objective(Scores(critics.Cosine(), x, y, rows=7)).backward()
+        del x, y
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("name", ["Bilinear", "Separable", "Concat"])
+def test_a_critic_in_half_precision_scores_in_float32(by_tiles, name):
+    torch.manual_seed(0)
+    critic = critics.registry[name.lower()](6, 6).bfloat16()
+    x, y = sides(20, dtype=torch.bfloat16)
+    value = objectives.DV()(Scores(critic, x, y, rows=7))
+    gradient = torch.autograd.grad(value, list(critic.parameters()))
+    single = copy.deepcopy(critic).float()
+    expected = objectives.DV()(Scores(single, x.float(), y.float()))
+    assert value.dtype == torch.float32 and value.item() == pytest.approx(expected.item(), abs=2e-2)
+    theirs = torch.cat([g.flatten() for g in torch.autograd.grad(expected, list(single.parameters()))])
+    assert relative(torch.cat([g.flatten() for g in gradient]), theirs) < 5e-2
+
+
+def test_a_matrix_of_whole_numbers_and_a_row_whose_negatives_are_all_impossible():
+    matrix = torch.arange(9).reshape(3, 3)
+    assert close([objectives.DV()(Scores.from_matrix(matrix))], [objectives.DV()(Scores.from_matrix(matrix.float()))])
+    matrix = torch.zeros(3, 3, dtype=torch.float64)
+    matrix[0, 1:] = -math.inf
+    matrix.requires_grad_()
+    (gradient,) = torch.autograd.grad(objectives.InfoNCE()(Scores.from_matrix(matrix)), [matrix])
+    assert gradient.isfinite().all()
+
+
+def test_an_objective_may_be_made_of_others(by_tiles):
+    class Mean(objectives.Objective):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = objectives.InfoNCE(), objectives.DV()
+
+        def estimate(self, s):
+            return (self.one(s) + self.other(s)) / 2
+
+    x, y = leaves(*sides(20))
+    found = torch.autograd.grad(Mean()(Scores(critics.Cosine(), x, y, rows=7)), [x, y])
+    parts = [
+        torch.autograd.grad(o(Scores(critics.Cosine(), x, y)), [x, y]) for o in (objectives.InfoNCE(), objectives.DV())
+    ]
+    assert close(found, [(a + b) / 2 for a, b in zip(*parts, strict=True)])
+
+
+@pytest.mark.parametrize("text", ["InfoNCE(symmetric=True)", "Anchor()"])
+def test_small_views_that_tell_rows_from_columns_take_one_walk(monkeypatch, text):
+    from infomax.scores import matrix
+
+    calls, real = [], matrix.walk
+    monkeypatch.setattr(matrix, "walk", lambda plan, *rest: calls.append(1) or real(plan, *rest))
+    x, y = leaves(*sides(20))
+    objectives.objective(text)(Scores.of_views(critics.Cosine(), x, y)).backward()
+    assert len(calls) == 1
 
 
 # ---- precision

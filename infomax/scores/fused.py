@@ -90,7 +90,7 @@ class FusedWalk(torch.autograd.Function):
             columns = tuple(dict.fromkeys(form(q) for q in plan.requests if q.dim == 0))
             carried = {form(q) for q in plan.carried}
             # Not where scores are needed again for x's gradient anyway.
-            carry = need_x and len(carried) == 1 and all(q.dim != 0 for q in plan.carried)
+            carry = plan.grad and need_x and len(carried) == 1 and all(q.dim != 0 for q in plan.carried)
             carry = carry and matrix.fits() and plan.views is None and (need_y or not any(need_offset))
             place = rows.index(carried.pop()) if carry else -1
             by_row, by_column, pulled = values(matrix, rows, columns, place, plan.tiles)

@@ -20,10 +20,9 @@ class Reduction(NamedTuple):
     dim: int | None
     rest: bool = False
 
-    def total(self, tile: Tensor, dim: int | None = None) -> Tensor:
+    def total(self, tile: Tensor) -> Tensor:
         """Sums of a tile's entries, in float64: of rows, of columns, or 0-d."""
-        dim = self.dim if dim is None else dim
-        return (tile.sum() if dim is None else tile.sum(dim)).double()
+        return (tile.sum() if self.dim is None else tile.sum(self.dim)).double()
 
     def along(self, t: Tensor) -> Tensor:
         """Broadcasts a number a row, a number a column, or one number over a tile."""
@@ -66,14 +65,12 @@ class Tile:
             self._fill(s.exp_(), 0.0, self.rest)
 
     def peak(self, q: Reduction) -> Tensor | None:
-        """The greatest fn(s) of each row, each column or the tile; None where no shift is needed."""
+        """The greatest fn(s) of rows, columns or the tile, -inf where no negative; None: no shift is needed."""
         if self.forms is not None or q.kind == "sum":
             return None
         value = q.fn(self.content)
         value = self._fill(value.clone() if value is self.content else value, -torch.inf, q.rest)
-        peak = value.max() if q.dim is None else value.amax(q.dim)
-        # A row without a negative in this tile, or one that overflows, is not shifted.
-        return torch.where(peak.isfinite(), peak, 0.0)
+        return value.max() if q.dim is None else value.amax(q.dim)
 
     def summand(self, q: Reduction, peak: Tensor | None) -> Tensor:
         """fn(s) for a sum, e^(fn(s) - peak) for a log-sum-exp, 0 where no negative. It may lie in `room`.
@@ -86,7 +83,9 @@ class Tile:
             return self._fill(value, 0.0, q.rest) if form.masked else value
         value = q.fn(self.content)
         if q.kind == "logsumexp":
-            value = torch.sub(value, 0.0 if peak is None else q.along(peak), out=self.room).exp_()
+            # What has no negative, or overflows, is not shifted.
+            shift = 0.0 if peak is None else q.along(torch.where(peak.isfinite(), peak, 0.0))
+            value = torch.sub(value, shift, out=self.room).exp_()
         elif value is self.content:
             value = value.clone()
         return self._fill(value, 0.0, q.rest)

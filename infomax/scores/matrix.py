@@ -33,9 +33,9 @@ class Scores:
     x [n, dx], y [n, dy]: row i of both is a positive pair. ids [n]: which sample a row is from; a negative is a pair
     of two different samples, and what is neither positive nor negative is ignored. Without ids all rows differ.
     Across processes, `positive` holds this process's rows and negatives span all processes, unless `local`.
-    rows, columns: the tile's size; by default one is chosen. It changes memory and time, never a number. So does
-    `ring`: y comes around from process to process rather than being gathered, in memory of O(n d) a process, at one
-    more product for objectives of rows.
+    rows, columns: the tile's size; by default one is chosen. It changes memory and time, and numbers by rounding
+    alone. So does `ring`: y comes around from process to process rather than being gathered, in memory of O(n d) a
+    process, at one more product for objectives of rows.
     Scores are computed in float32 at least, whatever the inputs; `positive` and reductions are float64, so that a
     formula of them loses nothing. `dtype` is that of scores, and of an objective's value.
 
@@ -66,7 +66,7 @@ class Scores:
         samples = Samples.distinct(n, ranks, x.device) if ids is None else Samples.of(ids.to(x.device), ranks)
         self._x, self._y = _at_least_float32(x), _at_least_float32(y)
         with products(x):
-            self._ex, self._ey = critic.embed(self._x, self._y)
+            self._ex, self._ey = critic.embed(_for(critic, self._x), _for(critic, self._y))
         self._begin(critic, ranks, samples, rows, columns, ring)
 
     def _begin(
@@ -83,11 +83,20 @@ class Scores:
         self._results: dict[Reduction, Tensor] = {}
         self._positive: Tensor | None = None
         self._first: Tensor | None = None
-        self.dtype = torch.promote_types(self._ex.dtype, self._ey.dtype)
         if self._offset is None:  # what autograd of the critic itself is needed for
+            if not isinstance(critic, torch.nn.Module) and any(
+                isinstance(t, Tensor) and t.requires_grad for t in vars(critic).values()
+            ):
+                raise UserError(
+                    f"{type(critic).__name__} holds tensors to train, which only a torch.nn.Module can tell of:"
+                    " derive it from infomax.critics.Critic."
+                )
             with products(self._ex):
                 pair = critic.pair(self._ex, self._ey)
-            self.dtype, self._positive = pair.dtype, pair.double()
+            self.dtype, self._positive = torch.promote_types(pair.dtype, torch.float32), pair.double()
+        else:
+            self._ex, self._ey = _at_least_float32(self._ex), _at_least_float32(self._ey)
+            self.dtype = torch.promote_types(self._ex.dtype, self._ey.dtype)
         self._dense = self._small()
 
     def _small(self) -> dense.Dense | None:
@@ -102,11 +111,19 @@ class Scores:
         self._positive = made.positive
         return made
 
+    def _with_gradient(self) -> dense.Dense | None:
+        """The matrix, made again where it was made without the gradient that is wanted now."""
+        if self._dense is not None and not self._usable(self._dense.s):
+            self._dense = self._small()
+        return self._dense
+
     @classmethod
     def from_matrix(cls, matrix: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
         """Scores that are given: matrix [n, n], positives on its diagonal."""
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise UserError(f"A score matrix is square, a row and a column a pair; this one is {list(matrix.shape)}.")
+        if not matrix.is_floating_point():
+            matrix = matrix.to(torch.get_default_dtype())
         return cls(_Given(), matrix, torch.arange(len(matrix), device=matrix.device), ids, local=True, **options)
 
     @classmethod
@@ -118,6 +135,8 @@ class Scores:
         """
         if z1.shape != z2.shape:
             raise UserError(f"The two views must have one shape; they have {list(z1.shape)}, {list(z2.shape)}.")
+        if ids is not None and ids.shape != (len(z1),):
+            raise UserError(f"ids must be one number a sample, [{len(z1)}], and have shape {list(ids.shape)}.")
         ranks, n = Ranks.current(options.get("local", False)), len(z1)
         together = symmetric_embedding(critic) if ranks.size == 1 and n > 1 else None
         if together is None:
@@ -127,7 +146,7 @@ class Scores:
         scores = cls.__new__(cls)
         scores._x, scores._y = _at_least_float32(torch.cat([z1, z2])), None
         with products(z1):
-            scores._ex = scores._ey = together(scores._x)
+            scores._ex = scores._ey = together(_for(critic, scores._x))
         if ids is None:
             samples = Samples.of_views(n, z1.device)
         else:
@@ -165,9 +184,11 @@ class Scores:
         They are learnt by evaluating each formula on two rows of placeholders: nothing of the matrix is touched.
         What the surrogate asks for is expected to be differentiated.
         """
-        if self._dense is not None:
+        if self._with_gradient() is not None and self._views is None:
             return self
         carried, others = self._asked(surrogate), self._asked(estimate)
+        if self._dense is not None and not any(self._apart(q) for q in (*carried, *others)):
+            return self
         missing = [q for q in dict.fromkeys([*carried, *others]) if not self._usable(self._results.get(q))]
         self._run(missing, [q for q in missing if q in carried], surrogate)
         return self
@@ -177,6 +198,8 @@ class Scores:
         known = _learnt.setdefault(owner, {}) if isinstance(owner, torch.nn.Module) else {}
         key = function, self.total, self._samples.count
         if key not in known:
+            if len(known) > 100:  # ids that repeat at random give every batch its own number of negatives
+                known.clear()
             recorder = _Recorder(self)
             with torch.no_grad(), _unchanged(owner):
                 formula(recorder)
@@ -197,8 +220,9 @@ class Scores:
 
     def _result(self, q: Reduction) -> Tensor:
         if not self._usable(self._results.get(q)):
-            if self._dense is not None and not self._apart(q):
-                self._results[q] = self._dense.result(q, self._first_columns() if q.rest else None)
+            matrix = self._with_gradient()
+            if matrix is not None and not self._apart(q):
+                self._results[q] = matrix.result(q, self._first_columns() if q.rest else None)
             else:  # not foreseen: an objective whose formula has changed is learnt anew
                 _learnt.clear()
                 self._run([q], [q] if q.dim is None else [], None)
@@ -223,7 +247,7 @@ class Scores:
         symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            self._views if symmetric else None, self._ring,
+            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype,
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
         positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
@@ -257,8 +281,9 @@ class Scores:
         """[n]: the score of one negative of each row, with gradient."""
         if not self._usable(self._first):
             columns = self._first_columns()
-            if self._dense is not None and self._views is None:
-                self._first = self._dense.at(columns)
+            matrix = self._with_gradient()
+            if matrix is not None and self._views is None:
+                self._first = matrix.at(columns)
             else:
                 with products(self._ex):
                     ex, ey = self._sides()
@@ -354,16 +379,22 @@ class _Recorder:
     """Two placeholder rows in the shape of Scores, which note what a formula asks for."""
 
     def __init__(self, scores: Scores):
-        self.asked: list[Reduction] = []
-        self.n, self.total, self.dtype = 2, scores.total, scores.dtype
-        self.positive = torch.zeros(2, dtype=torch.float64, device=scores._ex.device)
-        self.x, self.y = scores.x.detach()[:2], scores.y.detach()[:2]
-        self.negative = Negatives(scores._samples, slice(2), scores.total, self._note, lambda: self.positive)
+        asked: list[Reduction] = []
+        zeros = torch.zeros(2, dtype=torch.float64, device=scores._ex.device)
 
-    def _note(self, q: Reduction) -> Tensor:
-        if q not in self.asked:
-            self.asked.append(q)
-        return self.positive.new_zeros(()) if q.dim is None else self.positive.new_zeros(2)
+        def note(q: Reduction) -> Tensor:
+            if q not in asked:
+                asked.append(q)
+            return zeros.new_zeros(()) if q.dim is None else zeros.new_zeros(2)
+
+        self.asked, self.positive = asked, zeros
+        self.n, self.total, self.dtype = 2, scores.total, scores.dtype
+        # Copies, and no circle through this object: a view would keep all features until it is collected.
+        self.x, self.y = (t.detach()[:2].clone() for t in (scores.x, scores.y))
+        self.negative = Negatives(scores._samples, slice(2), scores.total, note, lambda: zeros)
+
+    def walk_for(self, estimate: Formula, surrogate: Formula) -> "_Recorder":
+        return self  # of an objective within an objective
 
 
 class _Rows:
@@ -377,6 +408,9 @@ class _Rows:
             scores._samples, r, scores.total, results.__getitem__, lambda: scores._first_scores().detach()[r]
         )
 
+    def walk_for(self, estimate: Formula, surrogate: Formula) -> "_Rows":
+        return self
+
     @property
     def x(self) -> Tensor:
         return self._scores.x.detach()[self._r]
@@ -388,15 +422,23 @@ class _Rows:
 
 @contextlib.contextmanager
 def _unchanged(module: Any) -> Iterator[None]:
-    """Undoes what a formula that is only looked at does to its objective's buffers, running averages say."""
-    buffers = list(module.buffers()) if isinstance(module, torch.nn.Module) else []
-    before = [b.detach().clone() for b in buffers]
+    """Undoes what a formula that is only looked at does to its objective (running averages, say) and to generators.
+
+    It works on copies of buffers: autograd may have saved the real ones.
+    """
+    modules = list(module.modules()) if isinstance(module, torch.nn.Module) else []
+    before = [dict(vars(m)) for m in modules]
+    # The library's own objectives draw nothing; a module within one may.
+    draws = torch.random.fork_rng() if len(modules) > 1 else contextlib.nullcontext()
     try:
-        yield
+        for m in modules:
+            vars(m)["_buffers"] = {k: None if b is None else b.detach().clone() for k, b in m._buffers.items()}
+        with draws:
+            yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+        for m, attributes in zip(modules, before, strict=True):
+            vars(m).clear()
+            vars(m).update(attributes)
 
 
 @functools.cache
@@ -418,6 +460,13 @@ def _offset(critic: Any) -> Tensor | float | None:
 def symmetric_embedding(critic: Any) -> Callable[[Tensor], Tensor] | None:
     """critic.embed_alike, of a critic with score(x, y) = <e(x), e(y)> + offset; None for any other."""
     return critic.embed_alike if _said(type(critic), "embed_alike", "embed", "score", "offset") else None
+
+
+def _for(critic: Any, t: Tensor) -> Tensor:
+    """t as a critic whose parameters are float16 or bfloat16 takes it."""
+    parameters = critic.parameters() if isinstance(critic, torch.nn.Module) else ()
+    half = next((p.dtype for p in parameters if p.ndim and p.dtype in (torch.float16, torch.bfloat16)), None)
+    return t if half is None or not t.is_floating_point() else t.to(half)
 
 
 def _at_least_float32(t: Tensor) -> Tensor:

@@ -52,10 +52,10 @@ def products(t: Tensor) -> contextlib.AbstractContextManager[None]:
 
 
 class Gradient:
-    """A running gradient of features and of the critic's parameters."""
+    """A running gradient of features and of the critic's parameters, these in float32 at least."""
 
     def __init__(self, parts: Sequence[Tensor | None]):
-        self.parts = [None if part is None else torch.zeros_like(part) for part in parts]
+        self.parts = filled([None] * len(parts), parts)
 
     @property
     def ex(self) -> Tensor | None:
@@ -69,6 +69,15 @@ class Gradient:
         for part in self.parts:
             if part is not None:
                 part.mul_(factor)
+
+
+def filled(parts: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Parts of a gradient, with zeros for those that are missing and wanted."""
+    return [
+        torch.zeros(leaf.shape, dtype=torch.promote_types(leaf.dtype, torch.float32), device=leaf.device)
+        if part is None and leaf is not None else part
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]  # fmt: skip
 
 
 class InnerProduct:
@@ -89,6 +98,9 @@ class InnerProduct:
         """No score is greater than this, in absolute value."""
         shift = 0.0 if self.offset is None else abs(float(self.offset.detach()))
         return _largest_norm(self.ex) * _largest_norm(self.ey) + shift
+
+    def without_graph(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # it makes none
 
     def pair(self, ey: Tensor) -> Tensor:
         """ey [n, d] of this process's rows -> the scores of the positive pairs [n]."""
@@ -144,7 +156,15 @@ class AnyCritic:
         with torch.set_grad_enabled(self.graph):
             s = self.critic.score(*leaves)
         self.kept = s, [*leaves, *self.parameters]
-        return s.detach()
+        return s.detach().to(out.dtype)
+
+    @contextlib.contextmanager
+    def without_graph(self) -> Iterator[None]:
+        before, self.graph = self.graph, False
+        try:
+            yield
+        finally:
+            self.graph = before
 
     def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> None:
         """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of."""
@@ -157,7 +177,8 @@ class AnyCritic:
         if not s.requires_grad:
             return
         # The graph is kept: several reductions may each pull their own gradient through it.
-        found = torch.autograd.grad(s, [leaf for leaf, _ in wanted], tile, allow_unused=True, retain_graph=True)
+        of = [leaf for leaf, _ in wanted]
+        found = torch.autograd.grad(s, of, tile.to(s.dtype), allow_unused=True, retain_graph=True)
         for (_, part), piece in zip(wanted, found, strict=True):
             if piece is not None:
                 place = r if part is gradient.ex else c if part is gradient.ey else ...

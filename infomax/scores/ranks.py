@@ -59,7 +59,7 @@ class Ranks:
         `gradients`, [n, ...] each, of which a turn sees those of the rows it is given; after the last they are home.
         """
         before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
-        held = [g for g in gradients if g is not None]
+        t, held = t.contiguous(), [g for g in gradients if g is not None]
         for turn in range(self.size):
             last = turn == self.size - 1
             coming = None if last else torch.empty_like(t)

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from infomax.scores.functions import LARGEST
 from infomax.scores.kernels import Forms, Reduction, Tile, shared_forms
-from infomax.scores.products import AnyCritic, Gradient, InnerProduct, products
+from infomax.scores.products import AnyCritic, Gradient, InnerProduct, filled, products
 from infomax.scores.ranks import Ranks
 from infomax.scores.tiles import Tiles
 
@@ -48,6 +48,8 @@ class Plan:
         None  # all 2 n views against all, of a symmetric critic: row i has its positive in i + n, modulo 2 n
     )
     ring: bool = False  # columns come around from process to process, rather than being gathered
+    grad: bool = True  # whether a gradient may be asked for: autograd itself does not tell a Function under no_grad
+    dtype: torch.dtype = torch.float32  # of scores
 
     @property
     def rest(self) -> bool:
@@ -63,7 +65,7 @@ class Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        needs = ctx.needs_input_grad[2:]
+        needs = [need and plan.grad for need in ctx.needs_input_grad[2:]]
         with products(ex):
             run = _run(plan, ex, ey, parameters, needs)
             results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
@@ -71,6 +73,8 @@ class Walk(torch.autograd.Function):
             for part in ready:
                 part.complete(run, shared)
         results = [plan.ranks.own(shared[q]).clone() if q.dim == 0 else shared[q] for q in plan.requests]
+        if not plan.grad:
+            return None if run.positive is None else run.positive.double(), *results
         ctx.plan, ctx.ready = plan, ready
         ctx.parameters = len(parameters)
         ctx.set_materialize_grads(False)
@@ -92,10 +96,14 @@ class Walk(torch.autograd.Function):
                 ready, ctx.ready = ctx.ready, []
                 parts = [_combine(ready, factors, i) for i in range(2 + len(parameters))]
             else:
+                ctx.ready = []
                 terms = _terms(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
                 parts = run.home(run.gradient(terms))
             if positive is not None:
                 parts = run.pull_pairs(parts, positive)
+        parts = [
+            part if part is None else part.to(t.dtype) for part, t in zip(parts, (ex, ey, *parameters), strict=True)
+        ]
         return None, None, *parts
 
 
@@ -148,9 +156,8 @@ class _Running:
 class _Buffers:
     """Memory that is used again: a fresh tile costs more in page faults than the pass that fills it."""
 
-    def __init__(self, like: Tensor):
-        self.dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-        self.device = like.device
+    def __init__(self, dtype: torch.dtype, device: torch.device):
+        self.dtype, self.device = dtype, device
         self.found: dict[str, Tensor] = {}
 
     def tile(self, name: str, rows: int, columns: int, start: int = 0, of: int = 0) -> Tensor:
@@ -192,7 +199,7 @@ class _Run:
                 self.positive = self.critic.pair(ey)
         if not only_gradient:
             self.forms = self._forms()
-            self.buffers = _Buffers(ex)
+            self.buffers = _Buffers(plan.dtype, ex.device)
 
     def _forms(self) -> Forms | None:
         largest = self.critic.largest()
@@ -222,12 +229,13 @@ class _Run:
     def values(self) -> Results:
         """All results, and no gradient: one product."""
         running = _Running(self.plan, self.own.device, self.forms)
-        for columns in self.turns():
-            for r, c in self.tiles.tiles(columns):
-                tile = self.tile(r, c)
-                for q in self.plan.requests:
-                    peak = tile.peak(q)
-                    running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
+        with self.critic.without_graph():
+            for columns in self.turns():
+                for r, c in self.tiles.tiles(columns):
+                    tile = self.tile(r, c)
+                    for q in self.plan.requests:
+                        peak = tile.peak(q)
+                        running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
         return running.results()
 
     def values_and_gradients(self, head: Head | None) -> tuple[Results, list[_Ready]]:
@@ -263,7 +271,7 @@ class _Run:
                         peak = tile.peak(q)
                         summand = tile.summand(q, peak)
                         running.add(q, q.place(r, c), q.total(summand), peak)
-                        if q in scalars:
+                        if q in scalars and (peak is None or bool(peak > -math.inf)):  # else no negative is in it
                             slope = tile.slope(q, peak, summand)
                             if peak is not None:
                                 slope = slope.mul_(_rescaled(scalars[q], peak))
@@ -303,8 +311,7 @@ class _Run:
 
     def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
         assert isinstance(self.critic, InnerProduct)
-        parts = [torch.zeros_like(leaf) if part is None and leaf is not None else part
-                 for part, leaf in zip(parts, self._own_leaves(), strict=True)]  # fmt: skip
+        parts = filled(parts, self._own_leaves())
         self.critic.pull_pairs(parts, self.own, positive)
         return parts
 
@@ -343,7 +350,7 @@ class _Views:
             self.positive = torch.cat([half, half])
             largest = self.critic.largest()
             self.forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
-            self.buffers = _Buffers(ex)
+            self.buffers = _Buffers(plan.dtype, ex.device)
 
     def tile(self, r: slice, c: slice) -> Tile:
         rows, columns = r.stop - r.start, c.stop - c.start
@@ -383,8 +390,7 @@ class _Views:
         return list(gradient.parts)
 
     def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
-        parts = [torch.zeros_like(leaf) if part is None and leaf is not None else part
-                 for part, leaf in zip(parts, self.leaves, strict=True)]  # fmt: skip
+        parts = filled(parts, self.leaves)
         n, (one, other) = self.n, positive.to(self.e.dtype)[:, None].split(self.n)
         if (gradient := parts[0]) is not None:
             gradient[:n].addcmul_(self.e[n:], one + other)
