@@ -170,7 +170,7 @@ def _migrated(content: dict[str, Any]) -> dict[str, Any]:
 def _migrated_configuration(configuration: Any) -> Any:
     """A recipe's, with the switches that it did not have yet as they were; others are their owners' affair."""
     if isinstance(configuration, dict) and "recipe" in configuration:
-        return {"deterministic": False, **configuration}
+        return {"deterministic": False, "ring": False, **configuration}
     return configuration
 
 

@@ -84,13 +84,7 @@ class Scores:
         self._positive: Tensor | None = None
         self._first: Tensor | None = None
         if self._offset is None:  # what autograd of the critic itself is needed for
-            if not isinstance(critic, torch.nn.Module) and any(
-                isinstance(t, Tensor) and t.requires_grad for t in vars(critic).values()
-            ):
-                raise UserError(
-                    f"{type(critic).__name__} holds tensors to train, which only a torch.nn.Module can tell of:"
-                    " derive it from infomax.critics.Critic."
-                )
+            _refuse_hidden_weights(critic)
             with products(self._ex):
                 pair = critic.pair(self._ex, self._ey)
             self.dtype, self._positive = torch.promote_types(pair.dtype, torch.float32), pair.double()
@@ -460,6 +454,16 @@ def _offset(critic: Any) -> Tensor | float | None:
 def symmetric_embedding(critic: Any) -> Callable[[Tensor], Tensor] | None:
     """critic.embed_alike, of a critic with score(x, y) = <e(x), e(y)> + offset; None for any other."""
     return critic.embed_alike if _said(type(critic), "embed_alike", "embed", "score", "offset") else None
+
+
+def _refuse_hidden_weights(critic: Any) -> None:
+    """Raises UserError for a critic with tensors to train that is no module: their gradient would be lost."""
+    plain = not isinstance(critic, torch.nn.Module)
+    if plain and any(isinstance(t, Tensor) and t.requires_grad for t in vars(critic).values()):
+        raise UserError(
+            f"{type(critic).__name__} holds tensors to train, which only a torch.nn.Module can tell of:"
+            " derive it from infomax.critics.Critic."
+        )
 
 
 def _for(critic: Any, t: Tensor) -> Tensor:
