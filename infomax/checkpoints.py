@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from infomax.models import InfoMax
 
 __all__ = [
-    "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "build", "default_folder", "describe", "latest", "load",
-    "load_encoder", "open_run", "read", "read_encoder", "save", "write_json",
+    "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "UnusableError", "build", "default_folder", "describe", "latest",
+    "load", "load_encoder", "open_run", "read", "read_encoder", "save", "write_json",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -66,6 +66,10 @@ _JSON_BYTES = 256 * 1024**2  # a larger one is not ours
 
 _say = logging.getLogger("infomax")  # unconfigured, its warnings are plain lines on standard error
 T = TypeVar("T")
+
+
+class UnusableError(UserError):
+    """What cannot be read here and now, though it may be whole: nothing is done to it, and nothing in its place."""
 
 
 class DamagedError(UserError):
@@ -131,6 +135,10 @@ def _read_sealed(path: Path) -> dict[str, Any]:
     if path.is_symlink():
         raise DamagedError(f"{path} is a link, and a run holds none.")
     try:
+        if not path.exists():
+            raise DamagedError(f"{path} is missing.")
+        if not path.is_file():
+            raise DamagedError(f"{path} is no file.")
         if path.stat().st_size > _JSON_BYTES:
             raise DamagedError(f"{path} is not what infomax writes: it has {path.stat().st_size} bytes.")
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -138,23 +146,33 @@ def _read_sealed(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path} is missing.") from None
     except DamagedError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnusableError(f"{path} cannot be read now ({error.strerror}); nothing was changed.") from None
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read ({error}).") from None
     if not isinstance(content, dict):
         raise DamagedError(f"{path} is not what infomax writes.")
     version = content.get("format")
+    if type(version) is int and version > FORMAT and _is_sealed(content):
+        raise UnusableError(
+            f"{path} has format {version!r}, and this version of infomax reads formats 1 to {FORMAT}:"
+            " use the version that wrote it."
+        )
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise DamagedError(
             f"{path} has format {version!r}, and this version of infomax reads formats 1 to {FORMAT}:"
             " use the version that wrote it."
         )
-    try:
-        whole = content.get("sha256") == _seal_of(content)
-    except (ValueError, RecursionError):
-        whole = False
-    if not whole:
+    if not _is_sealed(content):
         raise DamagedError(f"{path} does not match its own checksum: it was altered.")
     return _migrated(content) if version < FORMAT else content
+
+
+def _is_sealed(content: Mapping[str, Any]) -> bool:
+    try:
+        return content.get("sha256") == _seal_of(content)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _migrated(content: dict[str, Any]) -> dict[str, Any]:
@@ -660,7 +678,7 @@ def _check_file(folder: Path, name: str, known: Any) -> None:
         if _digest(path)["sha256"] != known.get("sha256"):
             raise DamagedError(f"{path} does not match its checksum: it was altered or cut short.")
     except OSError as error:
-        raise DamagedError(f"{path} cannot be read ({error.strerror}).") from None
+        raise UnusableError(f"{path} cannot be read now ({error.strerror}); nothing was changed.") from None
 
 
 def _children(folder: Path) -> list[Path]:
@@ -906,11 +924,13 @@ def _snapshot(
 def _must_be_finite(
     step: int, parameters: set[str], weights: Mapping[str, Tensor], others: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """Raises NonFinite: a parameter is not finite, or a buffer or the optimiser holds a NaN."""
+    """Raises NonFinite: a parameter, a running statistic or the optimiser is not finite, or another buffer is NaN."""
     for name, value in [*weights.items(), *others.items()]:
         if not (value.is_floating_point() or value.is_complex()):
             continue
-        if not bool((value.isfinite() if name in parameters else ~value.isnan()).all()):
+        # An average in the log domain starts at -inf; elsewhere infinity is an overflow.
+        strict = name in parameters or name.startswith("optimizer.") or "running_" in name
+        if not bool((value.isfinite() if strict else ~value.isnan()).all()):
             kept = [path.name for _, path in _steps(folder)]
             raise NonFinite(
                 f"After step {step} {name} is not finite, so it is not saved"
@@ -978,9 +998,9 @@ def _alive(process: str) -> bool:
 def _set_aside(folder: Path, step: int) -> None:
     """Rename the damaged checkpoints after the one that training goes on from: their steps are about to come again."""
     for path in [path for number, path in _steps(folder) if number > step]:
-        aside = folder / f"damaged-{path.name}"
-        if aside.exists():
-            shutil.rmtree(aside)
+        aside, number = folder / f"damaged-{path.name}", 2
+        while aside.exists():  # removed by hand alone
+            aside, number = folder / f"damaged-{path.name}-{number}", number + 1
         path.rename(aside)
 
 

@@ -60,6 +60,7 @@ class Watch:
         self._parent = os.getppid() if launcher() is not None else None
         self._orphan, self._over, self._told = False, False, False
         self._asked = 0.0  # when the first signal came
+        self._orphaned = 0.0  # when the launcher was found dead: what the kernel then sends is no second signal
         self._beat: float | None = None  # when the last step was done; None while nothing is late
         self._limit, self._longest, self._number = max(FIRST_STEP, timeout), 0.0, 0
         self._main = threading.main_thread().ident
@@ -161,8 +162,10 @@ class Watch:
 
     def _run(self) -> None:
         before = time.monotonic()
+        poll = select.poll()  # select.select takes no descriptor above 1023
+        poll.register(self._pipe[0], select.POLLIN)
         while not self._over:
-            ready, _, _ = select.select([self._pipe[0]], [], [], _TICK)
+            ready = poll.poll(1000 * _TICK)
             now = time.monotonic()
             if now - before > _GAP and self._beat is not None:  # Ctrl-Z and fg, a laptop's lid
                 self._beat = now
@@ -177,18 +180,20 @@ class Watch:
         if number not in SIGNALS:
             return
         by_launcher = not self._orphan and self._parent is not None and os.getppid() != self._parent
-        self._orphan = self._orphan or by_launcher
+        if by_launcher:
+            self._orphan, self._orphaned = True, now
         if not self.signal:
             self.signal, self._asked = number, now
-        elif now - self._asked > ONE_REQUEST and not by_launcher:
+        elif now - max(self._asked, self._orphaned) > ONE_REQUEST and not by_launcher:
             self._leave(128 + number, f"{signal_name(number)} came a second time: ended without saving.")
 
     def _look_at_the_deadline(self, now: float) -> None:
         if self._parent is not None and not self._orphan and os.getppid() != self._parent:
             self._signalled(signal.SIGTERM, now)  # where the kernel sends none
         if self.signal and (self._orphan or self._world > 1):
-            allowed = GRACE if self._orphan else max(GRACE, PATIENCE * self._longest)
-            if now - self._asked > allowed:
+            allowed = GRACE if self._orphan else max(GRACE, self._limit)
+            saving = self._heeded or self._beat is None  # which may wait for a disk: only a dead launcher hurries it
+            if now - self._asked > allowed and (self._orphan or not saving):
                 self._leave(
                     128 + self.signal, f"Ended without saving: no step was done in {allowed:.0f} s of a signal."
                 )

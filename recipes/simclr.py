@@ -156,6 +156,8 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                 found = im.evaluate(run.folder, dataset, device=accelerator.device)
                 console.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
                 results = found.to_dict()
+            except checkpoints.DamagedError:
+                raise
             except im.UserError as error:  # too few images or classes; the encoder is trained and saved all the same
                 print(f"Saved in {os.path.relpath(run.folder)}; not evaluated: {error}")
                 results = {"not_evaluated": str(error)}

@@ -319,13 +319,42 @@ def test_what_is_not_finite_is_never_saved(tmp_path, where, value):
                 model[1].running_var[0] = value  # pyright: ignore
             case "optimizer":
                 optimizer.state[model[0].weight]["exp_avg_sq"][0, 0] = value  # pyright: ignore
-    if value == float("inf") and where != "parameter":
-        run.save(2, model, optimizer)  # a buffer may start at infinity: MINE's log average of nothing
-        return
     with pytest.raises(NonFinite, match=r"After step 2 .* is not finite.*step-00000001 is the newest"):
         run.save(2, model, optimizer)
     assert names(run.folder) == ["run.json", "step-00000001"]
     assert read(run.folder).step == 1
+
+
+def test_an_average_of_nothing_in_the_log_domain_is_saved(tmp_path):
+    import infomax as im
+
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.save(1, im.MINE())
+    assert read(run.folder).step == 1
+
+
+def test_a_run_that_a_newer_version_touched_is_refused_and_left_as_it_is(tmp_path):
+    model = network()
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    run.save(1, model)
+    run.save(2, model)
+    run.close()
+    path = run.folder / "step-00000002" / "MANIFEST.json"
+    content = json.loads(path.read_text()) | {"format": checkpoints.FORMAT + 1}
+    path.write_text(json.dumps(content | {"sha256": checkpoints._seal_of(content)}))
+    before = {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="use the version that wrote it"):
+        open_run(tmp_path / "run", "run", CONFIGURATION, resume=True)
+    assert {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_pipe_in_place_of_a_manifest_is_refused(tmp_path):
+    run = open_run(tmp_path / "run", "run", CONFIGURATION)
+    path = run.save(1, network()) / "MANIFEST.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is no file"):
+        read(run.folder / "step-00000001")
 
 
 # ------------------------------------------------------------------------------------------------------------ damage
@@ -388,7 +417,6 @@ def test_other_formats_and_places_outside_are_refused(tmp_path):
     manifest = run.folder / "step-00000010" / "MANIFEST.json"
     content = json.loads(manifest.read_text())
     for change, message in [
-        ({"format": checkpoints.FORMAT + 1}, f"has format {checkpoints.FORMAT + 1}, .* use the version that wrote it"),
         ({"format": None}, "format None"),
         ({"format": "2"}, "format '2'"),
         ({"format": True}, "format True"),
