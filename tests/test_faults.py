@@ -141,7 +141,7 @@ class Nursery:
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Nursery]:
     place = tmp_path_factory.mktemp("nursery")
-    (place / "own.py").write_text(OWN)
+    (place / "mine.py").write_text(OWN)
     nursery = Nursery(place)
     names = f"""
 import atexit, json
@@ -150,7 +150,7 @@ atexit.register(lambda: open({str(place / "names")!r}, "w").write(json.dumps([*s
     first = nursery.run(place, *arguments(images), "--steps", 2, code=names)
     assert first.status == 0, first.text
     loaded = json.loads((place / "names").read_text())
-    loaded = [name for name in loaded if name.partition(".")[0] not in ("own", "simclr", "__main__")]
+    loaded = [name for name in loaded if name.partition(".")[0] not in ("mine", "simclr", "__main__")]
     nursery.ask({"import": loaded})
     yield nursery
     assert nursery.process.stdin is not None and nursery.process.stdout is not None
@@ -161,7 +161,7 @@ atexit.register(lambda: open({str(place / "names")!r}, "w").write(json.dumps([*s
 
 def arguments(images: Path) -> list[object]:
     return [
-        "--encoder", "faults_tiny", "--objective", "own:Mine(decay=0.9)", "--batch-size", 16, "--steps", STEPS,
+        "--encoder", "faults_tiny", "--objective", "mine:Mine(decay=0.9)", "--batch-size", 16, "--steps", STEPS,
         "--save-every", EVERY, "--learn-temperature", "--microbatch", 5, "--seed", 3, "--dataset", f"folder:{images}",
         "--run-dir", "run",
     ]  # fmt: skip
@@ -169,7 +169,7 @@ def arguments(images: Path) -> list[object]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "mine.py").write_text(OWN)
     return tmp_path
 
 
@@ -213,7 +213,7 @@ def must_equal(folder: Path, expected: dict[str, Any]) -> None:
 def whole(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the uninterrupted run on one process."""
     place = tmp_path_factory.mktemp("whole")
-    (place / "own.py").write_text(OWN)
+    (place / "mine.py").write_text(OWN)
     ended = nursery.run(place, *arguments(images))
     assert ended.status == 0, ended.text
     assert [line["number"] for line in log(place / "run")] == list(range(1, STEPS + 1))
@@ -229,7 +229,7 @@ def expected(whole: Path) -> dict[str, Any]:
 def whole_pair(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the uninterrupted run on two processes."""
     place = tmp_path_factory.mktemp("whole-pair")
-    (place / "own.py").write_text(OWN)
+    (place / "mine.py").write_text(OWN)
     for ended in [child.wait() for child in nursery.pair(place, *arguments(images))]:
         assert ended.status == 0, ended.text
     assert checkpoints.read(place / "run").processes == 2
@@ -588,7 +588,7 @@ def test_ctrl_c_on_accelerate_launch_saves(images, place):
 def stopped(nursery: Nursery, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run killed at step 11, with the checkpoints of steps 6 and 9. To be copied."""
     place = tmp_path_factory.mktemp("stopped")
-    (place / "own.py").write_text(OWN)
+    (place / "mine.py").write_text(OWN)
     ended = nursery.run(place, *arguments(images), code="at_step(11, lambda batch: die())")
     assert ended.status == -signal.SIGKILL
     assert sorted(path.name for path in (place / "run").glob("step-*")) == ["step-00000006", "step-00000009"]
@@ -703,7 +703,7 @@ def test_a_read_only_folder(nursery, images, expected):
     with tempfile.TemporaryDirectory() as name:  # pytest's own lie in a folder that only its user may enter
         place = Path(name)
         place.chmod(0o755)
-        (place / "own.py").write_text(OWN)
+        (place / "mine.py").write_text(OWN)
         shutil.copytree(images, place / "images")
         data = ["--dataset", "folder:images"]
         ended = nursery.run(place, *arguments(images), *data, code=NOBODY)
@@ -779,12 +779,12 @@ def test_clocks_zones_locales_a_read_only_home_and_no_network_change_nothing(nur
     must_equal(place / "run", expected)
 
 
-REGISTERED = "import importlib, sys\nsys.path.append('.')\nimportlib.import_module('own')\n"
+REGISTERED = "import importlib, sys\nsys.path.append('.')\nimportlib.import_module('mine')\n"
 
 
 def test_a_run_moved_or_copied_goes_on_and_probes(nursery, images, place, stopped, expected, tmp_path):
     (place / "far/away").mkdir(parents=True)
-    (place / "far/own.py").write_text(OWN)
+    (place / "far/mine.py").write_text(OWN)
     shutil.copytree(stopped, place / "copy")
     shutil.move(place / "copy", place / "far/away/renamed")
     words = [*arguments(images)[:-2], "--run-dir", "away/renamed", "--resume"]
@@ -888,7 +888,7 @@ def test_two_thousand_steps_leave_memory_and_files_as_they_were(nursery, images,
 
 def test_evaluation_reads_whole_checkpoints_while_they_are_written_and_pruned(nursery, images, place, monkeypatch):
     monkeypatch.syspath_prepend(place)
-    import own  # noqa: F401  # pyright: ignore
+    import mine  # noqa: F401  # pyright: ignore
 
     child = nursery.start(place, *arguments(images), "--steps", 150, "--save-every", 1, "--keep", 1)
     wait_for(child, lambda: saved_step(place / "run") > 0)
@@ -918,7 +918,7 @@ def test_an_evaluation_killed_and_run_again_gives_the_same_numbers(nursery, imag
         assert found["probe"] == json.loads((whole / "run.json").read_text())["results"]["probe"]
         assert found["checkpoint"] == {"step": STEPS, "checksum": checkpoints.read(whole).checksum}
     left = {path.name for path in place.iterdir() if not path.name.startswith(".tmp-")}  # the killed one's
-    assert left == {"own.py", "found.json"}
+    assert left == {"mine.py", "found.json"}
 
 
 # ----------------------------------------------------------------------------------------- another number of processes

@@ -35,7 +35,7 @@ class Row:
     ms: float
     naive_ms: float | None  # None where the plain form was left out: its matrices would not fit
     ratio: float | None  # median over rounds of naive / ours
-    ratio_quartiles: tuple[float, float] | None
+    ratio_quartiles: list[float] | None
     mib: float | None  # peak memory beyond the inputs and before the run; None where it cannot be read
     naive_mib: float | None
     share: float  # of the measured rate of matrix products, counted as 3 products of n x n x dim
@@ -99,7 +99,7 @@ def _row(
     flop = 3 * 2 * scores_held * dim
     return Row(
         name, n, dim, medians["ours"], medians.get("naive"), statistics.median(ratios) if ratios else None,
-        (_quantile(ratios, 0.25), _quantile(ratios, 0.75)) if ratios else None,
+        [_quantile(ratios, 0.25), _quantile(ratios, 0.75)] if ratios else None,
         peaks["ours"], peaks.get("naive"), flop / (medians["ours"] / 1e3) / rate,
         errors.get("ours"), errors.get("naive"),
         {form: {"ms": medians[form], "error": errors.get(form)} for form in forms if form not in ("ours", "naive")},
