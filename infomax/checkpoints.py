@@ -677,6 +677,8 @@ def _check_file(folder: Path, name: str, known: Any) -> None:
             raise DamagedError(f"{path} was altered or cut short: it has {size} bytes.")
         if _digest(path)["sha256"] != known.get("sha256"):
             raise DamagedError(f"{path} does not match its checksum: it was altered or cut short.")
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing.") from None  # pruned meanwhile, say
     except OSError as error:
         raise UnusableError(f"{path} cannot be read now ({error.strerror}); nothing was changed.") from None
 
