@@ -1,11 +1,14 @@
 """The command line: infomax estimate | probe | objectives | benchmark scores|caching|training."""
 
+import contextlib
 import inspect
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +65,7 @@ def estimate(
 
         encoder, data, checkpoint = encoder_and_data(x, dataset)
         found = views_mi(encoder, data, **options)
-    _write(output, checkpoint, "estimate", found)
-    print(_one_line(found.to_dict()) if json else found)
+    _report(output, checkpoint, "estimate", found, lambda: print(_one_line(found.to_dict()) if json else found))
 
 
 def probe(
@@ -83,8 +85,11 @@ def probe(
     console.require_seed(seed)
     encoder, data, checkpoint = encoder_and_data(run, dataset)
     found = probes(encoder, data, seed)
-    _write(output, checkpoint, "probe", found)
-    print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
+
+    def show() -> None:
+        print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
+
+    _report(output, checkpoint, "probe", found, show)
 
 
 def objectives(json: bool = False) -> None:
@@ -122,14 +127,39 @@ def objective_rows() -> list[dict[str, str]]:
     return rows
 
 
-def _write(path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any) -> None:
+def _report(
+    path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any, show: Callable[[], None]
+) -> None:
+    """Show a result and write it, each whatever comes of the other: a full disk, a pipe that was closed."""
+    try:
+        show()
+        sys.stdout.flush()
+    finally:
+        if path is not None:
+            try:
+                _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
+            except OSError as error:
+                raise UserError(f"{path} could not be written ({error}).") from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Into a file, or that at the end of a link, whole or not at all; a device or a pipe is given what comes."""
     from infomax.checkpoints import write_json
 
-    if path is not None:
-        try:
-            write_json(path, {"checkpoint": checkpoint, what: found.to_dict()})
-        except OSError as error:
-            raise UserError(f"{path} could not be written ({error}).") from error
+    if path.exists() and not path.is_dir() and (not path.is_file() or _is_open(path)):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_one_line(content) + "\n")
+    else:
+        write_json(os.path.realpath(path), content)
+
+
+def _is_open(path: Path) -> bool:
+    """/dev/stdout, where that is a file: replaced, it would lose what was and will be printed."""
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(stream)):
+                return True
+    return False
 
 
 def _array(path: Path) -> Any:
