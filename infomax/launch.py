@@ -265,13 +265,14 @@ def die_with_launcher() -> bool:
 
 
 def _is_adopted() -> bool:
-    """Whether the process that started this one is gone: the first one, or a user's systemd, is in its place."""
+    """Whether the launcher is gone: its children are the first process's then, or some such, and no Python's."""
     import psutil
 
-    with contextlib.suppress(psutil.Error):
-        parent = psutil.Process().parent()
-        return parent is not None and (parent.pid == 1 or parent.name() == "systemd")
-    return False
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):  # of another user's, which is no launcher of ours
+            if "python" in Path(process.exe()).name:
+                return False
+    return True
 
 
 def make_deterministic() -> None:
