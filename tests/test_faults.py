@@ -412,16 +412,16 @@ def _is_at(process: psutil.Process, place: Path) -> bool:
     return False
 
 
-def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(images, place, whole_pair):
+def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(nursery, images, place, whole_pair):
     launched = Launched(TORCHRUN, place, *arguments(images))
     launched.until(lambda: steps_done(place / "run") > 7)
     launched.workers()[1].kill()
     assert launched.ended() != 0
     assert "Process 1 is gone after step" in launched.text(), launched.text()
     assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()  # torchrun's own
-    again = Launched(TORCHRUN, place, *arguments(images), "--resume")
-    assert again.ended(150) == 0, again.text()
-    assert "Going on from run/step-" in again.text()
+    again = [child.wait() for child in nursery.pair(place, *arguments(images), "--resume")]
+    assert [end.status for end in again] == [0, 0], again
+    assert "Going on from run/step-" in again[0].text
     must_equal(place / "run", outcome(whole_pair))
 
 
@@ -573,9 +573,9 @@ if process:  # stands for the launcher
 
 
 def test_a_launchers_death_is_no_second_signal(nursery, images, place):
-    slow = "at_step(6, lambda batch: (time.sleep(6), batch)[1])"
+    slow = "at_step(6, lambda batch: (Path('there').touch(), time.sleep(6), batch)[2])"
     launcher = nursery.start(place, *arguments(images), "--save-every", 1000, code=AS_LAUNCHED + slow)
-    wait_for(launcher, lambda: steps_done(place / "run") == 5)
+    wait_for(launcher, (place / "there").exists)
     recipe = psutil.Process(int((place / "process").read_text()))
     recipe.terminate()
     time.sleep(2)
