@@ -848,39 +848,34 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(nursery, images, place
     must_equal(place / "run", expected)
 
 
-# For whom, unlike root, a folder can be read-only.
-NOBODY = "os.setgid(65534); os.setuid(65534)\n" if os.getuid() == 0 else ""
+# To root any folder is writable, unless it gives its capabilities up; its own files it may still read.
+POWERLESS = """
+import ctypes
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the third version of capset's header, this process
+if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+    raise OSError(ctypes.get_errno(), "capset")
+"""
 
 
-def test_a_read_only_folder(nursery, images, expected):
-    import tempfile
+def test_a_read_only_folder(nursery, images, place, expected):
+    place.chmod(0o555)
+    ended = nursery.run(place, *arguments(images), code=POWERLESS)
+    place.chmod(0o755)
+    assert ended.status == 2, ended.text
+    assert ended.text.splitlines()[-1].startswith("run cannot hold a run ([Errno 13] Permission denied")
+    assert not (place / "run").exists()
 
-    with tempfile.TemporaryDirectory() as name:  # pytest's own lie in a folder that only its user may enter
-        place = Path(name)
-        (place / "mine.py").write_text(OWN)
-        shutil.copytree(images, place / "images")
-        data = ["--dataset", "folder:images"]
-        place.chmod(0o555)
-        ended = nursery.run(place, *arguments(images), *data, code=NOBODY)
-        place.chmod(0o755)
-        assert ended.status == 2, ended.text
-        assert ended.text.splitlines()[-1].startswith("run cannot hold a run ([Errno 13] Permission denied")
-        assert not (place / "run").exists()
-
-        (place / "run").mkdir()
-        if NOBODY:
-            os.chown(place / "run", 65534, 65534)
-        shut = "def shut(batch):\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
-        ended = nursery.run(place, *arguments(images), *data, code=NOBODY + shut)
-        assert ended.status == 2, ended.text
-        assert "The checkpoint of step 9 could not be written" in ended.text.splitlines()[-1]
-        assert "step-00000003, step-00000006 is still there" in ended.text
-        refused = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
-        assert refused.status == 2 and "Permission denied" in refused.text, refused.text
-        (place / "run").chmod(0o755)
-        then = nursery.run(place, *arguments(images), *data, "--resume", code=NOBODY)
-        assert then.status == 0, then.text
-        must_equal(place / "run", expected)
+    shut = "def shut(batch):\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
+    ended = nursery.run(place, *arguments(images), code=POWERLESS + shut)
+    assert ended.status == 2, ended.text
+    assert "The checkpoint of step 9 could not be written" in ended.text.splitlines()[-1]
+    assert "step-00000003, step-00000006 is still there" in ended.text
+    refused = nursery.run(place, *arguments(images), "--resume", code=POWERLESS)
+    assert refused.status == 2 and "Permission denied" in refused.text, refused.text
+    (place / "run").chmod(0o755)
+    then = nursery.run(place, *arguments(images), "--resume", code=POWERLESS)
+    assert then.status == 0, then.text
+    must_equal(place / "run", expected)
 
 
 def test_images_that_changed_are_refused(nursery, images, place):
@@ -1061,7 +1056,8 @@ def test_two_thousand_steps_leave_memory_and_files_as_they_were(nursery, images,
     growth = (max(late) - max(early)) / 2**20
     print(f"resident memory: {max(early) / 2**20:.0f} MiB at most in steps 200-600, {growth:+.1f} MiB in 1600-2000")
     assert growth < 8
-    assert max(files[s] for s in files if s >= 1600) <= max(files[s] for s in files if 200 <= s < 600)
+    # The least, as a file that is being saved is open too, at whatever moment one looks; what leaks stays open.
+    assert min(files[s] for s in files if s >= 1600) <= min(files[s] for s in files if 200 <= s < 600)
     assert len(list((place / "run").glob("step-*"))) == 2
 
 
