@@ -481,6 +481,14 @@ im.evaluate
 """
 
 
+def test_an_evaluation_may_take_longer_than_coming_together(nursery, images, place, whole_pair):
+    slow = "import time\nimport infomax as im\nfound = im.evaluate\n"
+    slow += "im.evaluate = lambda *arguments, **options: (time.sleep(9), found(*arguments, **options))[1]\n"
+    ends = [child.wait() for child in nursery.pair(place, *arguments(images), code=soon_together(5) + slow)]
+    assert [end.status for end in ends] == [0, 0], ends
+    must_equal(place / "run", outcome(whole_pair))
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 @pytest.mark.parametrize(("where", "busy"), [("'infomax.data', 'dataset'", 1), ("'infomax', 'evaluate'", 0)])
 def test_a_process_killed_before_or_after_training_ends_the_other(nursery, images, place, where, busy, killed):
