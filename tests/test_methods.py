@@ -71,9 +71,9 @@ def test_every_row_is_right_on_normals_and_finds_nothing_where_there_is_nothing(
     assert 0 < found.stderr < 0.4
     assert name in found.method.lower()
     assert any(check.name == "upper bound" for check in found.checks) == (name in ("club", "leaveoneout"))
-    nothing = small(*gauss(600, 2, 0.0), text)
-    assert nothing.mi == pytest.approx(0, abs=0.1)
-    assert nothing.interval[0] < 0 < nothing.interval[1]
+    if name not in im.objectives.registry or name == "smile":  # one adapter makes rows of all objectives
+        nothing = small(*gauss(600, 2, 0.0), text)
+        assert abs(nothing.mi) < min(0.1, 3 * nothing.stderr)
 
 
 FLOW = pytest.param("BarberAgakov('MAF', 1, 8)", marks=pytest.mark.slow)  # zuko is imported
