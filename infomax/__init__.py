@@ -4,10 +4,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from infomax import critics, objectives, scores, training
-from infomax.critics import Bilinear, Concat, Cosine, Critic, Separable
+from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
 from infomax.errors import UserError
 from infomax.models import InfoMax
-from infomax.objectives import DV, JS, MINE, NWJ, SMILE, TUBA, Anchor, CalibratedNWJ, InfoNCE, Objective, SigLIP
+from infomax.objectives import (
+    DV,
+    JS,
+    MINE,
+    NWJ,
+    SMILE,
+    TUBA,
+    Anchor,
+    CalibratedNWJ,
+    InfoNCE,
+    JSPlugin,
+    Objective,
+    SigLIP,
+)
 from infomax.scores import Scores
 from infomax.training import train
 
@@ -30,9 +43,9 @@ _LATER = {
 _MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "training")
 
 __all__ = [
-    "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "TUBA", "SigLIP", "Anchor", "Objective",
-    "objectives",
-    "Cosine", "Bilinear", "Separable", "Concat", "Critic", "critics",
+    "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
+    "Objective", "objectives",
+    "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
     "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
