@@ -16,8 +16,9 @@ from infomax.errors import UserError
 from infomax.estimation import inputs
 from infomax.estimation.estimator import estimate, estimate_splits
 from infomax.estimation.inputs import Pairs
-from infomax.estimation.methods import DEFAULT, Budget
+from infomax.estimation.methods import DEFAULT
 from infomax.estimation.result import Check, Estimate, Verdict
+from infomax.estimation.rows import Budget, Estimator
 from infomax.objectives import Objective
 
 REFITS = 9  # of which three are of half the pairs
@@ -33,8 +34,8 @@ _Again = Callable[[Sequence[tuple[Any, Any, Any]], int], Estimate]
 def audit(
     x: Any,
     y: Any,
-    objective: str | Objective = DEFAULT,
-    critic: str | nn.Module = "Separable",
+    objective: str | Estimator | Objective = DEFAULT,
+    critic: str | nn.Module | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     *,
@@ -60,8 +61,8 @@ def audit_splits(
     fit: Sequence[Any],
     select: Sequence[Any],
     report: Sequence[Any],
-    objective: str | Objective = DEFAULT,
-    critic: str | nn.Module = "Separable",
+    objective: str | Estimator | Objective = DEFAULT,
+    critic: str | nn.Module | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     *,
