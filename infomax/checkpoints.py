@@ -579,9 +579,7 @@ def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.
     return checkpoint, encoder, _part(checkpoint, weights, "projector", make)
 
 
-def _part(
-    checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str, make: Callable[[], nn.Module]
-) -> nn.Module:
+def _part(checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str, make: Callable[[], nn.Module]) -> nn.Module:
     own = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
     return _filled(make, own, checkpoint.folder).eval()
 
