@@ -335,7 +335,8 @@ def _chain(
 
 def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
     """No layer's MI exceeds an earlier one's. By 5 % passes, as that is how far each may be; by no more than both
-    intervals warns. A layer below a later one is under-estimated: it needs more images, or its maps were cut short."""
+    intervals warns. Of a layer and a later one above it, the first is too low (it needs more images, or its maps were
+    cut short) or the second too high."""
     worst, allowed = -math.inf, 0.0
     verdict: Verdict = "pass"
     sentence = "MI falls along the layers, as it must."
@@ -349,7 +350,7 @@ def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
             worst, allowed = over - slack, slack
             told = f"{late} ({after.mi:.2f}) is a function of {early} ({before.mi:.2f}) and cannot have more"
             if not over <= max(slack, noise):
-                verdict, sentence = "fail", f"{told}: the value of {early} is too low; more images would raise it."
+                verdict, sentence = "fail", f"{told}: the value of {early} is too low or that of {late} too high."
             elif over > slack:
                 verdict, sentence = "warn", f"{told}; it seems to, though by no more than the noise."
     return Check("data processing", worst + allowed, allowed, verdict, sentence)
