@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -93,7 +94,8 @@ estimate of MI.</figcaption></figure>{% endif %}
 </figure>
 {{ checks([terms.chain.check]) }}
 <div class="scroll"><table><thead><tr><th>layer</th><th>nats</th><th>95 % interval</th><th>why not trusted</th></tr>
-</thead><tbody>{% for name, e in terms.chain.layers %}<tr><th scope="row">{{ name }}</th><td class="n">{{ nats(e.mi) }}</td>
+</thead><tbody>
+{% for name, e in terms.chain.layers %}<tr><th scope="row">{{ name }}</th><td class="n">{{ nats(e.mi) }}</td>
 <td class="n">[{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}]</td><td>{{ e.reasons | join(" ") }}</td></tr>
 {% endfor %}</tbody></table></div>{% endif %}{% endif %}
 {% endif %}
@@ -191,14 +193,22 @@ def _page(**content: Any) -> str:
     except PackageNotFoundError:
         own = "from source"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    numbers = itertools.count()
+
+    def placed(svg: str) -> Markup:
+        mark = f"p{next(numbers)}-"  # identifiers are one name space over a page
+        for before in ('id="', 'href="#', "url(#"):
+            svg = svg.replace(before, before + mark)
+        return Markup(svg)
+
     environment.globals |= {
         "nats": _nats,
-        "axis": lambda estimate: Markup(_axis(estimate)),
-        "scores": lambda found: Markup(_scores(found)),
-        "chain": lambda layers: Markup(_layers(layers)),
+        "axis": lambda estimate: placed(_axis(estimate)),
+        "scores": lambda found: placed(_scores(found)),
+        "chain": lambda layers: placed(_layers(layers)),
         "protocol": lambda estimate: list(_leaves(estimate)),
     }
-    content["curve"] = Markup(content.get("curve", ""))
+    content["curve"] = placed(content.get("curve", ""))
     empty: dict[str, Any] = {"value": None, "probes": None, "rows": [], "others": [], "version": own}
     return environment.from_string(_PAGE).render(empty | content)
 
@@ -248,18 +258,7 @@ def _drawn(width: float, height: float, label: str, out: list[str]) -> Iterator[
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-    # Identifiers are one name space over a page.
-    salt = f"{_number(label + svg):x}"
-    for mark in ('id="', 'href="#', "url(#"):
-        svg = svg.replace(mark, f"{mark}s{salt}-")
     out.append(svg)
-
-
-def _number(text: str) -> int:
-    """A number that stands for a text, the same in every process."""
-    import zlib
-
-    return zlib.crc32(text.encode())
 
 
 def _axis(e: Estimate) -> str:
@@ -295,6 +294,7 @@ def _scores(found: Mapping[str, Any]) -> str:
     with _drawn(4.6, 2.4, "Distribution of scores of positives and negatives", out) as ax:
         ax.stairs(found["negative"], found["edges"], fill=True, color=ORANGE, alpha=0.45, label="negatives")
         ax.stairs(found["positive"], found["edges"], color=BLUE, linewidth=2, label="positives")
+        ax.locator_params(axis="x", nbins=6)
         ax.set_xlabel("score, nats")
         ax.set_ylabel("share")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
