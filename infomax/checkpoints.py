@@ -57,6 +57,7 @@ MAY_DIFFER = frozenset({
     "timeout",
 })  # fmt: skip
 _LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
+_LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
 _MANIFEST, _STATE, _MODEL, _OPTIMIZER = "MANIFEST.json", "state.json", "model.safetensors", "optimizer.safetensors"
 _RUN, _LOG, _LOCK = "run.json", "log.jsonl", ".lock"
 _TEMPORARY, _REPLACED = ".tmp-", ".tmp-replaced-"
@@ -664,7 +665,11 @@ def _read_checkpoint(folder: Path) -> Checkpoint:
         )
     except DamagedError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing.") from None
+    except OSError as error:
+        raise UnusableError(f"{path} cannot be read now ({error.strerror}); nothing was changed.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is not what infomax writes ({error!r}).") from None
     kinds = (
         (state["ranks"], list), (checkpoint.configuration, dict), (checkpoint.step, int),
@@ -702,8 +707,10 @@ def _check_file(folder: Path, name: str, known: Any) -> None:
 def _children(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:  # taken for empty, it would start a run again and cut its log
+        raise UnusableError(f"{folder} cannot be read now ({error.strerror}); nothing was changed.") from None
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:
@@ -1065,8 +1072,8 @@ def open_run(
     without `resume`; with it, training goes on from Run.checkpoint, and log.jsonl is cut back to that moment. With
     nothing there yet `resume` starts at the beginning. preprocessing: mean, std and input_size (channels, height,
     width), for timm's form of the encoder and for whoever evaluates it.
-    Raises UserError: a folder that holds something else, another configuration (the differing keys; those in
-    MAY_DIFFER may differ), another process at work in it, no checkpoint left that is whole.
+    Raises UserError: a folder that holds something else, another configuration or preprocessing (the differing keys;
+    those in MAY_DIFFER may differ), another process at work in it, no checkpoint left that is whole.
     """
     run = Run(Path(), configuration, preprocessing, keep)
     lock: int | None = None
@@ -1092,10 +1099,15 @@ def open_run(
         run.folder = folder
         found, saved = (latest(folder), _read_run(folder)) if resume else (None, None)
         if found is not None and saved is None:
-            saved = {"configuration": found.configuration, "results": None}
+            saved = {"configuration": found.configuration, "preprocessing": found.preprocessing, "results": None}
         results, finished = None, False
         if saved is not None:
-            changed = _compare(saved["configuration"], run.configuration, folder)
+            old, new = saved["configuration"], run.configuration
+            if saved["preprocessing"] is not None and run.preprocessing is not None:
+                old, new = ({**c, "preprocessing": p} for c, p in (
+                    (old, saved["preprocessing"]), (new, run.preprocessing)
+                ))  # fmt: skip
+            changed = _compare(old, new, folder)
             finished = saved["results"] is not None and not changed & _LENGTH
             results = saved["results"] if finished else None
         if found is not None:
@@ -1152,7 +1164,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content = _read_sealed(folder / _RUN)
-        return {"configuration": content["configuration"], "results": content["results"]}
+        return {key: content[key] for key in ("configuration", "preprocessing", "results")}
     except (DamagedError, KeyError) as error:
         if not _steps(folder):
             raise
@@ -1193,6 +1205,7 @@ def _compare(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -
     old, new = dict(leaves(saved)), dict(leaves(asked))
     absent = object()
     different = {key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent)}
+    different -= {key for key in _LATER if key not in old}
     refused = sorted(key for key in different if key.split(".")[0] not in MAY_DIFFER)
     if refused:
 

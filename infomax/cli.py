@@ -1,11 +1,14 @@
 """The command line: infomax estimate | probe | report | objectives | benchmark scores|caching|training."""
 
+import contextlib
 import inspect
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,28 +61,36 @@ def estimate(
     options: dict[str, Any] = {"seed": seed}
     given = (("objective", method or objective), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
+    checkpoint = None
     if y is not None:
         from infomax import estimation
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        make = estimation.audit if audit else estimation.estimate
-        found = make(_array(x), _array(y), **options)
-        _write(output, None, "estimate", found)
-        if report is not None:
-            page.write(report, page.of_pairs(found, f"{x.name} and {y.name}"))
-        print(_one_line(found.to_dict()) if json else found)
+        estimated = (estimation.audit if audit else estimation.estimate)(_array(x), _array(y), **options)
+
+        def show() -> None:
+            print(_one_line(estimated.to_dict()) if json else estimated)
+
+        found, html = estimated, lambda: page.of_pairs(estimated, f"{x.name} and {y.name}")
     elif x.suffix == ".npy" or x.is_file():
         raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
         from infomax.evaluation import mutual_information, subject
 
         about = subject(x, dataset)
+        checkpoint = about.checkpoint
         terms = mutual_information(about, said=console.say, audit=audit, **options)
-        _write(output, about.checkpoint, "estimate", terms)
+
+        def show() -> None:
+            print(_one_line(terms.to_dict())) if json else console.print_terms(terms)
+
+        found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
+    try:
+        _report(output, checkpoint, "estimate", found, show)
+    finally:
         if report is not None:
-            page.write(report, page.of_run(terms, None, about.checkpoint, x, about.data.name))
-        print(_one_line(terms.to_dict())) if json else console.print_terms(terms)
+            page.write(report, html())
 
 
 def report(
@@ -133,8 +144,11 @@ def probe(
     console.require_seed(seed)
     about = subject(run, dataset)
     found = probes(about, seed=seed)
-    _write(output, about.checkpoint, "probe", found)
-    print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
+
+    def show() -> None:
+        print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
+
+    _report(output, about.checkpoint, "probe", found, show)
 
 
 def objectives(json: bool = False) -> None:
@@ -172,14 +186,39 @@ def objective_rows() -> list[dict[str, str]]:
     return rows
 
 
-def _write(path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any) -> None:
+def _report(
+    path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any, show: Callable[[], None]
+) -> None:
+    """Show a result and write it, each whatever comes of the other: a full disk, a pipe that was closed."""
+    try:
+        show()
+        sys.stdout.flush()
+    finally:
+        if path is not None:
+            try:
+                _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
+            except OSError as error:
+                raise UserError(f"{path} could not be written ({error}).") from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Into a file, or that at the end of a link, whole or not at all; a device or a pipe is given what comes."""
     from infomax.checkpoints import write_json
 
-    if path is not None:
-        try:
-            write_json(path, {"checkpoint": checkpoint, what: found.to_dict()})
-        except OSError as error:
-            raise UserError(f"{path} could not be written ({error}).") from error
+    if path.exists() and not path.is_dir() and (not path.is_file() or _is_open(path)):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_one_line(content) + "\n")
+    else:
+        write_json(os.path.realpath(path), content)
+
+
+def _is_open(path: Path) -> bool:
+    """/dev/stdout, where that is a file: replaced, it would lose what was and will be printed."""
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(stream)):
+                return True
+    return False
 
 
 def _array(path: Path) -> Any:

@@ -5,6 +5,7 @@ What launchers do silently and is refused here: `accelerate launch --cpu --num_p
 `torchrun` with a plain `Accelerator()` on a machine without a GPU starts trainers that know nothing of each other.
 """
 
+import contextlib
 import os
 import shlex
 import signal
@@ -28,6 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 PRECISIONS = ("no", "bf16", "fp16")
+START = timedelta(minutes=10)  # in which all processes must have come together
+PATIENCE = timedelta(hours=6)  # of the collectives from then on
 
 
 @final
@@ -93,8 +96,10 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
 
     mixed_precision: "no", "bf16" or "fp16"; None takes the launcher's (`accelerate launch --mixed_precision`).
     Raises UserError: another number of processes than asked for (with the command that starts them), gradient
-    accumulation, a precision that this machine does not have, more processes than GPUs.
+    accumulation, a precision that this machine does not have, more processes than GPUs, processes that have not all
+    come within 10 minutes.
     """
+    import torch.distributed as dist
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
@@ -115,12 +120,31 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
             " start one process for each GPU."
         )
     # A plain Accelerator() would take torchrun's processes on a CPU for one independent trainer each.
-    # The others wait in a collective while the main process evaluates, which may take longer than NCCL's ten minutes.
-    # A process that is lost or late while they train is stopping.Watch's, which ends all of them in seconds.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience])
-    launch_guard(accelerator)
+    patience = InitProcessGroupKwargs(timeout=START)
+    try:
+        accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience])
+        launch_guard(accelerator)
+        if accelerator.num_processes > 1:
+            accelerator.wait_for_everyone()
+    except dist.DistError as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"The {os.environ.get('WORLD_SIZE', 'other')} processes did not come together within"
+            f" {START.total_seconds():.0f} s ({reason}): look for one that has ended or was not started."
+        ) from error
+    if accelerator.num_processes > 1:
+        # The others wait in a collective while the main process evaluates, which may take longer than NCCL's ten
+        # minutes. A process that is lost or late is stopping.Watch's, which ends all of them in seconds.
+        _set_patience(PATIENCE)
     return accelerator
+
+
+def _set_patience(patience: timedelta) -> None:
+    import torch.distributed as dist
+
+    # Before torch 2.15 it had no public name.
+    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change(patience)
 
 
 def launch_guard(accelerator: "Accelerator") -> None:
@@ -218,11 +242,16 @@ def _cores() -> int:
 def die_with_launcher() -> bool:
     """Under a launcher, ask the kernel (Linux) for SIGTERM when the launcher dies; returns whether it will come.
 
-    A launcher killed with SIGKILL leaves its processes training otherwise. Without a launcher nothing is asked, so a
-    `nohup python recipe.py` outlives its shell. SIGTERM ends a process in whatever it waits; inside stopping.Watch it
-    saves first, and has 20 s for that: Ctrl-C on `accelerate launch` kills the launcher at once.
+    If torchrun, or accelerate with several processes, has died already, this process ends. A launcher killed with
+    SIGKILL leaves its processes training otherwise. Without a launcher nothing is asked, so a `nohup python recipe.py`
+    outlives its shell. SIGTERM ends a process in whatever it waits; inside stopping.Watch it saves first, and has 20 s
+    for that: Ctrl-C on `accelerate launch` kills the launcher at once.
     """
-    if sys.platform != "linux" or launcher() is None:
+    if sys.platform != "linux":
+        return False
+    if launcher() is None:
+        if "TORCHELASTIC_RUN_ID" in os.environ and _is_adopted():  # it died while this process imported
+            os.kill(os.getpid(), signal.SIGTERM)
         return False
     import ctypes
 
@@ -232,6 +261,17 @@ def die_with_launcher() -> bool:
         return False
     if os.getppid() != parent:  # it died between the look and the request
         os.kill(os.getpid(), signal.SIGTERM)
+    return True
+
+
+def _is_adopted() -> bool:
+    """Whether the launcher is gone: its children are the first process's then, or some such, and no Python's."""
+    import psutil
+
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):  # of another user's, which is no launcher of ours
+            if "python" in Path(process.exe()).name:
+                return False
     return True
 
 

@@ -59,6 +59,7 @@ def train(
     *,
     steps: int,
     start: int = 0,
+    skipped: int = 0,
     clip: float = 1.0,
     nonfinite: str = "stop",
 ) -> Iterator[Step]:
@@ -68,8 +69,9 @@ def train(
     `accelerator` wraps model and optimiser (do not prepare them); both stay usable, unwrapped, in the for-body.
     nonfinite: where the surrogate or a gradient is not finite, "stop" raises NonFinite, with the step, the term and
     what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
-    optimiser are as they were before the step. A value that is not finite does neither: its gradient is the
-    surrogate's. Raises UserError: gradient accumulation, another nonfinite.
+    optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
+    resumed. A value that is not finite does neither: its gradient is the surrogate's.
+    Raises UserError: gradient accumulation, another nonfinite.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -83,7 +85,6 @@ def train(
     rank, world = accelerator.process_index, accelerator.num_processes
     buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
     kept = [buffer.clone() for buffer in buffers]
-    overflows = 0
     for step in range(start, steps):
         began = time.perf_counter()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -99,16 +100,16 @@ def train(
         seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate]).double(), "mean")
         value, surrogate, size = [*seen.tolist(), float(norm)]  # type: ignore[misc]
         # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
-        skipped = not (math.isfinite(surrogate) and math.isfinite(size))
-        overflows = overflows + 1 if skipped else 0
-        if skipped:
+        broken = not (math.isfinite(surrogate) and math.isfinite(size))
+        skipped = skipped + 1 if broken else 0
+        if broken:
             if buffers:
                 torch._foreach_copy_(buffers, kept)  # pyright: ignore[reportPrivateImportUsage]
             # Under float16 an overflow now and then is how the loss scale is found.
             scaling = accelerator.scaler is not None and math.isfinite(surrogate)
-            if not (scaling or nonfinite == "skip") or overflows > SKIPPED_AT_MOST:
+            if not (scaling or nonfinite == "skip") or skipped > SKIPPED_AT_MOST:
                 raise NonFinite(_diagnosis(model, step, value, surrogate))
-        if not skipped or accelerator.scaler is not None:  # a scaler leaves the step out, and lowers its scale
+        if not broken or accelerator.scaler is not None:  # a scaler leaves the step out, and lowers its scale
             prepared.step()
         prepared.zero_grad()
         yield Step(
@@ -122,7 +123,7 @@ def train(
             gradient_norm=size,
             learning_rate=optimizer.param_groups[0]["lr"],
             images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
-            skipped=skipped,
+            skipped=broken,
         )
 
 

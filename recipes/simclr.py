@@ -84,6 +84,13 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     if settings.deterministic:
         launch.make_deterministic()
     accelerator = launch.make_accelerator(settings.mixed_precision)
+    with Watch(accelerator, settings.timeout) as watch:
+        stop = train(settings, name, objective, accelerator, watch)
+    launch.leave(accelerator, 128 + stop if stop else 0)
+
+
+def train(settings: Settings, name: str, objective: im.Objective, accelerator: Any, watch: Watch) -> int:
+    """Returns the signal that ended it, or 0."""
     torch.manual_seed(settings.seed)
 
     dataset = data.dataset(settings.dataset, limit=settings.limit)
@@ -105,7 +112,8 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     tracker = tracking.Tracker(settings.tracker)
 
     described = checkpoints.describe(model) or {}  # spells an objective of the user's own as module:Class
-    resolved = {"steps": steps, "objective": described["objective"], "mixed_precision": accelerator.mixed_precision}
+    resolved = {"steps": steps, "objective": described["objective"], "mixed_precision": accelerator.mixed_precision,
+                "data": dataset.fingerprint}  # fmt: skip
     configuration = asdict(settings) | {"recipe": name} | resolved
     place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
     preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
@@ -114,22 +122,24 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
     ) as run:
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
-            return launch.leave(accelerator)
-        start = stop = last = 0
+            return 0
+        start = stop = last = skipped = 0
         if run.checkpoint is not None:
             model.to(accelerator.device)
             state = run.checkpoint.restore(model, optimizer)
             if accelerator.scaler is not None and "scaler" in state:
                 accelerator.scaler.load_state_dict(state["scaler"])
-            start = run.checkpoint.step
+            start, skipped = run.checkpoint.step, state.get("skipped", 0)
             accelerator.print(f"Going on from {run.checkpoint.folder}.", file=sys.stderr)
         if accelerator.is_main_process:
             tracker.start(run.folder, configuration)
         progress = console.Progress(steps, start, shown=accelerator.is_main_process)
-        with Watch(accelerator, settings.timeout) as watch, progress:
+        with watch.training(), progress:
             for step in im.train(
-                model, loader, optimizer, schedule, accelerator, steps=steps, start=start, nonfinite=settings.nonfinite
-            ):
+                model, loader, optimizer, schedule, accelerator,
+                steps=steps, start=start, skipped=skipped, nonfinite=settings.nonfinite,
+            ):  # fmt: skip
+                skipped = skipped + 1 if step.skipped else 0
                 progress.update(step)
                 run.log(step.to_dict())
                 tracker.log(step.to_dict(), step.number)
@@ -137,7 +147,7 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                 if stop or step.number == steps or step.number % (settings.save_every or len(loader)) == 0:
                     scaler = accelerator.scaler  # of float16, None otherwise
                     with watch.paused():
-                        state = {"scaler": scaler.state_dict()} if scaler else {}
+                        state = {"skipped": skipped} | ({"scaler": scaler.state_dict()} if scaler else {})
                         run.save(step.number, model, optimizer, state, wait=False)
                 if stop:
                     last = step.number
@@ -148,8 +158,7 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
         if stop:
             told = f"{signal_name(stop)}: saved after step {last}; go on with --resume --run-dir {run.folder}."
             accelerator.print(told, file=sys.stderr)
-            run.close()
-            return launch.leave(accelerator, 128 + stop)
+            return stop
         results = {}
         if accelerator.is_main_process:  # the others wait in run.finish
             try:
@@ -162,4 +171,4 @@ def run(settings: Settings, name: str, objective: im.Objective) -> None:
                 print(f"Saved in {os.path.relpath(run.folder)}; not evaluated: {error}")
                 results = {"not_evaluated": str(error)}
         run.finish(results)
-    launch.leave(accelerator)
+    return 0

@@ -486,6 +486,45 @@ def test_a_default_folder_gets_a_fresh_suffix_and_a_named_one_is_refused(tmp_pat
             open_run(None, name, CONFIGURATION)
 
 
+def test_data_of_another_fingerprint_or_preprocessing_are_refused_where_the_saved_ones_are_known(tmp_path):
+    kind = {"mean": (0.1,), "std": (0.3,), "input_size": (1, 8, 8)}
+    noted = {key: value for key, value in CONFIGURATION.items() if key != "data"}
+    old = tmp_path / "old"
+    run = open_run(old, "run", noted)  # as an older version did
+    run.save(1, network())
+    run.close()
+    for number in (1, 2):  # the second time there is something to compare with
+        run = open_run(old, "run", {**noted, "data": "64 + 16 images, sha256 1"}, resume=True, preprocessing=kind)
+        run.save(1 + number, network())
+        run.close()
+    for lost in (False, True):  # the checkpoint knows it too
+        if lost:
+            (old / "run.json").unlink()
+        with pytest.raises(UserError, match=r"data is '64 .* sha256 1' there and '63 .* sha256 2' here"):
+            open_run(old, "run", {**noted, "data": "63 + 16 images, sha256 2"}, resume=True, preprocessing=kind)
+        other = {**kind, "mean": (0.2,)}
+        with pytest.raises(UserError, match=r"preprocessing\.mean is \[0\.1\] there and \[0\.2\] here"):
+            open_run(old, "run", {**noted, "data": "64 + 16 images, sha256 1"}, resume=True, preprocessing=other)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path):
+    """No file can be opened: a run that took this for a beginning would cut its log and train anew."""
+    import resource
+
+    saved(tmp_path / "run")
+    before = names(tmp_path / "run")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        with pytest.raises(checkpoints.UnusableError, match=r"run cannot be read now \(Too many open files\)"):
+            latest(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert names(tmp_path / "run") == before
+    assert read(tmp_path / "run").step == 20
+
+
 def test_another_configuration_is_refused_with_its_keys(tmp_path):
     run = saved(tmp_path / "run")
     other = {**CONFIGURATION, "lr": 0.1, "data": {"name": "digits"}, "seed": 1, "epochs": 5}

@@ -49,6 +49,7 @@ def arrays(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ commands
 
 
+@pytest.mark.slow
 def test_probe_gives_the_numbers_of_the_run(run, finished):
     folder, _ = finished
     ended = run("infomax", "probe", folder, "--json")
@@ -63,6 +64,7 @@ def test_probe_gives_the_numbers_of_the_run(run, finished):
     assert found == json.loads((folder / "run.json").read_text())["results"]["probe"]
 
 
+@pytest.mark.slow
 def test_probe_prints_a_table_for_people(run, finished):
     folder, recipe = finished
     ended = run("infomax", "probe", folder / "step-00000006", "--seed", 0)
@@ -235,6 +237,7 @@ def test_a_command_that_cannot_be_read_is_told(arguments, told, run):
     assert told in ended.err and "help" in ended.err and "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_checkpoint_is_told(run, finished, tmp_path, caplog):
     newest = tmp_path / "simclr" / "step-00000006"
 
@@ -376,6 +379,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
         _ = 1 / 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "pip"), [("tyro", "tyro"), ("rich", "rich"), ("sklearn", "scikit-learn")])
 def test_a_missing_package_is_named(package, pip, run, finished, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import pickle
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_images
 from PIL import Image
 
 from infomax.data import Batch, PairLoader, Policy, Views, dataset, from_tensors, policies, views_for
@@ -634,3 +637,26 @@ def test_a_sample_keeps_its_view_when_the_batch_size_changes(loader, mnist5k):
     wide = PairLoader(loader.split, loader.views, 24, seed=4).at(0)
     assert torch.equal(wide.ids[:12], loader.ids(0))
     assert torch.equal(wide.view2[:12], loader.at(0).view2)
+
+
+def test_a_fingerprint_is_of_the_images(tmp_path, monkeypatch):
+    folder = write_images(tmp_path / "images", classes=2, each=10)
+    shown = {}
+    for budget, where in ((module.MEMORY_BUDGET, "memory"), (0, "disk")):
+        monkeypatch.setattr(module, "MEMORY_BUDGET", budget)
+        shown[where] = dataset(f"folder:{folder}").fingerprint
+        assert re.fullmatch(r"16 \+ 4 images, sha256 [0-9a-f]{16}", shown[where])
+        moved = tmp_path / f"moved-{where}"
+        shutil.copytree(folder, moved)
+        assert dataset(f"folder:{moved}").fingerprint == shown[where]
+        assert dataset(f"folder:{moved}", limit=10).fingerprint != shown[where]
+        for file in sorted(moved.rglob("*.png")):  # of training and of test
+            before = file.read_bytes()
+            with Image.open(file) as image:
+                Image.fromarray(255 - np.asarray(image)).resize((8, 8)).save(file)
+            file.write_bytes(file.read_bytes() + b" ")  # another size
+            assert dataset(f"folder:{moved}").fingerprint != shown[where]
+            file.write_bytes(before)
+        shutil.move(moved / "0/000.png", moved / "1/000a.png")
+        assert dataset(f"folder:{moved}").fingerprint != shown[where]
+    assert dataset("digits").fingerprint != dataset("digits", limit=1000).fingerprint

@@ -1,6 +1,7 @@
 """docs/faults.md tells the truth: every test that it names exists, and every fault that is tested is in it."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ROWS = [line for line in TABLE.splitlines() if line.startswith("| ")][1:]
 NAMED = re.findall(r"`(tests/\w+\.py)::(\w+)`", TABLE)
 
 
+@functools.cache
 def defined_in(path: str) -> set[str]:
     body = ast.parse((ROOT / path).read_text()).body
     return {node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}

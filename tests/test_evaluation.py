@@ -13,7 +13,7 @@ from infomax.data import from_tensors
 from infomax.estimation import Budget
 from infomax.evaluation import mutual_information, processing, subject
 
-ONCE = {"objective": "InfoNCE", "budget": Budget(steps=150, learning_rate=0.01), "critic": "Separable(hidden=8, out=4)"}
+ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
 
 @pytest.mark.slow
 def test_mosaics_are_found_by_a_method_that_learns_and_by_no_other(halves, monkeypatch):
-    monkeypatch.setattr(evaluation, "MOSAICS", (900, 200, 400))
+    monkeypatch.setattr(evaluation, "MOSAICS", (2000, 500, 500))
     told = evaluation._mosaics(
         subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
         {"seed": 0, "device": "cpu", "critic": "Bilinear"},

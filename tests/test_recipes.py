@@ -97,6 +97,7 @@ def test_a_run_folder_holds_what_it_says(finished, images):
     assert run["configuration"] == {
         "recipe": "simclr_smile", "objective": "SMILE(tau=5.0)", "encoder": "resnet10_small_gn", "seed": 3,
         "dataset": f"folder:{images}", "limit": 60, "batch_size": 16, "steps": 6, "mixed_precision": "no",
+        "data": im.data.dataset(f"folder:{images}", limit=60).fingerprint,
         **{key: run["configuration"][key] for key in ("epochs", "lr", "temperature", "learn_temperature", "sync_bn")},
         "tracker": None, "microbatch": None, "ring": False,
         "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,

@@ -289,6 +289,15 @@ def test_twenty_are_skipped_in_succession_and_no_more():
         next(steps)
 
 
+def test_those_before_a_resumed_run_count_among_the_twenty():
+    _, steps = stepping(breaking(range(1, 99)), nonfinite="skip", steps=40, skipped=17)
+    assert [next(steps).skipped for _ in range(3)] == [True] * 3
+    with pytest.raises(NonFinite, match="step 4"):
+        next(steps)
+    _, steps = stepping(breaking(range(2, 99)), nonfinite="skip", steps=40, skipped=17)
+    assert [next(steps).skipped for _ in range(21)] == [False] + [True] * 20
+
+
 def test_running_statistics_are_those_before_the_step_that_stops():
     model = breaking([2])
     _, steps = stepping(model, steps=3)

@@ -55,6 +55,10 @@ class Split(ABC):
     def subset(self, indices: Tensor | Sequence[int]) -> "Split":
         """The split of the images at `indices`, in that order."""
 
+    @abstractmethod
+    def checksum(self) -> str:
+        """Hexadecimal, of the images, labels and classes: another one where they are others."""
+
     def __repr__(self) -> str:
         where = "in memory" if self.in_memory else "on disk"
         return f"{type(self).__name__}({len(self)} images {'x'.join(map(str, self.shape))}, {where})"
@@ -80,6 +84,9 @@ class MemorySplit(Split):
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
         return MemorySplit(self.images[index], labels, self.classes)
+
+    def checksum(self) -> str:
+        return _checksum(self, self.images.numpy())
 
 
 @final
@@ -110,6 +117,16 @@ class FileSplit(Split):
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
         return FileSplit([self.files[i] for i in index.tolist()], labels, self.classes, self.shape)
+
+    def checksum(self) -> str:
+        """Of the files' names, from the folder that holds all of them, and sizes: reading them would take too long."""
+        root = os.path.commonpath([file.parent for file in self.files]) if self.files else ""
+        try:
+            lines = (b"%s\0%d\0" % (os.fsencode(file)[len(os.fsencode(root)) :], file.stat().st_size)
+                     for file in self.files)  # fmt: skip
+            return _checksum(self, *lines)
+        except OSError as error:
+            raise UserError(f"The image {error.filename} cannot be read ({error.strerror}).") from error
 
     def loaded(self) -> MemorySplit:
         """The same images, all decoded."""
@@ -142,6 +159,15 @@ class Dataset:
     def classes(self) -> list[str]:
         """The classes' names, by label."""
         return self.train.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """How many images there are, and a checksum of them: resuming compares it with the data of the run's start.
+
+        Of pixels and labels; of a folder that is not held in memory, of names, sizes and labels.
+        """
+        both = f"{self.train.checksum()}{self.test.checksum()}"
+        return f"{len(self.train)} + {len(self.test)} images, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
 
 
 def dataset(
@@ -505,6 +531,14 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     # A channel that never changes has no deviation to divide by.
     std = [v**0.5 / 255 if v > 1e-9 else 1.0 for v in variance]
     return tuple(m / 255 for m in mean), tuple(std)
+
+
+def _checksum(split: Split, *content: Any) -> str:
+    digest = hashlib.sha256(repr((len(split), split.shape, split.classes)).encode())
+    for part in content:
+        digest.update(part)
+    digest.update(b"" if split.labels is None else split.labels.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _images(what: str, values: Any) -> Tensor:
