@@ -107,6 +107,36 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
 
 
+def one_a_sample(pairs: Pairs) -> Pairs:
+    """Of pairs with one id the first."""
+    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
+    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+
+
+def has_density(side: Tensor) -> bool:
+    """Whether numbers are continuous: in no column does half or more of the rows share its value with another row."""
+    return _tied(side) is None
+
+
+def require_density(what: str, name: str, side: Tensor) -> None:
+    """Refuses a side that is not continuous, of which a density, or a distance between ranks, says nothing."""
+    column = _tied(side)
+    if column is not None:
+        raise UserError(
+            f"{what} needs a continuous {name}, and in its column {column} most rows repeat another's value: labels, "
+            "counts and rounded numbers have no density. Take a method that trains a critic, such as CopulaJS"
+            + (", or give the sides in the other order." if name == "y" else ".")
+        )
+
+
+def _tied(side: Tensor) -> int | None:
+    for column in range(side.shape[1]):
+        _, counts = side[:, column].unique(return_counts=True)
+        if 2 * int(counts[counts > 1].sum()) >= len(side):
+            return column
+    return None
+
+
 def shuffled(pairs: Pairs, seed: int) -> Pairs:
     """The same pairs in another order."""
     return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infomax.estimation.copula import GaussianCopula, NormalScores
-from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
+from infomax.estimation.inputs import Pairs, jackknife_error, one_a_sample, without_a_group
 from infomax.estimation.methods import Variational
 from infomax.estimation.rows import Fitted
 from infomax.objectives import InfoNCE
@@ -54,7 +54,7 @@ def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> flo
     confidence bound that holds at any number of blocks: that of betting (Waudby-Smith & Ramdas, 2024). k is
     chosen on the select split. It assumes independent samples; of rows with one id, the first is used.
     """
-    select, report = _one_a_sample(select), _one_a_sample(report)
+    select, report = one_a_sample(select), one_a_sample(report)
     best, chosen = -math.inf, CANDIDATES[0]
     for k in CANDIDATES:
         if len(report) // k < 8 or len(select) // k < 4:
@@ -67,11 +67,6 @@ def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> flo
     values, reach = _blocks(critic, report, chosen)
     bottom = math.log(UNIFORM)
     return bottom + reach * _betting((values - bottom) / reach, level)
-
-
-def _one_a_sample(pairs: Pairs) -> Pairs:
-    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
-    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
 
 
 @torch.no_grad()
@@ -124,7 +119,7 @@ def gaussian(fitted: Fitted, fit: Pairs, select: Pairs) -> Fitted:
 @torch.no_grad()
 def rival(gaussian: Fitted, report: Pairs) -> tuple[float, float]:
     """InfoNCE of a Gaussian copula on `report`, and its standard error over rows. `report` is not mapped yet."""
-    report = gaussian.mapped(_one_a_sample(report))
+    report = gaussian.mapped(one_a_sample(report))
     s = Scores(gaussian.critic, report.x, report.y, local=True)
     k = s.negative.per_row
     each = (k + 1).log() - torch.nn.functional.softplus(s.negative.logmeanexp(dim=1) + k.log() - s.positive)
