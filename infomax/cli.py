@@ -112,7 +112,7 @@ def report(
         seed: Of what is drawn: splits, critics, views, held-out parts, the untrained encoder.
         audit: Estimate I(Z1; Z2) ten times more, as infomax estimate --audit.
         output: Where to write the page, NAME.html. By default report.html in the folder of the run.
-        json: Print what the page says as one JSON object, and nothing else.
+        json: Print one JSON object, and nothing else: what the page says, and where it is.
     """
     from infomax import report as page
     from infomax.evaluation import evaluate, subject

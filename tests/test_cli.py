@@ -80,8 +80,8 @@ def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, tmp_path):
     others = {name: found.pop(name) for name in ("label", "noise", "chain")}
     assert found == json.loads((folder / "run.json").read_text())["results"]["estimate"]
     assert found["n"] == sum(found["splits"])
-    assert others["label"]["cap"] == pytest.approx(np.log(2), abs=0.1)
-    assert 0 < others["noise"]["protocol"]["noise"]["capacity"] == others["noise"]["cap"] <= 4.5
+    for name in ("label", "noise"):  # of 60 training images, as they are
+        assert "select split has 9 pairs" in others[name]["not_measured"]
     layers = [layer["layer"] for layer in others["chain"]["layers"]]
     assert layers == ["pixels", "act1", "layer2", "layer4", "features", "projection"]
     assert others["chain"]["layers"][4]["mi"] == found["mi"]

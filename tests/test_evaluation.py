@@ -41,6 +41,7 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
     assert found.label.cap == pytest.approx(math.log(2))
     assert found.label.mi == pytest.approx(math.log(2), abs=0.15)
     assert 0.3 < found.noise.mi < found.noise.cap + 0.3 and found.noise.cap <= 4.5
+    assert found.noise.protocol["noise"]["capacity"] == found.noise.cap
     assert [name for name, _ in found.chain.layers] == ["pixels", "features"]
     assert found.chain.layers[1][1] is found.mi
     assert len(said) == 4
