@@ -16,6 +16,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,12 @@ def at_step(number: int, action: Callable[[Any], Any], rank: int | None = None) 
         return action(batch) if step + 1 == number and rank in (None, int(os.environ.get("RANK", "0"))) else batch
 
     PairLoader.at = at
+
+
+def saved(step: int) -> None:
+    """Returns when the checkpoint of `step`, which a thread is writing, has its name."""
+    while not Path(f"run/step-{step:08d}").exists():
+        time.sleep(0.01)
 
 
 def not_a_number(batch: Any) -> Any:

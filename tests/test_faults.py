@@ -822,6 +822,7 @@ def test_a_file_that_cannot_be_read_now_is_left_alone(nursery, images, place, st
 FULL = """
 import resource
 def fills(batch):
+    saved(6)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
     return batch
 at_step(8, fills)
@@ -864,7 +865,7 @@ def test_a_read_only_folder(nursery, images, place, expected):
     assert ended.text.splitlines()[-1].startswith("run cannot hold a run ([Errno 13] Permission denied")
     assert not (place / "run").exists()
 
-    shut = "def shut(batch):\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
+    shut = "def shut(batch):\n    saved(6)\n    os.chmod('run', 0o555)\n    return batch\nat_step(8, shut)\n"
     ended = nursery.run(place, *arguments(images), code=POWERLESS + shut)
     assert ended.status == 2, ended.text
     assert "The checkpoint of step 9 could not be written" in ended.text.splitlines()[-1]
