@@ -128,6 +128,8 @@ def test_options_of_estimate_reach_the_estimate(run, arrays):
 def test_objectives_for_people_and_programs(run):
     rows = json_of(run("infomax", "objectives", "--json"))["objectives"]
     assert [row["name"] for row in rows] == list(im.objectives.registry)
+    rows = json.loads(run("infomax", "estimators", "--json").out)["estimators"]
+    assert [row["name"] for row in rows] == list(im.estimation.registry)
     assert all(row.keys() == {"name", "call", "summary", "ceiling", "variance", "source"} for row in rows)
     for row in rows:
         assert repr(im.objectives.objective(row["call"])) == row["call"]

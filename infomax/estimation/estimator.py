@@ -9,13 +9,15 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
-from infomax.estimation import checks, inputs, uncertainty
+from infomax.estimation import checks, fitting, inputs, uncertainty
 from infomax.estimation.histogram import histogram
 from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import Objective
+
+COSTLY = 256  # pairs whose n^2 scores are looked at, where each costs a flow's pass
 
 
 def estimate(
@@ -41,7 +43,7 @@ def estimate(
     told in the checks.
     """
     budget = budget or Budget()
-    [pairs], found, cap = inputs.prepared([(x, y, ids)])
+    [pairs], found, cap = inputs.prepared([(x, y, ids)], fitting.reads_images(critic))
     fit, select, report = inputs.split(pairs, budget.parts, seed)
     return _estimate(fit, select, report, found, cap, objective, critic, seed, budget, str(device))
 
@@ -62,7 +64,7 @@ def estimate_splits(
     `budget.parts` is unused. Raises UserError as `estimate` does, and for a split of fewer than 10 pairs.
     """
     parts = [(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)]
-    pairs, found, cap = inputs.prepared(parts)
+    pairs, found, cap = inputs.prepared(parts, fitting.reads_images(critic))
     for name, part in zip(("fit", "select", "report"), pairs, strict=True):
         if len(part) < inputs.FEWEST_A_SPLIT:
             raise UserError(f"The {name} split has {len(part)} pairs; it needs at least {inputs.FEWEST_A_SPLIT}.")
@@ -91,8 +93,8 @@ def _estimate(
         result = method.fit(fit, select, critic, budget, seed, device)
         rival = uncertainty.gaussian(result, fit, select)
         other, other_error = uncertainty.rival(rival, report)
-        # Whatever bounds MI from below may certify the floor, so a row without a critic borrows the rival's.
-        certifies = rival if result.critic is None else result
+        # Whatever bounds MI from below may certify the floor: where n^2 scores are none or costly, the rival does.
+        certifies = rival if result.critic is None or result.costly else result
         on = "cpu" if certifies is rival else device
         floor_select, floor_report = (_read_by(certifies, part, seed, on) for part in (select, report))
         floor = uncertainty.floor(certifies.critic, floor_select, floor_report)
@@ -118,7 +120,7 @@ def _estimate(
             checks.rival(mi + half, other, other_error),
             checks.negative(mi + half),
         ]
-        s = None if kind == "rows" else result.scores(report)
+        s = None if kind == "rows" else result.scores(report.first(COSTLY) if result.costly else report)
         if s is not None:
             log_partition, error, effective = uncertainty.partition(s)
             if method.fixes_constant:  # else the value does not depend on the constant that this looks at

@@ -35,6 +35,14 @@ def fresh(critic: str | nn.Module | None, pairs: Pairs) -> Any:
     return parse(DEFAULT_CRITIC if critic is None else critic, sized, "critic")
 
 
+def reads_images(critic: str | nn.Module | None) -> bool:
+    """Whether a critic needs all columns of its sides, as it reads them as images."""
+    if not isinstance(critic, str):
+        return hasattr(critic, "shape")
+    kind = critics.registry.get(critic.partition("(")[0].strip().lower())
+    return kind is not None and "shape" in inspect.signature(kind).parameters
+
+
 class Together(nn.Module):
     """The sum of a base (or none) and a residual that a gate can close: one critic, embeddings side by side."""
 

@@ -44,7 +44,9 @@ class _ByDensity(Estimator):
         maps = tuple((NormalScores if has_density(side) else Standard)(side) for side in (fit.x, fit.y))
         fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids).to(device) for p in (fit, select))
         model = self._model(fit).to(device)
-        protocol = {name: _likely(density, fit, select, budget, seed) for name, density in model.named_children()}
+        protocol: dict[str, Any] = {
+            name: _likely(density, fit, select, budget, seed) for name, density in model.named_children()
+        }
         model.eval()
         with torch.no_grad():
             each = model.pair(*model.embed(select.x, select.y))
@@ -98,8 +100,8 @@ class BarberAgakov(_Conditional):
 class DifferenceOfEntropies(_ByDensity):
     """h(X) + h(Y) - h(X, Y), each entropy by a flow's likelihood of held-out pairs. (Song & Ermon, 2020)
 
-    No bound: three models' errors enter it. density: a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log r over
-    pairs. Raises UserError: a side without a density (labels, quantised numbers).
+    No bound: three models' errors enter it. density: a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log r
+    over pairs. Raises UserError: a side without a density (labels, quantised numbers).
     """
 
     def __init__(self, density: str = "NSF", transforms: int = 2, hidden: int = 64):
@@ -123,8 +125,8 @@ class _UpperBound(_Conditional):
 
     def _checks(self) -> tuple[Check, ...]:
         sentence = (
-            "an upper bound on MI, if the model of p(y|x) is right, and no estimate of it: read it beside a lower bound,"
-            " such as the floor, and take another method for the value."
+            "an upper bound on MI, if the model of p(y|x) is right, and no estimate of it: read it beside a lower "
+            "bound, such as the floor, and take another method for the value."
         )
         return (Check("upper bound", 1.0, 0.0, "fail", sentence),)
 

@@ -40,8 +40,11 @@ class Pairs:
         return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device))
 
 
-def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[Check], float | None]:
-    """Checks and converts (x, y, ids or None) parts alike: constant columns leave, a column of labels becomes one-hot.
+def prepared(
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False
+) -> tuple[list[Pairs], list[Check], float | None]:
+    """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
+    leave unless they are kept.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
@@ -62,7 +65,7 @@ def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[C
     raw: list[Tensor] = []
     for name, column in (("x", 0), ("y", 1)):
         whole = _joined(name, [_tensor(name, part[column]) for part in parts])
-        side, found, cap = _side(name, whole)
+        side, found, cap = _side(name, whole, keep_constant)
         raw.append(whole)
         sides.append(side)
         checks += found
@@ -183,7 +186,7 @@ def _joined(name: str, tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
     if not whole.dtype.is_floating_point:
         return _labels(name, whole)
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
@@ -194,7 +197,7 @@ def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
     if bool(constant.all()):
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
     checks: list[Check] = []
-    if bool(constant.any()):
+    if bool(constant.any()) and not keep_constant:
         number = int(constant.sum())
         columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
         sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."
