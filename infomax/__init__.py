@@ -40,7 +40,7 @@ _LATER = {
     "estimate": "infomax.estimation",
     "probe": "infomax.probing",
 }
-_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "training")
+_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "report", "training")
 
 __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "UnusableError", "build", "default_folder", "describe", "latest",
-    "load", "load_encoder", "open_run", "read", "read_encoder", "save", "write_json",
+    "load", "load_encoder", "open_run", "read", "read_encoder", "read_parts", "save", "write_json",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -564,9 +564,25 @@ def load_encoder(path: str | os.PathLike[str]) -> nn.Module:
 def read_encoder(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module]:
     """load_encoder's, with the checkpoint that it was read from: one read, which pruning cannot come between."""
     checkpoint, weights = _read_weights(path)
-    weights = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-    make = functools.partial(_build_encoder, checkpoint.model)
-    return checkpoint, _filled(make, weights, checkpoint.folder).eval()
+    return checkpoint, _part(checkpoint, weights, "encoder", functools.partial(_build_encoder, checkpoint.model))
+
+
+def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None]:
+    """read_encoder's, and the projector; None for one of the saver's own class, which only load() may import."""
+    from infomax.parsing import parse
+
+    checkpoint, weights = _read_weights(path)
+    encoder = _part(checkpoint, weights, "encoder", functools.partial(_build_encoder, checkpoint.model))
+    text, known = (checkpoint.model or {}).get("projector"), _registries()["projector"]
+    if not isinstance(text, str) or ":" in text:
+        return checkpoint, encoder, None
+    make = functools.partial(parse, text, known, "projector", allow_imports=False)
+    return checkpoint, encoder, _part(checkpoint, weights, "projector", make)
+
+
+def _part(checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    own = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
+    return _filled(make, own, checkpoint.folder).eval()
 
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | estimators | benchmark scores|caching|training."""
+"""The command line: infomax estimate | probe | report | objectives | estimators | benchmark."""
 
 import contextlib
 import inspect
@@ -26,13 +26,16 @@ def estimate(
     critic: str | None = None,
     dataset: str | None = None,
     seed: int = 0,
+    audit: bool = False,
+    report: Path | None = None,
     output: Path | None = None,
     json: bool = False,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
-    Of the pairs in two files, infomax estimate X.npy Y.npy; or I(Z1; Z2) of two views of the held-out images of a saved
-    run, infomax estimate RUN.
+    Of the pairs in two files, infomax estimate X.npy Y.npy; or, infomax estimate RUN, of a saved run's features of
+    held-out images: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
+    projection (minutes). JSON has them under mi, label, noise and chain.
 
     Args:
         x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
@@ -43,30 +46,86 @@ def estimate(
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
+        audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
+            this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
+        report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
+    from infomax import report as page
+
     if method is not None and objective is not None:
         raise UserError(f"--method {method} and --objective {objective} are one option by two names; give one.")
     console.require_seed(seed)
+    if report is not None:
+        page.require(report)
     options: dict[str, Any] = {"seed": seed}
     given = (("objective", method or objective), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
     if y is not None:
-        from infomax.estimation import estimate as estimate_pairs
+        from infomax import estimation
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        found = estimate_pairs(_array(x), _array(y), **options)
+        estimated = (estimation.audit if audit else estimation.estimate)(_array(x), _array(y), **options)
+
+        def show() -> None:
+            print(_one_line(estimated.to_dict()) if json else estimated)
+
+        found, html = estimated, lambda: page.of_pairs(estimated, f"{x.name} and {y.name}")
     elif x.suffix == ".npy" or x.is_file():
         raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
-        from infomax.evaluation import encoder_and_data, views_mi
+        from infomax.evaluation import mutual_information, subject
 
-        encoder, data, checkpoint = encoder_and_data(x, dataset)
-        found = views_mi(encoder, data, **options)
-    _report(output, checkpoint, "estimate", found, lambda: print(_one_line(found.to_dict()) if json else found))
+        about = subject(x, dataset)
+        checkpoint = about.checkpoint
+        terms = mutual_information(about, said=console.say, audit=audit, **options)
+
+        def show() -> None:
+            print(_one_line(terms.to_dict())) if json else console.print_terms(terms)
+
+        found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
+    try:
+        _report(output, checkpoint, "estimate", found, show)
+    finally:
+        if report is not None:
+            page.write(report, html())
+
+
+def report(
+    run: Path,
+    /,
+    dataset: str | None = None,
+    seed: int = 0,
+    audit: bool = False,
+    output: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write a page about a saved run: its training curve, its probes with baselines, its MI with bounds and checks.
+
+    Everything is measured anew (minutes), and the page is one file, which needs no network.
+
+    Args:
+        run: The folder of a run, checkpoints/NAME, or of one checkpoint.
+        dataset: What to evaluate on, as in a recipe. By default the run's own data set.
+        seed: Of what is drawn: splits, critics, views, held-out parts, the untrained encoder.
+        audit: Estimate I(Z1; Z2) ten times more, as infomax estimate --audit.
+        output: Where to write the page, NAME.html. By default report.html in the folder of the run.
+        json: Print one JSON object, and nothing else: what the page says, and where it is.
+    """
+    from infomax import report as page
+    from infomax.evaluation import evaluate, subject
+
+    console.require_seed(seed)
+    about = subject(run, dataset)
+    place = page.run_folder(run) / "report.html" if output is None else output
+    page.require(place)
+    console.say("probes and mutual information")
+    found = evaluate(about, seed=seed, audit=audit)
+    page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name))
+    print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
 
 
 def probe(
@@ -81,16 +140,16 @@ def probe(
         output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
-    from infomax.evaluation import encoder_and_data, probes
+    from infomax.evaluation import probes, subject
 
     console.require_seed(seed)
-    encoder, data, checkpoint = encoder_and_data(run, dataset)
-    found = probes(encoder, data, seed)
+    about = subject(run, dataset)
+    found = probes(about, seed=seed)
 
     def show() -> None:
         print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
 
-    _report(output, checkpoint, "probe", found, show)
+    _report(output, about.checkpoint, "probe", found, show)
 
 
 def objectives(json: bool = False) -> None:
@@ -227,6 +286,7 @@ def main() -> None:
             {
                 "estimate": estimate,
                 "probe": probe,
+                "report": report,
                 "objectives": objectives,
                 "estimators": estimators,
                 "benchmark": benchmark,

@@ -13,14 +13,15 @@ from infomax.errors import NonFinite, UserError
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
-    from infomax.evaluation import Probes
+    from infomax.evaluation import Probes, Terms
     from infomax.probing import Probe
     from infomax.training import Step
 
 # Imported where they are used, so that a machine may lack what it does not use. Module: what pip calls it.
 _PACKAGES = {
-    "accelerate": "accelerate", "matplotlib": "matplotlib", "mlxtend": "mlxtend", "psutil": "psutil", "rich": "rich",
-    "sklearn": "scikit-learn", "timm": "timm", "torchvision": "torchvision", "tyro": "tyro",
+    "accelerate": "accelerate", "jinja2": "jinja2", "matplotlib": "matplotlib", "mlxtend": "mlxtend",
+    "psutil": "psutil", "rich": "rich", "sklearn": "scikit-learn", "timm": "timm", "torchvision": "torchvision",
+    "tyro": "tyro",
 }  # fmt: skip
 _METAVARS = {"str": "TEXT"}
 
@@ -160,7 +161,7 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
             ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
         ):  # fmt: skip
             if row is not None:
-                table.add_row(name, *_accuracies(row))
+                table.add_row(name, *accuracies(row))
         console.print(table)
     if mi is not None:
         low, high = mi.interval
@@ -175,7 +176,43 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
         console.print(f"Saved in {saved}", soft_wrap=True)
 
 
-def _accuracies(row: "Probe") -> list[str]:
+def print_terms(terms: "Terms") -> None:
+    """The MI of a run's features on standard output: two views' in full, the others a line each and why not trusted."""
+    print(f"I(Z1; Z2) of two views\n{terms.mi}")
+    for name, term, bound in (
+        ("I(Z; label)", terms.label, "entropy of the label"),
+        ("I(X; Z + noise), noise 1/3 of Z's rms", terms.noise, "capacity of the channel"),
+    ):
+        if isinstance(term, str):
+            print(f"{name}: not measured: {term}")
+        elif term is not None:
+            cap = "" if term.cap is None else f", {bound} {term.cap:.2f}"
+            print(f"{name}: {_nats(term)}{cap}")
+            for reason in term.reasons:
+                print(f"  {reason}")
+    if isinstance(terms.chain, str):
+        print(f"Chain of layers: not measured: {terms.chain}")
+    elif terms.chain is not None:
+        print("I(layer of view 1; Z of view 2), which can only fall along the layers")
+        for layer, found in terms.chain.layers:
+            print(f"  {layer:12} {_nats(found)}")
+        check = terms.chain.check
+        print(f"  {check.verdict:4}  {check.name}: {check.sentence}")
+
+
+def _nats(found: "Estimate") -> str:
+    low, high = found.interval
+    return f"{found.mi:.2f} nats [{low:.2f}, {high:.2f}], {'trusted' if found.trusted else 'NOT trusted'}"
+
+
+def say(text: str) -> None:
+    """What a long command is at, on a terminal's standard error only."""
+    if sys.stderr.isatty():
+        print(f"{text} ...", file=sys.stderr, flush=True)
+
+
+def accuracies(row: "Probe") -> list[str]:
+    """A probe's three accuracies as cells of a table, in %, with their intervals."""
     cells = []
     for name in ("accuracy", "shots_10", "knn"):
         value, interval = getattr(row, name), getattr(row, name + "_interval")

@@ -162,7 +162,7 @@ def train(settings: Settings, name: str, objective: im.Objective, accelerator: A
         results = {}
         if accelerator.is_main_process:  # the others wait in run.finish
             try:
-                found = im.evaluate(run.folder, dataset, device=accelerator.device)
+                found = im.evaluate(run.folder, dataset, device=accelerator.device, terms=False)
                 console.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
                 results = found.to_dict()
             except checkpoints.DamagedError:

@@ -74,13 +74,35 @@ def test_probe_prints_a_table_for_people(run, finished):
 
 
 @pytest.mark.slow
-def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished):
+def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, tmp_path):
     folder, _ = finished
     found = json_of(run("infomax", "estimate", folder, "--json"))
+    others = {name: found.pop(name) for name in ("label", "noise", "chain")}
     assert found == json.loads((folder / "run.json").read_text())["results"]["estimate"]
     assert found["n"] == sum(found["splits"])
-    told = run("infomax", "estimate", folder, "--objective", "InfoNCE")
-    assert told.status == 0 and "InfoNCE(symmetric=False)" in told.out
+    for name in ("label", "noise"):  # of 60 training images, as they are
+        assert "select split has 9 pairs" in others[name]["not_measured"]
+    layers = [layer["layer"] for layer in others["chain"]["layers"]]
+    assert layers == ["pixels", "act1", "layer2", "layer4", "features", "projection"]
+    assert others["chain"]["layers"][4]["mi"] == found["mi"]
+    assert others["chain"]["check"]["name"] == "data processing"
+    told = run("infomax", "estimate", folder, "--objective", "InfoNCE", "--report", "page.html")
+    assert told.status == 0 and "InfoNCE(symmetric=False)" in told.out and told.err == ""
+    for line in ("I(Z1; Z2) of two views", "I(Z; label): ", "I(X; Z + noise)", "  pixels ", "  projection "):
+        assert line in told.out, told.out
+    assert "Along the layers" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_report_of_a_run_is_one_page(run, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "here")
+    told = json_of(run("infomax", "report", "here", "--json"))
+    assert told["report"] == "here/report.html"
+    page = (tmp_path / "here" / "report.html").read_text()
+    for part in ("Run here", "Probes", "raw pixels", "Training", "I(Z; label)", "I(X; Z + noise)", "Along the layers"):
+        assert part in page
+    assert len(list((tmp_path / "here").glob(".tmp*"))) == 0
+    im.load(tmp_path / "here")  # the page is no part of the run
 
 
 @pytest.mark.slow
@@ -134,7 +156,7 @@ def test_objectives_for_people_and_programs(run):
         assert all(row[key].replace("- ", "-") in flat.replace("- ", "-") for key in ("call", "summary", "source"))
 
 
-@pytest.mark.parametrize("words", [(), ("estimate",), ("probe",), ("objectives",)])
+@pytest.mark.parametrize("words", [(), ("estimate",), ("probe",), ("report",), ("objectives",)])
 def test_help_reads_well(words, run):
     ended = run("infomax", *words, "--help")
     assert (ended.status, ended.err) == (0, "")
@@ -142,8 +164,8 @@ def test_help_reads_well(words, run):
     if words:
         assert "--json" in ended.out and "Print one JSON object" in ended.out
     else:
-        assert all(command in ended.out for command in ("estimate", "probe", "objectives", "benchmark"))
-    if words in [("estimate",), ("probe",)]:
+        assert all(command in ended.out for command in ("estimate", "probe", "report", "objectives", "benchmark"))
+    if words in [("estimate",), ("probe",), ("report",)]:
         assert "By default the run's own data set" in " ".join(ended.out.replace("│", " ").split())
         assert "(default: 0)" in ended.out
 
@@ -196,6 +218,9 @@ MISTAKES = {
     "seed": ("estimate x.npy x.npy --seed -1", r"seed .*-1"),
     "no such run": ("probe checkpoint/simclr", r"checkpoint/simclr does not exist"),
     "no such run, estimated": ("estimate nowhere --json", r"nowhere does not exist"),
+    "report's name": ("estimate x.npy x.npy --report page.pdf", r"name it page\.html, not page\.pdf"),
+    "report's folder": ("estimate x.npy x.npy --report nowhere/page.html", r"nowhere is no folder"),
+    "no run to report": ("report nowhere", r"nowhere does not exist"),
     "no run": ("probe nothing --json", r"nothing is neither a run nor a checkpoint"),
 }
 

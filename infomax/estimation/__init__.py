@@ -1,5 +1,6 @@
 """Mutual information from samples, with the reasons to believe it or not."""
 
+from infomax.estimation.audit import audit, audit_splits
 from infomax.estimation.default import CopulaJS
 from infomax.estimation.estimator import estimate, estimate_splits
 from infomax.estimation.methods import DEFAULT, Variational, registry, row
@@ -8,5 +9,5 @@ from infomax.estimation.rows import Budget, Estimator, Fitted
 
 __all__ = [
     "DEFAULT", "Budget", "Check", "CopulaJS", "Estimate", "Estimator", "Fitted", "Variational",
-    "estimate", "estimate_splits", "registry", "row",
+    "audit", "audit_splits", "estimate", "estimate_splits", "registry", "row",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from torch import nn
 
 from infomax.errors import UserError
 from infomax.estimation import checks, fitting, inputs, uncertainty
+from infomax.estimation.histogram import histogram
 from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
@@ -143,6 +144,7 @@ def _estimate(
             "budget": asdict(budget),
             "training": result.protocol,
             "value_on": value_on,
+            "scores": None if result.critic is None else histogram(result.critic, report),
             "interval": "delete-a-group jackknife over report ids, Student's t; given the critic",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,

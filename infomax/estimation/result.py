@@ -20,6 +20,10 @@ class Check:
     verdict: Verdict
     sentence: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values; a number that is not finite is None."""
+        return _jsonable(asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -29,7 +33,8 @@ class Estimate:
     dependence shows in the checks, not in the interval. ceiling: log of the number of report pairs, above which no
     distribution-free bound can reach (McAllester & Stratos, 2020). floor: a one-sided 95 % lower confidence bound on
     the true MI, certified for independent pairs whatever the critic; it may be negative. cap: an upper bound where one
-    is known (the entropy of a label). n: pairs in all; splits: how many fitted, selected and reported.
+    is known (the entropy of a label, the capacity of a noisy channel). n: pairs in
+    all; splits: how many fitted, selected and reported.
     """
 
     mi: float
@@ -67,7 +72,7 @@ class Estimate:
             f"MI {self.mi:.3f} nats, 95 % interval [{low:.3f}, {high:.3f}], "
             f"{'trusted' if self.trusted else 'NOT TRUSTED'}",
             f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} (log of {report} report pairs)"
-            + ("" if self.cap is None else f", cap {self.cap:.3f} (entropy of the label)"),
+            + ("" if self.cap is None else f", cap {self.cap:.3f} (a known upper bound)"),
             f"{self.n} pairs: {fit} fit, {select} select, {report} report; {self.method}, {self.critic}, "
             f"seed {self.seed}",
         ]

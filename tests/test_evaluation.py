@@ -1,0 +1,115 @@
+"""MI of an encoder's features: finite by construction, capped, and consistent along its layers."""
+
+import math
+
+import pytest
+import torch
+from test_audit import at
+from torch import nn
+
+import infomax as im
+from infomax import evaluation
+from infomax.data import from_tensors
+from infomax.estimation import Budget
+from infomax.evaluation import mutual_information, processing, subject
+
+ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Two classes of 8 x 8 images, bright above or below: 200 to train on, 100 to test on."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 2
+    x = torch.randint(0, 100, (300, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    x[y == 0, :, :4] += 100
+    x[y == 1, :, 4:] += 100
+    return from_tensors(x[:200], y[:200], x[200:], y[200:], name="halves")
+
+
+class Rows(nn.Module):
+    """The mean of each row of pixels: [b, 8]."""
+
+    def forward(self, x):
+        return x.mean((1, 3))
+
+
+@pytest.mark.slow
+def test_terms_of_an_encoder_are_capped_and_named(halves):
+    said = []
+    found = mutual_information(Rows(), halves, said=said.append, **ONCE)
+    assert found.label.cap == pytest.approx(math.log(2))
+    assert found.label.mi == pytest.approx(math.log(2), abs=0.15)
+    assert 0.3 < found.noise.mi < found.noise.cap + 0.3 and found.noise.cap <= 4.5
+    assert found.noise.protocol["noise"]["capacity"] == found.noise.cap
+    assert [name for name, _ in found.chain.layers] == ["pixels", "features"]
+    assert found.chain.layers[1][1] is found.mi
+    assert len(said) == 4
+    assert found.to_dict().keys() >= {"mi", "interval", "label", "noise", "chain"}
+    assert mutual_information(Rows(), halves, terms=False, **ONCE).to_dict() == found.mi.to_dict()
+
+
+@pytest.mark.slow
+def test_mosaics_are_found_by_a_method_that_learns_and_by_no_other(halves, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOSAICS", (2000, 500, 500))
+    told = evaluation._mosaics(
+        subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
+        {"seed": 0, "device": "cpu", "critic": "Bilinear"},
+    )  # fmt: skip
+    assert told.verdict != "fail", told
+    found = evaluation._mosaics(
+        subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
+        {"seed": 0, "device": "cpu", "objective": "InfoNCE", "critic": "Bilinear", "budget": Budget(steps=0)},
+    )  # fmt: skip
+    assert found.verdict == "fail" and "does not find" in found.sentence
+
+
+def test_the_chain_fires_where_a_later_layer_has_more():
+    assert processing([("pixels", at(3.0)), ("features", at(2.0))]).verdict == "pass"
+    assert processing([("pixels", at(3.0)), ("features", at(3.1)), ("projection", at(1.0))]).verdict == "pass"
+    fired = processing([("pixels", at(1.0)), ("layer1", at(0.5)), ("features", at(2.0))])
+    assert fired.verdict == "fail" and "features (2.00) is a function of layer1 (0.50)" in fired.sentence
+    assert processing([("pixels", at(2.0, 0.3)), ("features", at(2.3, 0.3))]).verdict == "warn"
+
+
+def test_without_labels_there_is_a_reason(halves):
+    assert evaluation._or_why(lambda: evaluation._label([], [(Bare(), torch.arange(2))], [], {})) == (
+        "The data set has no labels."
+    )
+
+
+class Bare:
+    labels = None
+
+
+def test_a_mosaics_bits_have_the_mi_that_is_asked_for():
+    for nats in (0.01, 0.3, 0.69):
+        assert evaluation._bit(evaluation._flips(nats)) == pytest.approx(nats, abs=1e-6)
+    assert evaluation._bit(0.0) == math.log(2) and evaluation._bit(0.5) == pytest.approx(0, abs=1e-12)
+    assert evaluation._both(0.1, 0.1) == pytest.approx(0.18)
+
+
+@pytest.mark.parametrize(("name", "last"), [("resnet10_tiny", "layer4"), ("vit_tiny_patch16_224", "blocks.11")])
+def test_layers_are_apart_and_leave_no_hooks(name, last):
+    encoder = im.encoder(name, **({"img_size": 32} if "vit" in name else {})).eval()
+    layers = evaluation._Layers(encoder, nn.Linear(encoder.num_features, 3))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        found = layers.apart([layers(images)])
+        assert torch.allclose(found["features"][0], encoder(images), atol=1e-5)
+        # Each is a function of the one before it alone: the last stage decides the projection.
+        assert torch.allclose(found["projection"][0], layers.projector(found["features"][0]), atol=1e-5)
+    assert next(iter(found)) == "pixels" and list(found)[-3:] == [last, "features", "projection"]
+    assert all(side[0].shape[1] <= 2 * evaluation.COLUMNS for side in found.values())
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+def test_a_saved_run_brings_its_projector(finished):
+    about = subject(finished[0])
+    assert isinstance(about.projector, im.encoders.Projector)
+    whole = im.load(finished[0])
+    for own, other in zip(about.projector.parameters(), whole.projector.parameters(), strict=True):
+        assert torch.equal(own, other)
+    assert subject(whole, about.data).encoder is whole.encoder
+    with pytest.raises(im.UserError, match="needs a dataset"):
+        subject(whole)
