@@ -7,7 +7,20 @@ from infomax import critics, objectives, scores, training
 from infomax.critics import Bilinear, Concat, Cosine, Critic, Separable
 from infomax.errors import UserError
 from infomax.models import InfoMax
-from infomax.objectives import DV, JS, MINE, NWJ, SMILE, TUBA, Anchor, CalibratedNWJ, InfoNCE, Objective, SigLIP
+from infomax.objectives import (
+    DV,
+    JS,
+    MINE,
+    NWJ,
+    SMILE,
+    TUBA,
+    Anchor,
+    CalibratedNWJ,
+    InfoNCE,
+    JSPlugin,
+    Objective,
+    SigLIP,
+)
 from infomax.scores import Scores
 from infomax.training import train
 
@@ -30,8 +43,8 @@ _LATER = {
 _MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "training")
 
 __all__ = [
-    "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "TUBA", "SigLIP", "Anchor", "Objective",
-    "objectives",
+    "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
+    "Objective", "objectives",
     "Cosine", "Bilinear", "Separable", "Concat", "Critic", "critics",
     "Scores",
     "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",

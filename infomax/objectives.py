@@ -6,7 +6,7 @@ two differ. An objective knows of no device, tile, process or file.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,9 +22,19 @@ class Objective(Spelled, nn.Module):
     """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula.
 
     fixes_constant: whether the optimum is s = log r itself; False where any s + constant has the same value.
+    leans_on: what the estimate is as good as: "rows" of a score's own negatives, the "partition" over all of them, or
+    "plug-in", the scores of positives alone. ranked_by_surrogate: whether the surrogate's value, and not the estimate,
+    says which of two critics is better: a plug-in or clipped value grows without limit.
     """
 
     fixes_constant = True
+    leans_on: Literal["rows", "partition", "plug-in"] = "partition"
+    ranked_by_surrogate = False
+
+    @property
+    def trained_by(self) -> str:
+        """What is maximised, as a text: objectives of one text train the same critic."""
+        return repr(self)
 
     def estimate(self, s: Any) -> Float[Tensor, ""]:
         """The estimate of MI from scores: 0-d, in nats."""
@@ -70,6 +80,7 @@ class InfoNCE(Objective):
     """
 
     fixes_constant = False
+    leans_on = "rows"
 
     def __init__(self, symmetric: bool = False):
         super().__init__()
@@ -186,7 +197,20 @@ class MINE(Objective):
         return s.positive.mean() - (partition - average).exp()
 
 
-class SMILE(Objective):
+class _JensenShannon(Objective):
+    """Those whose critic maximises the Jensen-Shannon bound, whatever value is read from its scores."""
+
+    ranked_by_surrogate = True
+
+    @property
+    def trained_by(self) -> str:
+        return "JensenShannon()"
+
+    def surrogate(self, s):
+        return jensen_shannon(s)
+
+
+class SMILE(_JensenShannon):
     """DV with scores clipped to [-tau, tau] in the partition alone; the critic learns by Jensen-Shannon.
 
     No bound: clipping trades variance for a bias that can overstate, by up to 2 nats with a perfect critic at 10.
@@ -197,25 +221,32 @@ class SMILE(Objective):
         super().__init__()
         self.tau = Clip(float(tau)).tau
 
-    def surrogate(self, s):
-        return jensen_shannon(s)
-
     def estimate(self, s):
         return s.positive.mean() - s.negative.logmeanexp(Clip(self.tau))
 
 
-class JS(Objective):
+class JS(_JensenShannon):
     """The Jensen-Shannon bound is maximised, the value is NWJ's. (Nowozin et al., 2016; Poole et al., 2019)
 
     The surrogate bounds a Jensen-Shannon divergence, whose optimum is s = log r; the value is a lower bound on MI.
     Ceiling: none. Variance: of the gradient low, of the value NWJ's, e^MI / N.
     """
 
-    def surrogate(self, s):
-        return jensen_shannon(s)
-
     def estimate(self, s):
         return 1 + s.positive.mean() - s.negative.logmeanexp().exp()
+
+
+class JSPlugin(_JensenShannon):
+    """The Jensen-Shannon bound is maximised, the value is the plug-in mean of log r. (Letizia & Tonello, 2022)
+
+    Also known as GAN-DIME. No bound: the value is as good as the critic. Ceiling: none. Variance: that of log r over
+    pairs.
+    """
+
+    leans_on = "plug-in"
+
+    def estimate(self, s):
+        return s.positive.mean()
 
 
 class TUBA(Objective):
@@ -246,6 +277,9 @@ class SigLIP(Objective):
     as good as the critic. Ceiling: none. Variance: that of log r over pairs.
     """
 
+    leans_on = "plug-in"
+    ranked_by_surrogate = True
+
     def surrogate(self, s):
         k = s.negative.per_positive
         positive = F.logsigmoid(s.positive - math.log(k)).mean()
@@ -262,6 +296,9 @@ class Anchor(Objective):
     leaves free in each row. No bound: the value is as good as the critic. Ceiling: none in the value, but little
     is learnt above log N. Variance: that of log r over pairs.
     """
+
+    leans_on = "plug-in"
+    ranked_by_surrogate = True
 
     def __init__(self, nu: float = 1.0):
         super().__init__()
@@ -299,7 +336,7 @@ def _check_decay(decay: float) -> None:
 registry: dict[str, type[Objective]] = {
     name.lower(): found
     for name, found in list(globals().items())
-    if isinstance(found, type) and issubclass(found, Objective) and found is not Objective
+    if isinstance(found, type) and issubclass(found, Objective) and not name.startswith("_") and found is not Objective
 }
 
 

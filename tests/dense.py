@@ -98,6 +98,7 @@ FORMS = {
     "SMILE()": (smile, jensen_shannon),
     "SMILE(tau=inf)": (dv, jensen_shannon),
     "JS()": (nwj, jensen_shannon),
+    "JSPlugin()": (plug_in, jensen_shannon),
     "TUBA()": (tuba, tuba),
     "SigLIP()": (plug_in, siglip),
     "Anchor()": (plug_in, anchor),

@@ -9,7 +9,7 @@ import torch
 
 import infomax as im
 from infomax import estimation
-from infomax.estimation import Budget, Estimate, checks, estimate, estimate_splits, inputs, methods, uncertainty
+from infomax.estimation import Budget, Estimate, checks, estimate, estimate_splits, fitting, inputs, rows, uncertainty
 from infomax.estimation.copula import GaussianCopula, NormalScores
 
 QUICK = Budget(steps=150, every=25, patience=2, batch_size=128, learning_rate=1e-3)
@@ -201,15 +201,15 @@ def test_printed_and_saved_never_alone(two):
 # Parts -------------------------------------------------------------------------------------------------------------
 
 
-def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[methods.Fitted, inputs.Pairs]:
+def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[rows.Fitted, inputs.Pairs]:
     """A fitted estimator whose critic is the true log-ratio, and pairs."""
     x, y = (torch.from_numpy(side).float() for side in gauss(n, d, mi, seed))
     base = GaussianCopula(x, y, x, y)
     base.a, base.b = torch.eye(d), torch.eye(d)
     base.rho = torch.full((d,), math.sqrt(1 - math.exp(-2 * mi / d)))
-    model = methods.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
-    fitted = methods.Fitted(methods.CopulaJS(), model, (lambda t: t, lambda t: t), {})
+    fitted = rows.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {})
     return fitted, inputs.Pairs(x, y, torch.arange(n))
 
 
@@ -248,7 +248,8 @@ def test_the_jackknife_gives_the_error_of_a_mean():
 
 
 def test_the_floor_holds_and_is_not_idle():
-    floors = [uncertainty.floor(oracle(400, 2, 1.0, seed)[0], *[oracle(400, 2, 1.0, seed)[1]] * 2) for seed in range(8)]
+    found = [oracle(400, 2, 1.0, seed) for seed in range(8)]
+    floors = [uncertainty.floor(fitted.critic, pairs, pairs) for fitted, pairs in found]
     assert max(floors) < 1.0
     assert min(floors) > 0.2
 
@@ -261,10 +262,13 @@ def test_the_betting_bound_covers_means_of_bounded_values():
 
 
 def test_the_partition_of_a_true_ratio_is_one():
-    log, stderr, effective = uncertainty.partition(*oracle(1500, 2, 1.0))
+    def partition(fitted, pairs):
+        return uncertainty.partition(fitted.scores(pairs))
+
+    log, stderr, effective = partition(*oracle(1500, 2, 1.0))
     assert abs(log) < 3 * stderr + 0.02
     assert effective > 100
-    assert uncertainty.partition(*oracle(500, 20, 10.0))[2] < 30
+    assert partition(*oracle(500, 20, 10.0))[2] < 30
 
 
 def test_each_check_fires_and_does_not():

@@ -100,6 +100,7 @@ GOLDEN_VALUES = {
     f"SMILE(tau={math.log(1.5)})": MEAN_POSITIVE - math.log((10 + 2 * 1.5) / 12),
     "JS()": 1 + MEAN_POSITIVE - MEAN_NEGATIVE,
     "TUBA()": 1 + MEAN_POSITIVE - MEAN_NEGATIVE,
+    "JSPlugin()": MEAN_POSITIVE,
     "SigLIP()": MEAN_POSITIVE,
     "Anchor()": MEAN_POSITIVE,
 }
@@ -129,6 +130,7 @@ ORACLE = {
     "NWJ()": ((2.01, 4.00), (0.06, 0.30)),
     "JS()": ((2.01, 4.00), (0.06, 0.30)),
     "TUBA()": ((2.01, 4.00), (0.06, 0.30)),
+    "JSPlugin()": ((2.00, 4.00, 5.99, 8.01, 10.00), (0.05, 0.11, 0.14, 0.17, 0.20)),
     "SigLIP()": ((2.00, 4.00, 5.99, 8.01, 10.00), (0.05, 0.11, 0.14, 0.17, 0.20)),
     "Anchor()": ((2.00, 4.00, 5.99, 8.01, 10.00), (0.05, 0.11, 0.14, 0.17, 0.20)),
     "CalibratedNWJ()": ((2.01, 4.00), (0.06, 0.30)),
@@ -204,7 +206,7 @@ def test_a_critic_that_learnt_nothing_does_not_claim_information(name):
     assert abs(value.item()) < 0.03
 
 
-@pytest.mark.parametrize("text", ["NWJ()", "JS()", "SMILE()", "SigLIP()", "Anchor()", "Anchor(nu=3.0)"])
+@pytest.mark.parametrize("text", ["NWJ()", "JS()", "JSPlugin()", "SMILE()", "SigLIP()", "Anchor()", "Anchor(nu=3.0)"])
 def test_the_optimum_of_the_surrogate_is_the_log_ratio(text):
     """The expected gradient over all samples of 3 pairs from a 2 x 2 distribution vanishes at s = log r."""
     joint = torch.tensor([[0.4, 0.1], [0.15, 0.35]], dtype=torch.float64)

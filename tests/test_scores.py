@@ -72,7 +72,7 @@ def test_every_way_through_the_matrix_gives_the_dense_gradient(by_tiles, critic_
     for text, (value_form, surrogate_form) in dense.FORMS.items():
         if (text.startswith("Anchor") and views) or (critic_name == "cold" and "SMILE" in text):
             continue  # dense: slow; F.softplus is inexact above 20
-        if critic_name == "cold" and text in ("JS()", "SigLIP()"):
+        if critic_name == "cold" and text in ("JS()", "JSPlugin()", "SigLIP()"):
             continue
         x, y = leaves(*sides(21))
         inner = list(critic.parameters())

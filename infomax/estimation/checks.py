@@ -2,8 +2,8 @@
 
 import math
 
-from infomax.estimation.methods import Leaning
 from infomax.estimation.result import Check, Verdict
+from infomax.estimation.rows import Leaning
 
 
 def ceiling(mi: float, ceiling: float, leaning: Leaning) -> Check:

@@ -11,17 +11,17 @@ from torch import nn
 from infomax.errors import UserError
 from infomax.estimation import checks, inputs, uncertainty
 from infomax.estimation.inputs import Pairs
-from infomax.estimation.methods import DEFAULT, Budget, fitted, leaning
-from infomax.estimation.methods import objective as named
+from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
+from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import Objective
 
 
 def estimate(
     x: Any,
     y: Any,
-    objective: str | Objective = DEFAULT,
-    critic: str | nn.Module = "Separable",
+    objective: str | Estimator | Objective = DEFAULT,
+    critic: str | nn.Module | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     *,
@@ -31,9 +31,9 @@ def estimate(
     """The mutual information, in nats, of pairs x [n, ...] and y [n, ...], numpy or torch; row i of both is a pair.
 
     objective: any row of `infomax.estimation.registry`, as a text such as "SMILE(tau=3)" or an object. critic: a text
-    such as "Concat" or "Separable(hidden=64)", or a module, of which a copy is trained. ids [n]: rows of one id are
-    views of one sample; they stay in one split and are no negatives of each other. A column of integers is read as
-    a label.
+    such as "Concat" or "Separable(hidden=64)", or a module, of which a copy is trained; by default Separable. ids [n]:
+    rows of one id are views of one sample; they stay in one split and are no negatives of each other. A column of
+    integers is read as a label.
     Same arguments and seed, same numbers; the global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
     integers that are no labels, an unknown objective or critic. x equal to y, copied pairs and constant columns are
@@ -49,8 +49,8 @@ def estimate_splits(
     fit: Sequence[Any],
     select: Sequence[Any],
     report: Sequence[Any],
-    objective: str | Objective = DEFAULT,
-    critic: str | nn.Module = "Separable",
+    objective: str | Estimator | Objective = DEFAULT,
+    critic: str | nn.Module | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     *,
@@ -74,8 +74,8 @@ def _estimate(
     report: Pairs,
     found: list[Check],
     cap: float | None,
-    objective: str | Objective,
-    critic: str | nn.Module,
+    objective: str | Estimator | Objective,
+    critic: str | nn.Module | None,
     seed: int,
     budget: Budget,
     device: str,
@@ -84,29 +84,42 @@ def _estimate(
     # all devices would reach a user's GPU state.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        method = named(objective)
-        result = fitted(method, critic, fit, select, budget, seed, device)
-        other, other_error = uncertainty.rival(result, fit, select, report)
+        method = row(objective)
+        if critic is not None and not method.takes_critic:
+            raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")
+        result = method.fit(fit, select, critic, budget, seed, device)
+        rival = uncertainty.gaussian(result, fit, select)
+        other, other_error = uncertainty.rival(rival, report)
+        # Whatever bounds MI from below may certify the floor, so a row without a critic borrows the rival's.
+        certifies = rival if result.critic is None else result
+        on = "cpu" if certifies is rival else device
+        floor_select, floor_report = (_read_by(certifies, part, seed, on) for part in (select, report))
+        floor = uncertainty.floor(certifies.critic, floor_select, floor_report)
+        if method.reads_all:
+            report = inputs.joined([fit, select, report])
+            fit, select = fit.first(0), select.first(0)
         # Shuffled, since a value on the first m pairs, and the floor's blocks, mean nothing on rows that are in order.
-        fit, select, report = (inputs.shuffled(result.mapped(part), seed).to(device) for part in (fit, select, report))
-        kind = leaning(method)
+        fit, select, report = (_read_by(result, part, seed, device) for part in (fit, select, report))
+        kind = method.leans_on
         mi = result.value(report)
         stderr, half = uncertainty.jackknife(result, report, seed)
-        floor = uncertainty.floor(result, select, report)
-        # As many pairs as report, since a value may depend on their number.
-        on_fit, on_select = result.value(fit.first(len(report))), result.value(select.first(len(report)))
+        value_on = {"report": mi}
+        if not method.reads_all:  # as many pairs as report, since a value may depend on their number
+            value_on |= {name: result.value(p.first(len(report))) for name, p in (("fit", fit), ("select", select))}
         ceiling = math.log(len(report))
         found = [
             *found,
+            *result.checks,
             checks.finite(mi, stderr),
             checks.ceiling(mi, ceiling, kind),
-            checks.splits(on_fit, on_select, mi, stderr),
+            *([] if method.reads_all else [checks.splits(value_on["fit"], value_on["select"], mi, stderr)]),
             checks.bracket(mi - half, mi + half, floor, cap),
             checks.rival(mi + half, other, other_error),
             checks.negative(mi + half),
         ]
-        if kind != "rows":
-            log_partition, error, effective = uncertainty.partition(result, report)
+        s = None if kind == "rows" else result.scores(report)
+        if s is not None:
+            log_partition, error, effective = uncertainty.partition(s)
             if method.fixes_constant:  # else the value does not depend on the constant that this looks at
                 found.append(checks.normalisation(log_partition, error, effective))
             if kind == "partition":
@@ -122,14 +135,18 @@ def _estimate(
         cap=cap,
         checks=tuple(found),
         method=repr(method),
-        critic=repr(result.critic.residual),
+        critic=result.named,
         seed=seed,
         protocol={
             "budget": asdict(budget),
             "training": result.protocol,
-            "value_on": {"fit": on_fit, "select": on_select, "report": mi},
+            "value_on": value_on,
             "interval": "delete-a-group jackknife over report ids, Student's t; given the critic",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
     )
+
+
+def _read_by(fitted: Fitted, part: Pairs, seed: int, device: str) -> Pairs:
+    return inputs.shuffled(fitted.mapped(part), seed).to(device)

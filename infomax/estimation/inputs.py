@@ -102,6 +102,11 @@ def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pa
     return found
 
 
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all parts, one after the other."""
+    return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
+
+
 def shuffled(pairs: Pairs, seed: int) -> Pairs:
     """The same pairs in another order."""
     return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from infomax.estimation.copula import GaussianCopula, NormalScores
 from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
-from infomax.estimation.methods import Fitted
+from infomax.estimation.methods import Variational
+from infomax.estimation.rows import Fitted
+from infomax.objectives import InfoNCE
 from infomax.scores import Scores
 
 GROUPS = 25
@@ -30,18 +33,19 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
     """
     from scipy.stats import t
 
-    if fitted.critic.is_zero:
-        fitted.critic.open = True
+    critic = fitted.critic
+    if critic is not None and getattr(critic, "is_zero", False):
+        critic.open = True
         try:
             return jackknife(fitted, report, seed)
         finally:
-            fitted.critic.open = False
+            critic.open = False
     values = [fitted.value(report[index]) for index in without_a_group(report, GROUPS, seed)]
     stderr = jackknife_error(values)
     return stderr, float(t.ppf(0.975, len(values) - 1)) * stderr
 
 
-def floor(fitted: Fitted, select: Pairs, report: Pairs, level: float = 0.05) -> float:
+def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> float:
     """A one-sided 95 % lower confidence bound on the true MI, in nats, whatever the critic; it may be negative.
 
     Report pairs are cut into blocks of k, which share nothing. In each, a classifier finds y_i among the block's y: the
@@ -55,12 +59,12 @@ def floor(fitted: Fitted, select: Pairs, report: Pairs, level: float = 0.05) -> 
     for k in CANDIDATES:
         if len(report) // k < 8 or len(select) // k < 4:
             break
-        values, reach = _blocks(fitted, select, k)
+        values, reach = _blocks(critic, select, k)
         blocks, log = len(report) // k, math.log(1 / level)
         guess = values.mean() - math.sqrt(2 * log * values.var(ddof=1) / blocks) - reach * log / blocks
         if guess > best:
             best, chosen = guess, k
-    values, reach = _blocks(fitted, report, chosen)
+    values, reach = _blocks(critic, report, chosen)
     bottom = math.log(UNIFORM)
     return bottom + reach * _betting((values - bottom) / reach, level)
 
@@ -71,12 +75,12 @@ def _one_a_sample(pairs: Pairs) -> Pairs:
 
 
 @torch.no_grad()
-def _blocks(fitted: Fitted, pairs: Pairs, k: int) -> tuple[NDArray[np.float64], float]:
+def _blocks(critic: Any, pairs: Pairs, k: int) -> tuple[NDArray[np.float64], float]:
     """The mean log(k q) of every block [blocks], and the width of the range that each is in."""
     means: list[float] = []
-    ex, ey = fitted.critic.embed(pairs.x, pairs.y)
+    ex, ey = critic.embed(pairs.x, pairs.y)
     for start in range(0, len(pairs) - k + 1, k):
-        log_q = fitted.critic.score(ex[start : start + k], ey[start : start + k]).double().log_softmax(1).diagonal()
+        log_q = critic.score(ex[start : start + k], ey[start : start + k]).double().log_softmax(1).diagonal()
         log_q = torch.logaddexp(log_q + math.log1p(-UNIFORM), torch.full_like(log_q, math.log(UNIFORM / k)))
         means.append(float(log_q.mean()) + math.log(k))
     top = math.log(k * (1 - UNIFORM) + UNIFORM)
@@ -106,31 +110,36 @@ def _betting(values: NDArray[np.float64], level: float) -> float:
     return float(grid[int(np.argmin(excluded)) - 1]) if excluded[0] else 0.0
 
 
+def gaussian(fitted: Fitted, fit: Pairs, select: Pairs) -> Fitted:
+    """A Gaussian copula's critic, fitted on the same pairs, which InfoNCE reads. No part is mapped yet."""
+    base = getattr(fitted.critic, "base", None)
+    if base is not None:
+        # A copy, as moving a module moves it for everyone.
+        return Fitted(Variational(InfoNCE()), deepcopy(base).cpu(), fitted.maps, {})
+    maps = NormalScores(fit.x), NormalScores(fit.y)
+    sides = (side for part in (fit, select) for side in (maps[0](part.x), maps[1](part.y)))
+    return Fitted(Variational(InfoNCE()), GaussianCopula(*sides), maps, {})
+
+
 @torch.no_grad()
-def rival(fitted: Fitted, fit: Pairs, select: Pairs, report: Pairs) -> tuple[float, float]:
-    """InfoNCE of a Gaussian copula on `report`, and its standard error over rows. The parts are not mapped yet."""
-    maps = (NormalScores(fit.x), NormalScores(fit.y))
-    fit, select, report = (Pairs(maps[0](p.x), maps[1](p.y), p.ids) for p in (fit, select, report))
-    base = fitted.critic.base
-    # A copy, as moving a module moves it for everyone.
-    base = GaussianCopula(fit.x, fit.y, select.x, select.y) if base is None else deepcopy(base).cpu()
-    report = _one_a_sample(report)
-    s = Scores(base, report.x, report.y, local=True)
+def rival(gaussian: Fitted, report: Pairs) -> tuple[float, float]:
+    """InfoNCE of a Gaussian copula on `report`, and its standard error over rows. `report` is not mapped yet."""
+    report = gaussian.mapped(_one_a_sample(report))
+    s = Scores(gaussian.critic, report.x, report.y, local=True)
     k = s.negative.per_row
     each = (k + 1).log() - torch.nn.functional.softplus(s.negative.logmeanexp(dim=1) + k.log() - s.positive)
     return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
-def partition(fitted: Fitted, report: Pairs) -> tuple[float, float, float]:
-    """log E_neg[e^s] on `report`, its standard error, and the effective number of pairs that decide it.
+def partition(s: Scores) -> tuple[float, float, float]:
+    """log E_neg[e^s], its standard error, and the effective number of pairs that decide it.
 
     The mean of e^s is one over pairs of pairs, so its error and weight are those of a pair's share in it, as row and as
     column (Hoeffding's projection), and the effective number is Kish's, of the shares.
     """
     with torch.no_grad():
-        negative = fitted.scores(report).negative
-        rows: Tensor = negative.logmeanexp(dim=1).double()
-        columns: Tensor = negative.logmeanexp(dim=0).double()
+        rows: Tensor = s.negative.logmeanexp(dim=1).double()
+        columns: Tensor = s.negative.logmeanexp(dim=0).double()
     top = torch.maximum(rows.max(), columns.max())
     if not bool(top.isfinite()):
         return math.nan, math.inf, 0.0
