@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, scores, training
+from infomax.benchmarks import caching, scores, staircase, training
 from infomax.errors import UserError
 
 
@@ -152,7 +152,7 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {"scores": scores.command, "caching": caching.command, "training": training.command}
+BENCHMARKS = {"staircase": staircase.command, "scores": scores.command, "caching": caching.command, "training": training.command}
 
 
 def benchmark(what: str, /) -> None:
