@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | benchmark scores|caching|training."""
+"""The command line: infomax estimate | probe | objectives | benchmark staircase|samples|scores|..."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, scores, staircase, training
+from infomax.benchmarks import caching, consistency, mosaics, samples, scores, staircase, tau, training
 from infomax.errors import UserError
 
 
@@ -152,15 +152,26 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {"staircase": staircase.command, "scores": scores.command, "caching": caching.command, "training": training.command}
+BENCHMARKS = {
+    "staircase": staircase.command,
+    "consistency": consistency.command,
+    "mosaics": mosaics.command,
+    "samples": samples.command,
+    "tau": tau.command,
+    "scores": scores.command,
+    "caching": caching.command,
+    "training": training.command,
+}
 
 
 def benchmark(what: str, /) -> None:
     """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
 
     Args:
-        what: scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training
-            (what saving and deterministic algorithms cost).
+        what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
+            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off); scores
+            (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training (what saving
+            and deterministic algorithms cost).
     """
     raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
 

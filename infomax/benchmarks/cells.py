@@ -44,7 +44,7 @@ def finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     path = path_of(folder, key)
     try:
         content = json.loads(path.read_text())
-        if content["key"] != _plain(dict(key)):
+        if _numbers(content["key"]) != _plain(dict(key)):
             return None
         found = _numbers(content["result"])
         return found | (load_file(path.with_suffix(".safetensors")) if content["tensors"] else {})
@@ -136,7 +136,9 @@ class _Bar:
 
 
 def _named(key: Mapping[str, Any]) -> str:
-    shown = [str(key[name]) for name in ("row", "task", "tasks", "test", "level", "n", "t", "bits", "tau") if name in key]
+    shown = [
+        str(key[name]) for name in ("row", "task", "tasks", "test", "level", "n", "t", "bits", "tau") if name in key
+    ]
     return " ".join(shown)[:60]
 
 

@@ -97,7 +97,8 @@ class Stack:
         shapes = {tuple(tuple(p.shape) for p in c.parameters()) for c in critics}
         if len(shapes) != 1 or len(critics) != len(objectives):
             raise UserError(f"Critics of {len(shapes)} shapes and {len(objectives)} objectives cannot be stacked.")
-        sides = [[m for m in side if isinstance(m, nn.Linear)] for side in (*(c.g for c in critics), *(c.h for c in critics))]  # fmt: skip
+        towers = [*(c.g for c in critics), *(c.h for c in critics)]
+        sides = [[m for m in tower if isinstance(m, nn.Linear)] for tower in towers]
         if len({side[0].in_features for side in sides}) != 1:
             raise UserError("Both sides of a stacked critic need the same number of columns.")
         self.k = len(critics)
