@@ -23,14 +23,13 @@ from infomax.estimation import Budget
 ROWS = (0, 3, 7, 14, 21, 28)  # t, of 28; data processing and additivity at the last but one
 AT, LESS = 14, 3
 TESTS = ("baseline", "independence", "data processing", "additivity")
-Parts = list[readings.Part]
 
 
 @dataclass(frozen=True)
 class Source:
     """Pairs for each test, as fit, select and report splits of disjoint samples; truth: of the baseline, in nats."""
 
-    make: Callable[[str, int, int], Parts]  # test, number of pairs, seed
+    make: Callable[[str, int, int], readings.Parts]  # test, number of pairs, seed
     truth: float | None
 
 
@@ -54,9 +53,9 @@ def _images(seed: int) -> tuple[NDArray, ...]:
     return tuple(np.split(whole, [round(0.6 * len(whole)), round(0.75 * len(whole))]))
 
 
-def raw_rows(test: str, n: int, seed: int) -> Parts:
+def raw_rows(test: str, n: int, seed: int) -> readings.Parts:
     """X an image, Y its top rows: the paper's. "baseline t" for t rows. n is the number of images at most."""
-    parts: Parts = []
+    parts: list[readings.Part] = []
     for pool in _images(seed):
         rng = np.random.default_rng([seed, len(pool)])
         x = pool[: max(2, round(n * len(pool) / 5000))]
@@ -68,7 +67,7 @@ def raw_rows(test: str, n: int, seed: int) -> Parts:
                 _stacked(x, other), _stacked(_masked(x, AT), _masked(other, AT))
             ),
         }.get(test, lambda x=x: (_stacked(x), _stacked(_masked(x, int(test.split()[-1])))))())  # fmt: skip
-    return parts
+    return parts[0], parts[1], parts[2]
 
 
 def _deranged(n: int, rng: np.random.Generator) -> NDArray:
@@ -78,11 +77,10 @@ def _deranged(n: int, rng: np.random.Generator) -> NDArray:
     return found
 
 
-def noisy(test: str, n: int, seed: int) -> Parts:
-    """X: each of a 3 x 3 image's normal factors drives a pixel pattern of 14 x 14; Y the image of noisy factors.
+def noisy(test: str, n: int, seed: int) -> readings.Parts:
+    """X a sum of 9 patterns, digits' leading principal components, with normal factors; Y that of noisy factors.
 
-    The patterns are the 9 leading principal components of digits, and so the images are invertible linear maps of their
-    factors: I(X; Y) = -9/2 log(1 - rho^2).
+    Orthogonal patterns make each image an invertible map of its factors, so that I(X; Y) = -9/2 log(1 - rho^2).
     """
     found = torch.from_numpy(_images(seed)[0]).flatten(1)
     patterns = torch.linalg.svd(found - found.mean(0), full_matrices=False)[2][:9].numpy()
@@ -93,19 +91,21 @@ def noisy(test: str, n: int, seed: int) -> Parts:
         y = RHO * factors + math.sqrt(1 - RHO**2) * noise
         return tuple((side @ patterns).reshape(size, 28, 28).astype(np.float32) for side in (factors, y))  # type: ignore[return-value]
 
-    return [_arranged(test, draw, size) for size in _sizes(n)]
+    fit, select, report = (_arranged(test, draw, size) for size in _sizes(n))
+    return fit, select, report
 
 
 RHO = 0.45  # I = 1.02 nats
 
 
-def of_mosaics(test: str, n: int, seed: int) -> Parts:
+def of_mosaics(test: str, n: int, seed: int) -> readings.Parts:
     """Mosaics of 2 digits that share 1 bit; additivity: two such pairs."""
     rng = np.random.default_rng([seed, n, 2])
-    return [
+    fit, select, report = (
         _arranged(test, lambda size, pool=pool: mosaics.mosaics(size, 1.0, pool, rng, (1, 2)), size)
         for size, pool in zip(_sizes(n), mosaics.pools(seed), strict=True)
-    ]
+    )
+    return fit, select, report
 
 
 def _sizes(n: int) -> list[int]:
@@ -194,8 +194,8 @@ def command(
     made = tables(values, covered)
     protocol = (
         f"{pairs} pairs (60 % fit, 15 % select, 25 % report, of disjoint images; at most 5,000 images in the paper's"
-        f" test), critic Separable, at most {steps} steps of 256 pairs, seed {seed}. Ticks: independence |I| < .05, and the"
-        " default's interval covers 0; data processing within 5 % of 1; additivity within 5 % of 2. In nats."
+        f" test), critic Separable, at most {steps} steps of 256 pairs, seed {seed}. Ticks: independence |I| < .05,"
+        " and the default's interval covers 0; data processing within 5 % of 1; additivity within 5 % of 2. In nats."
     )
     draw(values, output / "consistency.png")
     cells.report(cells.write_tables(output, "consistency", protocol, made), made, output, json)

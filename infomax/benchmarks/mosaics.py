@@ -60,12 +60,13 @@ def mosaics(
     return side(x), side(y)
 
 
-def splits(n: int, bits: float, seed: int, shape: tuple[int, int] = PATCHES) -> list[readings.Part]:
+def splits(n: int, bits: float, seed: int, shape: tuple[int, int] = PATCHES) -> readings.Parts:
     """n mosaic pairs in three splits (60, 15, 25 %), from disjoint pools of images."""
     rng = np.random.default_rng([seed, round(1000 * bits), *shape])
     sizes = [round(0.6 * n), round(0.15 * n)]
     sizes.append(n - sum(sizes))
-    return [mosaics(size, bits, pool, rng, shape) for size, pool in zip(sizes, pools(seed), strict=True)]
+    fit, select, report = (mosaics(size, bits, pool, rng, shape) for size, pool in zip(sizes, pools(seed), strict=True))
+    return fit, select, report
 
 
 def plan(bits: tuple[float, ...], n: int, steps: int, seed: int, all_rows: bool) -> list[Cell]:

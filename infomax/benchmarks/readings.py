@@ -12,6 +12,7 @@ from infomax.estimation import DEFAULT, Budget, estimate_splits, inputs, registr
 from infomax.estimation.rows import Estimator
 
 Part = tuple[Any, Any]  # x and y of a split, arrays of rows
+Parts = tuple[Part, Part, Part]  # fit, select, report
 SKIPPED = ("smile",)  # stands in the table at the paper's three tau
 
 
@@ -54,7 +55,7 @@ def _trained(row: Estimator, fitted: Estimator) -> Estimator:
     return fitted if repr(row) == repr(fitted) else row
 
 
-def split(x: Any, y: Any, seed: int, parts: tuple[float, float] = (0.6, 0.15)) -> tuple[Part, Part, Part]:
+def split(x: Any, y: Any, seed: int, parts: tuple[float, float] = (0.6, 0.15)) -> Parts:
     """Pairs in random order, cut in three."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).numpy()
     at = [round(parts[0] * len(x)), round(sum(parts) * len(x))]

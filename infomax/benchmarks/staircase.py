@@ -5,6 +5,7 @@ at 5e-4; separable critics 20-256-256-256-32 or joint ones 40-256-256-256-1. A v
 batch, as in the paper's code, so no critic has seen the pairs that it reports on.
 """
 
+import functools
 import itertools
 import json as _json
 import math
@@ -14,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -198,14 +200,14 @@ def staircase(
             for level, cell in enumerate(stacked_cells(folder, pair, kind, length, seed, device)):
                 planned.append((cell, into(kind, pair, level, length)))
     for name in names:
-
-        def put(result: dict[str, Any], name: str = name) -> None:
-            found[f"{name}|separable|{DEFAULT}"] = result["values"].reshape(len(LEVELS), -1)
-
-        planned.append((stream_cell(name, steps, seed), put))
+        planned.append((stream_cell(name, steps, seed), functools.partial(_into_default, found, name)))
     for (_, put), result in zip(planned, cells.run([cell for cell, _ in planned], folder, shown), strict=True):
         put(result)
     return found
+
+
+def _into_default(found: dict[str, Tensor], name: str, result: dict[str, Any]) -> None:
+    found[f"{name}|separable|{DEFAULT}"] = result["values"].reshape(len(LEVELS), -1)
 
 
 def _pairs(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -272,7 +274,7 @@ def draw(found: dict[str, Tensor], path: Path) -> None:
 
 
 def smoothed(values: Tensor, span: int = 200) -> Tensor:
-    """The exponential moving average of a span, weights summing to one from the start; what is not finite is left out."""
+    """The exponential moving average of a span, its weights summing to one; what is not finite is left out."""
     from scipy.signal import lfilter
 
     alpha = 2 / (span + 1)
@@ -280,7 +282,7 @@ def smoothed(values: Tensor, span: int = 200) -> Tensor:
     top, bottom = (
         lfilter([alpha], [1, -(1 - alpha)], series.double().numpy()) for series in (values.nan_to_num(0, 0, 0), good)
     )
-    return torch.from_numpy(top / bottom.clip(min=1e-300))
+    return torch.from_numpy(np.asarray(top) / np.asarray(bottom).clip(min=1e-300))
 
 
 # Speed ---------------------------------------------------------------------------------------------------------------
@@ -400,6 +402,7 @@ def command(
     seed: int = 0,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
     threads: int | None = None,
+    only_default: bool = False,
     quick: bool = False,
     speed: bool = False,
     output: Path = Path("results/staircase"),
@@ -415,6 +418,7 @@ def command(
         seed: Of critics and pairs.
         device: Where critics are trained. The default estimator learns on the CPU.
         threads: Of the CPU. By default all cores.
+        only_default: Leave out all rows but the default estimator.
         quick: 100 steps at each level, separable critics on the paper's two tasks.
         speed: Only time the stacked training beside one row at a time.
         output: The results folder. What a killed run finished there is not done again.
@@ -434,6 +438,8 @@ def command(
         return
     if quick:
         task, critic, steps = tuple(t for t in task if t in ("gaussian", "cubic")) or task[:2], ("separable",), 100
+    if only_default:
+        critic = ()
     found = staircase(output, task, critic, steps, joint_steps, seed, device, not json)
     made = tables(found)
     protocol = (
