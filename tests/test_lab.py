@@ -212,7 +212,7 @@ def test_rows_of_the_registry_read_one_set_of_pairs():
     assert all(math.isfinite(value) and value < 3 for value in found.values())
 
 
-SLOW_ENOUGH = ("staircase", "--steps", "30", "--task", "gaussian", "--critic", "separable")
+SLOW_ENOUGH = ("staircase", "--steps", "12", "--task", "gaussian", "--critic", "separable")
 
 
 def start(folder, *words):
@@ -249,7 +249,7 @@ def test_joint_critics_and_other_experiments_run(run, tmp_path):
     assert joint.status == 0 and "gaussian, joint" in joint.out
     for words in (
         ("tau", "--quick"),
-        ("samples", "--pairs", 200, "--mi", 2.0, "--seeds", 1, "--steps", 2, "--dim", 2),
+        ("samples", "--pairs", 200, "--mi", 2.0, "--seeds", 1, "--steps", 1, "--dim", 2),
         ("mosaics", "--pairs", 300, "--bits", 2.0, "--steps", 2),
         ("consistency", "--source", "noisy images", "--pairs", 200, "--steps", 2),
     ):

@@ -118,6 +118,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         axis.plot(at, [line[names[2]] for line in finite], "k-", label="mean squared error")
         axis.set(xlabel="tau", yscale="log", title=title)
         axis.grid(alpha=0.3)
+    axes[0].set_ylim(1e-4, 1e4)
     axes[0].plot(at, [line["bound"] for line in finite], ":", color="C1", label="bound on the variance")
     axes[0].legend(fontsize=7)
     save()
