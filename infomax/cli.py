@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | benchmark scores|caching|training."""
+"""The command line: infomax estimate | probe | objectives | benchmark scores|caching|training|accuracy."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, scores, training
+from infomax.benchmarks import accuracy, caching, scores, training
 from infomax.errors import UserError
 
 
@@ -152,15 +152,16 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {"scores": scores.command, "caching": caching.command, "training": training.command}
+BENCHMARKS = {"scores": scores.command, "caching": caching.command, "training": training.command,
+              "accuracy": accuracy.command}  # fmt: skip
 
 
 def benchmark(what: str, /) -> None:
     """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
 
     Args:
-        what: scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training
-            (what saving and deterministic algorithms cost).
+        what: scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory), training
+            (what saving and deterministic algorithms cost) or accuracy (an estimator where the MI is known).
     """
     raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
 

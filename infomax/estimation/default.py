@@ -1,18 +1,18 @@
 """The default estimator: a base in closed form, a learned residual for what the base missed, and all pairs report."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting
-from infomax.estimation.copula import COMPONENTS, GaussianCopula, NormalScores, Standard, StudentCopula, elliptical
+from infomax.estimation.copula import GaussianCopula, NormalScores, Standard, StudentCopula, elliptical
 from infomax.estimation.inputs import Pairs, is_label
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import JSPlugin
@@ -23,9 +23,9 @@ Map = Callable[[Tensor], Tensor]
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
 RATE, DECAY = 8e-3, 1e-2
-STEPS = 1000  # at most, of the stacked residual
+STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
 UNMIXED = 64  # columns at most whose independent components are sought
-UNMIXED_ROWS = 4000
+UNMIXED_ROWS = 10_000
 SHIFTS = 50  # by which select rows are moved against each other, to meet negatives
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
@@ -169,7 +169,7 @@ class Stack(nn.Module):
     def __init__(self, folds: int, sizes: Sequence[int], silent: bool):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(sizes)):
             # Wide enough a start for functions that bend: torch's own is 2.4 times narrower and learns far slower.
             bound = 0.0 if silent and i == len(sizes) - 2 else math.sqrt(6 / a)
             self.weights.append(nn.Parameter(torch.empty(folds, a, b).uniform_(-bound, bound)))
@@ -350,7 +350,7 @@ def _descend(
             for kept, p in zip(state, parameters, strict=True):
                 kept[better] = p.detach()[better]
             best, best_step = torch.where(better, value, best), torch.where(better.cpu(), float(step), best_step)
-            if step - float(best_step.max()) >= budget.every * budget.patience:
+            if step - float(best_step.max()) >= budget.every * min(budget.patience, PATIENCE):
                 break
     for kept, p in zip(state, parameters, strict=True):
         p.data.copy_(kept)
