@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
-from infomax.estimation import checks, inputs, uncertainty
+from infomax.estimation import checks, fitting, inputs, uncertainty
 from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
@@ -42,7 +42,7 @@ def estimate(
     told in the checks.
     """
     budget = budget or Budget()
-    [pairs], found, cap = inputs.prepared([(x, y, ids)])
+    [pairs], found, cap = inputs.prepared([(x, y, ids)], fitting.reads_images(critic))
     return estimate_pairs(pairs, found, cap, objective, critic, seed, budget, str(device))
 
 
@@ -82,7 +82,7 @@ def estimate_splits(
     `budget.parts` is unused. Raises UserError as `estimate` does, and for a split of fewer than 10 pairs.
     """
     parts = [(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)]
-    pairs, found, cap = inputs.prepared(parts)
+    pairs, found, cap = inputs.prepared(parts, fitting.reads_images(critic))
     for name, part in zip(("fit", "select", "report"), pairs, strict=True):
         if len(part) < inputs.FEWEST_A_SPLIT:
             raise UserError(f"The {name} split has {len(part)} pairs; it needs at least {inputs.FEWEST_A_SPLIT}.")

@@ -40,8 +40,11 @@ class Pairs:
         return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device))
 
 
-def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[Check], float | None]:
-    """Checks and converts (x, y, ids or None) parts alike: constant columns leave, a column of labels becomes one-hot.
+def prepared(
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False
+) -> tuple[list[Pairs], list[Check], float | None]:
+    """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
+    leave unless they are kept.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
@@ -62,7 +65,7 @@ def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[C
     raw: list[Tensor] = []
     for name, column in (("x", 0), ("y", 1)):
         whole = _joined(name, [_tensor(name, part[column]) for part in parts])
-        side, found, cap = _side(name, whole)
+        side, found, cap = _side(name, whole, keep_constant)
         raw.append(whole)
         sides.append(side)
         checks += found
@@ -131,6 +134,36 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
 
 
+def one_a_sample(pairs: Pairs) -> Pairs:
+    """Of pairs with one id the first."""
+    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
+    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+
+
+def has_density(side: Tensor) -> bool:
+    """Whether numbers are continuous: in no column does half or more of the rows share its value with another row."""
+    return _tied(side) is None
+
+
+def require_density(what: str, name: str, side: Tensor) -> None:
+    """Refuses a side that is not continuous, of which a density, or a distance between ranks, says nothing."""
+    column = _tied(side)
+    if column is not None:
+        raise UserError(
+            f"{what} needs a continuous {name}, and in its column {column} most rows repeat another's value: labels, "
+            "counts and rounded numbers have no density. Take a method that trains a critic, such as CopulaJS"
+            + (", or give the sides in the other order." if name == "y" else ".")
+        )
+
+
+def _tied(side: Tensor) -> int | None:
+    for column in range(side.shape[1]):
+        _, counts = side[:, column].unique(return_counts=True)
+        if 2 * int(counts[counts > 1].sum()) >= len(side):
+            return column
+    return None
+
+
 def shuffled(pairs: Pairs, seed: int) -> Pairs:
     """The same pairs in another order."""
     return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]
@@ -177,7 +210,7 @@ def _joined(name: str, tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
     if not whole.dtype.is_floating_point:
         return _labels(name, whole)
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
@@ -188,7 +221,7 @@ def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
     if bool(constant.all()):
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
     checks: list[Check] = []
-    if bool(constant.any()):
+    if bool(constant.any()) and not keep_constant:
         number = int(constant.sum())
         columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
         sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."

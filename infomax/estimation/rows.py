@@ -107,6 +107,11 @@ class Fitted:
         """The text of the critic that a user may choose or change."""
         return "none" if self.critic is None else repr(getattr(self.critic, "residual", self.critic))
 
+    @property
+    def costly(self) -> bool:
+        """Whether n^2 scores are too dear to be read lightly."""
+        return getattr(self.critic, "costly", False)
+
     def mapped(self, pairs: Pairs) -> Pairs:
         return Pairs(self.maps[0](pairs.x), self.maps[1](pairs.y), pairs.ids)
 

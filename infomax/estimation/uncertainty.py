@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infomax.estimation.copula import GaussianCopula, NormalScores
-from infomax.estimation.inputs import Pairs, jackknife_error, joined, shuffled, without_a_group
+from infomax.estimation.inputs import Pairs, jackknife_error, joined, one_a_sample, shuffled, without_a_group
 from infomax.estimation.methods import Variational
 from infomax.estimation.rows import Estimator, Fitted
 from infomax.objectives import InfoNCE
@@ -20,6 +20,7 @@ from infomax.scores import Scores
 
 GROUPS = 25
 DERANGEMENTS = 199
+COSTLY = 256  # pairs whose n^2 scores are looked at, where each costs a flow's pass
 MISSED = 0.15  # of what a critic learned, how much it may lack beside what its fit pairs tell: measured, see LOG.md
 CANDIDATES = (2, 4, 8, 16, 32, 64, 128, 256)
 UNIFORM = 0.02  # the share of a uniform guess in the floor's classifier, which bounds its loss
@@ -58,8 +59,8 @@ def read(
     """The value on a report part that `fitted` never saw, its error, what checks need. No part is mapped yet."""
     closed_form = gaussian(fitted, fit, select)
     other = rival(closed_form, report)
-    # Whatever bounds MI from below may certify the floor, so a row without a critic borrows the rival's.
-    certifies = closed_form if fitted.critic is None else fitted
+    # Whatever bounds MI from below may certify the floor: where n^2 scores are none or costly, the rival does.
+    certifies = closed_form if fitted.critic is None or fitted.costly else fitted
     on = "cpu" if certifies is closed_form else device
     bound = floor(certifies.critic, *(_read_by(certifies, part, seed, on) for part in (select, report)), level=level)
     if method.reads_all:
@@ -73,7 +74,7 @@ def read(
     value_on = {"report": mi}
     if not method.reads_all:  # as many pairs as report, since a value may depend on their number
         value_on |= {name: fitted.value(p.first(len(report))) for name, p in (("fit", fit), ("select", select))}
-    s = None if method.leans_on == "rows" else fitted.scores(report)
+    s = None if method.leans_on == "rows" else fitted.scores(report.first(COSTLY) if fitted.costly else report)
     learned = 0.0
     if method.cross_fits:
         base = getattr(fitted.critic, "base", None)
@@ -196,7 +197,7 @@ def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> flo
     confidence bound that holds at any number of blocks: that of betting (Waudby-Smith & Ramdas, 2024). k is
     chosen on the select split. It assumes independent samples; of rows with one id, the first is used.
     """
-    select, report = _one_a_sample(select), _one_a_sample(report)
+    select, report = one_a_sample(select), one_a_sample(report)
     best, chosen = -math.inf, CANDIDATES[0]
     for k in CANDIDATES:
         if len(report) // k < 8 or len(select) // k < 4:
@@ -209,11 +210,6 @@ def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> flo
     values, reach = _blocks(critic, report, chosen)
     bottom = math.log(UNIFORM)
     return bottom + reach * _betting((values - bottom) / reach, level)
-
-
-def _one_a_sample(pairs: Pairs) -> Pairs:
-    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
-    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
 
 
 @torch.no_grad()
@@ -266,7 +262,7 @@ def gaussian(fitted: Fitted, fit: Pairs, select: Pairs) -> Fitted:
 @torch.no_grad()
 def rival(gaussian: Fitted, report: Pairs) -> tuple[float, float]:
     """InfoNCE of a Gaussian copula on `report`, and its standard error over rows. `report` is not mapped yet."""
-    report = gaussian.mapped(_one_a_sample(report))
+    report = gaussian.mapped(one_a_sample(report))
     s = Scores(gaussian.critic, report.x, report.y, local=True)
     k = s.negative.per_row
     each = (k + 1).log() - torch.nn.functional.softplus(s.negative.logmeanexp(dim=1) + k.log() - s.positive)
