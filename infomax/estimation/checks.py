@@ -98,7 +98,7 @@ def rival(high: float, other: float, stderr: float) -> Check:
 def width(low: float, high: float) -> Check:
     """The interval's width. One that is wider than half a nat and half the value cannot tell a value from one that is
     wrong by a quarter nat and a quarter: it says that there are too few pairs, whatever its middle is."""
-    middle = max(0.0, (low + high) / 2)
+    middle = max(0.0, (low + high) / 2) if math.isfinite(high - low) else 0.0
     fail, warn = 0.5 + 0.5 * middle, 0.25 + 0.25 * middle
     statistic = high - low
     if not statistic <= warn:
