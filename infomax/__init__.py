@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from infomax import critics, objectives, scores, training
-from infomax.critics import Bilinear, Concat, Cosine, Critic, Separable
+from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
 from infomax.errors import UserError
 from infomax.models import InfoMax
 from infomax.objectives import (
@@ -45,7 +45,7 @@ _MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "laun
 __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
     "Objective", "objectives",
-    "Cosine", "Bilinear", "Separable", "Concat", "Critic", "critics",
+    "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
     "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",

@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | objectives | benchmark staircase|samples|scores|..."""
+"""The command line: infomax estimate | probe | objectives | estimators | benchmark NAME."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, consistency, mosaics, samples, scores, staircase, tau, training
+from infomax.benchmarks import accuracy, caching, consistency, mosaics, samples, scores, staircase, tau, training
 from infomax.errors import UserError
 
 
@@ -34,7 +34,8 @@ def estimate(
     Args:
         x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
         y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
-        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or CopulaJS, the default.
+        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or a row of
+            infomax estimators, "KSG(k=3)". By default CopulaJS.
         objective: The same as --method.
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
@@ -93,9 +94,21 @@ def objectives(json: bool = False) -> None:
     Args:
         json: Print one JSON object, and nothing else.
     """
-    rows = objective_rows()
+    _list("objectives", objective_rows(), json)
+
+
+def estimators(json: bool = False) -> None:
+    """List what --method takes, the objectives and the estimators that are none, as `infomax objectives` does.
+
+    Args:
+        json: Print one JSON object, and nothing else.
+    """
+    _list("estimators", estimator_rows(), json)
+
+
+def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
     if json:
-        print(_one_line({"objectives": rows}))
+        print(_one_line({what: rows}))
         return
     width = min(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 100)
     for row in rows:
@@ -108,18 +121,26 @@ def objective_rows() -> list[dict[str, str]]:
     """A row for each registered objective, read from its docstring: name, call, summary, ceiling, variance, source."""
     from infomax.objectives import registry
 
-    rows = []
-    for name, found in registry.items():
-        doc = " ".join(inspect.getdoc(found).split())  # type: ignore[union-attr]
-        summary = re.sub(r" \([^()]*\d{4}[^()]*\)", "", doc.split(". ")[0])
-        sources = re.findall(r"\(([^()]*\d{4}[^()]*)\)", doc)
-        parts = {key: re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")}
-        if not sources or not all(parts.values()):
-            raise AssertionError(f"The docstring of {found.__name__} lacks its source, Ceiling or Variance.")
-        ceiling, variance = (match[1] for match in parts.values() if match)
-        rows.append({"name": name, "call": repr(found()), "summary": summary.rstrip(".") + ".",
-                     "ceiling": ceiling, "variance": variance, "source": "; ".join(sources)})  # fmt: skip
-    return rows
+    return [_row(name, found) for name, found in registry.items()]
+
+
+def estimator_rows() -> list[dict[str, str]]:
+    """The same for each row of the registry of estimators."""
+    from infomax.estimation import registry
+
+    return [_row(name, found) for name, found in registry.items()]
+
+
+def _row(name: str, found: Any) -> dict[str, str]:
+    doc = " ".join(inspect.getdoc(found).split())  # type: ignore[union-attr]
+    summary = re.sub(r" \([^()]*\d{4}[^()]*\)", "", doc.split(". ")[0])
+    sources = re.findall(r"\(([^()]*\d{4}[^()]*)\)", doc)
+    parts = {key: re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")}
+    if not sources or not all(parts.values()):
+        raise AssertionError(f"The docstring of {found.__name__} lacks its source, Ceiling or Variance.")
+    ceiling, variance = (match[1] for match in parts.values() if match)
+    return {"name": name, "call": repr(found()), "summary": summary.rstrip(".") + ".",
+            "ceiling": ceiling, "variance": variance, "source": "; ".join(sources)}  # fmt: skip
 
 
 def _write(path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any) -> None:
@@ -158,6 +179,7 @@ BENCHMARKS = {
     "mosaics": mosaics.command,
     "samples": samples.command,
     "tau": tau.command,
+    "accuracy": accuracy.command,
     "scores": scores.command,
     "caching": caching.command,
     "training": training.command,
@@ -169,9 +191,9 @@ def benchmark(what: str, /) -> None:
 
     Args:
         what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
-            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off); scores
-            (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training (what saving
-            and deterministic algorithms cost).
+            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
+            accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
+            beyond the encoder's memory), training (what saving and deterministic algorithms cost).
     """
     raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
 
@@ -188,6 +210,7 @@ def main() -> None:
                 "estimate": estimate,
                 "probe": probe,
                 "objectives": objectives,
+                "estimators": estimators,
                 "benchmark": benchmark,
             },
             prog="infomax",

@@ -6,6 +6,7 @@ A critic splits into `embed`, once per side, O(n), and `score`, once per pair of
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -114,8 +115,8 @@ class Separable(_InnerProduct):
     def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
         super().__init__()
         self.dx, self.dy, self.hidden, self.out, self.layers = dx, dy, hidden, out, layers
-        self.g = _mlp(dx, hidden, out, layers)
-        self.h = _mlp(dy, hidden, out, layers)
+        self.g = mlp(dx, hidden, out, layers)
+        self.h = mlp(dy, hidden, out, layers)
 
     def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
         return self.g(x), self.h(y)
@@ -137,7 +138,7 @@ class Concat(Critic):
         self.weight_x = nn.Parameter(first.weight.detach()[:, :dx].clone())
         self.weight_y = nn.Parameter(first.weight.detach()[:, dx:].clone())
         self.first_bias = nn.Parameter(first.bias.detach().clone())
-        self.rest = _mlp(hidden, hidden, 1, layers - 1)
+        self.rest = mlp(hidden, hidden, 1, layers - 1)
 
     @property
     def width(self) -> int:  # type: ignore[override]
@@ -151,6 +152,104 @@ class Concat(Critic):
 
     def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.rest(F.relu(ex + ey)).squeeze(-1)
+
+
+class ConvSeparable(_InnerProduct):
+    """<g(x), h(y)> with a convolutional network a side: images, as rows of numbers. (Song & Ermon, 2020)
+
+    shape: channels, height and width of an image of x, whose rows have as many numbers; shape_y: of y, by default
+    alike. Two 3 x 3 convolutions halve each side, to `channels` and twice as many, before a hidden layer. Raises
+    UserError: a shape that is no three whole numbers.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] = (1, 28, 28),
+        shape_y: tuple[int, int, int] | None = None,
+        channels: int = 16,
+        hidden: int = 128,
+        out: int = 32,
+    ):
+        super().__init__()
+        self.shape, self.shape_y = _shape(shape), None if shape_y is None else _shape(shape_y)
+        self.channels, self.hidden, self.out = channels, hidden, out
+        self.g = _images(self.shape, channels, hidden, out)
+        self.h = _images(self.shape_y or self.shape, channels, hidden, out)
+
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+        return self.g(x), self.h(y)
+
+
+class ConvConcat(Critic):
+    """A convolutional network of the image (x, y), on channels, for each of the n^2 pairs. (Song & Ermon, 2020)
+
+    shape, shape_y: as ConvSeparable's, of one height and width. A convolution is linear, so the first is split, W_x x +
+    W_y y, and only later layers cost O(n^2). Raises UserError: shapes that cannot be laid on each other.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] = (1, 28, 28),
+        shape_y: tuple[int, int, int] | None = None,
+        channels: int = 16,
+        hidden: int = 128,
+    ):
+        super().__init__()
+        self.shape, self.shape_y = _shape(shape), None if shape_y is None else _shape(shape_y)
+        other = self.shape_y or self.shape
+        if self.shape[1:] != other[1:]:
+            raise UserError(
+                f"ConvConcat lays images on each other, so {self.shape} and {other} need one height and width; use "
+                "ConvSeparable."
+            )
+        self.channels, self.hidden = channels, hidden
+        # One convolution of both images' channels, initialised as one, then split by channels.
+        first = nn.Conv2d(self.shape[0] + other[0], channels, 3, stride=2, padding=1)
+        self.weight_x = nn.Parameter(first.weight.detach()[:, : self.shape[0]].clone())
+        self.weight_y = nn.Parameter(first.weight.detach()[:, self.shape[0] :].clone())
+        self.first_bias = nn.Parameter(first.bias.detach().clone())  # type: ignore[union-attr]
+        self.inner = (channels, *map(_halved, self.shape[1:]))
+        self.rest = _after_the_first(self.inner, hidden, 1)
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        return 3 * math.prod(self.inner)
+
+    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+        ex = F.conv2d(x.unflatten(1, self.shape), self.weight_x, stride=2, padding=1)
+        ey = F.conv2d(y.unflatten(1, self.shape_y or self.shape), self.weight_y, self.first_bias, stride=2, padding=1)
+        return ex.flatten(1), ey.flatten(1)
+
+    def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+        both = F.relu(ex[:, None] + ey[None]).flatten(0, 1)
+        return self.rest(both.unflatten(1, self.inner)).view(len(ex), len(ey))
+
+    def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        return self.rest(F.relu(ex + ey).unflatten(1, self.inner)).squeeze(-1)
+
+
+def _shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    found = tuple(shape) if isinstance(shape, tuple | list) else ()
+    if len(found) != 3 or not all(isinstance(size, int) and size > 0 for size in found):
+        raise UserError(f"An image's shape is channels, height and width, such as (1, 28, 28), and not {shape!r}.")
+    return found
+
+
+def _halved(size: int) -> int:
+    return (size + 1) // 2  # by a convolution of stride 2, padded by 1
+
+
+def _images(shape: tuple[int, int, int], channels: int, hidden: int, out: int) -> nn.Sequential:
+    inner = (channels, *map(_halved, shape[1:]))
+    first = nn.Conv2d(shape[0], channels, 3, stride=2, padding=1)
+    return nn.Sequential(nn.Unflatten(1, shape), first, nn.ReLU(), *_after_the_first(inner, hidden, out))
+
+
+def _after_the_first(inner: tuple[int, ...], hidden: int, out: int) -> nn.Sequential:
+    channels, height, width = inner
+    second = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+    numbers = 2 * channels * _halved(height) * _halved(width)
+    return nn.Sequential(second, nn.ReLU(), nn.Flatten(), *mlp(numbers, hidden, out, 1))
 
 
 class _Lengthened(torch.autograd.Function):
@@ -180,10 +279,13 @@ def _factor(x: Tensor, length: float) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12).reciprocal() * length
 
 
-def _mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
+def mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
+    """[n, inputs] -> [n, out] by so many hidden ReLU layers."""
     sizes = [inputs] + [hidden] * layers
     body = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*body, nn.Linear(sizes[-1], out))
 
 
-registry: dict[str, type[Critic]] = {c.__name__.lower(): c for c in (Cosine, Bilinear, Separable, Concat)}
+registry: dict[str, type[Critic]] = {
+    c.__name__.lower(): c for c in (Cosine, Bilinear, Separable, Concat, ConvSeparable, ConvConcat)
+}

@@ -1,6 +1,6 @@
-"""README tells the truth: its Python runs, its table is the registry's, its files exist.
+"""README tells the truth: its Python runs, its tables are the registries', its files exist.
 
-After a change of the registry: .venv/bin/python tests/test_readme.py writes the table of objectives anew.
+After a change of the registry: .venv/bin/python tests/test_readme.py writes the tables anew.
 """
 
 import re
@@ -14,14 +14,14 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 RUN = [block for block in BLOCKS if "import infomax" in block]
 
 
-def objectives_table() -> str:
-    from infomax.cli import objective_rows
+def table(name: str) -> str:
+    from infomax import cli, objectives
 
-    lines = ["| objective | what it is | ceiling | variance | source |", "|---|---|---|---|---|"]
-    lines += [
-        f"| `{r['call']}` | {r['summary']} | {r['ceiling']} | {r['variance']} | {r['source']} |"
-        for r in objective_rows()
-    ]
+    rows = cli.objective_rows() if name == "objectives" else cli.estimator_rows()
+    if name == "estimators":
+        rows = [row for row in rows if row["name"] not in objectives.registry]
+    lines = [f"| {name[:-1]} | what it is | ceiling | variance | source |", "|---|---|---|---|---|"]
+    lines += [f"| `{r['call']}` | {r['summary']} | {r['ceiling']} | {r['variance']} | {r['source']} |" for r in rows]
     return "\n".join(lines)
 
 
@@ -29,8 +29,9 @@ def between(text: str, name: str) -> str:
     return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0].strip()
 
 
-def test_the_table_of_objectives_is_the_registry():
-    assert between(README.read_text(), "objectives") == objectives_table()
+@pytest.mark.parametrize("name", ["objectives", "estimators"])
+def test_the_tables_are_the_registries(name):
+    assert between(README.read_text(), name) == table(name)
 
 
 def test_every_python_block_but_the_first_is_run():
@@ -76,6 +77,7 @@ def test_internal_links_and_named_commands_exist():
 
 if __name__ == "__main__":
     text = README.read_text()
-    README.write_text(text.replace(between(text, "objectives") or "<!-- objectives -->\n",
-                                   objectives_table() if between(text, "objectives")
-                                   else "<!-- objectives -->\n" + objectives_table() + "\n"))  # fmt: skip
+    for name in ("objectives", "estimators"):
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        text = before + start + table(name) + "\n" + rest[rest.index(f"<!-- /{name} -->") :]
+    README.write_text(text)

@@ -120,6 +120,11 @@ class GaussianCopula(nn.Module):
         self.register_buffer("b", found.b[:, used].float())
         self.register_buffer("rho", found.rho[used].float())
 
+    @property
+    def features(self) -> int:
+        """How many features embed makes of a side."""
+        return self.rho.numel() + 2
+
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         u, v = x @ self.a, y @ self.b  # [n, k]
         rho = self.rho
@@ -228,6 +233,11 @@ class StudentCopula(nn.Module):
         low = at.floor()
         index = low.long()
         return torch.lerp(self.table[index], self.table[index + 1], at - low).sinh()
+
+    @property
+    def features(self) -> int:
+        """How many features embed makes of a side."""
+        return self.rho.numel() + 3
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self.t_scores(x), self.t_scores(y)

@@ -1,8 +1,11 @@
 """How a critic is fitted: from its text to weights that were stopped and chosen on the select split."""
 
 import functools
+import inspect
 import math
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
-from infomax.estimation.copula import GaussianCopula
+from infomax.estimation.copula import GaussianCopula, StudentCopula
 from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
 from infomax.estimation.rows import Budget, scores
 from infomax.objectives import Objective
@@ -26,16 +29,24 @@ def fresh(critic: str | nn.Module | None, pairs: Pairs) -> Any:
         return deepcopy(critic)
     dx, dy = pairs.x.shape[1], pairs.y.shape[1]
     sized = {
-        name: functools.partial(kind, dx, dy) if kind is not critics.Cosine else kind
+        name: functools.partial(kind, dx, dy) if "dx" in inspect.signature(kind).parameters else kind
         for name, kind in critics.registry.items()
     }
     return parse(DEFAULT_CRITIC if critic is None else critic, sized, "critic")
 
 
+def reads_images(critic: str | nn.Module | None) -> bool:
+    """Whether a critic needs all columns of its sides, as it reads them as images."""
+    if critic is None:
+        return False
+    kind = critics.registry.get(critic.partition("(")[0].strip().lower()) if isinstance(critic, str) else type(critic)
+    return kind is not None and "shape" in inspect.signature(kind).parameters
+
+
 class Together(nn.Module):
     """The sum of a base (or none) and a residual that a gate can close: one critic, embeddings side by side."""
 
-    def __init__(self, base: GaussianCopula | None, residual: Any):
+    def __init__(self, base: GaussianCopula | StudentCopula | None, residual: Any):
         super().__init__()
         self.base, self.residual, self.open = base, residual, True
 
@@ -65,9 +76,64 @@ class Together(nn.Module):
         if self.base is None:
             s = getattr(self.residual, kind)(ex, ey)
             return s if self.open else torch.zeros_like(s)
-        k = self.base.rho.numel() + 2  # type: ignore[operator]
+        k = self.base.features
         s = getattr(self.base, kind)(ex[:, :k], ey[:, :k])
         return s + getattr(self.residual, kind)(ex[:, k:], ey[:, k:]) if self.open else s
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """The best state that a climb met: that of each module, its criterion, its step, and why there were no more."""
+
+    best: float
+    best_step: int
+    state: list[dict[str, Any]]
+    steps: int
+    stopped: str
+
+
+def climb(
+    modules: Sequence[nn.Module],
+    gain: Callable[[Pairs], Tensor],
+    criterion: Callable[[], float],
+    fit: Pairs,
+    budget: Budget,
+    seed: int,
+    rate: float = 1.0,
+) -> Climbed:
+    """Adam on batches of `fit`, up `gain` [0-d], until `criterion` stops rising; modules are left where it ended.
+
+    rate: times the budget's learning rate. With nothing to train, the best is -inf at step 0.
+    """
+    best, best_step, state = -math.inf, 0, _state(*modules)
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    size = min(budget.batch_size, len(fit))
+    generator = torch.Generator().manual_seed(seed)
+    stopped, step = "the budget was used up", 0
+    if not parameters or budget.steps == 0:
+        return Climbed(best, best_step, state, step, "there was nothing to train")
+    optimizer = torch.optim.Adam(parameters, lr=rate * budget.learning_rate)
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(1, budget.steps + 1):
+        if len(order) < size:
+            order = torch.randperm(len(fit), generator=generator)
+        batch, order = fit[order[:size].to(fit.x.device)], order[size:]
+        loss = -gain(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        if not bool(norm.isfinite()):
+            stopped = f"the gradient was not finite at step {step}"
+            break
+        optimizer.step()
+        if step % budget.every == 0 or step == budget.steps:
+            value = criterion()
+            if value > best:
+                best, best_step, state = value, step, _state(*modules)
+            elif step - best_step >= budget.every * budget.patience:
+                stopped = "the select split stopped improving"
+                break
+    return Climbed(best, best_step, state, step, stopped)
 
 
 def train(
@@ -89,35 +155,8 @@ def train(
     zero = criterion()
     model.open = True
     start, initial = criterion(), _state(model, objective)
-    best, best_step, state = -math.inf, 0, initial
-    parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
-    size = min(budget.batch_size, len(fit))
-    generator = torch.Generator().manual_seed(seed)
-    stopped, step = "the budget was used up", 0
-    if not parameters or budget.steps == 0:
-        stopped = "there was nothing to train"
-    else:
-        optimizer = torch.optim.Adam(parameters, lr=budget.learning_rate)
-        order = torch.empty(0, dtype=torch.long)
-        for step in range(1, budget.steps + 1):
-            if len(order) < size:
-                order = torch.randperm(len(fit), generator=generator)
-            batch, order = fit[order[:size].to(fit.x.device)], order[size:]
-            loss = -objective.surrogate(scores(model, batch))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-            if not bool(norm.isfinite()):
-                stopped = f"the gradient was not finite at step {step}"
-                break
-            optimizer.step()
-            if step % budget.every == 0 or step == budget.steps:
-                value = criterion()
-                if value > best:
-                    best, best_step, state = value, step, _state(model, objective)
-                elif step - best_step >= budget.every * budget.patience:
-                    stopped = "the select split stopped improving"
-                    break
+    climbed = climb((model, objective), lambda p: objective.surrogate(scores(model, p)), criterion, fit, budget, seed)
+    best, best_step, state = climbed.best, climbed.best_step, climbed.state
     if start > zero and start >= best:
         best, best_step, state = start, 0, initial
     # Where zero is best, the weights stay behind the closed gate: their noise says how little such data could show.
@@ -142,9 +181,9 @@ def train(
     model.eval()
     objective.eval()
     return {
-        "steps": step,
+        "steps": climbed.steps,
         "best_step": best_step,
-        "stopped": stopped,
+        "stopped": climbed.stopped,
         "kept": "trained" if model.open and best_step else "untrained" if model.open else "zero",
         "criterion_on_select": best,
         "criterion_of_zero": zero,

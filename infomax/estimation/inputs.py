@@ -40,8 +40,11 @@ class Pairs:
         return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device))
 
 
-def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[Check], float | None]:
-    """Checks and converts (x, y, ids or None) parts alike: constant columns leave, a column of labels becomes one-hot.
+def prepared(
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False
+) -> tuple[list[Pairs], list[Check], float | None]:
+    """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
+    leave unless they are kept.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
@@ -62,7 +65,7 @@ def prepared(parts: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Pairs], list[C
     raw: list[Tensor] = []
     for name, column in (("x", 0), ("y", 1)):
         whole = _joined(name, [_tensor(name, part[column]) for part in parts])
-        side, found, cap = _side(name, whole)
+        side, found, cap = _side(name, whole, keep_constant)
         raw.append(whole)
         sides.append(side)
         checks += found
@@ -88,23 +91,77 @@ def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pa
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
     at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
     found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
+    _require_enough(found, len(pairs), number)
+    return found
+
+
+def _require_enough(found: Sequence[Pairs], pairs: int, number: int) -> None:
     fewest = min(len(part.ids.unique()) for part in found)
     if fewest < FEWEST_IDS:
         raise UserError(
-            f"{len(pairs)} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
+            f"{pairs} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
             f" {FEWEST_IDS} in each, so more ids are needed."
         )
     if min(map(len, found)) < FEWEST_A_SPLIT:
         raise UserError(
-            f"{len(pairs)} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
+            f"{pairs} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
             f"each needs {FEWEST_A_SPLIT}, so more ids are needed."
         )
+
+
+def folds(pairs: Pairs, number: int, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+    """(fit, select, report) of each of `number` folds, at random: a fold reports once, selects for one other, and fits
+    for the rest. Every id is in one fold."""
+    _, groups = pairs.ids.unique(return_inverse=True)
+    count = int(groups.max()) + 1
+    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(count))
+    parts = [torch.isin(groups, some).nonzero().squeeze(1) for some in order.tensor_split(number)]
+    _require_enough([pairs[part] for part in parts], len(pairs), count)
+    found = []
+    for k in range(number):
+        fit = torch.cat([parts[(k + j) % number] for j in range(2, number)])
+        found.append((pairs[fit.sort().values], pairs[parts[(k + 1) % number]], pairs[parts[k]]))
     return found
+
+
+def is_label(side: Tensor) -> bool:
+    """Whether a side is one-hot: a column of integers was read as a label."""
+    return side.shape[1] > 1 and bool(((side == 0) | (side == 1)).all()) and bool((side.sum(1) == 1).all())
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of all parts, one after the other."""
     return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
+
+
+def one_a_sample(pairs: Pairs) -> Pairs:
+    """Of pairs with one id the first."""
+    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
+    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+
+
+def has_density(side: Tensor) -> bool:
+    """Whether numbers are continuous: in no column does half or more of the rows share its value with another row."""
+    return _tied(side) is None
+
+
+def require_density(what: str, name: str, side: Tensor) -> None:
+    """Refuses a side that is not continuous, of which a density, or a distance between ranks, says nothing."""
+    column = _tied(side)
+    if column is not None:
+        raise UserError(
+            f"{what} needs a continuous {name}, and in its column {column} most rows repeat another's value: labels, "
+            "counts and rounded numbers have no density. Take a method that trains a critic, such as CopulaJS"
+            + (", or give the sides in the other order." if name == "y" else ".")
+        )
+
+
+def _tied(side: Tensor) -> int | None:
+    for column in range(side.shape[1]):
+        _, counts = side[:, column].unique(return_counts=True)
+        if 2 * int(counts[counts > 1].sum()) >= len(side):
+            return column
+    return None
 
 
 def shuffled(pairs: Pairs, seed: int) -> Pairs:
@@ -153,7 +210,7 @@ def _joined(name: str, tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
     if not whole.dtype.is_floating_point:
         return _labels(name, whole)
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
@@ -164,7 +221,7 @@ def _side(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
     if bool(constant.all()):
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
     checks: list[Check] = []
-    if bool(constant.any()):
+    if bool(constant.any()) and not keep_constant:
         number = int(constant.sum())
         columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
         sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."

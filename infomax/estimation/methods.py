@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from infomax import objectives
 from infomax.errors import UserError
-from infomax.estimation import fitting
+from infomax.estimation import classical, fitting, generative
 from infomax.estimation.copula import Standard
 from infomax.estimation.default import CopulaJS
 from infomax.estimation.inputs import Pairs
@@ -59,7 +59,7 @@ def _row(kind: type[Objective]) -> Callable[..., Variational]:
 
 registry: dict[str, Callable[..., Estimator]] = {
     **{name: _row(kind) for name, kind in objectives.registry.items()},
-    **{kind.__name__.lower(): kind for kind in (CopulaJS,)},
+    **{kind.__name__.lower(): kind for kind in (CopulaJS, *generative.rows, *classical.rows)},
 }
 DEFAULT = "CopulaJS"
 
