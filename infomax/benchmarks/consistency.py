@@ -143,8 +143,8 @@ def plan(names: tuple[str, ...], pairs: int, steps: int, seed: int) -> list[Cell
                        "test": test, "n": pairs, "steps": steps, "seed": seed}  # fmt: skip
 
                 def work(rows: Any = rows, make: Any = source.make, test: str = test) -> dict[str, Any]:
-                    parts = make(test, pairs, seed)
-                    return {"values": readings.read(rows, *parts, Budget(steps=steps), seed)}
+                    fit, select, report = make(test, pairs, seed)
+                    return {"values": readings.read(rows, fit, select, report, Budget(steps=steps), seed)}
 
                 planned.append(Cell(key, cells.at_once(work)))
     return planned
