@@ -101,6 +101,23 @@ def test_options_of_estimate_reach_the_estimate(run, arrays):
         assert told in ended.out, ended.out
 
 
+def test_estimators_for_people_and_programs(run):
+    rows = json_of(run("infomax", "estimators", "--json"))["estimators"]
+    assert [row["name"] for row in rows] == list(im.estimation.registry)
+    for row in rows:
+        assert repr(im.estimation.row(row["call"])) == row["call"]
+    ended = run("infomax", "estimators")
+    assert ended.status == 0
+    assert all(row["call"] in ended.out and row["source"].split(";")[0][:20] in ended.out for row in rows)
+
+
+def test_a_method_that_cannot_read_such_arrays_is_a_sentence(run, arrays):
+    ended = run("infomax", "estimate", "x.npy", "y.npy", "--method", "KSG", "--critic", "Concat")
+    assert ended.status == 2
+    assert "trains no critic of yours" in ended.err
+    assert "Traceback" not in ended.err
+
+
 def test_objectives_for_people_and_programs(run):
     rows = json_of(run("infomax", "objectives", "--json"))["objectives"]
     assert [row["name"] for row in rows] == list(im.objectives.registry)

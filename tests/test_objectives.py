@@ -20,6 +20,12 @@ CRITICS = {
 }
 
 
+IMAGES = {  # of 5 x 1 pixels, which is what the rows of `pairs(dy=5)` are
+    "ConvSeparable": lambda: critics.ConvSeparable((1, 5, 1), channels=2, hidden=4, out=3),
+    "ConvConcat": lambda: critics.ConvConcat((1, 5, 1), channels=2, hidden=4),
+}
+
+
 def pairs(n=N, dtype=torch.float64, seed=0, dx=5, dy=4):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, dx, generator=generator, dtype=dtype)
@@ -30,11 +36,11 @@ def pairs(n=N, dtype=torch.float64, seed=0, dx=5, dy=4):
 def critic_of(name, dtype=torch.float64):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return CRITICS[name]().to(dtype)
+        return {**CRITICS, **IMAGES}[name]().to(dtype)
 
 
 def dimensions(name):
-    return {"dy": 5} if name == "Cosine" else {}
+    return {"dy": 5} if name in ("Cosine", *IMAGES) else {}
 
 
 def gradients(value, x, y, *modules):
@@ -350,7 +356,7 @@ def test_bad_scores_and_critics_are_refused_in_a_sentence(make, says):
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("name", [*CRITICS, *IMAGES])
 def test_critics_round_trip_and_agree_with_their_pair(name):
     critic = critic_of(name)
     from infomax.parsing import parse
@@ -369,6 +375,44 @@ def test_concat_is_the_mlp_of_the_joined_pair():
     joined = torch.cat([x[:, None].expand(-1, N, -1), y[None].expand(N, -1, -1)], 2)
     plain = critic.rest(torch.relu(joined @ weight.T + critic.first_bias)).squeeze(-1)
     assert torch.allclose(critic(x, y), plain, rtol=1e-12)
+
+
+def test_every_registered_critic_is_held_to_the_contracts():
+    assert {name.lower() for name in (*CRITICS, *IMAGES)} == set(critics.registry)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_critics_of_images_give_the_dense_gradient_for_every_tile(name):
+    x, y = pairs(dy=5)
+    critic = critic_of(name)
+    expected = gradients(objectives.SMILE()(Scores.from_matrix(critic(x, y))), x, y, critic)
+    for ours, theirs in zip(
+        gradients(objectives.SMILE()(Scores(critic, x, y, rows=2, columns=3)), x, y, critic), expected, strict=True
+    ):
+        assert relative(ours, theirs) < 1e-10
+
+
+def test_the_joint_critic_of_images_is_the_network_of_images_laid_on_each_other():
+    critic = critics.ConvConcat((2, 4, 3), (1, 4, 3), channels=2, hidden=4).double()
+    x, y = torch.randn(5, 24, dtype=torch.float64), torch.randn(5, 12, dtype=torch.float64)
+    weight = torch.cat([critic.weight_x, critic.weight_y], 1)
+    laid = torch.cat(
+        [x.view(5, 1, 2, 4, 3).expand(-1, 5, -1, -1, -1), y.view(1, 5, 1, 4, 3).expand(5, -1, -1, -1, -1)], 2
+    )
+    first = torch.nn.functional.conv2d(laid.flatten(0, 1), weight, critic.first_bias, stride=2, padding=1)
+    assert torch.allclose(critic(x, y), critic.rest(torch.relu(first)).view(5, 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: critics.ConvSeparable((0, 28, 28)), "channels, height and width"),
+        (lambda: critics.ConvConcat((1, 4, 4), (1, 5, 4)), "need one height and width"),
+    ],
+)
+def test_a_shape_that_is_none_is_refused(make, says):
+    with pytest.raises(UserError, match=says):
+        make()
 
 
 def test_the_matrix_is_walked_once_for_value_and_surrogate(monkeypatch):

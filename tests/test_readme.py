@@ -21,7 +21,10 @@ def table(name: str) -> str:
     if name == "estimators":
         rows = [row for row in rows if row["name"] not in objectives.registry]
     lines = [f"| {name[:-1]} | what it is | ceiling | variance | source |", "|---|---|---|---|---|"]
-    lines += [f"| `{r['call']}` | {r['summary']} | {r['ceiling']} | {r['variance']} | {r['source']} |" for r in rows]
+    cells = ("summary", "ceiling", "variance", "source")
+    lines += [
+        f"| `{row['call']}` | " + " | ".join(row[cell].replace("|", "\\|") for cell in cells) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 

@@ -58,12 +58,15 @@ def _kept(folder: Path | None, which: str, task: tasks.Task, n: int, seed: int, 
         if path.exists():
             return _json.loads(path.read_text())
         folder.mkdir(parents=True, exist_ok=True)
-        found = _cell(which, task, n, seed, method)
+    except (OSError, _json.JSONDecodeError) as error:
+        raise UserError(f"{path} could not be read or made ({error}).") from error
+    found = _cell(which, task, n, seed, method)
+    try:
         part = path.with_suffix(".part")
         part.write_text(_json.dumps(found))
         part.replace(path)  # whole or not at all
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} could not be read or written ({error}).") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error}).") from error
     return found
 
 

@@ -37,9 +37,9 @@ def fresh(critic: str | nn.Module | None, pairs: Pairs) -> Any:
 
 def reads_images(critic: str | nn.Module | None) -> bool:
     """Whether a critic needs all columns of its sides, as it reads them as images."""
-    if critic is None:
-        return False
-    kind = critics.registry.get(critic.partition("(")[0].strip().lower()) if isinstance(critic, str) else type(critic)
+    if not isinstance(critic, str):
+        return hasattr(critic, "shape")
+    kind = critics.registry.get(critic.partition("(")[0].strip().lower())
     return kind is not None and "shape" in inspect.signature(kind).parameters
 
 
