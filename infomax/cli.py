@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | report | objectives | estimators | benchmark."""
+"""The command line: infomax estimate | probe | report | objectives | estimators | benchmark NAME."""
 
 import contextlib
 import inspect
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import caching, scores, training
+from infomax.benchmarks import accuracy, caching, consistency, mosaics, samples, scores, staircase, tau, training
 from infomax.errors import UserError
 
 
@@ -262,15 +262,27 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {"scores": scores.command, "caching": caching.command, "training": training.command}
+BENCHMARKS = {
+    "staircase": staircase.command,
+    "consistency": consistency.command,
+    "mosaics": mosaics.command,
+    "samples": samples.command,
+    "tau": tau.command,
+    "accuracy": accuracy.command,
+    "scores": scores.command,
+    "caching": caching.command,
+    "training": training.command,
+}
 
 
 def benchmark(what: str, /) -> None:
     """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
 
     Args:
-        what: scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory) or training
-            (what saving and deterministic algorithms cost).
+        what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
+            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
+            accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
+            beyond the encoder's memory), training (what saving and deterministic algorithms cost).
     """
     raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
 

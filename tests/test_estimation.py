@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 
 import infomax as im
 from infomax import estimation
+from infomax.benchmarks import tasks
 from infomax.estimation import Budget, Estimate, checks, estimate, estimate_splits, fitting, inputs, rows, uncertainty
-from infomax.estimation.copula import GaussianCopula, NormalScores
+from infomax.estimation.copula import GaussianCopula, NormalScores, StudentCopula, elliptical
 
 QUICK = Budget(steps=150, every=25, patience=2, batch_size=128, learning_rate=1e-3)
 SMALL = "Separable(hidden=32, out=8)"
@@ -273,6 +276,11 @@ def test_each_check_fires_and_does_not():
         (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
         (checks.rival(2.0, 2.1, 0.04), checks.rival(2.0, 2.5, 0.04), None),
         (checks.negative(0.1), checks.negative(-0.3), None),
+        (checks.width(1.9, 2.1), checks.width(0.5, 3.0), checks.width(1.6, 2.5)),
+        (checks.width(0.0, 0.1), checks.width(-1.0, math.inf), checks.width(-0.2, 0.2)),
+        (checks.folds(0.05, 2.0), checks.folds(0.6, 2.0), checks.folds(0.3, 2.0)),
+        (checks.permutation(0.005, 0.4), checks.permutation(0.3, 0.4), None),
+        (checks.permutation(0.3, -0.1), checks.permutation(0.06, 0.01), None),
         (checks.finite(1.0, 0.1), checks.finite(math.inf, 0.1), None),
     ]
     for passes, fails, warns in cases:
@@ -290,6 +298,119 @@ def test_values_that_overflow_are_reported_and_not_trusted():
     assert not found.trusted
     assert check(found, "finite").verdict == "fail"
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["mi"] is None
+
+
+# The default: base, folds, verdict -----------------------------------------------------------------------------------
+
+
+def test_all_pairs_report_in_folds_that_never_saw_them():
+    x, y = gauss(600, 2, 1.0)
+    ids = np.arange(600) // 2
+    found = inputs.folds(inputs.prepared([(x, y, ids)])[0][0], 5, seed=0)
+    reported = torch.cat([report.ids for _, _, report in found])
+    assert sorted(reported.tolist()) == ids.tolist()
+    for parts in found:
+        seen = [set(part.ids.tolist()) for part in parts]
+        assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+        assert set.union(*seen) == set(range(300))
+
+
+def test_the_default_cross_fits():
+    found = estimate(*gauss(500, 2, 1.0), budget=Budget(steps=20))
+    assert found.splits == (300, 100, 500)
+    assert found.ceiling == pytest.approx(math.log(500))
+    assert len(found.protocol["folds"]) == 5
+    assert found.interval[0] < 1.0 < found.interval[1]
+    assert {"width", "folds", "permutation"} <= {check.name for check in found.checks}
+    assert found == estimate(*gauss(500, 2, 1.0), budget=Budget(steps=20))
+    one = estimate(*gauss(500, 2, 1.0), budget=Budget(steps=20, folds=1))
+    assert one.splits == (300, 75, 125)
+    with pytest.raises(im.UserError, match="folds is 2"):
+        Budget(folds=2)
+
+
+def test_too_few_pairs_for_what_there_is_to_learn_are_not_trusted():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 12))
+    found = estimate(x, x + 0.2 * rng.normal(size=(60, 12)), budget=Budget(steps=20))
+    assert not found.trusted
+
+
+def test_students_tails_are_seen_where_nothing_correlates():
+    task = tasks.elliptical("", np.eye(4), 2, 2.0)
+    x, y = (torch.from_numpy(side).float() for side in task.sample(6000, 0))
+    maps = NormalScores(x[:3000]), NormalScores(y[:3000])
+    x, y = maps[0](x), maps[1](y)
+    found = elliptical(x[:3000], y[:3000], x[3000:4500], y[3000:4500])
+    assert isinstance(found, StudentCopula) and 1.5 <= found.dof <= 3
+    ex, ey = found.embed(x[4500:], y[4500:])
+    assert float(found.pair(ex, ey).mean()) == pytest.approx(task.mi, abs=0.06)
+    assert torch.allclose(found.score(ex[:9], ey[:9]).diagonal(), found.pair(ex[:9], ey[:9]), atol=1e-4)
+    x, y = (torch.from_numpy(side).float() for side in gauss(2000, 3, 1.0))
+    assert isinstance(elliptical(x[:1500], y[:1500], x[1500:], y[1500:]), GaussianCopula)
+
+
+def test_sparse_dependence_among_many_columns_is_not_drowned():
+    task = tasks.elliptical("", tasks.canonical([0.8, 0.8], 60, 60), 60)
+    x, y = (torch.from_numpy(side).float() for side in task.sample(3000, 0))
+    found = GaussianCopula(x[:1500], y[:1500], x[1500:2000], y[1500:2000])
+    value = float(found.pair(*found.embed(x[2000:], y[2000:])).mean())
+    assert value == pytest.approx(task.mi, abs=0.1)
+
+
+@pytest.mark.slow
+def test_independent_components_undo_a_rotation():
+    task = tasks.rotated_cubic(4, 2.0)
+    found = estimate(*task.sample(4000, 0), budget=Budget(steps=50))
+    assert found.mi == pytest.approx(2.0, abs=0.15)
+    assert found.protocol["training"][0]["components"] == [False, True]
+
+
+def test_what_deranged_pairs_score_tells_dependence_from_none():
+    fitted, pairs = oracle(400, 2, 1.0)
+    assert uncertainty.permutation(fitted, pairs) == pytest.approx(1 / 200)
+    shifted = inputs.Pairs(pairs.x, pairs.y.roll(1, 0), pairs.ids)
+    assert uncertainty.permutation(fitted, shifted) > 0.05
+    assert uncertainty.permutation(fitted, inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)) is None
+
+
+def test_folds_that_disagree_widen_the_interval():
+    def reading(mi: float) -> uncertainty.Reading:
+        on = {"fit": mi, "select": mi, "report": mi}
+        return uncertainty.Reading((60, 20, 20), mi, 0.05, (mi - 0.1, mi + 0.1), on, 0.0, (0.0, 0.1), None, None, 0.0)
+
+    alike = uncertainty.combined([reading(1.0)] * 5)
+    apart = uncertainty.combined([reading(mi) for mi in (0.5, 1.5, 1.0, 0.6, 1.4)])
+    assert alike.stderr == pytest.approx(0.05 / math.sqrt(5))
+    assert alike.spread == 0 and apart.spread > 0.3
+    assert apart.interval[0] < alike.interval[0] - 0.2
+
+
+def test_what_a_critic_learned_raises_the_upper_end_alone():
+    on = {"fit": 1.2, "select": 1.0, "report": 1.0}
+    reading = uncertainty.Reading((60, 20, 20), 1.0, 0.05, (0.9, 1.1), on, 0.0, (0.0, 0.1), None, None, 0.4)
+    found = uncertainty.combined([reading])
+    assert found.interval[0] == pytest.approx(0.9)
+    assert found.interval[1] == pytest.approx(1.1 + 0.2 + uncertainty.MISSED * 0.4)
+
+
+@pytest.mark.slow
+def test_wide_arrays_take_one_split_and_bounded_memory():
+    program = """
+import resource, numpy as np
+from infomax.estimation import Budget, estimate
+rng = np.random.default_rng(0)
+x = rng.standard_normal((20_000, 1500), dtype=np.float32)
+y = rng.standard_normal((20_000, 1500), dtype=np.float32)
+y[:, :3] += x[:, :3]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = estimate(x, y, budget=Budget(steps=20))
+print(len(found.protocol["folds"]), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / x.nbytes)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    folds, times = ran.stdout.split()
+    assert folds == "1"
+    assert float(times) < 14  # of one side's bytes
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

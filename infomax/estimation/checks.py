@@ -95,6 +95,40 @@ def rival(high: float, other: float, stderr: float) -> Check:
     return Check("rival", shortfall, allowed, _verdict(shortfall > allowed, False), sentence)
 
 
+def width(low: float, high: float) -> Check:
+    """The interval's width. One that is wider than half a nat and half the value cannot tell a value from one that is
+    wrong by a quarter nat and a quarter: it says that there are too few pairs, whatever its middle is."""
+    middle = max(0.0, (low + high) / 2) if math.isfinite(high - low) else 0.0
+    fail, warn = 0.5 + 0.5 * middle, 0.25 + 0.25 * middle
+    statistic = high - low
+    if not statistic <= warn:
+        sentence = f"the interval is {statistic:.2f} nats wide: too few pairs for what there is to learn; give more."
+    else:
+        sentence = f"the interval is {statistic:.2f} nats wide."
+    return Check("width", statistic, fail, _verdict(not statistic <= fail, not statistic <= warn), sentence)
+
+
+def folds(spread: float, mi: float) -> Check:
+    """How far the folds' values differ beyond their sampling noise: each has a critic of its own, so that they agree
+    only if what is learned does not depend on which pairs and which start it was learned from. Thresholds as those of
+    splits, as it is the same defect seen from another side."""
+    fail, warn = 0.15 + 0.15 * max(0.0, mi), 0.05 + 0.05 * max(0.0, mi)
+    told = f"the folds' critics differ by {spread:.2f} nats beyond sampling noise"
+    told += "; give more pairs." if spread > warn else "."
+    return Check("folds", spread, fail, _verdict(not spread <= fail, not spread <= warn), told)
+
+
+def permutation(p: float, low: float) -> Check:
+    """Deranged pairs must not score as high as the pairs do, where dependence is claimed: the interval is above 0."""
+    allowed = 0.05
+    fail = low > 0 and p > allowed
+    if fail:
+        sentence = f"deranged pairs score as high (p = {p:.3f}): the value is no sign of dependence; give more pairs."
+    else:
+        sentence = f"pairs against deranged pairs: p = {p:.3f}."
+    return Check("permutation", p, allowed, _verdict(fail, False), sentence)
+
+
 def negative(high: float) -> Check:
     """MI is never negative; a value that is, beyond its noise, tells of a critic that is wrong on new pairs."""
     fail = high < -0.02

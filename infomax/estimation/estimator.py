@@ -14,10 +14,10 @@ from infomax.estimation.histogram import histogram
 from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
-from infomax.estimation.rows import Budget, Estimator, Fitted
+from infomax.estimation.rows import Budget, Estimator
 from infomax.objectives import Objective
 
-COSTLY = 256  # pairs whose n^2 scores are looked at, where each costs a flow's pass
+WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
 def estimate(
@@ -44,8 +44,27 @@ def estimate(
     """
     budget = budget or Budget()
     [pairs], found, cap = inputs.prepared([(x, y, ids)], fitting.reads_images(critic))
-    fit, select, report = inputs.split(pairs, budget.parts, seed)
-    return _estimate(fit, select, report, found, cap, objective, critic, seed, budget, str(device))
+    return estimate_pairs(pairs, found, cap, objective, critic, seed, budget, str(device))
+
+
+def estimate_pairs(
+    pairs: Pairs,
+    found: list[Check],
+    cap: float | None,
+    objective: str | Estimator | Objective = DEFAULT,
+    critic: str | nn.Module | None = None,
+    seed: int = 0,
+    budget: Budget | None = None,
+    device: str = "cpu",
+) -> Estimate:
+    """`estimate` of what `inputs.prepared` made of arrays: in folds if the estimator cross-fits, else in one split."""
+    budget, method = budget or Budget(), row(objective)
+    wide = len(pairs) * (pairs.x.shape[1] + pairs.y.shape[1]) > WIDE
+    if method.cross_fits and critic is None and budget.folds > 1 and not wide:
+        parts = inputs.folds(pairs, budget.folds, seed)
+    else:
+        parts = [inputs.split(pairs, budget.parts, seed)]
+    return _estimate(parts, len(pairs), found, cap, method, critic, seed, budget, device)
 
 
 def estimate_splits(
@@ -68,73 +87,70 @@ def estimate_splits(
     for name, part in zip(("fit", "select", "report"), pairs, strict=True):
         if len(part) < inputs.FEWEST_A_SPLIT:
             raise UserError(f"The {name} split has {len(part)} pairs; it needs at least {inputs.FEWEST_A_SPLIT}.")
-    return _estimate(pairs[0], pairs[1], pairs[2], found, cap, objective, critic, seed, budget or Budget(), str(device))
+    number = sum(map(len, pairs))
+    return _estimate([pairs], number, found, cap, row(objective), critic, seed, budget or Budget(), str(device))
 
 
 def _estimate(
-    fit: Pairs,
-    select: Pairs,
-    report: Pairs,
+    parts: Sequence[Sequence[Pairs]],
+    number: int,
     found: list[Check],
     cap: float | None,
-    objective: str | Estimator | Objective,
+    method: Estimator,
     critic: str | nn.Module | None,
     seed: int,
     budget: Budget,
     device: str,
 ) -> Estimate:
+    """From one (fit, select, report), or one for each fold: the report parts are then different pairs."""
+    if critic is not None and not method.takes_critic:
+        raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")
     # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
     # all devices would reach a user's GPU state.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        method = row(objective)
-        if critic is not None and not method.takes_critic:
-            raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")
-        result = method.fit(fit, select, critic, budget, seed, device)
-        rival = uncertainty.gaussian(result, fit, select)
-        other, other_error = uncertainty.rival(rival, report)
-        # Whatever bounds MI from below may certify the floor: where n^2 scores are none or costly, the rival does.
-        certifies = rival if result.critic is None or result.costly else result
-        on = "cpu" if certifies is rival else device
-        floor_select, floor_report = (_read_by(certifies, part, seed, on) for part in (select, report))
-        floor = uncertainty.floor(certifies.critic, floor_select, floor_report)
-        if method.reads_all:
-            report = inputs.joined([fit, select, report])
-            fit, select = fit.first(0), select.first(0)
-        # Shuffled, since a value on the first m pairs, and the floor's blocks, mean nothing on rows that are in order.
-        fit, select, report = (_read_by(result, part, seed, device) for part in (fit, select, report))
-        kind = method.leans_on
-        mi = result.value(report)
-        stderr, half = uncertainty.jackknife(result, report, seed)
-        value_on = {"report": mi}
-        if not method.reads_all:  # as many pairs as report, since a value may depend on their number
-            value_on |= {name: result.value(p.first(len(report))) for name, p in (("fit", fit), ("select", select))}
-        ceiling = math.log(len(report))
-        found = [
-            *found,
-            *result.checks,
-            checks.finite(mi, stderr),
-            checks.ceiling(mi, ceiling, kind),
-            *([] if method.reads_all else [checks.splits(value_on["fit"], value_on["select"], mi, stderr)]),
-            checks.bracket(mi - half, mi + half, floor, cap),
-            checks.rival(mi + half, other, other_error),
-            checks.negative(mi + half),
+        if len(parts) == 1:
+            results = [method.fit(parts[0][0], parts[0][1], critic, budget, seed, device)]
+        else:
+            results = method.fit_folds([(part[0], part[1]) for part in parts], budget, seed, device)
+        each = [
+            uncertainty.read(method, fitted, part[0], part[1], part[2], seed, device, 0.05 / len(parts))
+            for fitted, part in zip(results, parts, strict=True)
         ]
-        s = None if kind == "rows" else result.scores(report.first(COSTLY) if result.costly else report)
-        if s is not None:
-            log_partition, error, effective = uncertainty.partition(s)
-            if method.fixes_constant:  # else the value does not depend on the constant that this looks at
-                found.append(checks.normalisation(log_partition, error, effective))
-            if kind == "partition":
-                found.append(checks.effective(effective))
+        result = results[0]
+        has_scores = result.critic is not None and not result.costly
+        drawn = histogram(result.critic, uncertainty.read_by(result, parts[0][2], seed, device)) if has_scores else None
+    whole = uncertainty.combined(each)
+    low, high = whole.interval
+    ceiling = math.log(whole.reported)
+    value_on = whole.value_on
+    found = [
+        *found,
+        *result.checks,
+        checks.finite(whole.mi, whole.stderr),
+        checks.ceiling(whole.mi, ceiling, method.leans_on),
+        *([] if method.reads_all else [checks.splits(value_on["fit"], value_on["select"], whole.mi, whole.stderr)]),
+        checks.bracket(low, high, whole.floor, cap),
+        checks.rival(high, *whole.rival),
+        checks.negative(high),
+        checks.width(low, high),
+        *([] if len(each) == 1 else [checks.folds(whole.spread, whole.mi)]),
+        *([] if whole.null is None else [checks.permutation(whole.null, low)]),
+    ]
+    if whole.partition is not None:
+        log_partition, error, effective = whole.partition
+        if method.fixes_constant:  # else the value does not depend on the constant that this looks at
+            found.append(checks.normalisation(log_partition, error, effective))
+        if method.leans_on == "partition":
+            found.append(checks.effective(effective))
     return Estimate(
-        mi=mi,
-        stderr=stderr,
-        interval=(mi - half, mi + half),
-        n=len(fit) + len(select) + len(report),
-        splits=(len(fit), len(select), len(report)),
+        mi=whole.mi,
+        stderr=whole.stderr,
+        interval=whole.interval,
+        n=number,
+        splits=(each[0].sizes[0], each[0].sizes[1], whole.reported),
         ceiling=ceiling,
-        floor=floor,
+        floor=whole.floor,
         cap=cap,
         checks=tuple(found),
         method=repr(method),
@@ -142,15 +158,14 @@ def _estimate(
         seed=seed,
         protocol={
             "budget": asdict(budget),
-            "training": result.protocol,
+            "training": result.protocol if len(results) == 1 else [fitted.protocol for fitted in results],
             "value_on": value_on,
-            "scores": None if result.critic is None else histogram(result.critic, report),
-            "interval": "delete-a-group jackknife over report ids, Student's t; given the critic",
+            "scores": drawn,
+            "folds": [reading.mi for reading in each],
+            "missed": whole.missed,
+            "interval": "delete-a-group jackknife over report ids, Student's t, and the spread of folds; the upper end"
+            " is raised by what a learned critic may have missed",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
     )
-
-
-def _read_by(fitted: Fitted, part: Pairs, seed: int, device: str) -> Pairs:
-    return inputs.shuffled(fitted.mapped(part), seed).to(device)

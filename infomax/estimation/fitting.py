@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
-from infomax.estimation.copula import GaussianCopula
+from infomax.estimation.copula import GaussianCopula, StudentCopula
 from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
 from infomax.estimation.rows import Budget, scores
 from infomax.objectives import Objective
@@ -46,7 +46,7 @@ def reads_images(critic: str | nn.Module | None) -> bool:
 class Together(nn.Module):
     """The sum of a base (or none) and a residual that a gate can close: one critic, embeddings side by side."""
 
-    def __init__(self, base: GaussianCopula | None, residual: Any):
+    def __init__(self, base: GaussianCopula | StudentCopula | None, residual: Any):
         super().__init__()
         self.base, self.residual, self.open = base, residual, True
 
@@ -76,7 +76,7 @@ class Together(nn.Module):
         if self.base is None:
             s = getattr(self.residual, kind)(ex, ey)
             return s if self.open else torch.zeros_like(s)
-        k = self.base.rho.numel() + 2  # type: ignore[operator]
+        k = self.base.features
         s = getattr(self.base, kind)(ex[:, :k], ey[:, :k])
         return s + getattr(self.residual, kind)(ex[:, k:], ey[:, k:]) if self.open else s
 

@@ -91,18 +91,42 @@ def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pa
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
     at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
     found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
+    _require_enough(found, len(pairs), number)
+    return found
+
+
+def _require_enough(found: Sequence[Pairs], pairs: int, number: int) -> None:
     fewest = min(len(part.ids.unique()) for part in found)
     if fewest < FEWEST_IDS:
         raise UserError(
-            f"{len(pairs)} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
+            f"{pairs} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
             f" {FEWEST_IDS} in each, so more ids are needed."
         )
     if min(map(len, found)) < FEWEST_A_SPLIT:
         raise UserError(
-            f"{len(pairs)} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
+            f"{pairs} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
             f"each needs {FEWEST_A_SPLIT}, so more ids are needed."
         )
+
+
+def folds(pairs: Pairs, number: int, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+    """(fit, select, report) of each of `number` folds, at random: a fold reports once, selects for one other, and fits
+    for the rest. Every id is in one fold."""
+    _, groups = pairs.ids.unique(return_inverse=True)
+    count = int(groups.max()) + 1
+    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(count))
+    parts = [torch.isin(groups, some).nonzero().squeeze(1) for some in order.tensor_split(number)]
+    _require_enough([pairs[part] for part in parts], len(pairs), count)
+    found = []
+    for k in range(number):
+        fit = torch.cat([parts[(k + j) % number] for j in range(2, number)])
+        found.append((pairs[fit.sort().values], pairs[parts[(k + 1) % number]], pairs[parts[k]]))
     return found
+
+
+def is_label(side: Tensor) -> bool:
+    """Whether a side is one-hot: a column of integers was read as a label."""
+    return side.shape[1] > 1 and bool(((side == 0) | (side == 1)).all()) and bool((side.sum(1) == 1).all())
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:

@@ -29,12 +29,12 @@ class Check:
 class Estimate:
     """An estimate of mutual information, in nats, from pairs that neither fitted nor selected the critic.
 
-    stderr and interval (95 %) hold the report split's sampling noise, given the critic; a critic that missed
-    dependence shows in the checks, not in the interval. ceiling: log of the number of report pairs, above which no
-    distribution-free bound can reach (McAllester & Stratos, 2020). floor: a one-sided 95 % lower confidence bound on
-    the true MI, certified for independent pairs whatever the critic; it may be negative. cap: an upper bound where one
-    is known (the entropy of a label, the capacity of a noisy channel). n: pairs in
-    all; splits: how many fitted, selected and reported.
+    stderr: the report pairs' sampling noise and what the folds' critics differ by. interval (95 %): that, with an upper
+    end raised by what a learned critic may have missed; one that missed more shows in the checks. n: pairs in all;
+    splits: how many fitted and selected, of each fold where there are folds, and how many reported in all. ceiling: log
+    of the number of report pairs, above which no distribution-free bound can reach (McAllester & Stratos, 2020). floor:
+    a one-sided 95 % lower confidence bound on the true MI, certified for independent pairs whatever the critic; it may
+    be negative. cap: an upper bound where one is known (the entropy of a label, the capacity of a noisy channel).
     """
 
     mi: float

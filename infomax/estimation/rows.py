@@ -1,6 +1,6 @@
 """What a row of the registry is: an estimator, told by its text, that is fitted on pairs and then read on others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ Leaning = Literal["rows", "partition", "plug-in", "upper bound", "neighbours"]
 class Budget:
     """How long a critic may train: at most `steps` steps of `batch_size` pairs; it stops when `patience` evaluations on
     the select split, one every `every` steps, bring nothing better. `parts`: of the ids, how many fit, select, report.
+    `folds`: of a row that cross-fits, which has a rate of its own, and 1,000 steps
+    and a patience of 5 at most; 1 is one split by `parts`.
     """
 
     steps: int = 3000
@@ -31,6 +33,7 @@ class Budget:
     every: int = 50
     patience: int = 10
     parts: tuple[float, float, float] = (0.6, 0.15, 0.25)
+    folds: int = 5
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "every", "patience", "learning_rate"):
@@ -38,6 +41,8 @@ class Budget:
             value = getattr(self, name)
             if not (value > 0 if name == "learning_rate" else value >= least):
                 raise UserError(f"Budget's {name} is {value}; at least {least} is needed, and a positive rate.")
+        if self.folds != 1 and not 3 <= self.folds <= 20:
+            raise UserError(f"Budget's folds is {self.folds}: 1 for one split, or 3 to 20 folds.")
         if len(self.parts) != 3 or min(self.parts) <= 0 or abs(sum(self.parts) - 1) > 1e-6:
             raise UserError(f"Budget's parts must be three positive shares that sum to 1, and are {self.parts}.")
 
@@ -51,6 +56,7 @@ class Estimator(Spelled):
 
     leans_on: Leaning = "plug-in"
     fixes_constant = True  # whether the scores are log r itself; False where any s + constant has the same value
+    cross_fits = False  # whether fit_folds fits folds together, so that all pairs report
     takes_critic = False  # whether it trains the critic that a user names
     reads_all = False  # whether it fits nothing that its value could have learnt by heart, so that all pairs report
 
@@ -68,6 +74,10 @@ class Estimator(Spelled):
         cannot score such pairs, sides that such an estimator has no meaning for.
         """
         raise TypeError(f"{type(self).__name__} defines no fit(...).")
+
+    def fit_folds(self, folds: Sequence[tuple[Pairs, Pairs]], budget: Budget, seed: int, device: str) -> "list[Fitted]":
+        """`fit` on each (fit, select), of a row that cross_fits."""
+        raise TypeError(f"{type(self).__name__} does not cross-fit.")
 
     def estimate(self, s: Scores) -> Tensor:
         """The value read from scores: 0-d, in nats."""

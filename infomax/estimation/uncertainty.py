@@ -1,7 +1,9 @@
 """How far a value on the report split may be from its expectation, and what is certain whatever the critic."""
 
 import math
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,156 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infomax.estimation.copula import GaussianCopula, NormalScores
-from infomax.estimation.inputs import Pairs, jackknife_error, one_a_sample, without_a_group
+from infomax.estimation.inputs import Pairs, jackknife_error, joined, one_a_sample, shuffled, without_a_group
 from infomax.estimation.methods import Variational
-from infomax.estimation.rows import Fitted
+from infomax.estimation.rows import Estimator, Fitted
 from infomax.objectives import InfoNCE
 from infomax.scores import Scores
 
 GROUPS = 25
+DERANGEMENTS = 199
+COSTLY = 256  # pairs whose n^2 scores are looked at, where each costs a flow's pass
+MISSED = 0.15  # of what a critic learned, how much it may lack beside what its fit pairs tell: measured, see LOG.md
 CANDIDATES = (2, 4, 8, 16, 32, 64, 128, 256)
 UNIFORM = 0.02  # the share of a uniform guess in the floor's classifier, which bounds its loss
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of one report part, or of all folds' together; nats.
+
+    sizes: fit, select and report pairs. learned: how much of the value a network learned, beside a closed form.
+    partition: its logarithm, standard error and effective pairs, where scores are read. null: a p-value. spread: the
+    folds' standard deviation beyond their sampling noise. missed: by how much the interval's upper end is raised.
+    """
+
+    sizes: tuple[int, int, int]
+    mi: float
+    stderr: float
+    interval: tuple[float, float]
+    value_on: dict[str, float]
+    floor: float
+    rival: tuple[float, float]
+    partition: tuple[float, float, float] | None
+    null: float | None
+    learned: float
+    spread: float = 0.0
+    missed: float = 0.0
+
+    @property
+    def reported(self) -> int:
+        return self.sizes[2]
+
+
+def read(
+    method: Estimator, fitted: Fitted, fit: Pairs, select: Pairs, report: Pairs, seed: int, device: str, level: float
+) -> Reading:
+    """The value on a report part that `fitted` never saw, its error, what checks need. No part is mapped yet."""
+    closed_form = gaussian(fitted, fit, select)
+    other = rival(closed_form, report)
+    # Whatever bounds MI from below may certify the floor: where n^2 scores are none or costly, the rival does.
+    certifies = closed_form if fitted.critic is None or fitted.costly else fitted
+    on = "cpu" if certifies is closed_form else device
+    bound = floor(certifies.critic, *(read_by(certifies, part, seed, on) for part in (select, report)), level=level)
+    if method.reads_all:
+        report = joined([fit, select, report])
+        fit, select = fit.first(0), select.first(0)
+    sizes = len(fit), len(select), len(report)
+    # Shuffled, since a value on the first m pairs, and the floor's blocks, mean nothing on rows that are in order.
+    fit, select, report = (read_by(fitted, part, seed, device) for part in (fit.first(len(report)), select, report))
+    mi = fitted.value(report)
+    stderr, half = jackknife(fitted, report, seed)
+    value_on = {"report": mi}
+    if not method.reads_all:  # as many pairs as report, since a value may depend on their number
+        value_on |= {name: fitted.value(p.first(len(report))) for name, p in (("fit", fit), ("select", select))}
+    s = None if method.leans_on == "rows" else fitted.scores(report.first(COSTLY) if fitted.costly else report)
+    learned = 0.0
+    if method.cross_fits:
+        base = getattr(fitted.critic, "base", None)
+        with torch.no_grad():
+            known = 0.0 if base is None else float(base.pair(*base.embed(report.x, report.y)).mean())
+        learned = abs(mi - known)
+    return Reading(
+        sizes, mi, stderr, (mi - half, mi + half), value_on, bound, other, None if s is None else partition(s),
+        permutation(fitted, report) if method.cross_fits else None, learned,
+    )  # fmt: skip
+
+
+def read_by(fitted: Fitted, part: Pairs, seed: int, device: str) -> Pairs:
+    return shuffled(fitted.mapped(part), seed).to(device)
+
+
+def combined(each: Sequence[Reading]) -> Reading:
+    """The folds' readings as one, by their numbers of report pairs.
+
+    The error is that of the mean: sampling, as reports are different pairs, and what folds differ by beyond it, as each
+    has a critic of its own. The floor is the highest, each of which holds at a level divided by their number. What a
+    learned critic lacks lowers a plug-in value that normalises, so that the interval's upper end is raised: by how much
+    better fit pairs are known than report pairs, and a share of what was learned.
+    """
+    from scipy.stats import t
+
+    weights = np.array([reading.reported for reading in each], float)
+    weights /= weights.sum()
+
+    def mean(of: Callable[[Reading], float]) -> float:
+        return float(sum(w * of(reading) for w, reading in zip(weights, each, strict=True)))
+
+    def error(of: Callable[[Reading], float]) -> float:
+        return math.sqrt(float(sum((w * of(reading)) ** 2 for w, reading in zip(weights, each, strict=True))))
+
+    mi, sampling = mean(lambda r: r.mi), error(lambda r: r.stderr)
+    number, spread = len(each), 0.0
+    if number > 1:
+        variance = float(np.var([r.mi for r in each], ddof=1)) - mean(lambda r: r.stderr**2)
+        spread = math.sqrt(variance) if variance > 0 else 0.0
+    stderr = math.hypot(sampling, spread / math.sqrt(number))
+    # The factor has the degrees of freedom of all groups, or of the folds where they decide.
+    half = float(t.ppf(0.975, (GROUPS - 1) * number if spread == 0 else 4 * number)) * stderr
+    if number == 1:
+        half = (each[0].interval[1] - each[0].interval[0]) / 2
+    value_on = {name: mean(lambda r, name=name: r.value_on[name]) for name in each[0].value_on}
+    learned = mean(lambda r: r.learned)
+    missed = max(0.0, value_on.get("fit", mi) - mi) + MISSED * learned if learned > 0 else 0.0
+    parts = [r.partition for r in each if r.partition is not None]
+    whole = None
+    if parts:
+        errors = math.sqrt(sum(p[1] ** 2 for p in parts)) / len(parts)
+        whole = sum(p[0] for p in parts) / len(parts), errors, min(p[2] for p in parts)
+    nulls = [r.null for r in each if r.null is not None]
+    return Reading(
+        sizes=(each[0].sizes[0], each[0].sizes[1], sum(r.reported for r in each)),
+        mi=mi,
+        stderr=stderr,
+        interval=(mi - half, mi + half + missed),
+        value_on=value_on,
+        floor=max(r.floor for r in each),
+        rival=(mean(lambda r: r.rival[0]), error(lambda r: r.rival[1])),
+        partition=whole,
+        # Of p-values from different report pairs, the least by Bonferroni.
+        null=min(1.0, len(nulls) * min(nulls)) if nulls else None,
+        learned=learned,
+        spread=spread,
+        missed=missed,
+    )
+
+
+@torch.no_grad()
+def permutation(fitted: Fitted, report: Pairs) -> float | None:
+    """The p-value of "x and y are independent": how often deranged report pairs score as high as the pairs do.
+
+    Derangements, as a pair that stays would carry its score over; shifts of shuffled rows; nothing is refitted. One
+    sided, with the pairs themselves counted. (Fisher, 1935) None where every score is 0, which claims nothing, and
+    where ids repeat, as a shift could then meet a row's own sample.
+    """
+    critic = fitted.critic
+    if critic is None or getattr(critic, "is_zero", False) or len(report.ids.unique()) < len(report):
+        return None
+    ex, ey = critic.embed(report.x, report.y)
+    own = float(critic.pair(ex, ey).mean())
+    shifts = np.unique(np.linspace(1, len(report) - 1, DERANGEMENTS).astype(int))
+    beaten = sum(float(critic.pair(ex, ey.roll(int(k), 0)).mean()) >= own for k in shifts)
+    return (1 + beaten) / (1 + len(shifts))
 
 
 def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:

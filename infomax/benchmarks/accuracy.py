@@ -1,0 +1,212 @@
+"""The default estimator, or any, on distributions whose MI is known: error, coverage, and what its verdict is worth."""
+
+import json as _json
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infomax import console
+from infomax.benchmarks import tasks
+from infomax.errors import UserError
+from infomax.estimation.methods import DEFAULT
+
+SETS = {"set": tasks.the_set, "held out": tasks.held_out}
+QUICK = ("normal 3, two pairs", "student 3, 3 degrees, two pairs", "3 labels in 2", "gaussian 10, 0 nats",
+         "swiss roll, log-normal")  # fmt: skip
+
+
+def accuracy(
+    sizes: Sequence[int] = (500, 2000, 10_000, 50_000),
+    seeds: Sequence[int] = (0,),
+    method: str = DEFAULT,
+    names: Sequence[str] | None = None,
+    folder: Path | None = None,
+    largest: int = 12,
+) -> dict[str, Any]:
+    """Estimates every distribution of the set, and those held out from tuning, at every size and seed.
+
+    Gives {"method", "cells", "summary"}; nats and seconds of processor time. Of sizes above 10,000, every few of the
+    distributions, `largest` at most of each set. folder: where each finished cell is kept, so that a killed run goes on
+    from there. Raises UserError: an unknown name, a folder that cannot be written.
+    """
+    known = {task.name for of in SETS.values() for task in of()}
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"There is no distribution {name!r}; there are {'; '.join(sorted(known))}.")
+    cells = []
+    for size in sizes:
+        for which, of in SETS.items():
+            chosen = [task for task in of() if names is None or task.name in names]
+            if size > 10_000:
+                chosen = chosen[:: max(1, math.ceil(len(chosen) / largest))]
+            for seed in seeds:
+                cells += [_kept(folder, which, task, size, seed, method) for task in chosen]
+    return {"method": method, "cells": cells, "summary": summary(cells)}
+
+
+def _kept(folder: Path | None, which: str, task: tasks.Task, n: int, seed: int, method: str) -> dict[str, Any]:
+    if folder is None:
+        return _cell(which, task, n, seed, method)
+    name = "".join(c if c.isalnum() else "-" for c in f"{method}-{task.name}")
+    path = folder / f"{name}-{n}-{seed}.json"
+    try:
+        if path.exists():
+            return _json.loads(path.read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, _json.JSONDecodeError) as error:
+        raise UserError(f"{path} could not be read or made ({error}).") from error
+    found = _cell(which, task, n, seed, method)
+    try:
+        part = path.with_suffix(".part")
+        part.write_text(_json.dumps(found))
+        part.replace(path)  # whole or not at all
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error}).") from error
+    return found
+
+
+def _cell(which: str, task: tasks.Task, n: int, seed: int, method: str) -> dict[str, Any]:
+    from infomax.estimation import estimate
+
+    x, y = task.sample(n, [seed, n])
+    began = time.process_time()
+    found = estimate(x, y, method, seed=seed)
+    return {
+        "set": which, "name": task.name, "n": n, "seed": seed, "true": task.mi, "mi": found.mi,
+        "interval": list(found.interval), "trusted": found.trusted, "seconds": time.process_time() - began,
+        "failed": [check.name for check in found.checks if check.verdict == "fail"],
+    }  # fmt: skip
+
+
+def is_wrong(cell: dict[str, Any]) -> bool:
+    """Off by more than a quarter nat and a tenth of the truth."""
+    error = abs(cell["mi"] - cell["true"])
+    return not error <= max(0.25, 0.1 * cell["true"])
+
+
+def summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each set and size: mean absolute error, coverage of the 95 % interval in all and where trusted, shares."""
+    rows = []
+    for which, n in dict.fromkeys((cell["set"], cell["n"]) for cell in cells):
+        some = [cell for cell in cells if (cell["set"], cell["n"]) == (which, n)]
+        trusted = [cell for cell in some if cell["trusted"]]
+
+        def coverage(of: list[dict[str, Any]]) -> float | None:
+            held = [cell["interval"][0] <= cell["true"] <= cell["interval"][1] for cell in of]
+            return float(np.mean(held)) if of else None
+
+        rows.append({
+            "set": which, "n": n, "distributions": len({cell["name"] for cell in some}), "runs": len(some),
+            "mae": float(np.mean([abs(cell["mi"] - cell["true"]) for cell in some])),
+            "coverage": coverage(some), "coverage_trusted": coverage(trusted),
+            "wrong": float(np.mean([is_wrong(cell) for cell in some])),
+            "wrong_trusted": float(np.mean([is_wrong(cell) for cell in trusted])) if trusted else None,
+            "trusted": len(trusted) / len(some),
+            "seconds": float(np.median([cell["seconds"] for cell in some])),
+            "slowest": float(max(cell["seconds"] for cell in some)),
+        })  # fmt: skip
+    return rows
+
+
+def table(found: dict[str, Any]) -> str:
+    """The summary, and every distribution's truth and values, as Markdown tables."""
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.0f} %"
+
+    lines = [
+        "| set | N | runs | mean error, nats | coverage | where trusted | wrong | wrong of trusted | trusted |"
+        " s, median (most) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["summary"]:
+        lines.append(
+            f"| {row['set']} | {row['n']} | {row['runs']} | {row['mae']:.3f} | {percent(row['coverage'])}"
+            f" | {percent(row['coverage_trusted'])} | {percent(row['wrong'])} | {percent(row['wrong_trusted'])}"
+            f" | {percent(row['trusted'])} | {row['seconds']:.0f} ({row['slowest']:.0f}) |"
+        )
+    sizes = list(dict.fromkeys(cell["n"] for cell in found["cells"]))
+    lines += ["", f"| distribution | true | {' | '.join(f'N = {n}' for n in sizes)} |", "|---" * (len(sizes) + 2) + "|"]
+    for which, name in dict.fromkeys((cell["set"], cell["name"]) for cell in found["cells"]):
+        some = [cell for cell in found["cells"] if (cell["set"], cell["name"]) == (which, name)]
+        values = []
+        for n in sizes:
+            at = [cell for cell in some if cell["n"] == n]
+            values.append(" ".join(f"{cell['mi']:.2f}{'' if cell['trusted'] else '?'}" for cell in at) or "-")
+        held = " (held out)" if which == "held out" else ""
+        lines.append(f"| {name}{held} | {some[0]['true']:.2f} | {' | '.join(values)} |")
+    return "\n".join([*lines, "", "? not trusted"])
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Each value's error with its interval against the truth, a panel a size; hollow where it is not trusted."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sizes = list(dict.fromkeys(cell["n"] for cell in found["cells"]))
+    figure, axes = pyplot.subplots(1, len(sizes), figsize=(3.6 * len(sizes), 3.8), layout="constrained", squeeze=False)
+    for axis, n in zip(axes[0], sizes, strict=True):
+        for i, which in enumerate(SETS):
+            for trusted in (True, False):
+                some = [
+                    cell for cell in found["cells"]
+                    if (cell["n"], cell["set"], cell["trusted"]) == (n, which, trusted)
+                ]  # fmt: skip
+                if not some:
+                    continue
+                true = np.array([cell["true"] for cell in some])
+                error = np.array([cell["mi"] for cell in some]) - true
+                ends = np.abs(np.array([cell["interval"] for cell in some]).T - true - error)
+                axis.errorbar(true + 0.02, error, ends, fmt="os"[i], ms=4, lw=0.8, color=("#0072b2", "#d55e00")[i],
+                              mfc=None if trusted else "white",
+                              label=which + ("" if trusted else ", not trusted"))  # fmt: skip
+        axis.axhline(0, color="0.3", lw=0.8)
+        axis.set(title=f"N = {n:,}", xlabel="true MI, nats", ylim=(-1, 1))
+        axis.set_xscale("symlog", linthresh=0.5)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("estimate less truth, nats")
+    axes[0][-1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def command(
+    pairs: tuple[int, ...] = (500, 2000, 10_000, 50_000),
+    seeds: int = 1,
+    method: str = DEFAULT,
+    names: tuple[str, ...] = (),
+    output: Path = Path("results/accuracy"),
+    quick: bool = False,
+    json: bool = False,
+) -> None:
+    """Error, interval and verdict of an estimator on distributions whose mutual information is known.
+
+    Each finished distribution is kept in the folder: a run that was stopped goes on, and a changed estimator needs
+    another folder. The folder is given table.md, accuracy.json and accuracy.png too.
+
+    Args:
+        pairs: Numbers of pairs N. Above 10,000, a dozen of the distributions of each set.
+        seeds: How many samples of each distribution.
+        method: What estimates, as in infomax estimate.
+        names: Distributions, by their names in the table. By default all.
+        output: The results folder.
+        quick: Five distributions at N = 500 and 2,000.
+        json: Print one JSON object, and nothing else.
+    """
+    console.require_positive(seeds=seeds, pairs=min(pairs, default=0))
+    if quick:
+        pairs, names = (500, 2000), QUICK
+    found = accuracy(pairs, range(seeds), method, names or None, output / "cells")
+    found["load"] = os.getloadavg()[0]
+    text = table(found)
+    (output / "table.md").write_text(text + "\n")
+    (output / "accuracy.json").write_text(_json.dumps(found))
+    draw(found, output / "accuracy.png")
+    print(_json.dumps(found) if json else text)

@@ -1,0 +1,232 @@
+"""What the laboratory's experiments share: cells of work that a killed run need not repeat, and tables of results.
+
+A results folder holds cells/, a file a finished cell, and what is made of them: NAME.md, NAME.csv, NAME.png.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from infomax.checkpoints import write_json
+from infomax.errors import UserError
+
+Work = Callable[[], Generator[float, None, dict[str, Any]]]
+"""Yields its progress in [0, 1] and returns what it found: numbers, texts, lists, and tensors at the top."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of work, and the configuration that decides its result."""
+
+    key: Mapping[str, Any]
+    work: Work
+
+
+def path_of(folder: Path, key: Mapping[str, Any]) -> Path:
+    """Where the cell of a configuration lies: its experiment's name and a digest of all of it."""
+    text = json.dumps(_plain(dict(key)), sort_keys=True)
+    return folder / "cells" / f"{key.get('experiment', 'cell')}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+
+
+def finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of a cell that was finished before; None where there is none, or none that can be read."""
+    from safetensors.torch import load_file
+
+    path = path_of(folder, key)
+    try:
+        content = json.loads(path.read_text())
+        if _numbers(content["key"]) != _plain(dict(key)):
+            return None
+        found = _numbers(content["result"])
+        return found | (load_file(path.with_suffix(".safetensors")) if content["tensors"] else {})
+    except Exception:  # absent, or damaged by something else than a kill: safetensors raises an error of its own
+        return None
+
+
+def keep(folder: Path, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Writes a finished cell, whole or not at all: tensors first, since the JSON file says that they are there."""
+    from safetensors.torch import save_file
+
+    path = path_of(folder, key)
+    tensors = {name: value.contiguous() for name, value in result.items() if isinstance(value, Tensor)}
+    rest = {name: value for name, value in result.items() if not isinstance(value, Tensor)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if tensors:
+            temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
+            try:
+                save_file(tensors, temporary)
+                os.replace(temporary, path.with_suffix(".safetensors"))
+            finally:
+                temporary.unlink(missing_ok=True)
+        write_json(path, {"key": _plain(dict(key)), "result": _plain(rest), "tensors": bool(tensors)})
+    except OSError as error:
+        raise UserError(f"{folder} could not be written ({error}); name another folder with --output.") from error
+
+
+def run(cells: Iterable[Cell], folder: Path, shown: bool = True) -> list[dict[str, Any]]:
+    """The results of all cells in order; those that an earlier run finished are read, not worked on again."""
+    cells = list(cells)
+    results = []
+    with _Bar(len(cells), shown) as bar:
+        for number, cell in enumerate(cells):
+            found = finished(folder, cell.key)
+            if found is None:
+                bar.at(number, _named(cell.key))
+                work = cell.work()
+                try:
+                    while True:
+                        bar.at(number + next(work), _named(cell.key))
+                except StopIteration as end:
+                    keep(folder, cell.key, end.value)
+                found = finished(folder, cell.key)
+                assert found is not None
+            results.append(found)
+            bar.at(number + 1, _named(cell.key))
+    return results
+
+
+def at_once(work: Callable[[], dict[str, Any]]) -> Work:
+    """Work that has no progress to tell before its end."""
+
+    def step() -> Generator[float, None, dict[str, Any]]:
+        yield 0.0
+        return work()
+
+    return step
+
+
+class _Bar:
+    """Cells done, on standard error: a live bar on a terminal, else nothing but a line a tenth."""
+
+    def __init__(self, total: int, shown: bool):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.total, self.lines, self.console, self.told = total, shown and not console.is_terminal, console, 0
+        self.bar = Progress(
+            TextColumn("{task.percentage:>3.0f} %"), BarColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), console=console, disable=not shown or self.lines,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=max(total, 1))
+
+    def __enter__(self) -> "_Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def at(self, done: float, what: str) -> None:
+        self.bar.update(self.task, completed=done, description=what)
+        tenth = int(10 * done / max(self.total, 1))
+        if self.lines and tenth > self.told:
+            self.told = tenth
+            self.console.print(f"{10 * tenth} %  {done:.3g} of {self.total} cells  {what}", highlight=False)
+
+
+def _named(key: Mapping[str, Any]) -> str:
+    shown = [
+        str(key[name]) for name in ("row", "task", "tasks", "test", "level", "n", "t", "bits", "tau") if name in key
+    ]
+    return " ".join(shown)[:60]
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table, the keys its head."""
+    if not rows:
+        return ""
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(_cell(row[name]) for name in head) + " |" for row in rows)])
+
+
+def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Each table as NAME.md (returned), NAME-TABLE.csv and, with unrounded numbers, NAME.json."""
+    text = "\n\n".join([protocol, *(f"**{title}**\n\n{markdown(rows)}" for title, rows in tables.items() if rows)])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        for title, rows in tables.items():
+            if rows:
+                buffer = io.StringIO()
+                writer = csv.DictWriter(buffer, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+                slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+                (folder / f"{name}-{slug}.csv").write_text(buffer.getvalue(), encoding="utf-8")
+        write_json(folder / f"{name}.json", {"protocol": protocol, "tables": _plain(dict(tables))})
+    except OSError as error:
+        raise UserError(f"{folder} could not be written ({error}); name another folder with --output.") from error
+    return text
+
+
+def report(text: str, tables: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """What a command prints at its end."""
+    if as_json:
+        print(json.dumps(_finite({"output": str(folder), "tables": _plain(dict(tables))}), allow_nan=False))
+    else:
+        print(f"{text}\n\nPicture, tables and cells: {folder}")
+
+
+def figure(path: Path, *shape: Any, **options: Any) -> "tuple[Any, Any, Callable[[], None]]":
+    """A figure, its axes, and what saves it to `path`, small."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(*shape, layout="constrained", **options)
+
+    def save() -> None:
+        from PIL import Image
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+        pyplot.close(figure)
+        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+    return figure, axes, save
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return "-" if math.isnan(value) else str(value)
+        return f"{value:.2f}" if abs(value) < 1000 else f"{value:.1e}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return float(value) if hasattr(value, "dtype") else value
+
+
+def _numbers(value: Any) -> Any:
+    # The words that write_json has for numbers that JSON lacks.
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

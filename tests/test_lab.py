@@ -1,0 +1,268 @@
+"""The laboratory: cells survive a kill, stacked critics are what training one at a time gives, tables add up."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from infomax import critics, objectives
+from infomax.benchmarks import cells, consistency, mosaics, readings, samples, stacked, staircase, stream, tasks, tau
+from infomax.errors import UserError
+from infomax.scores import Scores
+
+
+def test_a_cell_is_keyed_by_its_configuration_and_comes_back_whole(tmp_path):
+    key = {"experiment": "e", "tau": math.inf, "levels": [1.0, 2.0]}
+    cells.keep(tmp_path, key, {"values": [1.0, math.nan, -math.inf], "curve": torch.arange(3.0)})
+    found = cells.finished(tmp_path, key)
+    assert found is not None and found["values"][0] == 1 and math.isnan(found["values"][1])
+    assert found["values"][2] == -math.inf and torch.equal(found["curve"], torch.arange(3.0))
+    assert cells.finished(tmp_path, key | {"tau": 1.0}) is None
+    cells.path_of(tmp_path, key).with_suffix(".safetensors").write_bytes(b"cut")
+    assert cells.finished(tmp_path, key) is None
+    cells.path_of(tmp_path, key).write_text("{")
+    assert cells.finished(tmp_path, key) is None
+
+
+def test_finished_cells_are_not_worked_on_again(tmp_path):
+    done = []
+
+    def cell(number):
+        return cells.Cell({"n": number}, cells.at_once(lambda: done.append(number) or {"found": number}))
+
+    assert cells.run([cell(1), cell(2)], tmp_path, shown=False) == [{"found": 1}, {"found": 2}]
+    assert cells.run([cell(n) for n in (2, 3, 1)], tmp_path, shown=False)[1] == {"found": 3}
+    assert done == [1, 2, 3]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output"):
+        cells.keep(tmp_path / "file", {"n": 1}, {"found": 1})
+
+
+def test_tables_are_markdown_csv_and_json(tmp_path):
+    rows = [{"row": "a", "value": 1.234}, {"row": "b", "value": math.nan}]
+    text = cells.write_tables(tmp_path, "e", "Protocol.", {"the values": rows})
+    assert "| a | 1.23 |" in text and "| b | - |" in text
+    assert next(csv.DictReader((tmp_path / "e-the-values.csv").read_text().splitlines())) == {
+        "row": "a",
+        "value": "1.234",
+    }
+    assert json.loads((tmp_path / "e.json").read_text())["tables"]["the values"][0]["value"] == 1.234
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+def test_stacked_critics_learn_as_they_do_one_at_a_time(double):
+    """Every objective of the registry: the same values, to rounding, also after going on from a saved state."""
+    torch.manual_seed(0)
+    goals = [kind() for kind in objectives.registry.values()]
+    made = [critics.Separable(3, 3, hidden=8, out=4, layers=2) for _ in goals]
+    stack, half = (stacked.Stack(made, goals) for _ in range(2))
+    optimizers = [
+        torch.optim.Adam([*c.parameters(), *o.parameters()], lr=5e-4) for c, o in zip(made, goals, strict=True)
+    ]
+    for step in range(4):
+        x = torch.randn(12, 3)
+        y = x + torch.randn(12, 3)
+        if step == 2:
+            half.load(stack.state())
+            stack = half
+        read = stack.read(*(side.expand(len(goals), -1, -1) for side in (x, y)))
+        for critic, goal, own, found, optimizer in zip(made, goals, stack.objectives, read, optimizers, strict=True):
+            with torch.no_grad():
+                assert float(own.estimate(found)) == pytest.approx(
+                    float(goal.estimate(Scores(critic, x, y))), abs=1e-10
+                )
+            optimizer.zero_grad()
+            (-goal.surrogate(Scores(critic, x, y))).backward()
+            optimizer.step()
+        stack.learn()
+
+
+def test_critics_of_two_shapes_are_not_stacked():
+    with pytest.raises(UserError, match="stacked"):
+        stacked.Stack([critics.Separable(3, 3, hidden=h) for h in (4, 5)], [objectives.JS(), objectives.JS()])
+
+
+def test_rows_of_one_training_share_it():
+    groups = staircase.trainings(staircase.rows())
+    assert sorted(map(len, groups.values()))[-1] == 5  # JS, its plug-in, SMILE at three tau
+    assert {len(group) for group in groups.values()} == {1, 5}
+
+
+def test_the_errors_of_a_level_are_of_its_last_half():
+    bias, variance, mse = staircase.errors(torch.tensor([99.0, 99.0, 1.0, 3.0]), 1.0)
+    assert (bias, variance, mse) == (1.0, 1.0, 2.0)
+
+
+def test_smoothing_leaves_a_constant_alone_and_skips_what_overflowed():
+    values = torch.full((50,), 3.0)
+    values[[0, 10]] = math.inf
+    assert torch.allclose(staircase.smoothed(values)[1:], torch.tensor(3.0, dtype=torch.float64))
+
+
+@pytest.mark.slow
+def test_a_stream_is_read_before_it_is_learnt_and_follows_a_change(monkeypatch):
+    monkeypatch.setattr(stream, "EVERY", 20)
+    monkeypatch.setattr(stream, "WINDOW", 1280)
+    torch.manual_seed(0)
+    learner = stream.Stream(3)
+    for level in (1.0, 3.0):
+        x, y = (torch.from_numpy(s).float() for s in tasks.cubic(3, level).sample(64 * 60, 0))
+        values = []
+        for a, b in zip(x.split(64), y.split(64), strict=True):
+            before = {k: t.clone() for k, t in learner.residual.state_dict().items()}
+            values.append(learner.read(a, b))
+            assert all(torch.equal(t, before[k]) for k, t in learner.residual.state_dict().items())
+            learner.learn(a, b)
+        assert np.mean(values[-20:]) == pytest.approx(level, abs=0.35)
+
+
+def test_a_mosaic_shares_the_bits_it_was_asked_for():
+    for bits in (0.0, 1.0, 7.5, 10.0):
+        p = mosaics.flips(bits, 10)
+        h2 = -sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
+        assert 10 * (1 - h2) == pytest.approx(bits, abs=1e-9)
+
+
+def test_the_splits_of_mosaics_share_no_image():
+    zeros = [pool[0] for pool in mosaics.pools(0)]
+    seen = [{image.tobytes() for image in part} for part in zeros]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    x, y = mosaics.mosaics(50, 10.0, mosaics.pools(0)[0], np.random.default_rng(0), (1, 2))
+    assert x.shape == y.shape == (50, 14, 28)
+    patches = {image.tobytes() for pool in mosaics.pools(0)[0] for image in pool}
+    assert all(np.ascontiguousarray(m[:, :14]).tobytes() in patches for m in x)
+
+
+@pytest.mark.parametrize("test", consistency.TESTS)
+@pytest.mark.parametrize("source", consistency.SOURCES)
+def test_the_pairs_of_every_consistency_test_have_their_shapes(source, test):
+    name = "baseline 14" if source == "images and their rows" and test == "baseline" else test
+    parts = consistency.SOURCES[source].make(name, 100, 0)
+    channels = 2 if test in ("data processing", "additivity") else 1
+    assert all(side.shape[1] == channels for part in parts for side in part)
+    assert all(len(x) == len(y) for x, y in parts)
+    if test == "data processing":
+        assert all(np.array_equal(x[:, 0], x[:, 1]) for x, _ in parts)
+
+
+def test_noisy_images_have_the_information_of_their_factors():
+    x, y = (torch.from_numpy(side).flatten(1).double() for side in consistency.noisy("baseline", 5000, 0)[0])
+    _, _, axes = torch.linalg.svd(x, full_matrices=False)
+    both = torch.cat([x @ axes[:9].T, y @ axes[:9].T], 1).T.cov()
+    mi = 0.5 * (both[:9, :9].logdet() + both[9:, 9:].logdet() - both.logdet())
+    assert float(mi) == pytest.approx(consistency.SOURCES["noisy images"].truth, abs=0.06)
+
+
+def test_ticks_and_crosses():
+    names = ("baseline", "independence", "data processing", "additivity")
+    values = {("mosaics", "A", t): v for t, v in zip(names, (1.0, 0.01, 1.04, 1.8), strict=True)}
+    [line] = consistency.tables(values, {"mosaics": (-0.1, 0.1)})["mosaics"]
+    assert [line[t][-1] for t in names[1:]] == ["✓", "✓", "✗"]
+    [line] = consistency.tables(values, {"mosaics": (0.005, 0.1)})["mosaics"]
+    assert line["independence"].endswith("✗")
+
+
+def test_the_error_over_seeds():
+    assert samples.error_of([3.0, 5.0], 1.0) == (3.0, pytest.approx(math.sqrt(2)))
+
+
+def test_the_partition_of_the_trade_off_is_what_it_says():
+    mean = tau.mean_at()
+    assert tau.moments(mean, math.inf)[0] == pytest.approx(1.25, abs=1e-9)
+    found = tau.trade_off(3.0, 20_000, 0)
+    assert found["simulated bias"] == pytest.approx(found["bias"], abs=0.02)
+    assert found["simulated variance"] == pytest.approx(found["variance"], rel=0.1)
+    assert found["variance"] < found["bound"]
+    biases = [abs(tau.moments(mean, t)[0] - 1.25) for t in (3.0, 5.0, 7.0, 10.0)]
+    assert biases == sorted(biases, reverse=True)
+
+
+def test_rows_of_the_registry_read_one_set_of_pairs():
+    groups = readings.groups()
+    assert {repr(r) for group in groups.values() for r in group} >= {
+        "InfoNCE(symmetric=False)",
+        "SMILE(tau=inf)",
+        "JS()",
+    }
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 2))
+    parts = readings.split(x, x + rng.standard_normal((400, 2)), 0)
+    assert [len(part[0]) for part in parts] == [240, 60, 100]
+    shared = next(group for group in groups.values() if len(group) == 5)
+    found = readings.read(shared, *parts, readings.Budget(steps=40, every=10), 0)
+    assert list(found) == [repr(row) for row in shared] and len(set(found.values())) > 1
+    assert all(math.isfinite(value) and value < 3 for value in found.values())
+
+
+SLOW_ENOUGH = ("staircase", "--steps", "12", "--task", "gaussian", "--critic", "separable")
+
+
+def start(folder, *words):
+    program = "import sys; from infomax.cli import main; sys.argv = ['infomax', 'benchmark', *sys.argv[1:]]; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words, "--output", str(folder), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_staircase_goes_on_to_the_same_numbers(tmp_path):
+    killed = start(tmp_path / "killed", *SLOW_ENOUGH)
+    began = time.monotonic()
+    while len(list((tmp_path / "killed").glob("cells/*.json"))) < 2 and time.monotonic() - began < 120:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("cells/*.json")}
+    assert 2 <= len(kept) < 6 and not (tmp_path / "killed/staircase.md").exists()
+    out, err = start(tmp_path / "killed", *SLOW_ENOUGH).communicate(timeout=300)
+    assert json.loads(out)["tables"], err
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+    start(tmp_path / "whole", *SLOW_ENOUGH).communicate(timeout=300)
+    for name in ("staircase.md", "staircase.json"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert (tmp_path / "whole/staircase.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_joint_critics_and_other_experiments_run(run, tmp_path):
+    joint = run("infomax", "benchmark", "staircase", "--critic", "joint", "--joint-steps", 2, "--steps", 4,
+                "--task", "gaussian", "--output", "joint")  # fmt: skip
+    assert joint.status == 0 and "gaussian, joint" in joint.out
+    for words in (
+        ("tau", "--quick"),
+        ("samples", "--pairs", 200, "--mi", 2.0, "--seeds", 1, "--steps", 1, "--dim", 2),
+        ("mosaics", "--pairs", 300, "--bits", 2.0, "--steps", 2),
+        ("consistency", "--source", "noisy images", "--pairs", 200, "--steps", 2),
+    ):
+        ended = run("infomax", "benchmark", *words, "--json", "--output", words[0])
+        assert ended.status == 0, ended.err
+        assert json.loads(ended.out)["tables"]
+        assert (tmp_path / words[0] / f"{words[0]}.png").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("staircase", "--task", "gausian"), ("samples", "--task", "x"), ("consistency", "--source", "x"),
+              ("staircase", "--steps", "-1"), ("tau", "--tau", "-1")]
+)  # fmt: skip
+def test_a_mistake_is_a_sentence(words, run):
+    ended = run("infomax", "benchmark", *words)
+    assert ended.status == 2 and ended.err.count("\n") == 1 and "Traceback" not in ended.err
