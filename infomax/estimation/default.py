@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting
-from infomax.estimation.copula import GaussianCopula, NormalScores, Standard, StudentCopula, elliptical
+from infomax.estimation.copula import COMPONENTS, GaussianCopula, NormalScores, Standard, StudentCopula, elliptical
 from infomax.estimation.inputs import Pairs, is_label
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import JSPlugin
@@ -231,8 +231,11 @@ class Residual(nn.Module):
 
 def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     """Columns that no column of the other side speaks for, in any product of Hermite polynomials of degree 1 to 3,
-    start weaker: sparse dependence is then found among many columns. Where none or all are spoken for, all are equal.
+    start weaker: sparse dependence is then found among many columns. Where none or all are spoken for, all are equal;
+    so they are in wide arrays, of which the polynomials would take several times the memory.
     """
+    if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
+        return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
     n, (dx, dy) = len(fit), (fit.x.shape[1], fit.y.shape[1])
     sides = []
     for z in (fit.x, fit.y):
