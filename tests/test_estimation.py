@@ -278,6 +278,7 @@ def test_each_check_fires_and_does_not():
         (checks.negative(0.1), checks.negative(-0.3), None),
         (checks.width(1.9, 2.1), checks.width(0.5, 3.0), checks.width(1.6, 2.5)),
         (checks.width(0.0, 0.1), checks.width(-1.0, math.inf), checks.width(-0.2, 0.2)),
+        (checks.columns(40, 600), checks.columns(1500, 1200), checks.columns(400, 600)),
         (checks.folds(0.05, 2.0), checks.folds(0.6, 2.0), checks.folds(0.3, 2.0)),
         (checks.permutation(0.005, 0.4), checks.permutation(0.3, 0.4), None),
         (checks.permutation(0.3, -0.1), checks.permutation(0.06, 0.01), None),

@@ -108,6 +108,19 @@ def width(low: float, high: float) -> Check:
     return Check("width", statistic, fail, _verdict(not statistic <= fail, not statistic <= warn), sentence)
 
 
+def columns(number: int, fit: int) -> Check:
+    """Columns of both sides per pair that a critic is fitted on. From one on, independent pairs have canonical
+    correlations of 1 (Wachter, 1980): dependence looks like noise, and what a critic misses of it leaves no sign."""
+    fail, warn = 1.0, 0.5
+    statistic = number / fit
+    told = f"{number} columns, and a critic is fitted on {fit} pairs"
+    if statistic > warn:
+        told += ": dependence can be missed unseen; give more pairs, or fewer columns, such as principal components."
+    else:
+        told += "."
+    return Check("columns", statistic, fail, _verdict(statistic > fail, statistic > warn), told)
+
+
 def folds(spread: float, mi: float) -> Check:
     """How far the folds' values differ beyond their sampling noise: each has a critic of its own, so that they agree
     only if what is learned does not depend on which pairs and which start it was learned from. Thresholds as those of

@@ -123,6 +123,7 @@ def _estimate(
     whole = uncertainty.combined(each)
     low, high = whole.interval
     ceiling = math.log(whole.reported)
+    wide = parts[0][0].x.shape[1] + parts[0][0].y.shape[1]
     value_on = whole.value_on
     found = [
         *found,
@@ -134,6 +135,7 @@ def _estimate(
         checks.rival(high, *whole.rival),
         checks.negative(high),
         checks.width(low, high),
+        *([] if method.reads_all else [checks.columns(wide, len(parts[0][0]))]),
         *([] if len(each) == 1 else [checks.folds(whole.spread, whole.mi)]),
         *([] if whole.null is None else [checks.permutation(whole.null, low)]),
     ]
