@@ -66,6 +66,7 @@ def mnist5k():
     return dataset("mnist5k")
 
 
+@pytest.mark.slow
 def test_mnist5k_has_the_last_hundred_of_each_class_as_test(mnist5k):
     assert (len(mnist5k.train), len(mnist5k.test), mnist5k.shape) == (4000, 1000, (1, 28, 28))
     assert (mnist5k.kind, mnist5k.flip, mnist5k.classes) == ("digits", False, list("0123456789"))
@@ -100,6 +101,7 @@ def test_mnist5k_needs_no_heavy_import():
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_sklearn_digits_are_spread_over_uint8():
     data = dataset("digits")
     assert data.shape == (1, 8, 8)

@@ -125,6 +125,7 @@ def test_gaussians_of_several_sizes(d, mi):
 # How ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers_whatever_the_container_and_the_global_state(two):
     torch.manual_seed(3)
     torch.rand(5)
@@ -153,6 +154,7 @@ def test_views_of_a_sample_stay_in_one_split():
     assert set.union(*held) == set(range(300))
 
 
+@pytest.mark.slow
 def test_report_pairs_touch_neither_fit_nor_selection():
     parts = [gauss(n, 3, 1.0, seed) for seed, n in enumerate((400, 100, 200))]
     one = estimate_splits(*parts, critic=SMALL, budget=QUICK)
@@ -172,6 +174,7 @@ def test_explicit_splits_take_ids():
         estimate_splits(clash, *parts[1:], critic=SMALL, budget=QUICK)
 
 
+@pytest.mark.slow
 def test_a_given_module_is_copied_and_an_objective_too():
     critic, objective = im.Separable(2, 2, hidden=16, out=4), im.MINE()
     before = {name: t.clone() for name, t in critic.state_dict().items()}
@@ -464,6 +467,7 @@ def test_ids_of_another_length_are_refused():
         quick(X, Y, ids=np.arange(199))
 
 
+@pytest.mark.slow
 def test_odd_input_is_told_in_the_checks():
     none = Budget(steps=0)
     same = estimate(X, X, budget=none)

@@ -104,6 +104,7 @@ def test_layers_are_apart_and_leave_no_hooks(name, last):
     assert not any(module._forward_hooks for module in encoder.modules())
 
 
+@pytest.mark.slow
 def test_a_saved_run_brings_its_projector(finished):
     about = subject(finished[0])
     assert isinstance(about.projector, im.encoders.Projector)

@@ -145,6 +145,7 @@ def short(run, unlabelled, tmp_path, monkeypatch):
     return lambda *more: run(*arguments, *more)
 
 
+@pytest.mark.slow
 def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp_path):
     for name in ("simclr_smile", "simclr_smile-2"):
         ended = short()
@@ -165,6 +166,7 @@ def test_resume_of_nothing_starts(short, tmp_path):
     assert [line["number"] for line in log(tmp_path / "here/new")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(short, tmp_path, monkeypatch):
     own = ("--objective", "own:Stops(tau=4.0)")
     assert short(*own, "--run-dir", "whole").status == 0
@@ -198,6 +200,7 @@ def test_a_run_that_breaks_says_where_and_keeps_its_checkpoint(short, tmp_path, 
     assert found.step == 3 and all(value.isfinite().all() for value in weights(tmp_path / "broken").values())
 
 
+@pytest.mark.slow
 def test_resume_with_another_configuration_names_the_keys(short, tmp_path):
     assert short("--run-dir", "run").status == 0
     ended = short("--run-dir", "run", "--resume", "--temperature", 0.3, "--batch-size", 24, "--steps", 7)
@@ -211,6 +214,7 @@ def test_resume_with_another_configuration_names_the_keys(short, tmp_path):
     assert ended.status == 0 and [line["number"] for line in log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_numbers_of_the_log(short, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
