@@ -66,11 +66,11 @@ def test_each_check_fires_and_does_not():
 @pytest.mark.slow
 def test_the_default_passes_its_audit():
     x, y = gauss(1600, 3, 1.0)
-    found = audited(x, y, critic=SMALL, budget=QUICK)
+    found = audited(x, y, budget=QUICK)
     assert found.trusted, found
     assert [c.name for c in found.checks[-6:]] == list(NAMES)
     assert sum(c.verdict == "pass" for c in found.checks[-6:]) >= 5, found
-    plain = im.estimate(x, y, critic=SMALL, budget=QUICK)
+    plain = im.estimate(x, y, budget=QUICK)
     assert (found.mi, found.interval, found.checks[:-6]) == (plain.mi, plain.interval, plain.checks)
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))["protocol"]["audit"]
     assert len(record) == REFITS

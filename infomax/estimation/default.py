@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting
-from infomax.estimation.copula import COMPONENTS, GaussianCopula, NormalScores, Standard, StudentCopula, elliptical
+from infomax.estimation.copula import (
+    COMPONENTS,
+    GaussianCopula,
+    NormalScores,
+    Standard,
+    StudentCopula,
+    elliptical,
+    js_shares,
+)
 from infomax.estimation.inputs import Pairs, is_label
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import JSPlugin
@@ -26,7 +34,6 @@ RATE, DECAY = 8e-3, 1e-2
 STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
 UNMIXED = 64  # columns at most whose independent components are sought
 UNMIXED_ROWS = 10_000
-SHIFTS = 50  # by which select rows are moved against each other, to meet negatives
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
 
@@ -125,7 +132,7 @@ def _start(fit: Pairs, select: Pairs, seed: int) -> _Start:
     for i, x in enumerate(sides[0]):
         for j, y in enumerate(sides[1]):
             base = elliptical(x[0], y[0], x[1], y[1])
-            each = _js(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
+            each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
                 best = float(each.mean()), float(each.std()) / math.sqrt(len(each))
@@ -148,16 +155,6 @@ def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
     z = z @ (vectors * values.rsqrt())
     kurtosis = (z**4).mean(0) - 3
     return [Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else []
-
-
-@torch.no_grad()
-def _js(critic: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
-    n = len(x)
-    ex, ey = critic.embed(x, y)
-    shifts = {max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)}
-    negative = sum(F.softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
-    return -F.softplus(-critic.pair(ex, ey)) - negative
 
 
 # The residual --------------------------------------------------------------------------------------------------------
@@ -286,9 +283,9 @@ def _residuals(row: Estimator, starts: Sequence[_Start], budget: Budget, seed: i
         residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
         model = fitting.Together(bases[k], residual).to(device).eval()
         x, y = start.select.x.to(device), start.select.y.to(device)
-        gain = _js(model, x, y)
+        gain = js_shares(model, x, y)
         model.open = False
-        gain = gain - _js(model, x, y)
+        gain = gain - js_shares(model, x, y)
         # The best of many evaluations beats zero by luck alone: it has to by one standard error.
         model.open = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
         told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": _told(start.base),
