@@ -2,7 +2,7 @@
 
 The protocol is Song & Ermon's (2020): 20 dimensions; 2, 4, 6, 8, 10 nats, 4,000 steps each; 64 fresh pairs a step; Adam
 at 5e-4; separable critics 20-256-256-256-32 or joint ones 40-256-256-256-1. A value is read before the step on its
-batch, as in the paper's code, so no critic has seen the pairs that it reports on.
+batch, so no critic has seen the pairs that it reports on.
 """
 
 import functools
@@ -289,7 +289,7 @@ def smoothed(values: Tensor, span: int = 200) -> Tensor:
 
 
 def one_at_a_time(row: str, steps: int, batches: Sequence[tuple[Tensor, Tensor]], device: str) -> Callable[[], None]:
-    """A plain training of one row as the paper's code has it: nn.Linear, autograd, one Adam, one critic."""
+    """A plain training of one row as it is usually written: nn.Linear, autograd, one Adam, one critic."""
 
     def mlp() -> nn.Sequential:
         sizes = (D, 256, 256, 256, 32)

@@ -68,12 +68,13 @@ class Estimate:
     def __str__(self) -> str:
         low, high = self.interval
         fit, select, report = self.splits
+        folds = " (cross-fitted: in turns)" if fit + select + report > self.n else ""
         lines = [
             f"MI {self.mi:.3f} nats, 95 % interval [{low:.3f}, {high:.3f}], "
             f"{'trusted' if self.trusted else 'NOT TRUSTED'}",
             f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} (log of {report} report pairs)"
             + ("" if self.cap is None else f", cap {self.cap:.3f} (a known upper bound)"),
-            f"{self.n} pairs: {fit} fit, {select} select, {report} report; {self.method}, {self.critic}, "
+            f"{self.n} pairs: {fit} fit, {select} select, {report} report{folds}; {self.method}, {self.critic}, "
             f"seed {self.seed}",
         ]
         lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]
