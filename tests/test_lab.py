@@ -43,6 +43,47 @@ def test_finished_cells_are_not_worked_on_again(tmp_path):
     assert done == [1, 2, 3]
 
 
+SHARED = """
+import sys, time
+from pathlib import Path
+from infomax.benchmarks import cells
+
+def cell(number):
+    def work():
+        with open(folder / f"done-{number}", "a") as file:
+            file.write("x")
+        time.sleep(0.2)
+        return {"found": number}
+    return cells.Cell({"n": number}, cells.at_once(work), {"n": number - 1} if number % 3 else None)
+
+folder = Path(sys.argv[1])
+assert [r["found"] for r in cells.run([cell(n) for n in range(9)], folder, shown=False)] == list(range(9))
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_the_cells_of_a_folder(tmp_path):
+    """Each cell is worked on once, whoever does it, and after the one that it goes on from."""
+    command = [sys.executable, "-c", SHARED, str(tmp_path)]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], errors
+    assert [(tmp_path / f"done-{n}").read_text() for n in range(9)] == ["x"] * 9
+    assert not list((tmp_path / "cells").glob("*.lock"))
+
+
+@pytest.mark.slow
+def test_a_cell_that_a_killed_process_held_is_taken_by_another(tmp_path):
+    program = SHARED.replace("time.sleep(0.2)", "time.sleep(600)")
+    killed = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    while not (tmp_path / "done-0").exists():
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    subprocess.run([sys.executable, "-c", SHARED, str(tmp_path)], check=True, timeout=120)
+    assert (tmp_path / "done-0").read_text() == "xx"
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output"):
@@ -210,6 +251,32 @@ def test_rows_of_the_registry_read_one_set_of_pairs():
     found = readings.read(shared, *parts, readings.Budget(steps=40, every=10), 0)
     assert list(found) == [repr(row) for row in shared] and len(set(found.values())) > 1
     assert all(math.isfinite(value) and value < 3 for value in found.values())
+
+
+def test_image_critics_take_the_shapes_of_their_arrays():
+    x, y = np.zeros((3, 2, 14, 28)), np.zeros((3, 14, 14))
+    assert readings.shaped("ConvSeparable", x, y) == "ConvSeparable(shape=(2, 14, 28), shape_y=(1, 14, 14))"
+    assert readings.shaped("Separable", x, y) == "Separable" and readings.shaped(None, x, y) is None
+
+
+def test_image_critics_read_images_with_constant_pixels():
+    x, y = mosaics.mosaics(200, 2.0, mosaics.pools(0)[0], np.random.default_rng(0), (1, 2))
+    x[:, 0] = 0
+    group = readings.groups()["InfoNCE(symmetric=False)"]
+    found = readings.read(group, *readings.split(x, y, 0), readings.Budget(steps=2), 0, "ConvSeparable")
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_joint_critics_follow_the_staircase_in_chains(tmp_path):
+    """A chain a task and training: levels in turn, and what the stack of one row alone gives."""
+    planned = staircase.stacked_cells(tmp_path, ["gaussian", "cubic"], "joint", 3, 0, "cpu")
+    assert len(planned) == 5 * 2 * len(staircase.trainings(staircase.rows()))
+    chain = [c for c in planned if c.key["tasks"] == ["cubic"] and "NWJ()" in c.key["rows"]]
+    assert [c.key["level"] for c in chain] == list(staircase.LEVELS)
+    assert [c.after for c in chain] == [None, *(c.key for c in chain[:-1])]
+    found = cells.run(chain[:2], tmp_path, shown=False)
+    assert all(torch.isfinite(result["cubic|NWJ()"]).all() for result in found)
+    assert not torch.equal(found[0]["state.module.0.0.weight_x"], found[1]["state.module.0.0.weight_x"])
 
 
 SLOW_ENOUGH = ("staircase", "--steps", "12", "--task", "gaussian", "--critic", "separable")

@@ -3,13 +3,15 @@
 A results folder holds cells/, a file a finished cell, and what is made of them: NAME.md, NAME.csv, NAME.png.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,16 @@ from infomax.errors import UserError
 Work = Callable[[], Generator[float, None, dict[str, Any]]]
 """Yields its progress in [0, 1] and returns what it found: numbers, texts, lists, and tensors at the top."""
 
+POLL = 0.5  # seconds between looks at what other processes finished
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A piece of work, and the configuration that decides its result."""
+    """A piece of work, the configuration that decides its result, and that of a cell which it goes on from."""
 
     key: Mapping[str, Any]
     work: Work
+    after: Mapping[str, Any] | None = None
 
 
 def path_of(folder: Path, key: Mapping[str, Any]) -> Path:
@@ -70,29 +75,75 @@ def keep(folder: Path, key: Mapping[str, Any], result: Mapping[str, Any]) -> Non
                 temporary.unlink(missing_ok=True)
         write_json(path, {"key": _plain(dict(key)), "result": _plain(rest), "tensors": bool(tensors)})
     except OSError as error:
-        raise UserError(f"{folder} could not be written ({error}); name another folder with --output.") from error
+        raise _unwritable(folder, error) from error
 
 
 def run(cells: Iterable[Cell], folder: Path, shown: bool = True) -> list[dict[str, Any]]:
-    """The results of all cells in order; those that an earlier run finished are read, not worked on again."""
+    """The results of all cells in order; those that an earlier run finished are read, not worked on again.
+
+    Several processes may run the same cells in one folder: each takes what no other has taken, and waits for the rest.
+    """
     cells = list(cells)
-    results = []
+    results: dict[int, dict[str, Any]] = {}
     with _Bar(len(cells), shown) as bar:
-        for number, cell in enumerate(cells):
-            found = finished(folder, cell.key)
-            if found is None:
-                bar.at(number, _named(cell.key))
-                work = cell.work()
-                try:
-                    while True:
-                        bar.at(number + next(work), _named(cell.key))
-                except StopIteration as end:
-                    keep(folder, cell.key, end.value)
-                found = finished(folder, cell.key)
-                assert found is not None
-            results.append(found)
-            bar.at(number + 1, _named(cell.key))
-    return results
+        while len(results) < len(cells):
+            before = len(results)
+            for number, cell in enumerate(cells):
+                if number not in results and (found := _result(cell, folder, bar, len(results))) is not None:
+                    results[number] = found
+                    bar.at(len(results), _named(cell.key))
+            if len(results) == before:
+                time.sleep(POLL)  # another process works on all that is left
+    return [results[number] for number in range(len(cells))]
+
+
+def _result(cell: Cell, folder: Path, bar: "_Bar", done: int) -> dict[str, Any] | None:
+    """A cell's result, worked out if need be; None where another process is about it, or what it needs is not there."""
+    if (found := finished(folder, cell.key)) is not None:
+        return found
+    if cell.after is not None and finished(folder, cell.after) is None:
+        return None
+    with _taken(folder, cell.key) as mine:
+        if not mine:
+            return None
+        if (found := finished(folder, cell.key)) is not None:  # while this process came to it
+            return found
+        bar.at(done, _named(cell.key))
+        work = cell.work()
+        try:
+            while True:
+                bar.at(done + next(work), _named(cell.key))
+        except StopIteration as end:
+            keep(folder, cell.key, end.value)
+        return finished(folder, cell.key)
+
+
+@contextlib.contextmanager
+def _taken(folder: Path, key: Mapping[str, Any]) -> Iterator[bool]:
+    """Whether this process has a cell to itself: a lock of the system's, which ends with the process that holds it."""
+    path = path_of(folder, key).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = path.open("a")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with held:
+        try:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not on Windows: there, one process a folder
+            pass
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        # Whoever waits at the old file finds the cell finished; had it not been, the file would still be there.
+        path.unlink(missing_ok=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder} could not be written ({error}); name another folder with --output.")
 
 
 def at_once(work: Callable[[], dict[str, Any]]) -> Work:
@@ -167,7 +218,7 @@ def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Se
                 (folder / f"{name}-{slug}.csv").write_text(buffer.getvalue(), encoding="utf-8")
         write_json(folder / f"{name}.json", {"protocol": protocol, "tables": _plain(dict(tables))})
     except OSError as error:
-        raise UserError(f"{folder} could not be written ({error}); name another folder with --output.") from error
+        raise _unwritable(folder, error) from error
     return text
 
 

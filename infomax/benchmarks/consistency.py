@@ -131,7 +131,7 @@ SOURCES = {
 }
 
 
-def plan(names: tuple[str, ...], pairs: int, steps: int, seed: int) -> list[Cell]:
+def plan(names: tuple[str, ...], pairs: int, steps: int, seed: int, critic: str, device: str) -> list[Cell]:
     """A cell for each data set, test and training."""
     planned = []
     for name in names:
@@ -140,11 +140,11 @@ def plan(names: tuple[str, ...], pairs: int, steps: int, seed: int) -> list[Cell
         for test in (*baselines, *TESTS[1:]):
             for trained_by, rows in readings.groups().items():
                 key = {"experiment": "consistency", "row": trained_by, "rows": [repr(r) for r in rows], "task": name,
-                       "test": test, "n": pairs, "steps": steps, "seed": seed}  # fmt: skip
+                       "test": test, "n": pairs, "steps": steps, "seed": seed, "critic": critic}  # fmt: skip
 
                 def work(rows: Any = rows, make: Any = source.make, test: str = test) -> dict[str, Any]:
-                    fit, select, report = make(test, pairs, seed)
-                    return {"values": readings.read(rows, fit, select, report, Budget(steps=steps), seed)}
+                    parts: readings.Parts = make(test, pairs, seed)
+                    return {"values": readings.read(rows, *parts, Budget(steps=steps), seed, critic, device)}
 
                 planned.append(Cell(key, cells.at_once(work)))
     return planned
@@ -155,6 +155,8 @@ def command(
     pairs: int = 10_000,
     steps: int = 3000,
     seed: int = 0,
+    critic: str = "ConvSeparable",
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
     threads: int | None = None,
     quick: bool = False,
     output: Path = Path("results/consistency"),
@@ -167,6 +169,8 @@ def command(
         pairs: Of each test; of the paper's, images of mnist5k, of which there are 5,000.
         steps: Of training at most.
         seed: Of pairs and critics.
+        critic: Of the rows that train one: ConvSeparable or ConvConcat, whose sizes are those of the images, Separable.
+        device: Where critics are trained.
         threads: Of the CPU. By default all cores.
         quick: Mosaics alone, 1,000 pairs, 50 steps.
         output: The results folder. What a killed run finished there is not done again.
@@ -181,7 +185,7 @@ def command(
         torch.set_num_threads(threads)
     if quick:
         source, pairs, steps = ("mosaics",), 1000, 50
-    planned = plan(source, pairs, steps, seed)
+    planned = plan(source, pairs, steps, seed, critic, device)
     results = cells.run(planned, output, not json)
     values: dict[tuple[str, str, str], float] = {}
     covered: dict[str, tuple[float, float]] = {}
@@ -194,7 +198,7 @@ def command(
     made = tables(values, covered)
     protocol = (
         f"{pairs} pairs (60 % fit, 15 % select, 25 % report, of disjoint images; at most 5,000 images in the paper's"
-        f" test), critic Separable, at most {steps} steps of 256 pairs, seed {seed}. Ticks: independence |I| < .05,"
+        f" test), critic {critic}, at most {steps} steps of 256 pairs, seed {seed}. Ticks: independence |I| < .05,"
         " and the default's interval covers 0; data processing within 5 % of 1; additivity within 5 % of 2. In nats."
     )
     draw(values, output / "consistency.png")

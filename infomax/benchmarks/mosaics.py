@@ -69,16 +69,19 @@ def splits(n: int, bits: float, seed: int, shape: tuple[int, int] = PATCHES) -> 
     return fit, select, report
 
 
-def plan(bits: tuple[float, ...], n: int, steps: int, seed: int, all_rows: bool) -> list[Cell]:
+def plan(
+    bits: tuple[float, ...], n: int, steps: int, seed: int, all_rows: bool, critic: str, device: str
+) -> list[Cell]:
     """A cell for each level of MI and each training."""
     planned = []
     for trained_by, rows in list(readings.groups().items())[: None if all_rows else 1]:
         for level in bits:
             key = {"experiment": "mosaics", "row": trained_by, "rows": [repr(r) for r in rows], "bits": level, "n": n,
-                   "steps": steps, "seed": seed}  # fmt: skip
+                   "steps": steps, "seed": seed, "critic": critic}  # fmt: skip
 
             def work(rows: Any = rows, level: float = level) -> dict[str, Any]:
-                return {"values": readings.read(rows, *splits(n, level, seed), Budget(steps=steps), seed)}
+                parts = splits(n, level, seed)
+                return {"values": readings.read(rows, *parts, Budget(steps=steps), seed, critic, device)}
 
             planned.append(Cell(key, cells.at_once(work)))
     return planned
@@ -90,6 +93,8 @@ def command(
     steps: int = 3000,
     seed: int = 0,
     only_default: bool = False,
+    critic: str = "ConvSeparable",
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
     threads: int | None = None,
     quick: bool = False,
     output: Path = Path("results/mosaics"),
@@ -103,6 +108,8 @@ def command(
         steps: Of training at most.
         seed: Of pools, mosaics and critics.
         only_default: Leave out all rows but the default estimator.
+        critic: Of the rows that train one: ConvSeparable or ConvConcat, whose sizes are those of the images, Separable.
+        device: Where critics are trained.
         threads: Of the CPU. By default all cores.
         quick: 2,000 pairs, 0, 3 and 6 bits, 100 steps.
         output: The results folder. What a killed run finished there is not done again.
@@ -114,12 +121,12 @@ def command(
         torch.set_num_threads(threads)
     if quick:
         bits, pairs, steps = (0.0, 3.0, 6.0), 2000, 100
-    planned = plan(bits, pairs, steps, seed, not only_default)
+    planned = plan(bits, pairs, steps, seed, not only_default, critic, device)
     found = cells.run(planned, output, not json)
     made = table([(dict(cell.key), result["values"]) for cell, result in zip(planned, found, strict=True)])
     protocol = (
         f"Mosaics of 2 x 5 digits 0 and 1 of 14 x 14 pixels, {pairs} pairs (60 % fit, 15 % select, 25 % report, of"
-        f" disjoint images), critic Separable, at most {steps} steps of 256 pairs, seed {seed}. In bits."
+        f" disjoint images), critic {critic}, at most {steps} steps of 256 pairs, seed {seed}. In bits."
     )
     draw(made["value in bits"], output / "mosaics.png")
     cells.report(cells.write_tables(output, "mosaics", protocol, made), made, output, json)

@@ -105,7 +105,7 @@ def _inf_cl(device: str) -> Peer | None:
         return None
     from inf_cl import cal_flash_loss  # type: ignore[import-not-found]
 
-    return lambda x, y, temperature: cal_flash_loss(x, y, scale=1 / temperature).mean()
+    return lambda x, y, temperature: cal_flash_loss(x, y, scale=1 / temperature, head_dim=min(x.shape[1], 256)).mean()
 
 
 def _memeff(device: str) -> Peer | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from infomax.errors import UserError
-from infomax.estimation import DEFAULT, Budget, estimate_splits, inputs, registry
+from infomax.estimation import DEFAULT, Budget, estimate_splits, fitting, inputs, registry
 from infomax.estimation.rows import Estimator
 
 Part = tuple[Any, Any]  # x and y of a split, arrays of rows
@@ -27,27 +27,42 @@ def groups() -> dict[str, list[Estimator]]:
     return found
 
 
-def read(rows: Sequence[Estimator], fit: Part, select: Part, report: Part, budget: Budget, seed: int) -> dict[str, Any]:
+def read(
+    rows: Sequence[Estimator], fit: Part, select: Part, report: Part, budget: Budget, seed: int,
+    critic: str | None = None, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
     """Each row's value on the report split, in nats, NaN where a row refuses such pairs; of one training.
 
-    The default's is the Estimate's, with its interval and verdict.
+    critic: what the rows train that train one, but for the default; by its name alone, of images [n, c, h, w].
+    The default's value is the Estimate's, with its interval and verdict.
     """
     if repr(rows[0]) == repr(registry[DEFAULT.lower()]()):
-        found = estimate_splits(fit, select, report, seed=seed, budget=budget)
+        found = estimate_splits(fit, select, report, seed=seed, budget=budget, device=device)
         low, high = found.interval
         rest = {"low": low, "high": high, "trusted": found.trusted, "reasons": list(found.reasons)}
         return {repr(rows[0]): found.mi, "default": {"mi": found.mi, "floor": found.floor, **rest}}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pairs, _, _ = inputs.prepared([(*part, None) for part in (fit, select, report)])
-            critic = rows[0].fit(pairs[0], pairs[1], None, budget, seed, "cpu")
-            held_out = critic.mapped(pairs[2])
+            critic = shaped(critic, *fit) if rows[0].takes_critic else None
+            pairs, _, _ = inputs.prepared(
+                [(*part, None) for part in (fit, select, report)], fitting.reads_images(critic)
+            )
+            fitted = rows[0].fit(pairs[0], pairs[1], critic, budget, seed, device)
+            held_out = fitted.mapped(pairs[2]).to(device)
             return {
-                repr(row): replace(critic, estimator=_trained(row, critic.estimator)).value(held_out) for row in rows
+                repr(row): replace(fitted, estimator=_trained(row, fitted.estimator)).value(held_out) for row in rows
             }
     except UserError:
         return {repr(row): math.nan for row in rows}
+
+
+def shaped(critic: str | None, x: Any, y: Any) -> str | None:
+    """The text of a critic with the shapes of images x, y [n, c, h, w], or [n, h, w], where it reads images."""
+    if critic is None or not fitting.reads_images(critic):
+        return critic
+    shapes = [(1, *side.shape[1:])[-3:] for side in (x, y)]
+    return f"{critic}(shape={shapes[0]}, shape_y={shapes[1]})"
 
 
 def _trained(row: Estimator, fitted: Estimator) -> Estimator:

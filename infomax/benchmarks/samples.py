@@ -16,7 +16,7 @@ Readings = dict[tuple[str, float, int], list[float]]  # (row, MI, pairs) -> a va
 
 
 def plan(
-    task: str, d: int, mi: tuple[float, ...], pairs: tuple[int, ...], seeds: int, steps: int, seed: int
+    task: str, d: int, mi: tuple[float, ...], pairs: tuple[int, ...], seeds: int, steps: int, seed: int, device: str
 ) -> list[Cell]:
     """A cell for each training, MI, number of pairs and seed; few pairs first."""
     planned = []
@@ -31,9 +31,8 @@ def plan(
                         rows: Any = rows, level: float = level, n: int = n, repeat: int = repeat
                     ) -> dict[str, Any]:
                         x, y = staircase.TASKS[task](d, level).sample(n, [repeat, n])
-                        return {
-                            "values": readings.read(rows, *readings.split(x, y, repeat), Budget(steps=steps), repeat)
-                        }
+                        parts = readings.split(x, y, repeat)
+                        return {"values": readings.read(rows, *parts, Budget(steps=steps), repeat, device=device)}
 
                     planned.append(Cell(key, cells.at_once(work)))
     return planned
@@ -47,6 +46,7 @@ def command(
     seeds: int = 3,
     steps: int = 3000,
     seed: int = 0,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
     threads: int | None = None,
     quick: bool = False,
     output: Path = Path("results/samples"),
@@ -62,6 +62,7 @@ def command(
         seeds: Repetitions, each with pairs of its own.
         steps: Of training at most.
         seed: The first one.
+        device: Where critics are trained.
         threads: Of the CPU. By default all cores.
         quick: 250, 1,000 and 4,000 pairs, 2 and 6 nats, one seed, 50 steps.
         output: The results folder. What a killed run finished there is not done again.
@@ -75,7 +76,7 @@ def command(
         torch.set_num_threads(threads)
     if quick:
         mi, pairs, seeds, steps = (2.0, 6.0), (250, 1000, 4000), 1, 50
-    planned = plan(task, dim, mi, pairs, seeds, steps, seed)
+    planned = plan(task, dim, mi, pairs, seeds, steps, seed, device)
     results = cells.run(planned, output, not json)
     found: Readings = {}
     for cell, result in zip(planned, results, strict=True):

@@ -52,26 +52,31 @@ def scores(
     seconds: float = 2.0,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
     precision: str = "fp32",
+    compiled: bool = True,
 ) -> dict[str, Any]:
     """Times the engine and the plain forms, a round of one run each in turn, for about `seconds` a form and size.
 
     Gives {"machine", "rate" (FLOP/s of products), "rows"}. The plain form stops where its matrices pass a quarter of
-    memory. precision: of the engine's products, "fp32" or "bf16"; the plain form stays float32.
+    memory. precision: of the engine's products, "fp32" or "bf16"; the plain form stays float32. compiled: on a GPU,
+    time the plain form under torch.compile too.
     Raises UserError: an unknown name.
     """
     for name in names:
         if name not in PEERS:
             raise UserError(f"There is no plain form of {name!r}; there are {', '.join(PEERS)}.")
     rate = product_rate(device, torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32)
-    rows = [_row(name, n, dim, temperature, seconds, device, precision, rate) for n in sizes for name in names]
+    rows = [
+        _row(name, n, dim, temperature, seconds, device, precision, rate, compiled) for n in sizes for name in names
+    ]
     machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return {"machine": machine, "torch": torch.__version__, "precision": precision, "temperature": temperature,
             "rate": rate, "load": os.getloadavg()[0], "rows": [asdict(row) for row in rows]}  # fmt: skip
 
 
 def _row(
-    name: str, n: int, dim: int, temperature: float, seconds: float, device: str, precision: str, rate: float
-) -> Row:
+    name: str, n: int, dim: int, temperature: float, seconds: float, device: str, precision: str, rate: float,
+    compiled: bool,
+) -> Row:  # fmt: skip
     text, views, peer = PEERS[name]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, dim, generator=generator)
@@ -81,9 +86,9 @@ def _row(
     scores_held = (2 * n if views else n) ** 2
     if scores_held * 4 * 5 < _memory(device) / 4:
         forms["naive"] = lambda: plain(peer, x, y, temperature)
-        if device == "cuda":
-            compiled = torch.compile(peer)
-            forms["torch.compile"] = lambda: plain(compiled, x, y, temperature)
+        if device == "cuda" and compiled:
+            fused = torch.compile(peer)
+            forms["torch.compile"] = lambda: plain(fused, x, y, temperature)
     for library, (of, make) in LIBRARIES.items():
         if of == name and n > 512 and (found := make(device)) is not None:
             forms[library] = functools.partial(plain, found, x, y, temperature)
@@ -269,6 +274,7 @@ def command(
     temperature: float = 0.1,
     seconds: float = 2.0,
     precision: str = "fp32",
+    compiled: bool = True,
     threads: int | None = None,
     picture: Path | None = None,
     json: bool = False,
@@ -282,6 +288,7 @@ def command(
         temperature: Of the cosine critic.
         seconds: For each form and size.
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
+        compiled: On a GPU, time the plain form under torch.compile as well.
         threads: Of the CPU. By default all cores.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
@@ -289,7 +296,7 @@ def command(
     console.require_positive(dim=dim, temperature=temperature, threads=threads, **{"pairs": min(pairs, default=0)})
     if threads is not None:
         torch.set_num_threads(threads)
-    found = scores(pairs, dim, objective, temperature, seconds, precision=precision)
+    found = scores(pairs, dim, objective, temperature, seconds, precision=precision, compiled=compiled)
     if picture is not None:
         draw(found, picture)
     print(_json.dumps(found) if json else table(found))

@@ -11,7 +11,8 @@ import json as _json
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +79,36 @@ def _critics(kind: str, number: int, seed: int) -> list[Any]:
 
 
 def stacked_cells(folder: Path, names: Sequence[str], kind: str, steps: int, seed: int, device: str) -> list[Cell]:
-    """A cell a level: all trainings on all of the tasks `names`, in one vectorised run (joint critics: in turn).
+    """A cell a level, which goes on from the state that the level before left.
 
-    Each goes on from the state that the level before left.
+    Separable critics: all trainings on all of the tasks `names` in one vectorised run. Joint ones, of which one fills a
+    processor: a chain of cells a task and training, so that processes can share them.
     """
-    groups = trainings(rows())
+    if kind == "separable":
+        return _chain(folder, names, kind, trainings(rows()), steps, seed, device)
+    each = itertools.product(names, trainings(rows()).items())
+    chains = [_chain(folder, [task], kind, dict([group]), steps, seed, device) for task, group in each]
+    return list(itertools.chain.from_iterable(zip(*chains, strict=True)))  # low levels first
+
+
+def _chain(
+    folder: Path, names: Sequence[str], kind: str, groups: dict[str, list[Objective]], steps: int, seed: int,
+    device: str,
+) -> list[Cell]:  # fmt: skip
+    shown = [row for group in groups.values() for row in group]
     shared = {"experiment": "staircase", "tasks": list(names), "critic": kind, "steps": steps, "seed": seed}
-    keys = [{**shared, "level": level, "rows": [repr(r) for r in rows()]} for level in LEVELS]
+    keys = [{**shared, "level": level, "rows": [repr(r) for r in shown]} for level in LEVELS]
 
     def work(number: int) -> Generator[float, None, dict[str, Any]]:
-        made = _critics(kind, len(groups) * len(names), seed)
+        made = [c.to(device) for c in _critics(kind, len(groups) * len(names), seed)]
         goals = [group[0] for _ in names for group in groups.values()]
-        stack: Any = Joint(made, goals) if kind == "joint" else Stack([c.to(device) for c in made], goals, RATE)
+        stack: Any = Joint(made, goals) if kind == "joint" else Stack(made, goals, RATE)
         if number:
             before = cells.finished(folder, keys[number - 1])
             assert before is not None
             stack.load({name.removeprefix("state."): t for name, t in before.items() if name.startswith("state.")})
-        read = {f"{task}|{row!r}": torch.empty(steps) for task in names for row in rows()}
+        # On the device, as bringing each number home would make it wait at every step.
+        read = {f"{task}|{row!r}": torch.empty(steps, device=device) for task in names for row in shown}
         batches = zip(*(stream(task, LEVELS[number], steps, seed, device) for task in names), strict=True)
         for step, batch in enumerate(batches):
             x, y = (torch.stack(side).repeat_interleave(len(groups), 0) for side in zip(*batch, strict=True))
@@ -108,9 +122,12 @@ def stacked_cells(folder: Path, names: Sequence[str], kind: str, steps: int, see
             stack.learn()
             if step % 50 == 0:
                 yield step / steps
-        return read | {f"state.{name}": t for name, t in stack.state().items()}
+        return {name: t.cpu() for name, t in (read | {f"state.{k}": t for k, t in stack.state().items()}).items()}
 
-    return [Cell(key, lambda number=number: work(number)) for number, key in enumerate(keys)]
+    return [
+        Cell(key, lambda number=number: work(number), keys[number - 1] if number else None)
+        for number, key in enumerate(keys)
+    ]
 
 
 def stream_cell(name: str, steps: int, seed: int) -> Cell:
@@ -144,7 +161,9 @@ class Joint:
     """Joint critics, in the shape of a Stack: one after another, as each step of one fills a processor."""
 
     def __init__(self, made: Sequence[nn.Module], goals: Sequence[Objective]):
-        self.modules = nn.ModuleList(nn.ModuleList([c, type(o)()]) for c, o in zip(made, goals, strict=True)).train()
+        device = next(made[0].parameters()).device
+        pairs = (nn.ModuleList([c, deepcopy(o).to(device)]) for c, o in zip(made, goals, strict=True))
+        self.modules = nn.ModuleList(pairs).train()
         self.objectives: list[Any] = [pair[1] for pair in self.modules]  # type: ignore[index]
         self.optimizer = torch.optim.Adam(self.modules.parameters(), lr=RATE, fused=True)
 
@@ -184,11 +203,12 @@ def staircase(
     found: dict[str, Tensor] = {}
     planned: list[tuple[Cell, Callable[[dict[str, Any]], None]]] = []
 
-    def into(kind: str, tasks_of: Sequence[str], level: int, length: int) -> Callable[[dict[str, Any]], None]:
+    def into(key: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
         def put(result: dict[str, Any]) -> None:
-            for task, row in itertools.product(tasks_of, map(repr, rows())):
-                at = found.setdefault(f"{task}|{kind}|{row}", torch.full((len(LEVELS), length), math.nan))
-                at[level] = result[f"{task}|{row}"]
+            for task, row in itertools.product(key["tasks"], key["rows"]):
+                of = f"{task}|{key['critic']}|{row}"
+                at = found.setdefault(of, torch.full((len(LEVELS), key["steps"]), math.nan))
+                at[LEVELS.index(key["level"])] = result[f"{task}|{row}"]
 
         return put
 
@@ -196,9 +216,9 @@ def staircase(
         length = joint_steps if kind == "joint" else steps
         # Joint critics: the paper's two tasks, since each takes some fifty times a separable one's work.
         wanted = [name for name in names if kind == "separable" or name in ("gaussian", "cubic")]
-        for pair in _pairs(wanted):
-            for level, cell in enumerate(stacked_cells(folder, pair, kind, length, seed, device)):
-                planned.append((cell, into(kind, pair, level, length)))
+        for together in _pairs(wanted) if kind == "separable" else [wanted]:
+            chain = stacked_cells(folder, together, kind, length, seed, device)
+            planned += [(cell, into(cell.key)) for cell in chain]
     for name in names:
         planned.append((stream_cell(name, steps, seed), functools.partial(_into_default, found, name)))
     for (_, put), result in zip(planned, cells.run([cell for cell, _ in planned], folder, shown), strict=True):
