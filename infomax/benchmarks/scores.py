@@ -7,6 +7,7 @@ import json as _json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -91,7 +92,13 @@ def _row(
             forms["torch.compile"] = lambda: plain(fused, x, y, temperature)
     for library, (of, make) in LIBRARIES.items():
         if of == name and n > 512 and (found := make(device)) is not None:
-            forms[library] = functools.partial(plain, found, x, y, temperature)
+            form = functools.partial(plain, found, x, y, temperature)
+            try:
+                form()
+            except Exception as error:  # another library's: its own limits end no comparison
+                print(f"{library} cannot run {n} pairs of {dim}: {error}", file=sys.stderr)
+            else:
+                forms[library] = form
     times = alternate(forms, seconds * len(forms), device)
     medians = {form: statistics.median(found) * 1e3 for form, found in times.items()}
     ratios = [b / a for a, b in zip(times["ours"], times.get("naive", ()), strict=False)]
