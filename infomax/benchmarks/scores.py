@@ -57,7 +57,7 @@ def scores(
 ) -> dict[str, Any]:
     """Times the engine and the plain forms, a round of one run each in turn, for about `seconds` a form and size.
 
-    Gives {"machine", "rate" (FLOP/s of products), "rows"}. The plain form stops where its matrices pass a quarter of
+    Gives {"machine", "rate" (FLOP/s of products), "rows"}. The plain form stops where its matrices pass half of the
     memory. precision: of the engine's products, "fp32" or "bf16"; the plain form stays float32. compiled: on a GPU,
     time the plain form under torch.compile too.
     Raises UserError: an unknown name.
@@ -85,7 +85,7 @@ def _row(
     x, y = (t.to(device).requires_grad_() for t in (x, y))
     forms: dict[str, Run] = {"ours": lambda: ours(text, views, x, y, temperature, precision)}
     scores_held = (2 * n if views else n) ** 2
-    if scores_held * 4 * 5 < _memory(device) / 4:
+    if scores_held * 4 * 5 < _memory(device) / 2:
         forms["naive"] = lambda: plain(peer, x, y, temperature)
         if device == "cuda" and compiled:
             fused = torch.compile(peer)

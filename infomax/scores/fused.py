@@ -295,7 +295,7 @@ def launch(d: int, dtype: torch.dtype, heavy: bool = False) -> Launch:
         return Launch(16, 16, size, 4, 1)
     rows, columns, warps, stages = 128, 32, 8, 2
     if dtype != torch.float32 and d <= 128:
-        # Two programs a processor, of which one multiplies while the other exponentiates: 15 % faster than one of 128.
+        # Measured on an H100: 15 % faster than 128 rows and 8 warps.
         rows, columns, warps, stages = 64, 128, 4, 3
     elif dtype != torch.float32 and d <= 256:
         columns = 64
