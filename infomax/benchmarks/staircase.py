@@ -283,7 +283,8 @@ def draw(found: dict[str, Tensor], path: Path) -> None:
             thin = max(1, len(flat) // 2000)
             steps = torch.arange(len(flat))
             axis.plot(steps[::thin], flat.clamp(-5, 20)[::thin], color="C0", alpha=0.3, linewidth=0.4)
-            axis.plot(steps[::thin], smoothed(flat)[::thin], color="C0", linewidth=1)
+            drawn = smoothed(flat).masked_fill(flat.isnan(), math.nan)  # levels without values stay blank
+            axis.plot(steps[::thin], drawn[::thin], color="C0", linewidth=1)
             axis.plot(steps[::thin], truth[::thin], color="k", linewidth=0.8)
             axis.axhline(math.log(BATCH), color="k", linewidth=0.6, linestyle="--")
             axis.set(ylim=(-0.5, 12.5), xticks=[])
