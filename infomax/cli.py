@@ -27,6 +27,7 @@ def estimate(
     dataset: str | None = None,
     seed: int = 0,
     audit: bool = False,
+    device: str | None = None,
     report: Path | None = None,
     output: Path | None = None,
     json: bool = False,
@@ -48,6 +49,7 @@ def estimate(
         seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
         audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
             this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
+        device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
@@ -59,7 +61,8 @@ def estimate(
     console.require_seed(seed)
     if report is not None:
         page.require(report)
-    options: dict[str, Any] = {"seed": seed}
+    _require_file(output)
+    options: dict[str, Any] = {"seed": seed, "device": console.chosen_device(device)}
     given = (("objective", method or objective), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
@@ -143,6 +146,7 @@ def probe(
     from infomax.evaluation import probes, subject
 
     console.require_seed(seed)
+    _require_file(output)
     about = subject(run, dataset)
     found = probes(about, seed=seed)
 
@@ -220,6 +224,16 @@ def _report(
                 _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
             except OSError as error:
                 raise UserError(f"{path} could not be written ({error}).") from error
+
+
+def _require_file(path: Path | None) -> None:
+    """Raises UserError where no JSON object can be written, before anything is worked out for it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"--output {path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is no folder, so {path.name} cannot be written there; make it first.")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

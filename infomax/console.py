@@ -99,8 +99,29 @@ def require_seed(seed: int) -> None:
 def require_positive(**numbers: float | None) -> None:
     """Raises UserError for an option, by its name, that is not a positive finite number; None is not looked at."""
     for name, number in numbers.items():
-        if number is not None and not 0 < number < math.inf:
+        if number is not None and not 0 < number < math.inf:  # nor NaN
             raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {number!r}.")
+
+
+def require_device(device: str) -> None:
+    """Raises UserError for a device that torch does not know, or that is not there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--device {device} cannot be used here: {reason}. Give cpu or cuda.") from None
+
+
+def chosen_device(device: str | None) -> str:
+    """The device that is asked for, or a GPU where there is one. Raises UserError as require_device does."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    require_device(device)
+    return device
 
 
 class Progress:

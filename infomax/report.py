@@ -306,9 +306,9 @@ def _layers(layers: Sequence[tuple[str, Estimate]]) -> str:
     with _drawn(4.6, 0.7 + 0.35 * len(layers), "MI of each layer with the other view's features", out) as ax:
         for place, (_, e) in enumerate(layers):
             if math.isfinite(e.mi):
-                half = max(0.0, (e.interval[1] - e.interval[0]) / 2) if math.isfinite(e.interval[1]) else 0.0
+                reach = [[max(0.0, side) if math.isfinite(side) else 0.0] for side in e.reach]
                 face = BLUE if e.trusted else "white"
-                ax.errorbar([e.mi], [place], xerr=[[half], [half]], fmt="o", color=BLUE, capsize=4, mfc=face)
+                ax.errorbar([e.mi], [place], xerr=reach, fmt="o", color=BLUE, capsize=4, mfc=face)
         ax.set_yticks(range(len(layers)), [name for name, _ in layers])
         ax.set_ylim(len(layers) - 0.5, -0.5)
         ax.axvline(0, color="#999999", linewidth=1)

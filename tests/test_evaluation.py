@@ -70,6 +70,8 @@ def test_the_chain_fires_where_a_later_layer_has_more():
     fired = processing([("pixels", at(1.0)), ("layer1", at(0.5)), ("features", at(2.0))])
     assert fired.verdict == "fail" and "features (2.00) is a function of layer1 (0.50)" in fired.sentence
     assert processing([("pixels", at(2.0, 0.3)), ("features", at(2.3, 0.3))]).verdict == "warn"
+    both = processing([("pixels", at(1.0, 0.1)), ("layer1", at(1.3, 0.01)), ("features", at(1.6, 2.0))])
+    assert both.verdict == "fail" and "layer1" in both.sentence, "a larger excess that may be noise hides nothing"
 
 
 def test_without_labels_there_is_a_reason(halves):

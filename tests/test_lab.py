@@ -16,6 +16,7 @@ import torch
 from infomax import critics, objectives
 from infomax.benchmarks import cells, consistency, mosaics, readings, samples, stacked, staircase, stream, tasks, tau
 from infomax.errors import UserError
+from infomax.estimation import estimate
 from infomax.scores import Scores
 
 
@@ -267,6 +268,41 @@ def test_image_critics_read_images_with_constant_pixels():
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_a_row_that_fits_nothing_is_read_on_all_pairs():
+    """As im.estimate reads it: the benchmark may not take three quarters of its pairs away."""
+    x, y = tasks.gaussian(3, 1.0).sample(400, 0)
+    rows = readings.groups()["GCMI(shrinkage=None)"]
+    found = readings.read(rows, *readings.split(x, y, 0), readings.Budget(), 0)
+    assert found["GCMI(shrinkage=None)"] == pytest.approx(estimate(x, y, "GCMI").mi, abs=1e-9)
+
+
+def test_a_critic_that_does_not_exist_is_no_refusal_of_pairs():
+    x, y = mosaics.mosaics(200, 2.0, mosaics.pools(0)[0], np.random.default_rng(0), (1, 2))
+    with pytest.raises(UserError, match="Seperable"):
+        readings.read(readings.groups()["NWJ()"], *readings.split(x, y, 0), readings.Budget(steps=2), 0, "Seperable")
+    with pytest.raises(UserError, match="Seperable"):
+        readings.require_critic("Seperable")
+    for critic in ("Separable", "ConvSeparable", "ConvConcat"):
+        readings.require_critic(critic)
+
+
+def test_a_folder_of_another_version_is_told(tmp_path, capfd):
+    cell = cells.Cell({"n": 1}, cells.at_once(lambda: {"found": 1}))
+    for _ in range(2):
+        cells.run([cell], tmp_path, shown=False)
+        assert not capfd.readouterr().err
+    (tmp_path / "cells/version").write_text("older")
+    cells.run([cell], tmp_path, shown=False)
+    assert "another version" in capfd.readouterr().err
+
+
+def test_no_tick_for_ratios_of_nothing():
+    """A row that says -3, 0, -3, -6 keeps all ratios and is wrong."""
+    values = {("mosaics", "row", test): v for test, v in zip(consistency.TESTS, (-3.0, 0.0, -3.0, -6.0), strict=True)}
+    (line,) = consistency.tables(values, {})["mosaics"]
+    assert line["data processing"].endswith("✗") and line["additivity"].endswith("✗")
+
+
 def test_joint_critics_follow_the_staircase_in_chains(tmp_path):
     """A chain a task and training: levels in turn, and what the stack of one row alone gives."""
     planned = staircase.stacked_cells(tmp_path, ["gaussian", "cubic"], "joint", 3, 0, "cpu")
@@ -339,7 +375,9 @@ def test_every_experiment_writes_its_picture_and_tables(words, run, tmp_path, mo
 
 @pytest.mark.parametrize(
     "words", [("staircase", "--task", "gausian"), ("samples", "--task", "x"), ("consistency", "--source", "x"),
-              ("staircase", "--steps", "-1"), ("tau", "--tau", "-1")]
+              ("staircase", "--steps", "-1"), ("tau", "--tau", "-1"),
+              ("tau", "--tau", "1", "nan"), ("mosaics", "--bits", "20"), ("mosaics", "--critic", "Seperable"),
+              ("samples", "--mi", "nan"), ("consistency", "--device", "gpu")]
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(words, run):
     ended = run("infomax", "benchmark", *words)

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,12 @@ class Cell:
 
 def path_of(folder: Path, key: Mapping[str, Any]) -> Path:
     """Where the cell of a configuration lies: its experiment's name and a digest of all of it."""
-    text = json.dumps(_plain(dict(key)), sort_keys=True)
-    return folder / "cells" / f"{key.get('experiment', 'cell')}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+    digest = hashlib.sha256(_text(key).encode()).hexdigest()[:20]
+    return folder / "cells" / f"{key.get('experiment', 'cell')}-{digest}.json"
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(dict(key)), sort_keys=True)
 
 
 def finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -49,7 +54,7 @@ def finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     path = path_of(folder, key)
     try:
         content = json.loads(path.read_text())
-        if _numbers(content["key"]) != _plain(dict(key)):
+        if _text(_numbers(content["key"])) != _text(key):
             return None
         found = _numbers(content["result"])
         return found | (load_file(path.with_suffix(".safetensors")) if content["tensors"] else {})
@@ -84,6 +89,7 @@ def run(cells: Iterable[Cell], folder: Path, shown: bool = True) -> list[dict[st
     Several processes may run the same cells in one folder: each takes what no other has taken, and waits for the rest.
     """
     cells = list(cells)
+    _told_of_others(folder)
     results: dict[int, dict[str, Any]] = {}
     with _Bar(len(cells), shown) as bar:
         while len(results) < len(cells):
@@ -116,6 +122,25 @@ def _result(cell: Cell, folder: Path, bar: "_Bar", done: int) -> dict[str, Any] 
         except StopIteration as end:
             keep(folder, cell.key, end.value)
         return finished(folder, cell.key)
+
+
+def _told_of_others(folder: Path) -> None:
+    """Says where a folder's cells were made by other estimators than today's, and writes down whose a new one's are."""
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+    kept = [path for path in sources if path.parent.name in ("estimation", "benchmarks", "infomax")]
+    today = hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:20]
+    path = folder / "cells" / "version"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(today)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+    elif path.read_text() != today:
+        print(
+            f"Some of what is finished in {folder} may be another version's: name another folder with --output to work"
+            " everything out anew.", file=sys.stderr,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

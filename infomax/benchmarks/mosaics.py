@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from infomax import console, data
 from infomax.benchmarks import cells, readings
 from infomax.benchmarks.cells import Cell
+from infomax.errors import UserError
 from infomax.estimation import Budget
 
 PATCHES, SIDE = (2, 5), 14
@@ -116,7 +117,13 @@ def command(
         json: Print one JSON object, and nothing else.
     """
     console.require_seed(seed)
+    console.require_device(device)
     console.require_positive(pairs=pairs, steps=steps, threads=threads)
+    readings.require_critic(critic)
+    patches = math.prod(PATCHES)
+    for level in bits:
+        if not 0 <= level <= patches:
+            raise UserError(f"--bits {level:g} is out of reach: {patches} patches share 0 to {patches} bits.")
     if threads is not None:
         torch.set_num_threads(threads)
     if quick:

@@ -34,27 +34,38 @@ def read(
     """Each row's value on the report split, in nats, NaN where a row refuses such pairs; of one training.
 
     critic: what the rows train that train one, but for the default; by its name alone, of images [n, c, h, w].
-    The default's value is the Estimate's, with its interval and verdict.
+    The default's value is the Estimate's, with its interval and verdict; that of a row which fits nothing is of all
+    pairs. Raises UserError: a critic that cannot score such pairs.
     """
     if repr(rows[0]) == repr(registry[DEFAULT.lower()]()):
         found = estimate_splits(fit, select, report, seed=seed, budget=budget, device=device)
         low, high = found.interval
         rest = {"low": low, "high": high, "trusted": found.trusted, "reasons": list(found.reasons)}
         return {repr(rows[0]): found.mi, "default": {"mi": found.mi, "floor": found.floor, **rest}}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
             critic = shaped(critic, *fit) if rows[0].takes_critic else None
             pairs, _, _ = inputs.prepared(
                 [(*part, None) for part in (fit, select, report)], fitting.reads_images(critic)
             )
             fitted = rows[0].fit(pairs[0], pairs[1], critic, budget, seed, device)
-            held_out = fitted.mapped(pairs[2]).to(device)
+            reported = inputs.joined(pairs) if rows[0].reads_all else pairs[2]
+            held_out = fitted.mapped(reported).to(device)
             return {
                 repr(row): replace(fitted, estimator=_trained(row, fitted.estimator)).value(held_out) for row in rows
             }
-    except UserError:
-        return {repr(row): math.nan for row in rows}
+        except UserError:
+            if rows[0].takes_critic:  # refuses no pairs, so it was the critic
+                raise
+            return {repr(row): math.nan for row in rows}
+
+
+def require_critic(critic: str) -> None:
+    """Raises UserError for a critic that cannot score images, before any is trained."""
+    x = torch.zeros(2, 1, 28, 28)
+    pairs = inputs.Pairs(x.flatten(1), x.flatten(1), torch.arange(2))
+    fitting.require_scores(fitting.Together(None, fitting.fresh(shaped(critic, x, x), pairs)), pairs)
 
 
 def shaped(critic: str | None, x: Any, y: Any) -> str | None:

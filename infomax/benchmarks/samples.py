@@ -69,7 +69,10 @@ def command(
         json: Print one JSON object, and nothing else.
     """
     console.require_seed(seed)
+    console.require_device(device)
     console.require_positive(dim=dim, pairs=min(pairs, default=0), seeds=seeds, steps=steps, threads=threads)
+    for level in mi:
+        console.require_positive(mi=level)
     if task not in staircase.TASKS:
         raise UserError(f"Unknown task {task!r}.{nearest(task, staircase.TASKS)}")
     if threads is not None:
@@ -85,7 +88,8 @@ def command(
                 found.setdefault((row, cell.key["mi"], cell.key["n"]), []).append(value)
     made = tables(found)
     protocol = (
-        f"{task}, {dim} columns a side, {seeds} seeds, at most {steps} steps of 256 pairs, read on 25 % of the pairs;"
+        f"{task}, {dim} columns a side, {seeds} seeds, at most {steps} steps of 256 pairs, read on 25 % of the pairs,"
+        " rows that fit nothing (KSG, GCMI) on all;"
         " a cell: mean error over seeds, and their deviation, in nats."
     )
     draw(found, output / "samples.png")

@@ -446,6 +446,7 @@ def command(
         json: Print one JSON object, and nothing else.
     """
     console.require_seed(seed)
+    console.require_device(device)
     console.require_positive(steps=steps, joint_steps=joint_steps, threads=threads)
     for what, given, known in (("task", task, TASKS), ("critic", critic, ("separable", "joint"))):
         for name in given:

@@ -9,6 +9,7 @@ import numpy as np
 from infomax import console
 from infomax.benchmarks import cells
 from infomax.benchmarks.cells import Cell
+from infomax.errors import UserError
 
 PARTITION, DEVIATION, BOUND, BATCH = 1.25, 3.0, 10.0, 64
 TAUS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, math.inf)
@@ -85,7 +86,10 @@ def command(
         json: Print one JSON object, and nothing else.
     """
     console.require_seed(seed)
-    console.require_positive(repeats=repeats, tau=min(tau, default=0) or None)
+    console.require_positive(repeats=repeats)
+    for t in tau:
+        if not t > 0:
+            raise UserError(f"--tau must be positive numbers, or inf, not {t!r}.")
     repeats = min(repeats, 5000) if quick else repeats
 
     def work(t: float) -> Any:

@@ -100,12 +100,12 @@ def independence(deranged: Estimate) -> Check:
 def repeated(value: Estimate, doubled: Estimate) -> Check:
     """I([X, X]; [Y, g(Y)]) = I(X; Y): nothing is added, nothing lost. Within 5 %, as the value itself should be."""
     told = "with x given twice and y beside a function of itself, MI stays as it is"
-    return _ratio("data processing", doubled, value.mi, _half(value), 1, told, "the critic loses its way in columns")
+    return _ratio("data processing", doubled, value.mi, value.reach, 1, told, "the critic loses its way in columns")
 
 
 def lossy(value: Estimate, processed: Estimate) -> Check:
     """I(X; g(Y)) <= I(X; Y). 5 % over it passes, as that is how far the value itself may be."""
-    over, noise = processed.mi - value.mi, math.hypot(_half(processed), _half(value))
+    over, noise = processed.mi - value.mi, math.hypot(processed.reach[0], value.reach[1])
     allowed = max(SHARE * abs(value.mi), SLACK)
     fail, warn = not over <= max(allowed, noise), not over <= allowed
     told = f"{_shown(processed)} nats where one side is folded, which cannot add to {value.mi:.2f}"
@@ -121,7 +121,8 @@ def lossy(value: Estimate, processed: Estimate) -> Check:
 def additivity(first: Estimate, second: Estimate, both: Estimate) -> Check:
     """Two independent halves of the pairs, side by side, have twice the MI of one. Within 5 %; where twice the MI is
     above the ceiling of half the pairs, no method could show it."""
-    mean, half = (first.mi + second.mi) / 2, math.hypot(_half(first), _half(second)) / 2
+    mean = (first.mi + second.mi) / 2
+    below, above = (math.hypot(a, b) / 2 for a, b in zip(first.reach, second.reach, strict=True))
     if 2 * mean >= both.ceiling:
         ratio = both.mi / mean if mean else math.nan
         told = (
@@ -130,7 +131,7 @@ def additivity(first: Estimate, second: Estimate, both: Estimate) -> Check:
         )
         return Check("additivity", ratio, SHARE, "warn", told)
     told = "two halves of the pairs side by side have twice the MI of one"
-    return _ratio("additivity", both, mean, half, 2, told, "the method does not reach values twice as high")
+    return _ratio("additivity", both, mean, (below, above), 2, told, "the method does not reach values twice as high")
 
 
 def calibration(known: float, found: Estimate) -> Check:
@@ -138,7 +139,7 @@ def calibration(known: float, found: Estimate) -> Check:
     where the value would be called wrong, off by more than a quarter of a nat and a tenth."""
     off = found.mi - known
     fail = not (abs(off) <= WRONG or abs(off) <= WRONG_SHARE * known)
-    warn = not abs(off) <= max(_half(found), ZERO + SHARE * known)
+    warn = not abs(off) <= max(found.reach[off < 0], ZERO + SHARE * known)
     told = f"{_shown(found)} nats on a Gaussian of this shape that has {known:.2f}"
     if fail:
         told += ": at this size the method does not find a value like this one; use another or give more pairs."
@@ -168,9 +169,10 @@ def seeds(values: Sequence[Estimate]) -> Check:
     return Check("seeds", spread, noise + SLACK, _verdict(fail, warn), told)
 
 
-def _ratio(name: str, got: Estimate, one: float, half: float, target: int, told: str, why: str) -> Check:
+def _ratio(name: str, got: Estimate, one: float, reach: tuple[float, float], target: int, told: str, why: str) -> Check:
     ratio = got.mi / one if one else math.nan
-    off, noise = abs(got.mi - target * one), math.hypot(_half(got), target * half)
+    off, low = abs(got.mi - target * one), got.mi < target * one
+    noise = math.hypot(got.reach[low], target * reach[not low])  # of the ends that face each other
     allowed = max(SHARE * target * abs(one), SLACK)
     fail, warn = not off <= max(allowed, noise), not off <= allowed
     told = f"{told}: {_shown(got)} nats to {one:.2f}, a ratio of {ratio:.2f}"
@@ -347,10 +349,6 @@ def _audited(given: Sequence[tuple[Any, Any, Any]], again: _Again, seed: int) ->
         except UserError as error:
             checks.append(Check(name, math.nan, math.nan, "warn", f"could not be tested: {error}"))
     return replace(value, checks=(*value.checks, *checks), protocol={**value.protocol, "audit": record})
-
-
-def _half(found: Estimate) -> float:
-    return (found.interval[1] - found.interval[0]) / 2
 
 
 def _shown(found: Estimate) -> str:

@@ -65,6 +65,11 @@ class Estimate:
         """Everything as JSON-able values, with `trusted` and `reasons`; a number that is not finite is None."""
         return _jsonable(asdict(self) | {"trusted": self.trusted, "reasons": self.reasons})
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval goes below the value and above it, in nats: above it may go further."""
+        return self.mi - self.interval[0], self.interval[1] - self.mi
+
     def __str__(self) -> str:
         low, high = self.interval
         fit, select, report = self.splits
