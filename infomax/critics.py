@@ -280,7 +280,10 @@ def _factor(x: Tensor, length: float) -> Tensor:
 
 
 def mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
-    """[n, inputs] -> [n, out] by so many hidden ReLU layers."""
+    """[n, inputs] -> [n, out] by so many hidden ReLU layers. Raises UserError: sizes that are no positive numbers."""
+    for name, size in (("hidden", hidden), ("out", out)):
+        if not isinstance(size, int) or size < 1:  # torch makes networks of no numbers, which score 0
+            raise UserError(f"A critic's {name} is a number of units, 1 or more, and not {size!r}.")
     sizes = [inputs] + [hidden] * layers
     body = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*body, nn.Linear(sizes[-1], out))

@@ -172,8 +172,11 @@ def test_an_estimate_runs_there_and_is_right():
     y = 0.8 * x + 0.6 * torch.randn(3000, 4, generator=generator)
     truth = -2 * math.log(1 - 0.64)
     for objective in ("CopulaJS", "SMILE", "InfoNCE"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         found = im.estimate(x, y, objective=objective, device="cuda")
-        assert found.mi == pytest.approx(truth, abs=0.4), objective
+        assert torch.cuda.max_memory_allocated() > before, "it ran there"
+        assert found.mi == pytest.approx(truth, abs=0.1 if objective == "CopulaJS" else 0.3), objective
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
