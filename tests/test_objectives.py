@@ -409,7 +409,6 @@ def test_the_joint_critic_of_images_is_the_network_of_images_laid_on_each_other(
         (lambda: critics.ConvSeparable((0, 28, 28)), "channels, height and width"),
         (lambda: critics.ConvConcat((1, 4, 4), (1, 5, 4)), "need one height and width"),
         (lambda: critics.Separable(3, 3, out=0), "out is a number of units, 1 or more, and not 0"),
-        (lambda: critics.Concat(3, 3, hidden=0), "hidden is a number of units"),
     ],
 )
 def test_a_shape_that_is_none_is_refused(make, says):
