@@ -277,6 +277,7 @@ def test_each_check_fires_and_does_not():
         (checks.splits(2.1, 2.0, 2.0, 0.05), checks.splits(4.0, 2.0, 2.0, 0.05), checks.splits(2.5, 2, 2, 0.05)),
         (checks.bracket(0.9, 1.1, 0.5, 1.4), checks.bracket(0.1, 0.2, 0.5, None), None),
         (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
+        (checks.bracket(0.693, 0.8, 0.3, 0.691), checks.bracket(0.693, 0.8, 0.81, 0.691), None),
         (checks.rival(2.0, 2.1, 0.04), checks.rival(2.0, 2.5, 0.04), None),
         (checks.negative(0.1), checks.negative(-0.3), None),
         (checks.width(1.9, 2.1), checks.width(0.5, 3.0), checks.width(1.6, 2.5)),
@@ -288,6 +289,7 @@ def test_each_check_fires_and_does_not():
         (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(0.2, 0.9, 1.0), checks.drawn_pairs(0.05, 0.9, 1.0)),
         (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(math.nan, 0.9, 1.0), checks.drawn_pairs(0, 0.1, 1.0)),
         (checks.permutation(0.005, 0.4), checks.permutation(0.3, 0.4), None),
+        (checks.permutation(1.0, 6e-8), checks.permutation(1.0, 0.001), None),
         (checks.permutation(0.3, -0.1), checks.permutation(0.06, 0.01), None),
         (checks.finite(1.0, 0.1), checks.finite(math.inf, 0.1), None),
     ]

@@ -69,11 +69,13 @@ def splits(fit: float, select: float, report: float, stderr: float) -> Check:
 
 
 def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
-    """The interval against what is certain: the floor below, and the entropy of a label above."""
-    crossed = max(floor - high, low - cap if cap is not None else -math.inf)
+    """The interval against what is certain: the floor below, and the entropy of a label above. The entropy is that of
+    all pairs, and a part's labels are shared out otherwise by chance: of two in 40 pairs, by .02 nats."""
+    chance = 0.05
+    crossed = max(floor - high, low - cap - chance if cap is not None else -math.inf)
     if floor > high:
         sentence = f"all of the interval lies below the certified floor {floor:.2f}: the value is too low."
-    elif cap is not None and low > cap:
+    elif cap is not None and low > cap + chance:
         sentence = f"all of the interval lies above the label's entropy {cap:.2f}: the value is too high."
     else:
         sentence = "the interval agrees with the floor" + ("." if cap is None else " and the cap.")
@@ -164,7 +166,7 @@ def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
 def permutation(p: float, low: float) -> Check:
     """Deranged pairs must not score as high as the pairs do, where dependence is claimed: the interval is above 0."""
     allowed = 0.05
-    fail = low > 0 and p > allowed
+    fail = low > 1e-4 and p > allowed  # above rounding
     if fail:
         sentence = f"deranged pairs score as high (p = {p:.3f}): the value is no sign of dependence; give more pairs."
     else:

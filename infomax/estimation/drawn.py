@@ -20,8 +20,8 @@ from infomax.estimation.inputs import Pairs, has_density, is_label, shuffled
 from infomax.estimation.rows import Fitted
 
 DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of twenty cases
-SWEEPS = 400
-LARGEST = 2000  # pairs that are looked at: beyond, their n^2 distances cost more than they tell
+SWEEPS = 200
+LARGEST = 1500  # pairs that are looked at: beyond, their n^2 distances cost more than they tell
 NEIGHBOURS = 5
 
 
@@ -39,21 +39,19 @@ class Lack:
 
 
 def lack(each: Sequence[Fitted], reports: Sequence[Pairs], seed: int, device: str) -> Lack | None:
-    """From each fold's critic and its report pairs, which no map has seen yet; None where it cannot be told: labels,
-    more than 256 columns a side, repeated ids.
+    """From each fold's critic and its report pairs, which no map has seen yet; None where it cannot be told: more than
+    256 columns a side, repeated ids.
 
     Two statistics, as each is blind where the other sees: nearest neighbours' MI, in few columns at any shape of
     dependence (Kraskov et al., 2004); and means of products of Hermite polynomials of a column of each side, among
     many columns: half the sum of squares of those that differ by more than in any drawn matching, which is a ratio's
-    divergence to second order.
+    divergence to second order. Labels have no distances; their products are with indicators.
     """
     reports = [shuffled(report, seed).first(LARGEST // len(reports)) for report in reports]
     widest = max(reports[0].x.shape[1], reports[0].y.shape[1])
     if widest > COMPONENTS or any(len(report.ids.unique()) < len(report) for report in reports):
         return None
     x, y = (torch.cat([getattr(report, name) for report in reports]) for name in ("x", "y"))
-    if is_label(x) or is_label(y):
-        return None
     generator = torch.Generator().manual_seed(seed)
     matchings, start = [], 0
     for fitted, report in zip(each, reports, strict=True):
@@ -61,12 +59,13 @@ def lack(each: Sequence[Fitted], reports: Sequence[Pairs], seed: int, device: st
         start += len(report)
     drawn = torch.cat(matchings, 1)  # [DRAWN, n]
     moved = float((drawn != torch.arange(start)).double().mean())
-    continuous = has_density(x) and has_density(y)
-    x, y = NormalScores(x)(x), NormalScores(y)(y)
-    products = _products(x, y, drawn)
+    continuous = not (is_label(x) or is_label(y)) and has_density(x) and has_density(y)
+    scores = [None if is_label(side) else NormalScores(side)(side) for side in (x, y)]
+    hx, hy = (_shares(side) if z is None else _hermite(z) for side, z in zip((x, y), scores, strict=True))
+    products = _products(hx, hy, drawn)
     if not continuous:
         return Lack(products, products, moved)
-    distances = [torch.cdist(side, side, p=math.inf) for side in (x, y)]
+    distances = [torch.cdist(z, z, p=math.inf) for z in scores if z is not None]
     own = neighbours(distances[0], distances[1])
     others = [neighbours(distances[0], distances[1][m][:, m]) for m in drawn]
     gap = own - float(np.mean(others))
@@ -113,11 +112,10 @@ def neighbours(dx: Tensor, dy: Tensor, k: int = NEIGHBOURS) -> float:
     return float(digamma(k) + digamma(n) - sum(digamma(count).mean() for count in counts))
 
 
-def _products(x: Tensor, y: Tensor, drawn: Tensor) -> float:
+def _products(hx: Tensor, hy: Tensor, drawn: Tensor) -> float:
     """Half the sum of squared differences, of means of products, that no drawn matching has."""
-    hx, hy = _hermite(x), _hermite(y)
-    own = hx.T @ hy / len(x)
-    each = torch.stack([hx.T @ hy[m] / len(x) for m in drawn])
+    own = hx.T @ hy / len(hx)
+    each = torch.stack([hx.T @ hy[m] / len(hx) for m in drawn])
     # Each drawn matching is compared, as the pairs are, with the mean of all others: the pairs are one of these.
     mean = each.mean(0)
     largest = max(float((e - mean - (own - e) / len(each)).abs().max()) for e in each)
@@ -129,3 +127,9 @@ def _hermite(z: Tensor) -> Tensor:
     z = z.clamp(-4, 4)
     parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
     return Standard(parts)(parts)
+
+
+def _shares(label: Tensor) -> Tensor:
+    """Indicators whose squared means with a standard column add up to chi2 / n."""
+    share = label.mean(0).clamp(min=1 / len(label))
+    return (label - share) / share.sqrt()

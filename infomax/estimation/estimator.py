@@ -17,7 +17,7 @@ from infomax.estimation.result import Check, Estimate
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import Objective
 
-CURVE = 2000  # report pairs, on which the value from half of the pairs is read: more folds are not fitted again
+CURVE = 500  # report pairs, on which the value from half of the pairs is read: more folds are not fitted again
 WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
