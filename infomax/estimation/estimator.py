@@ -174,7 +174,8 @@ def _estimate(
             "rise": rise,
             "lack": None if lack is None else asdict(lack),
             "interval": "delete-a-group jackknife over report ids, Student's t, and the spread of folds; the upper end"
-            " is raised by what a learned critic may have missed",
+            " is raised by what the critic may have missed: the rise from half of the pairs (or by how much better fit"
+            " pairs are known), what drawn pairs lack, a share of what a network learned",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
