@@ -277,13 +277,19 @@ def test_each_check_fires_and_does_not():
         (checks.splits(2.1, 2.0, 2.0, 0.05), checks.splits(4.0, 2.0, 2.0, 0.05), checks.splits(2.5, 2, 2, 0.05)),
         (checks.bracket(0.9, 1.1, 0.5, 1.4), checks.bracket(0.1, 0.2, 0.5, None), None),
         (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
+        (checks.bracket(0.693, 0.8, 0.3, 0.691), checks.bracket(0.693, 0.8, 0.81, 0.691), None),
         (checks.rival(2.0, 2.1, 0.04), checks.rival(2.0, 2.5, 0.04), None),
         (checks.negative(0.1), checks.negative(-0.3), None),
         (checks.width(1.9, 2.1), checks.width(0.5, 3.0), checks.width(1.6, 2.5)),
         (checks.width(0.0, 0.1), checks.width(-1.0, math.inf), checks.width(-0.2, 0.2)),
         (checks.columns(40, 600), checks.columns(1500, 1200), checks.columns(400, 600)),
         (checks.folds(0.05, 2.0), checks.folds(0.6, 2.0), checks.folds(0.3, 2.0)),
+        (checks.learning_curve(-0.01, 1.0), checks.learning_curve(0.3, 1.0), checks.learning_curve(0.15, 1.0)),
+        (checks.learning_curve(0.3, 10.0), checks.learning_curve(math.nan, 1.0), None),
+        (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(0.2, 0.9, 1.0), checks.drawn_pairs(0.05, 0.9, 1.0)),
+        (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(math.nan, 0.9, 1.0), checks.drawn_pairs(0, 0.1, 1.0)),
         (checks.permutation(0.005, 0.4), checks.permutation(0.3, 0.4), None),
+        (checks.permutation(1.0, 6e-8), checks.permutation(1.0, 0.001), None),
         (checks.permutation(0.3, -0.1), checks.permutation(0.06, 0.01), None),
         (checks.finite(1.0, 0.1), checks.finite(math.inf, 0.1), None),
     ]
@@ -376,6 +382,8 @@ def test_what_deranged_pairs_score_tells_dependence_from_none():
     shifted = inputs.Pairs(pairs.x, pairs.y.roll(1, 0), pairs.ids)
     assert uncertainty.permutation(fitted, shifted) > 0.05
     assert uncertainty.permutation(fitted, inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)) is None
+    # Few rows have few shifts, but not few orders: five folds of 20 can still tell, by Bonferroni.
+    assert 5 * uncertainty.permutation(fitted, pairs.first(20)) < 0.05
 
 
 def test_folds_that_disagree_widen_the_interval():
@@ -396,6 +404,25 @@ def test_what_a_critic_learned_raises_the_upper_end_alone():
     found = uncertainty.combined([reading])
     assert found.interval[0] == pytest.approx(0.9)
     assert found.interval[1] == pytest.approx(1.1 + 0.2 + uncertainty.MISSED * 0.4)
+
+
+def test_what_pairs_were_too_few_for_raises_the_upper_end_alone():
+    on = {"fit": 1.1, "select": 1.0, "report": 1.0}
+    reading = uncertainty.Reading((60, 20, 20), 1.0, 0.05, (0.9, 1.1), on, 0.0, (0.0, 0.1), None, None, 0.0)
+    assert uncertainty.combined([reading]).missed == 0  # of a row that does not cross-fit
+    for rise, lack, missed in ((0.3, 0.0, 0.3), (0.05, 0.0, 0.1), (-0.2, 0.25, 0.35)):
+        found = uncertainty.combined([reading], rise, lack)
+        assert found.interval == pytest.approx((0.9, 1.1 + missed))
+        assert found.missed == pytest.approx(missed)
+
+
+def test_half_of_a_fold_is_half_of_its_ids():
+    x, y = (torch.from_numpy(side) for side in gauss(80, 2, 1.0))
+    pairs = inputs.Pairs(x, y, torch.arange(80) // 2)
+    fit, select = uncertainty.halved(pairs, pairs[torch.arange(40)], 0)
+    assert (len(fit), len(select)) == (40, 20)
+    assert all(int(count) == 2 for count in fit.ids.unique(return_counts=True)[1])
+    assert uncertainty.halved(pairs, pairs[torch.arange(18)], 0) is None
 
 
 @pytest.mark.slow

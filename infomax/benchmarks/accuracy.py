@@ -80,6 +80,7 @@ def _cell(which: str, task: tasks.Task, n: int, seed: int, method: str) -> dict[
         "set": which, "name": task.name, "n": n, "seed": seed, "true": task.mi, "mi": found.mi,
         "interval": list(found.interval), "trusted": found.trusted, "seconds": time.process_time() - began,
         "failed": [check.name for check in found.checks if check.verdict == "fail"],
+        "statistics": {check.name: check.to_dict()["statistic"] for check in found.checks},
     }  # fmt: skip
 
 

@@ -69,11 +69,13 @@ def splits(fit: float, select: float, report: float, stderr: float) -> Check:
 
 
 def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
-    """The interval against what is certain: the floor below, and the entropy of a label above."""
-    crossed = max(floor - high, low - cap if cap is not None else -math.inf)
+    """The interval against what is certain: the floor below, and the entropy of a label above. The entropy is that of
+    all pairs, and a part's labels are shared out otherwise by chance: of two in 40 pairs, by .02 nats."""
+    chance = 0.05
+    crossed = max(floor - high, low - cap - chance if cap is not None else -math.inf)
     if floor > high:
         sentence = f"all of the interval lies below the certified floor {floor:.2f}: the value is too low."
-    elif cap is not None and low > cap:
+    elif cap is not None and low > cap + chance:
         sentence = f"all of the interval lies above the label's entropy {cap:.2f}: the value is too high."
     else:
         sentence = "the interval agrees with the floor" + ("." if cap is None else " and the cap.")
@@ -131,10 +133,40 @@ def folds(spread: float, mi: float) -> Check:
     return Check("folds", spread, fail, _verdict(not spread <= fail, not spread <= warn), told)
 
 
+def learning_curve(rise: float, mi: float) -> Check:
+    """By how much the value rose at the last doubling of pairs. An error that falls as 1 / sqrt(N), the slower of the
+    usual rates, has 1 / (sqrt(2) - 1) = 2.4 times that still to go: threshold, a quarter nat and a quarter, as those of
+    splits, over 2.4."""
+    fail, warn = 0.1 + 0.1 * max(0.0, mi), 0.05 + 0.05 * max(0.0, mi)
+    told = (
+        f"from half of the pairs the value is {rise:.2f} nats lower" if rise > 0 else "half of the pairs give as much"
+    )
+    told += ": it has not settled, so the true MI may be far above; give more pairs." if rise > warn else "."
+    return Check("learning curve", rise, fail, _verdict(not rise <= fail, not rise <= warn), told)
+
+
+def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
+    """What pairs drawn from the critic's own ratio lack beside the pairs: dependence that it missed, in nats, of which
+    both statistics see a part only, so that less is allowed than elsewhere."""
+    fail = 0.05 + 0.05 * max(0.0, mi)
+    if shown > 0:
+        sentence = (
+            f"pairs drawn from the critic's own ratio lack {shown:.2f} nats that the pairs have: there is dependence "
+            "that it has missed; give more pairs."
+        )
+    elif moved < 0.5:
+        sentence = (
+            f"drawn from the critic's own ratio, {moved:.0%} of pairs change: dependence too strong to look behind."
+        )
+    else:
+        sentence = "pairs drawn from the critic's own ratio are like the pairs."
+    return Check("drawn pairs", shown, fail, _verdict(not shown <= fail, shown > 0 or moved < 0.5), sentence)
+
+
 def permutation(p: float, low: float) -> Check:
     """Deranged pairs must not score as high as the pairs do, where dependence is claimed: the interval is above 0."""
     allowed = 0.05
-    fail = low > 0 and p > allowed
+    fail = low > 1e-4 and p > allowed  # above rounding
     if fail:
         sentence = f"deranged pairs score as high (p = {p:.3f}): the value is no sign of dependence; give more pairs."
     else:

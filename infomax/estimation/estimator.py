@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
-from infomax.estimation import checks, fitting, inputs, uncertainty
+from infomax.estimation import checks, drawn, fitting, inputs, uncertainty
 from infomax.estimation.histogram import histogram
 from infomax.estimation.inputs import Pairs
 from infomax.estimation.methods import DEFAULT, row
 from infomax.estimation.result import Check, Estimate
-from infomax.estimation.rows import Budget, Estimator
+from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import Objective
 
+CURVE = 500  # report pairs, on which the value from half of the pairs is read: more folds are not fitted again
 WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
@@ -119,8 +120,11 @@ def _estimate(
         ]
         result = results[0]
         has_scores = result.critic is not None and not result.costly
-        drawn = histogram(result.critic, uncertainty.read_by(result, parts[0][2], seed, device)) if has_scores else None
-    whole = uncertainty.combined(each)
+        shape = histogram(result.critic, uncertainty.read_by(result, parts[0][2], seed, device)) if has_scores else None
+        rise = _rise(method, results, parts, budget, seed, device) if len(parts) > 1 else None
+        looks = method.cross_fits and result.critic is not None
+        lack = drawn.lack(results, [part[2] for part in parts], seed, device) if looks else None
+    whole = uncertainty.combined(each, rise, lack.mean if lack is not None else 0.0)
     low, high = whole.interval
     ceiling = math.log(whole.reported)
     wide = parts[0][0].x.shape[1] + parts[0][0].y.shape[1]
@@ -137,6 +141,8 @@ def _estimate(
         checks.width(low, high),
         *([] if method.reads_all else [checks.columns(wide, len(parts[0][0]))]),
         *([] if len(each) == 1 else [checks.folds(whole.spread, whole.mi)]),
+        *([] if rise is None else [checks.learning_curve(rise, whole.mi)]),
+        *([] if lack is None else [checks.drawn_pairs(lack.shown, lack.moved, whole.mi)]),
         *([] if whole.null is None else [checks.permutation(whole.null, low)]),
     ]
     if whole.partition is not None:
@@ -162,12 +168,34 @@ def _estimate(
             "budget": asdict(budget),
             "training": result.protocol if len(results) == 1 else [fitted.protocol for fitted in results],
             "value_on": value_on,
-            "scores": drawn,
+            "scores": shape,
             "folds": [reading.mi for reading in each],
             "missed": whole.missed,
+            "rise": rise,
+            "lack": None if lack is None else asdict(lack),
             "interval": "delete-a-group jackknife over report ids, Student's t, and the spread of folds; the upper end"
-            " is raised by what a learned critic may have missed",
+            " is raised by what the critic may have missed: the rise from half of the pairs (or by how much better fit"
+            " pairs are known), what drawn pairs lack, a share of what a network learned",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
     )
+
+
+def _rise(
+    method: Estimator,
+    results: Sequence[Fitted],
+    parts: Sequence[Sequence[Pairs]],
+    budget: Budget,
+    seed: int,
+    device: str,
+) -> float | None:
+    """The value's rise from half of the pairs to all, on as many folds as it takes; None of too few pairs to halve."""
+    number = min(len(parts), math.ceil(CURVE / len(parts[0][2])))
+    halves = [uncertainty.halved(part[0], part[1], seed) for part in parts[:number]]
+    found = [half for half in halves if half is not None]
+    if len(found) < number:
+        return None
+    torch.default_generator.manual_seed(seed)  # as for all pairs: the same start
+    fitted = method.fit_folds(found, budget, seed, device)
+    return uncertainty.rise(results[:number], fitted, [part[2] for part in parts[:number]], seed, device)

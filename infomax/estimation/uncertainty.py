@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infomax.estimation.copula import GaussianCopula, NormalScores
-from infomax.estimation.inputs import Pairs, jackknife_error, joined, one_a_sample, shuffled, without_a_group
+from infomax.estimation.inputs import (
+    FEWEST_A_SPLIT,
+    Pairs,
+    jackknife_error,
+    joined,
+    one_a_sample,
+    shuffled,
+    without_a_group,
+)
 from infomax.estimation.methods import Variational
 from infomax.estimation.rows import Estimator, Fitted
 from infomax.objectives import InfoNCE
@@ -83,7 +91,7 @@ def read(
         learned = abs(mi - known)
     return Reading(
         sizes, mi, stderr, (mi - half, mi + half), value_on, bound, other, None if s is None else partition(s),
-        permutation(fitted, report) if method.cross_fits else None, learned,
+        permutation(fitted, report, seed) if method.cross_fits else None, learned,
     )  # fmt: skip
 
 
@@ -91,13 +99,36 @@ def read_by(fitted: Fitted, part: Pairs, seed: int, device: str) -> Pairs:
     return shuffled(fitted.mapped(part), seed).to(device)
 
 
-def combined(each: Sequence[Reading]) -> Reading:
+def halved(fit: Pairs, select: Pairs, seed: int) -> tuple[Pairs, Pairs] | None:
+    """Half of the ids of a fold's fit and select pairs, at random; None where too few would be left to select on."""
+    found = []
+    for part in (fit, select):
+        ids = part.ids.unique()
+        chosen = torch.from_numpy(np.random.default_rng([seed, 4]).permutation(len(ids))[: len(ids) // 2])
+        found.append(part[torch.isin(part.ids, ids[chosen])])
+    return None if min(map(len, found)) < FEWEST_A_SPLIT else (found[0], found[1])
+
+
+def rise(whole: Sequence[Fitted], half: Sequence[Fitted], reports: Sequence[Pairs], seed: int, device: str) -> float:
+    """By how much the value on the same report pairs is higher if fitted on all pairs than if on half of them; nats."""
+    gains = [
+        full.value(read_by(full, report, seed, device)) - less.value(read_by(less, report, seed, device))
+        for full, less, report in zip(whole, half, reports, strict=True)
+    ]
+    return float(np.average(gains, weights=[len(report) for report in reports]))
+
+
+def combined(each: Sequence[Reading], rise: float | None = None, lack: float = 0.0) -> Reading:
     """The folds' readings as one, by their numbers of report pairs.
 
     The error is that of the mean: sampling, as reports are different pairs, and what folds differ by beyond it, as each
-    has a critic of its own. The floor is the highest, each of which holds at a level divided by their number. What a
-    learned critic lacks lowers a plug-in value that normalises, so that the interval's upper end is raised: by how much
-    better fit pairs are known than report pairs, and a share of what was learned.
+    has a critic of its own. The floor is the highest, each of which holds at a level divided by their number.
+
+    What a critic lacks lowers a plug-in value that normalises, so that the interval's upper end is raised. What pairs
+    were too few for shows in the value's rise at the last doubling of their number, or in how much better fit pairs are
+    known than report pairs, two signs of one thing: for a model that can fit the truth, both exceed what is still to
+    come (1/N, of the closed form's error). What the critic's family cannot fit shows in pairs drawn from it (`lack`).
+    What neither shows, a network's slow learning, is a share of what it learned.
     """
     from scipy.stats import t
 
@@ -122,7 +153,8 @@ def combined(each: Sequence[Reading]) -> Reading:
         half = (each[0].interval[1] - each[0].interval[0]) / 2
     value_on = {name: mean(lambda r, name=name: r.value_on[name]) for name in each[0].value_on}
     learned = mean(lambda r: r.learned)
-    missed = max(0.0, value_on.get("fit", mi) - mi) + MISSED * learned if learned > 0 else 0.0
+    few = max(0.0, value_on.get("fit", mi) - mi, rise or 0.0) if learned > 0 or rise is not None else 0.0
+    missed = few + MISSED * learned + max(0.0, lack)
     parts = [r.partition for r in each if r.partition is not None]
     whole = None
     if parts:
@@ -147,21 +179,25 @@ def combined(each: Sequence[Reading]) -> Reading:
 
 
 @torch.no_grad()
-def permutation(fitted: Fitted, report: Pairs) -> float | None:
+def permutation(fitted: Fitted, report: Pairs, seed: int = 0) -> float | None:
     """The p-value of "x and y are independent": how often deranged report pairs score as high as the pairs do.
 
-    Derangements, as a pair that stays would carry its score over; shifts of shuffled rows; nothing is refitted. One
-    sided, with the pairs themselves counted. (Fisher, 1935) None where every score is 0, which claims nothing, and
-    where ids repeat, as a shift could then meet a row's own sample.
+    Derangements, as a pair that stays would carry its score over: cycles through all rows, each in an order of its own,
+    so that even few rows have enough of them; nothing is refitted. One sided, with the pairs themselves counted.
+    (Fisher, 1935) None where every score is 0, which claims nothing, and where ids repeat, as a row could then meet its
+    own sample.
     """
     critic = fitted.critic
     if critic is None or getattr(critic, "is_zero", False) or len(report.ids.unique()) < len(report):
         return None
     ex, ey = critic.embed(report.x, report.y)
     own = float(critic.pair(ex, ey).mean())
-    shifts = np.unique(np.linspace(1, len(report) - 1, DERANGEMENTS).astype(int))
-    beaten = sum(float(critic.pair(ex, ey.roll(int(k), 0)).mean()) >= own for k in shifts)
-    return (1 + beaten) / (1 + len(shifts))
+    generator = torch.Generator().manual_seed(seed)
+    beaten = 0
+    for _ in range(DERANGEMENTS):
+        cycle = torch.randperm(len(report), generator=generator).to(ex.device)
+        beaten += float(critic.pair(ex[cycle], ey[cycle.roll(1)]).mean()) >= own
+    return (1 + beaten) / (1 + DERANGEMENTS)
 
 
 def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:

@@ -1,0 +1,124 @@
+"""Pairs drawn from a critic's ratio: drawn as promised, like the pairs where the critic is right, and not where not."""
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import infomax as im
+from infomax import estimation
+from infomax.benchmarks import tasks
+from infomax.estimation import Budget, drawn, estimate, fitting, inputs, rows
+from infomax.estimation.classical import KSG
+from infomax.estimation.copula import GaussianCopula
+
+
+def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[rows.Fitted, inputs.Pairs]:
+    """d pairs of normals of correlation rho, and an estimator whose critic is the log-ratio of another correlation."""
+    x, e = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, n, d))).float()
+    y = rho * x + math.sqrt(1 - rho**2) * e
+    base = GaussianCopula(x, y, x, y)
+    base.a, base.b, base.rho = torch.eye(d), torch.eye(d), torch.full((d,), claimed)
+    model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model.open = False
+    return rows.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {}), inputs.Pairs(
+        x, y, torch.arange(n)
+    )
+
+
+def lack(fitted: rows.Fitted, pairs: inputs.Pairs) -> drawn.Lack:
+    found = drawn.lack([fitted], [pairs], 0, "cpu")
+    assert found is not None
+    return found
+
+
+def test_a_matching_is_drawn_by_its_chance():
+    s = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.0, -0.5], [-1.0, 0.7, 0.3]])
+    every = list(itertools.permutations(range(3)))
+    chance = np.exp([sum(float(s[i, j]) for i, j in enumerate(m)) for m in every])
+    chance /= chance.sum()
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    found: Counter = Counter()
+    for _ in range(1500):
+        # What is there is drawn by its chance too: then any length of chain has to keep it.
+        there = list(every[rng.choice(6, p=chance)])
+        [m] = drawn.matched(s[:, there], 1, generator)
+        found[tuple(there[int(j)] for j in m)] += 1
+    expected = 1500 * chance
+    assert sum((found[m] - e) ** 2 / e for m, e in zip(every, expected, strict=True)) < 20.5  # chi2 of 5, 1 in 1,000
+
+
+def test_the_neighbours_are_those_of_ksg():
+    x, y = (side.double().numpy() for side in (normals(2, 0.8, 0.8)[1].x, normals(2, 0.8, 0.8)[1].y))
+    dx, dy = (torch.cdist(torch.from_numpy(s), torch.from_numpy(s), p=math.inf) for s in (x, y))
+    assert drawn.neighbours(dx, dy) == pytest.approx(KSG(k=drawn.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("d", [1, 3, 12])
+def test_a_true_ratio_lacks_nothing(d, seed):
+    found = lack(*normals(d, 0.6, 0.6, seed=seed))
+    assert found.moved > 0.7
+    assert found.shown < 0.05
+
+
+@pytest.mark.parametrize(("d", "claimed"), [(1, 0.3), (3, 0.3), (12, 0.0)])
+def test_a_ratio_that_is_too_weak_lacks_the_rest(d, claimed):
+    found = lack(*normals(d, 0.8, claimed))
+    assert 0.1 < found.shown <= found.mean
+
+
+def test_dependence_among_many_columns_is_seen():
+    task = tasks.together("", tasks.channels("", 1, 0.4), tasks.elliptical("", np.eye(58), 29))
+    x, y = (torch.from_numpy(side).float() for side in task.sample(400, 0))
+    found = lack(normals(30, 0.0, 0.0)[0], inputs.Pairs(x, y, torch.arange(400)))
+    assert 0.1 < found.shown < 0.6
+
+
+def test_labels_that_a_classifier_missed_are_seen():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 170)
+    x = rng.normal(size=(170, 64)) + np.where(np.arange(64) < 8, 0.8 * label[:, None], 0.0)
+    nothing = estimate(x, label, budget=Budget(steps=0))
+    assert nothing.mi == pytest.approx(0, abs=1e-6)
+    [check] = [check for check in nothing.checks if check.name == "drawn pairs"]
+    assert check.verdict == "fail"
+    assert check.statistic < math.log(2)  # it is 0.32 nats
+    alone = estimate(rng.normal(size=(170, 64)), label, budget=Budget(steps=0))
+    assert alone.trusted, alone.reasons
+
+
+def test_what_cannot_be_compared_is_not():
+    fitted, pairs = normals(2, 0.6, 0.6)
+    assert drawn.lack([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
+    wide = inputs.Pairs(torch.randn(400, 300), pairs.y, pairs.ids)
+    assert drawn.lack([fitted], [wide], 0, "cpu") is None
+    rounded = inputs.Pairs((2 * pairs.x).round() / 2, pairs.y, pairs.ids)
+    assert lack(fitted, rounded).moved > 0.8  # of neighbours nothing can be said, of products all
+
+
+def test_dependence_so_strong_that_nothing_moves_is_told():
+    found = lack(*normals(20, 0.95, 0.95))
+    assert found.moved < 0.1
+    assert found.shown == 0
+
+
+@pytest.mark.parametrize(("task", "untrusted"), [
+    (tasks.mixed_channels(5, 2.0), "drawn pairs"),
+    (tasks.spirals(3, 1.0), "drawn pairs"),
+    (tasks.elliptical("", tasks.canonical(tasks.equal(32, 3.0, 4), 32, 32, mixed=2), 32), "learning curve"),
+])  # fmt: skip
+def test_few_pairs_that_hid_dependence_are_not_trusted(task, untrusted):
+    found = estimate(*task.sample(500, [0, 500]), budget=Budget(steps=50))
+    assert found.mi < task.mi - 0.25  # as wrong as ever
+    assert untrusted in {check.name for check in found.checks if check.verdict == "fail"}
+
+
+def test_few_pairs_of_a_simple_kind_are_trusted():
+    found = estimate(*tasks.gaussian(5, 1.0).sample(500, [1, 500]), budget=Budget(steps=50))
+    assert found.trusted, found.reasons
+    assert found.interval[0] < 1.0 < found.interval[1]
+    assert {"drawn pairs", "learning curve"} <= {check.name for check in found.checks}
