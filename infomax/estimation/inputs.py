@@ -244,7 +244,8 @@ def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> 
     kept = torch.arange(whole.shape[1])
     if not keep_constant:
         kept = kept[(whole != whole[:1]).any(0)]
-    return Image((1, *shape)[-3:], kept)
+    channels, height, width = (1, *shape)[-3:]
+    return Image((channels, height, width), kept)
 
 
 def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:

@@ -24,8 +24,8 @@ WIDTHS, OUT = (16, 32, 32), 8  # channels after each halving, and numbers at eac
 FIRST, REST = 5, 3  # pixels that a convolution is wide
 PLACES = 64  # a side, at most
 RATE, DECAY = 2e-3, 1e-2
-STEPS, EVERY, PATIENCE = 300, 25, 5
-SHIFT = 1  # pixels, by which images are moved while a critic learns from them
+STEPS, EVERY, PATIENCE = 500, 25, 5
+SHIFT = 2  # pixels, by which images are moved while a critic learns from them
 CALIBRATED, NEWTON = 2000, 8  # select rows at most, and steps, that scale what was learned
 MEMORY = 20  # steps that the running average of the weights looks back
 ROWS = 512  # at a time through a network, so that its maps stay small
@@ -60,16 +60,17 @@ class Tower(nn.Module):
             channels.append(WIDTHS[min(len(channels), len(WIDTHS)) - 1])
             self.grid = ((self.grid[0] + 1) // 2, (self.grid[1] + 1) // 2)
         sizes = [FIRST] + [REST] * (len(channels) - 2)
-        self.convolutions = nn.ModuleList(
+        layers = [
             nn.Conv2d(a, b, size, stride=2, padding=size // 2)
             for (a, b), size in zip(itertools.pairwise(channels), sizes, strict=True)
-        )
+        ]
+        self.convolutions = nn.ModuleList(layers)
         self.last = nn.Conv2d(channels[-1], OUT, 1)
-        for layer in (*self.convolutions, self.last):
+        for layer in (*layers, self.last):
             # Wide enough a start for functions that bend, as the default's other networks have it.
             bound = math.sqrt(6 / layer.weight[0].numel())
             nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.zeros_(layer.bias)
+            layer.bias.data.zero_()  # type: ignore[union-attr]
 
     def forward(self, t: Tensor) -> Tensor:
         t = t.unflatten(1, self.shape)
@@ -192,9 +193,9 @@ def _calibrate(critic: Places, select: Pairs) -> float:
     a, b = found.tolist()
     if not 0.5 < a < 2:  # scores that tell nothing have no scale
         return 1.0
-    critic.g.last.weight.mul_(a)
-    critic.g.last.bias.mul_(a)
-    critic.constant.mul_(a).add_(b)
+    for p in (*critic.g.last.parameters(), critic.constant):
+        p.mul_(a)
+    critic.constant.add_(b)
     return a
 
 
