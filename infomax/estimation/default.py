@@ -44,9 +44,11 @@ class CopulaJS(Estimator):
 
     The copula is Gaussian or Student's, of the columns or of each side's independent components, whichever the select
     rows prefer; f starts at 0 and learns by the Jensen-Shannon bound, so that only what the copula missed costs
-    samples. A side of labels has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is
-    reported on by a critic that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: none in the
-    value. Variance: that of log r over pairs.
+    samples. Where both sides are images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of principal
+    components is tried too, and a critic of what stands at which place, with no copula (`places.py`). A side of labels
+    has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is reported on by a critic that
+    never saw it. No bound: the value is the plug-in mean of log r. Ceiling: none in the value. Variance: that of log r
+    over pairs.
     (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; independent components:
     Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov et al., 2018)
     """
@@ -81,12 +83,8 @@ class CopulaJS(Estimator):
         if None in folds[0][0].images:
             return of_columns
         of_places = [places.fitted(self, fit, select, budget, seed, device) for fit, select in folds]
-        gain = torch.cat(
-            [
-                places.gain(new, old, select, device)
-                for new, old, (_, select) in zip(of_places, of_columns, folds, strict=True)
-            ]
-        )
+        tried = zip(of_places, of_columns, folds, strict=True)
+        gain = torch.cat([places.gain(new, old, select, device) for new, old, (_, select) in tried])
         # All folds alike, as their critics are to be compared; by one standard error, as everywhere.
         return of_places if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)) else of_columns
 
