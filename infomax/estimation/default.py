@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.estimation import fitting
+from infomax.estimation import fitting, places
 from infomax.estimation.copula import (
     COMPONENTS,
+    ROWS,
     GaussianCopula,
     NormalScores,
     Standard,
@@ -34,6 +35,7 @@ RATE, DECAY = 8e-3, 1e-2
 STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
 UNMIXED = 64  # columns at most whose independent components are sought
 UNMIXED_ROWS = 10_000
+PRINCIPAL = 64  # principal components of an image at most
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
 
@@ -42,9 +44,11 @@ class CopulaJS(Estimator):
 
     The copula is Gaussian or Student's, of the columns or of each side's independent components, whichever the select
     rows prefer; f starts at 0 and learns by the Jensen-Shannon bound, so that only what the copula missed costs
-    samples. A side of labels has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is
-    reported on by a critic that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: none in the
-    value. Variance: that of log r over pairs.
+    samples. Where both sides are images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of principal
+    components is tried too, and a critic of what stands at which place, with no copula (`places.py`). A side of labels
+    has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is reported on by a critic that
+    never saw it. No bound: the value is the plug-in mean of log r. Ceiling: none in the value. Variance: that of log r
+    over pairs.
     (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; independent components:
     Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov et al., 2018)
     """
@@ -75,7 +79,14 @@ class CopulaJS(Estimator):
         if any(label):
             return _classifiers(self, folds, 1 if label[1] else 0, budget, seed, device)
         starts = [_start(fit, select, seed) for fit, select in folds]
-        return _residuals(self, starts, budget, seed, device)
+        of_columns = _residuals(self, starts, budget, seed, device)
+        if None in folds[0][0].images:
+            return of_columns
+        of_places = [places.fitted(self, fit, select, budget, seed, device) for fit, select in folds]
+        tried = zip(of_places, of_columns, folds, strict=True)
+        gain = torch.cat([places.gain(new, old, select, device) for new, old, (_, select) in tried])
+        # All folds alike, as their critics are to be compared; by one standard error, as everywhere.
+        return of_places if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)) else of_columns
 
     def estimate(self, s: Scores) -> Tensor:
         return s.positive.mean()
@@ -112,6 +123,28 @@ class Unmixed:
         return self.scores(self._components(self.standard(t)))
 
 
+class Principal:
+    """Normal scores of an image's leading principal components, by the rows that it is made from: those that vary at
+    all, and PRINCIPAL at most."""
+
+    def __init__(self, fit: Tensor):
+        self.mean = fit.double().mean(0)
+        second = sum((rows.T @ rows for rows in map(self._centred, fit.split(ROWS))), torch.zeros(()))
+        values, vectors = torch.linalg.eigh(second)
+        number = min(PRINCIPAL, int((values > 1e-6 * values[-1]).sum()))
+        self.axes = vectors[:, -number:].flip(1)  # [d, k], the largest first
+        self.scores = NormalScores(self._components(fit))
+
+    def _centred(self, rows: Tensor) -> Tensor:
+        return rows.double() - self.mean
+
+    def _components(self, t: Tensor) -> Tensor:
+        return torch.cat([(self._centred(rows) @ self.axes).float() for rows in t.split(ROWS)])
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.scores(self._components(t))
+
+
 @dataclass(frozen=True)
 class _Start:
     """What a fold's residual starts from: mapped pairs, the maps, and a base."""
@@ -124,13 +157,18 @@ class _Start:
 
 def _start(fit: Pairs, select: Pairs, seed: int) -> _Start:
     """Of normal scores of columns and of independent components, a side each, what tells select pairs from others."""
-    options = [[NormalScores(side), *_unmixed(side, seed)] for side in (fit.x, fit.y)]
+    options = [
+        [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
+        for side in (fit.x, fit.y)
+    ]
     sides = [
         [(m(f), m(s)) for m in maps] for maps, f, s in zip(options, (fit.x, fit.y), (select.x, select.y), strict=True)
     ]
     best, found = (-math.inf, 0.0), None
     for i, x in enumerate(sides[0]):
         for j, y in enumerate(sides[1]):
+            if isinstance(options[0][i], Principal) != isinstance(options[1][j], Principal):
+                continue  # images' many columns are dear, and pixels against components promise nothing
             base = elliptical(x[0], y[0], x[1], y[1])
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]

@@ -14,30 +14,51 @@ from infomax.estimation.result import Check
 
 FEWEST = 50  # pairs; a twelve-pair report split has an interval of a nat
 FEWEST_A_SPLIT = 10
+NARROW = 8  # an image's height and width at least: smaller arrays have no places to speak of
+
+
+@dataclass(frozen=True)
+class Image:
+    """How columns make an image: its channels, height and width, and where in it, flattened, each column stands.
+
+    Constant columns may have been left out: nothing stands where they were.
+    """
+
+    shape: tuple[int, int, int]
+    places: Tensor  # int64 [columns]
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        """columns [n, d] -> images [n, channels, height, width], 0 where no column stands."""
+        if len(self.places) == math.prod(self.shape):
+            return columns.unflatten(1, self.shape)
+        whole = columns.new_zeros(len(columns), math.prod(self.shape))
+        return whole.index_copy_(1, self.places.to(columns.device), columns).unflatten(1, self.shape)
 
 
 @dataclass(frozen=True)
 class Pairs:
     """x [n, dx], y [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives of each other.
 
-    float32; or float64, as given, until the fit split's statistics have standardised it.
+    float32; or float64, as given, until the fit split's statistics have standardised it. images: of each side how its
+    columns make an image, or None where they make none.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor
+    images: tuple[Image | None, Image | None] = (None, None)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: Tensor) -> "Pairs":
-        return Pairs(self.x[index], self.y[index], self.ids[index])
+        return Pairs(self.x[index], self.y[index], self.ids[index], self.images)
 
     def first(self, number: int) -> "Pairs":
-        return Pairs(self.x[:number], self.y[:number], self.ids[:number])
+        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images)
 
     def to(self, device: str | torch.device) -> "Pairs":
-        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device))
+        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device), self.images)
 
 
 def prepared(
@@ -63,8 +84,10 @@ def prepared(
     sides: list[Tensor] = []
     caps: list[float] = []
     raw: list[Tensor] = []
+    images: list[Image | None] = []
     for name, column in (("x", 0), ("y", 1)):
         whole = _joined(name, [_tensor(name, part[column]) for part in parts])
+        images.append(_image({np.shape(part[column])[1:] for part in parts}, whole, keep_constant))
         side, found, cap = _side(name, whole, keep_constant)
         raw.append(whole)
         sides.append(side)
@@ -75,9 +98,9 @@ def prepared(
         checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
     checks += _duplicates(sides[0], sides[1])
     ids = _ids([part[2] for part in parts], sizes)
-    pairs = [
-        Pairs(x, y, i) for x, y, i in zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
-    ]
+    both = (images[0], images[1])
+    split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
+    pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
     return pairs, checks, min(caps, default=None)
 
 
@@ -131,7 +154,8 @@ def is_label(side: Tensor) -> bool:
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of all parts, one after the other."""
-    return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
+    x, y, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids"))
+    return Pairs(x, y, ids, parts[0].images)
 
 
 def one_a_sample(pairs: Pairs) -> Pairs:
@@ -208,6 +232,20 @@ def _joined(name: str, tensors: list[Tensor]) -> Tensor:
     if len({t.dtype.is_floating_point for t in tensors}) > 1:
         raise UserError(f"{name} holds integers in one split and floating-point numbers in another.")
     return torch.cat(tensors)
+
+
+def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> Image | None:
+    """The image that columns make, where rows were [height, width] or [channels, height, width], neither narrow."""
+    if len(shapes) > 1 or not whole.dtype.is_floating_point:
+        return None
+    shape = next(iter(shapes))
+    if len(shape) not in (2, 3) or min(shape[-2:]) < NARROW:
+        return None
+    kept = torch.arange(whole.shape[1])
+    if not keep_constant:
+        kept = kept[(whole != whole[:1]).any(0)]
+    channels, height, width = (1, *shape)[-3:]
+    return Image((channels, height, width), kept)
 
 
 def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
