@@ -20,9 +20,10 @@ WINDOW = 16_384  # latest pairs: normal scores and copulas know no others, so a 
 EVERY = 500  # steps from one copula to the next
 EARLY = (4, 16, 64, 250)  # steps of the first ones
 JUDGED = 1024  # pairs of the window that say which copulas count
-REPLAYED = 448  # pairs of the window that train the residual beside each new batch
+REPLAYED = 320  # pairs of the window that train the residual beside each new batch
 RATE, DECAY = 2e-3, 1e-2  # of the residual
 KEPT = 0.99  # of the averaged residual at each step
+NU = 64.0  # Anchor's: at 1, log r keeps too high a constant for a long time; at 512, little is learnt at 10 nats
 HIDDEN, LAYERS, OUT = 128, 2, 64
 MAF = generative.BarberAgakov(density="MAF")
 
@@ -139,10 +140,10 @@ class Stream(Follower):
     copula of the columns' absolute values, which sees dependence whose sign varies (a mixture of channels is
     uncorrelated); or the sum of both: as a quarter of the window says, which the others did not fit. The residual
     <g(x), h(y)> reads normal scores, those of absolute values too where their copula counts. It learns by Anchor,
-    whose optimum is log r itself and which still learns where Jensen-Shannon's gradient is gone: at 10 nats two
-    pairs in a thousand are below 0, where that one looks, and one in ten is below the logarithm of a batch. Its
-    averaged weights are read, and count where, since the last copula, they raised Anchor's bound on batches that they
-    had not learnt from, by more than one standard error.
+    whose optimum is log r as Jensen-Shannon's is, and whose gradient is larger at 10 nats: it comes from pairs below
+    the logarithm of a batch, one in ten, and the other one's from pairs below 0, two in a thousand. Its averaged
+    weights are read, and count where, since the last copula, they raised Anchor's bound on batches that they had not
+    learnt from, by more than one standard error.
     """
 
     def __init__(self, columns: int):
@@ -151,7 +152,7 @@ class Stream(Follower):
         self.average = deepcopy(self.residual).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.residual.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
         self.columns = default.Columns(torch.ones(columns))
-        self.objective, self.open = Anchor(), False
+        self.objective, self.open = Anchor(nu=NU), False
         self.gains: list[float] = []
         self.copulas: dict[str, Any] = {}
 
