@@ -184,6 +184,20 @@ def test_a_residual_that_knows_too_little_does_not_count(monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_residual_that_went_wrong_is_left_out_after_few_batches(monkeypatch):
+    monkeypatch.setattr(stream, "EVERY", 1000)
+    torch.manual_seed(0)
+    learner, task = stream.Stream(3), tasks.gaussian(3, 1.0)
+    followed(learner, task, 70)
+    for residual in (learner.residual, learner.average):
+        residual.constant.data += 5.0
+    learner.open, learner.gains = True, []
+    values = followed(learner, task, stream.HEARD + 10, seed=1)
+    assert not learner.open
+    assert np.mean(values[-10:]) == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.slow
 def test_flows_learn_from_a_stream():
     torch.manual_seed(0)
     values = followed(stream.Flow(2, staircase.RATE), tasks.cubic(2, 1.0), 400)

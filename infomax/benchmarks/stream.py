@@ -23,6 +23,7 @@ JUDGED = 1024  # pairs of the window that say which copulas count
 REPLAYED = 320  # pairs of the window that train the residual beside each new batch
 RATE, DECAY = 2e-3, 1e-2  # of the residual
 KEPT = 0.99  # of the averaged residual at each step
+HEARD = 16  # batches since the last copula that say whether the residual counts; before, what was said last holds
 NU = 64.0  # Anchor's: at 1, log r keeps too high a constant for a long time; at 512, little is learnt at 10 nats
 HIDDEN, LAYERS, OUT = 128, 2, 64
 MAF = generative.BarberAgakov(density="MAF")
@@ -143,7 +144,7 @@ class Stream(Follower):
     whose optimum is log r as Jensen-Shannon's is, and whose gradient is larger at 10 nats: it comes from pairs below
     the logarithm of a batch, one in ten, and the other one's from pairs below 0, two in a thousand. Its averaged
     weights are read, and count where, since the last copula, they raised Anchor's bound on batches that they had not
-    learnt from, by more than one standard error.
+    learnt from, by more than one standard error: what they learnt beside one copula may be wrong beside the next.
     """
 
     def __init__(self, columns: int):
@@ -163,11 +164,15 @@ class Stream(Follower):
         self.new = self._embedded(x, y)
         base = self._base(self.new)
         both = base + self.average.score(*self.average.embed(*self.new[:2]))
-        self.gains.append(self._bound(both) - self._bound(base))
+        self.gain = self._bound(both) - self._bound(base)
         return float((both if self.open else base).diagonal().mean())
 
     def learn(self, x: Tensor, y: Tensor) -> None:
         if self.copulas:
+            self.gains.append(self.gain)
+            if len(self.gains) >= HEARD:
+                gains = torch.tensor(self.gains)
+                self.open = bool(gains.mean() > gains.std() / len(gains) ** 0.5)
             batch = self.embedded.beside(self.new, REPLAYED)
             with torch.no_grad():
                 base = self._base(batch)
@@ -197,10 +202,7 @@ class Stream(Follower):
         self.copulas = options[values.index(max(values))]
         self.embedded = Latest()
         self.embedded.take(self._embedded(*self.pairs.all()))
-        if self.gains:
-            gains = torch.tensor(self.gains)
-            self.open = bool(gains.mean() > gains.std() / len(gains) ** 0.5)
-            self.gains = []
+        self.gains = []
 
     def _embedded(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """All that scores are made of: the residual's features of both sides, then each copula's."""
