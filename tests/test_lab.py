@@ -159,21 +159,91 @@ def test_smoothing_leaves_a_constant_alone_and_skips_what_overflowed():
     assert torch.allclose(staircase.smoothed(values)[1:], torch.tensor(3.0, dtype=torch.float64))
 
 
+def followed(learner, task, steps, seed=0):
+    """What is read of a stream, and whether a second look at a batch sees the same."""
+    x, y = (torch.from_numpy(s).float() for s in task.sample(64 * steps, seed))
+    values = []
+    for a, b in zip(x.split(64), y.split(64), strict=True):
+        values.append(learner.read(a, b))
+        assert learner.read(a, b) == values[-1]
+        learner.learn(a, b)
+    return values
+
+
+def test_the_latest_rows_are_kept_and_stay_together(monkeypatch):
+    monkeypatch.setattr(stream, "WINDOW", 10)
+    latest = stream.Latest()
+    for at in range(0, 28, 4):
+        rows = torch.arange(at, at + 4.0)[:, None]
+        latest.take([rows, -rows])
+        x, y = latest.all()
+        assert torch.equal(x, -y)
+        assert x[:, 0].sort().values.tolist() == [float(i) for i in range(max(0, at - 6), at + 4)]
+    x, y = latest.beside([torch.zeros(2, 1), torch.zeros(2, 1)], 50)
+    assert len(x) == 52 and torch.equal(x, -y) and not x[:2].any() and set(x[2:, 0].tolist()) <= set(range(18, 28))
+
+
 @pytest.mark.slow
-def test_a_stream_is_read_before_it_is_learnt_and_follows_a_change(monkeypatch):
+@pytest.mark.parametrize("row", [lambda: stream.Stream(3), stream.Copula], ids=["default", "copula"])
+def test_a_stream_is_read_before_it_is_learnt_and_follows_a_change(row, monkeypatch):
     monkeypatch.setattr(stream, "EVERY", 20)
     monkeypatch.setattr(stream, "WINDOW", 1280)
     torch.manual_seed(0)
-    learner = stream.Stream(3)
+    learner = row()
     for level in (1.0, 3.0):
-        x, y = (torch.from_numpy(s).float() for s in tasks.cubic(3, level).sample(64 * 60, 0))
-        values = []
-        for a, b in zip(x.split(64), y.split(64), strict=True):
-            before = {k: t.clone() for k, t in learner.residual.state_dict().items()}
-            values.append(learner.read(a, b))
-            assert all(torch.equal(t, before[k]) for k, t in learner.residual.state_dict().items())
-            learner.learn(a, b)
-        assert np.mean(values[-20:]) == pytest.approx(level, abs=0.35)
+        assert np.mean(followed(learner, tasks.cubic(3, level), 60)[-20:]) == pytest.approx(level, abs=0.35)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", staircase.STREAMS)
+def test_nothing_is_read_of_a_stream_without_dependence(row, monkeypatch):
+    """A row that had learnt a batch before it reads it would find its pairs again."""
+    monkeypatch.setattr(stream, "EVERY", 20)
+    torch.manual_seed(0)
+    d = staircase.D
+    values = followed(staircase.STREAMS[row](), tasks.gaussian(d, 0.0), 120)
+    assert np.mean(values[60:]) == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_default_follows_what_does_not_correlate_and_a_gaussian_copula_does_not(monkeypatch):
+    monkeypatch.setattr(stream, "EVERY", 50)
+    torch.manual_seed(0)
+    task = tasks.mixed_channels(3, 2.0)
+    default, copula = (np.mean(followed(row, task, 400)[-200:]) for row in (stream.Stream(3), stream.Copula()))
+    assert default == pytest.approx(2.0, abs=0.2)
+    assert copula < 0.1
+
+
+@pytest.mark.slow
+def test_a_residual_that_knows_too_little_does_not_count(monkeypatch):
+    """Gaussian pairs: all that a residual could add is noise, and the value is the copula's."""
+    monkeypatch.setattr(stream, "EVERY", 50)
+    torch.manual_seed(0)
+    learner = stream.Stream(20)
+    followed(learner, tasks.gaussian(20, 4.0), 120)
+    assert not learner.open and list(learner.copulas) == ["plain"]
+
+
+@pytest.mark.slow
+def test_a_residual_that_went_wrong_is_left_out_after_few_batches(monkeypatch):
+    monkeypatch.setattr(stream, "EVERY", 1000)
+    torch.manual_seed(0)
+    learner, task = stream.Stream(3), tasks.gaussian(3, 1.0)
+    followed(learner, task, 70)
+    for residual in (learner.residual, learner.average):
+        residual.constant.data += 5.0
+    learner.open, learner.gains = True, []
+    values = followed(learner, task, stream.HEARD + 10, seed=1)
+    assert not learner.open
+    assert np.mean(values[-10:]) == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.slow
+def test_flows_learn_from_a_stream():
+    torch.manual_seed(0)
+    values = followed(stream.Flow(2, staircase.RATE), tasks.cubic(2, 1.0), 400)
+    assert np.mean(values[-100:]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_a_mosaic_shares_the_bits_it_was_asked_for():

@@ -25,7 +25,7 @@ from infomax import console, critics, objectives
 from infomax.benchmarks import cells, tasks
 from infomax.benchmarks.cells import Cell
 from infomax.benchmarks.stacked import Matrix, Stack, matrices
-from infomax.benchmarks.stream import Stream
+from infomax.benchmarks.stream import Copula, Flow, Follower, Stream
 from infomax.errors import UserError, nearest
 from infomax.objectives import Objective
 
@@ -35,8 +35,12 @@ TASKS: dict[str, Callable[[int, float], tasks.Task]] = {
     "gaussian": tasks.gaussian, "cubic": tasks.cubic, "rotated cubic": tasks.rotated_cubic, "spiral": tasks.spirals,
     "student": tasks.student, "mixture of channels": tasks.mixed_channels,
 }  # fmt: skip
-DEFAULT = "default"  # the row of the estimator that learns from the stream, benchmarks/stream.py
-SHOWN = ("InfoNCE(symmetric=False)", "NWJ()", "JS()", "SMILE(tau=1.0)", "SMILE(tau=5.0)", "SMILE(tau=inf)", DEFAULT)
+DEFAULT = "default"
+# Rows that are no critics of the stack, and learn from the stream each by itself: benchmarks/stream.py.
+STREAMS: dict[str, Callable[[], Follower]] = {
+    DEFAULT: lambda: Stream(D), "Gaussian copula": Copula, "BarberAgakov(density='MAF')": lambda: Flow(D, RATE),
+}  # fmt: skip
+SHOWN = ("InfoNCE(symmetric=False)", "NWJ()", "JS()", "SMILE(tau=1.0)", "SMILE(tau=5.0)", "SMILE(tau=inf)", *STREAMS)
 
 # Bias and MSE at 10 nats of separable critics, one seed, last half of each step, on Gaussian and then on cubic pairs:
 # what plain PyTorch forms gave under the same protocol.
@@ -130,11 +134,11 @@ def _chain(
     ]
 
 
-def stream_cell(name: str, steps: int, seed: int) -> Cell:
-    """The default estimator on all levels of one task."""
+def stream_cell(name: str, row: str, steps: int, seed: int) -> Cell:
+    """A row of STREAMS on all levels of one task."""
     key = {
         "experiment": "staircase",
-        "row": DEFAULT,
+        "row": row,
         "task": name,
         "levels": list(LEVELS),
         "steps": steps,
@@ -145,7 +149,7 @@ def stream_cell(name: str, steps: int, seed: int) -> Cell:
         values: list[float] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            learner = Stream(D)
+            learner = STREAMS[row]()
             for level in LEVELS:
                 for x, y in stream(name, level, steps, seed):
                     values.append(learner.read(x, y))
@@ -219,15 +223,15 @@ def staircase(
         for together in _pairs(wanted) if kind == "separable" else [wanted]:
             chain = stacked_cells(folder, together, kind, length, seed, device)
             planned += [(cell, into(cell.key)) for cell in chain]
-    for name in names:
-        planned.append((stream_cell(name, steps, seed), functools.partial(_into_default, found, name)))
+    for name, row in itertools.product(names, STREAMS if kinds else (DEFAULT,)):
+        planned.append((stream_cell(name, row, steps, seed), functools.partial(_into_row, found, name, row)))
     for (_, put), result in zip(planned, cells.run([cell for cell, _ in planned], folder, shown), strict=True):
         put(result)
     return found
 
 
-def _into_default(found: dict[str, Tensor], name: str, result: dict[str, Any]) -> None:
-    found[f"{name}|separable|{DEFAULT}"] = result["values"].reshape(len(LEVELS), -1)
+def _into_row(found: dict[str, Tensor], name: str, row: str, result: dict[str, Any]) -> None:
+    found[f"{name}|separable|{row}"] = result["values"].reshape(len(LEVELS), -1)
 
 
 def _pairs(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -434,10 +438,10 @@ def command(
     Args:
         task: What the pairs are: gaussian and cubic are the paper's, the others are no Gaussian copulas.
         critic: separable, joint or both; joint critics follow the paper's two tasks, and take hours without a GPU.
-        steps: At each level, of separable critics and of the default estimator.
+        steps: At each level, of separable critics and of the rows that learn from the stream by themselves.
         joint_steps: At each level, of joint critics.
         seed: Of critics and pairs.
-        device: Where critics are trained. The default estimator learns on the CPU.
+        device: Where critics are trained. The rows that are no critics learn on the CPU.
         threads: Of the CPU. By default all cores.
         only_default: Leave out all rows but the default estimator.
         quick: 100 steps at each level, separable critics on the paper's two tasks.
