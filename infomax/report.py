@@ -55,8 +55,8 @@ details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: any
 <p>{{ told }} {{ e.method }}; {{ e.n }} pairs, of which {{ e.splits[0] }} fit, {{ e.splits[1] }} select and
 {{ e.splits[2] }} report.</p>
 <figure>{{ axis(e) }}<figcaption>In nats. The floor holds with 95 % confidence whatever the critic; above the ceiling,
-log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} No value above the cap can be
-right.{% endif %}</figcaption></figure>
+log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} The cap is an
+upper bound, of a label the entropy that its shares in these pairs give.{% endif %}</figcaption></figure>
 {{ checks(e.checks) }}
 {% if e.protocol.get("audit") %}<details><summary>What each estimate of the audit gave</summary><div class="scroll">
 <table><thead><tr><th>estimate</th><th>nats</th><th>95 % interval</th><th>pairs</th></tr></thead><tbody>

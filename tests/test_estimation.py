@@ -494,6 +494,67 @@ def test_ids_of_another_length_are_refused():
         quick(X, Y, ids=np.arange(199))
 
 
+RNG = np.random.default_rng(5)
+NUMBERS, LABELS = RNG.normal(size=(300, 10)), RNG.integers(0, 2, 300)
+GRID = RNG.integers(0, 5, (2000, 2)).astype(float)
+
+
+def told(name, x, y, ids=None):
+    _, found, _ = inputs.prepared([(x, y, ids)])
+    return next((c.verdict for c in found if c.name == name), None)
+
+
+@pytest.mark.parametrize("times", [2, 4, 6, 10])
+def test_copies_are_told_however_many(times):
+    def copied(t):
+        return np.tile(t, (times, *[1] * (t.ndim - 1)))
+
+    one, two = NUMBERS[:60, :1], NUMBERS[:60, 1:2]
+    assert told("duplicated pairs", copied(one), copied(two)) == "fail"
+    assert told("duplicated pairs", copied(NUMBERS), copied(LABELS)) == "fail", "beside a label"
+    ids = np.tile([f"sample {i}" for i in range(300)], times)
+    assert told("duplicated pairs", copied(NUMBERS), copied(LABELS), ids) is None, "views of one sample"
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (GRID[:, :1], GRID[:, 1:]),
+        (GRID[:, :1], 2 * GRID[:, :1] + 1),
+        (GRID, GRID[:, 0].astype(int)),
+        (NUMBERS, LABELS),
+        (NUMBERS[:, :1].round(1), NUMBERS[:, 1:2].round(1)),
+        (NUMBERS[:, :1].round(1), LABELS),
+    ],
+)
+def test_labels_and_grids_repeat_by_nature(x, y):
+    assert told("duplicated pairs", x, y) is None
+
+
+def test_rows_in_order_are_told():
+    walks = RNG.normal(size=(2, 1200, 1)).cumsum(1)
+    assert told("row order", *walks) == "warn"
+    assert told("row order", *walks, np.arange(1200) // 100) is None, "blocks have ids"
+    assert told("row order", walks[0], RNG.normal(size=(1200, 1))) is None
+    assert told("row order", NUMBERS, LABELS) is None
+
+
+def test_a_label_with_itself_has_its_entropy():
+    assert told("identical", LABELS, LABELS) is None and told("identical", NUMBERS, NUMBERS) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.ma.masked_less(NUMBERS[:, :1], 0), "x is masked in places"),
+        ([[1.0], [2.0, 3.0]] * 150, "no array of rows"),
+    ],
+)
+def test_what_is_no_whole_array_is_refused(x, says):
+    with pytest.raises(im.UserError, match=says):
+        inputs.prepared([(x, LABELS, None)])
+
+
 @pytest.mark.slow
 def test_odd_input_is_told_in_the_checks():
     none = Budget(steps=0)

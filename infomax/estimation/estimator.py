@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from infomax import console
 from infomax.errors import UserError
 from infomax.estimation import checks, drawn, fitting, inputs, uncertainty
 from infomax.estimation.histogram import histogram
@@ -40,10 +41,11 @@ def estimate(
     integers is read as a label.
     Same arguments and seed, same numbers; the global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
-    integers that are no labels, an unknown objective or critic. x equal to y, copied pairs and constant columns are
-    told in the checks.
+    integers that are no labels, an unknown objective or critic. x equal to y, copied pairs, rows in some order and
+    constant columns are told in the checks.
     """
     budget = budget or Budget()
+    console.require_seed(seed)
     [pairs], found, cap = inputs.prepared([(x, y, ids)], fitting.reads_images(critic))
     return estimate_pairs(pairs, found, cap, objective, critic, seed, budget, str(device))
 

@@ -71,7 +71,11 @@ def prepared(
     Raises UserError as `estimate` says.
     """
     for x, y, _ in parts:
-        if 0 in (np.ndim(x), np.ndim(y)):
+        try:
+            numbers = np.ndim(x), np.ndim(y)
+        except ValueError as error:
+            raise UserError(f"x or y is no array of rows: {error}.") from None
+        if 0 in numbers:
             raise UserError("x and y are arrays of rows, [n, ...], and one of them is a single number.")
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
@@ -93,11 +97,15 @@ def prepared(
         sides.append(side)
         checks += found
         caps += [] if cap is None else [cap]
-    if raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all()):
+    labels = [not side.dtype.is_floating_point for side in raw]
+    # A label with itself has its entropy.
+    if not all(labels) and raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all()):
         sentence = "x and y are the same array: the MI of a continuous variable with itself is infinite, give two."
         checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
-    checks += _duplicates(sides[0], sides[1])
     ids = _ids([part[2] for part in parts], sizes)
+    checks += _duplicates(sides, labels, ids)
+    if all(part[2] is None for part in parts):
+        checks += _order(sides)
     both = (images[0], images[1])
     split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
     pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
@@ -214,6 +222,8 @@ def _tensor(name: str, array: Any) -> Tensor:
     if isinstance(array, Tensor):
         tensor = array.detach().cpu()
     else:
+        if np.ma.is_masked(array):
+            raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
         array = np.asarray(array)
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
@@ -292,22 +302,73 @@ def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None
     return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
 
 
-def _duplicates(x: Tensor, y: Tensor) -> list[Check]:
-    # A random projection stands for a row: memory stays O(n), and equal rows stay equal.
+def _keys(side: Tensor) -> Tensor:
+    """A number for each row, equal where rows are: memory stays O(n)."""
     generator = torch.Generator().manual_seed(0)
-    keys = [side.double() @ torch.randn(side.shape[1], generator=generator, dtype=torch.float64) for side in (x, y)]
-    _, index, counts = torch.stack(keys, 1).unique(dim=0, return_inverse=True, return_counts=True)
-    repeated = (counts[index] > 1).nonzero().flatten().tolist()
-    extra = len(x) - len(counts)
-    if not extra or min(key.unique().numel() for key in keys) < len(x) / 5:  # labels, or grids: repeats are natural
+    projected = side.double() @ torch.randn(side.shape[1], generator=generator, dtype=torch.float64)
+    return projected.unique(return_inverse=True)[1]
+
+
+def _told_by_a_column(side: Tensor, rows: int) -> bool:
+    """Whether one column of several tells nearly all different rows apart: such rows repeat only by being copied."""
+    if side.shape[1] < 2:
+        return False
+    return any(side[:, c].unique().numel() >= 0.8 * rows for c in range(min(side.shape[1], 32)))
+
+
+def _duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> list[Check]:
+    """Pairs that repeat another of another id. Labels and grids repeat by nature; where one side is a label, a repeat
+    of the other is told, if it can be no grid; and pairs of few values whose sides tell each other are copies too."""
+    keys = [_keys(side) for side in sides]
+    if all(labels):
         return []
-    share = extra / len(x)
+    # Copies of one id are views of one sample.
+    once = np.unique(torch.stack([ids, *keys], 1).numpy(), axis=0, return_index=True)[1]
+    x, y = (key[torch.from_numpy(np.sort(once))] for key in keys)
+    n, different = len(x), [key.unique().numel() for key in (x, y)]
+    told = torch.stack([x, y], 1)
+    if any(labels):
+        other = 1 if labels[0] else 0
+        if not _told_by_a_column(sides[other], different[other]):
+            return []
+        told = (x, y)[other][:, None]
+    _, index, counts = told.unique(dim=0, return_inverse=True, return_counts=True)
+    extra = n - len(counts)
+    few = not any(labels) and min(different) < n / 5
+    if not extra or (few and (len(counts) > 1.5 * max(different) or len(counts) < FEWEST)):
+        return []
+    share = extra / n
+    repeated = torch.from_numpy(np.sort(once))[counts[index] > 1].tolist()
     rows = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
     sentence = (
-        f"{extra} of {len(x)} pairs repeat another (rows {rows}): copies in two splits inflate the value; remove them, "
+        f"{extra} of {n} pairs repeat another (rows {rows}): copies in two splits inflate the value; remove them, "
         "or give copies of one sample the same id."
     )
     return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
+
+
+ALIKE = 0.1  # correlation of a row with the next, from which on rows are in some order
+
+
+def _order(sides: Sequence[Tensor]) -> list[Check]:
+    """Rows that resemble the next on both sides. Sorted rows do, and are harmless once they are shuffled; rows in time,
+    or in blocks of one origin, share more than x tells of y, and a random split then has neighbours on both sides. One
+    cannot be told from the other here, so it is a warning."""
+    found = []
+    generator = torch.Generator().manual_seed(1)
+    for side in sides:
+        t = side.double() @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
+        t = t.argsort(0).argsort(0).double()  # ranks: one far row decides nothing
+        t = (t - t.mean(0)) / t.std(0)
+        found.append(float((t[1:] * t[:-1]).mean()))
+    least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
+    if least <= allowed:
+        return []
+    sentence = (
+        f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}): harmless if the"
+        " rows were sorted; if they come in time order or in blocks, give each block an id, or the value is too high."
+    )
+    return [Check("row order", least, allowed, "warn", sentence)]
 
 
 def _ids(given: list[Any], sizes: list[int]) -> Tensor:
@@ -315,15 +376,18 @@ def _ids(given: list[Any], sizes: list[int]) -> Tensor:
         return torch.arange(sum(sizes))
     if any(ids is None for ids in given):
         raise UserError("ids are given for one split and not for another: give them for all, or for none.")
-    tensors: list[Tensor] = []
-    for ids, size in zip(given, sizes, strict=True):
-        tensor = torch.as_tensor(ids).detach().cpu()
-        if tensor.shape != (size,) or tensor.is_floating_point():
-            raise UserError(f"ids must be {size} whole numbers, one a pair; they are {tensor.dtype} {[*tensor.shape]}.")
-        tensors.append(tensor.long())
+    arrays = [np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids) for ids in given]
+    for array, size in zip(arrays, sizes, strict=True):
+        if array.shape != (size,) or array.dtype.kind not in "iubUSM":
+            raise UserError(
+                f"ids must be {size} whole numbers, texts or times, one a pair; they are {array.dtype}"
+                f" {[*array.shape]}."
+            )
+    names, numbers = np.unique(np.concatenate(arrays), return_inverse=True)
+    tensors = torch.from_numpy(numbers.astype(np.int64)).split(sizes)
     for i, a in enumerate(tensors):
         for b in tensors[i + 1 :]:
             shared = a[torch.isin(a, b)]
             if len(shared):
-                raise UserError(f"id {int(shared[0])} is in two splits: views of one sample must stay in one.")
+                raise UserError(f"id {names[int(shared[0])]} is in two splits: views of one sample must stay in one.")
     return torch.cat(tensors)
