@@ -32,18 +32,25 @@ def test_finished_cells_are_kept_and_not_run_again(tmp_path):
         return accuracy.accuracy((80,), (0,), "GCMI", ["normal 1"], tmp_path)
 
     first = run()
-    [kept] = tmp_path.glob("*.json")
-    assert json.loads(kept.read_text()) == first["cells"][0]
-    kept.write_text(json.dumps(first["cells"][0] | {"mi": 7.0}))
+    [kept] = (tmp_path / "cells").glob("*.json")
+    content = json.loads(kept.read_text())
+    assert content["result"] == first["cells"][0]
+    kept.write_text(json.dumps(content | {"result": content["result"] | {"mi": 7.0}}))
     assert run()["cells"][0]["mi"] == 7.0
-    kept.write_text("{")
-    with pytest.raises(im.UserError, match="could not be read"):
-        run()
 
 
-def test_an_unknown_distribution_is_refused():
-    with pytest.raises(im.UserError, match="no distribution 'normal 7'"):
-        accuracy.accuracy(names=["normal 7"])
+def test_what_a_method_refuses_ends_no_run(tmp_path):
+    [found] = accuracy.accuracy((80,), (0,), "KSG", ["gaussian 25"], tmp_path)["cells"]
+    assert math.isnan(found["mi"]) and found["failed"] == ["refused"] and not found["trusted"]
+
+
+@pytest.mark.parametrize(
+    ("names", "method", "says"),
+    [(["normal 7"], "GCMI", "no distribution 'normal 7'"), (["normal 1"], "GCMO", "GCMO")],
+)
+def test_unknown_names_are_refused(names, method, says, tmp_path):
+    with pytest.raises(im.UserError, match=says):
+        accuracy.accuracy((80,), (0,), method, names, tmp_path)
 
 
 def test_the_picture_is_drawn(tmp_path):

@@ -215,3 +215,16 @@ def test_the_gaussian_has_its_mi_and_the_shape_of_the_data():
     # -1/2 log det of the correlation of both over those of each: the MI of normal variables
     log_det = [np.linalg.slogdet(np.corrcoef(side.T.numpy()))[1] for side in (torch.cat([u, v], 1), u, v)]
     assert (log_det[1] + log_det[2] - log_det[0]) / 2 == pytest.approx(1.5, abs=0.06)
+
+
+def test_images_stay_images():
+    """Columns next to each other are channels; pixels that never change come back, or nothing would be an image."""
+    images = torch.rand(60, 8, 9)
+    images[:, 0] = 0
+    pairs, told, _ = inputs.prepared([(images, torch.rand(60, 3, 8, 8), None)])
+    (part,) = _parts(pairs, told)
+    x, y, _ = part.doubled()
+    assert x.shape == (60, 2, 8, 9) and y.shape == (60, 6, 8, 8)
+    assert torch.equal(x[:, 0], images) and torch.equal(x[:, 1], images)
+    left, right = torch.arange(30), torch.arange(30, 60)
+    assert torch.equal(part.beside(left, right)[0][:, 1], images[30:])

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from infomax import console
-from infomax.benchmarks import tasks
+from infomax.benchmarks import cells, tasks
+from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
-from infomax.estimation.methods import DEFAULT
+from infomax.estimation import estimate
+from infomax.estimation.methods import DEFAULT, row
 
 SETS = {"set": tasks.the_set, "held out": tasks.held_out}
 QUICK = ("normal 3, two pairs", "student 3, 3 degrees, two pairs", "3 labels in 2", "gaussian 10, 0 nats",
@@ -21,67 +23,55 @@ QUICK = ("normal 3, two pairs", "student 3, 3 degrees, two pairs", "3 labels in 
 
 
 def accuracy(
-    sizes: Sequence[int] = (500, 2000, 10_000, 50_000),
-    seeds: Sequence[int] = (0,),
-    method: str = DEFAULT,
-    names: Sequence[str] | None = None,
-    folder: Path | None = None,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    method: str,
+    names: Sequence[str] | None,
+    folder: Path,
     largest: int = 12,
+    shown: bool = False,
 ) -> dict[str, Any]:
     """Estimates every distribution of the set, and those held out from tuning, at every size and seed.
 
     Gives {"method", "cells", "summary"}; nats and seconds of processor time. Of sizes above 10,000, every few of the
-    distributions, `largest` at most of each set. folder: where each finished cell is kept, so that a killed run goes on
-    from there. Raises UserError: an unknown name, a folder that cannot be written.
+    distributions, `largest` at most of each set. What a method refuses is NaN, and not trusted.
+    Raises UserError: an unknown name or method, a folder that cannot be written.
     """
     known = {task.name for of in SETS.values() for task in of()}
     for name in names or ():
         if name not in known:
             raise UserError(f"There is no distribution {name!r}; there are {'; '.join(sorted(known))}.")
-    cells = []
+    row(method)
+    planned = []
     for size in sizes:
         for which, of in SETS.items():
             chosen = [task for task in of() if names is None or task.name in names]
             if size > 10_000:
                 chosen = chosen[:: max(1, math.ceil(len(chosen) / largest))]
-            for seed in seeds:
-                cells += [_kept(folder, which, task, size, seed, method) for task in chosen]
-    return {"method": method, "cells": cells, "summary": summary(cells)}
+            planned += [_cell(which, task, size, seed, method) for seed in seeds for task in chosen]
+    found = cells.run(planned, folder, shown)
+    return {"method": method, "cells": found, "summary": summary(found)}
 
 
-def _kept(folder: Path | None, which: str, task: tasks.Task, n: int, seed: int, method: str) -> dict[str, Any]:
-    if folder is None:
-        return _cell(which, task, n, seed, method)
-    name = "".join(c if c.isalnum() else "-" for c in f"{method}-{task.name}")
-    path = folder / f"{name}-{n}-{seed}.json"
-    try:
-        if path.exists():
-            return _json.loads(path.read_text())
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, _json.JSONDecodeError) as error:
-        raise UserError(f"{path} could not be read or made ({error}).") from error
-    found = _cell(which, task, n, seed, method)
-    try:
-        part = path.with_suffix(".part")
-        part.write_text(_json.dumps(found))
-        part.replace(path)  # whole or not at all
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({error}).") from error
-    return found
+def _cell(which: str, task: tasks.Task, n: int, seed: int, method: str) -> Cell:
+    def work() -> dict[str, Any]:
+        x, y = task.sample(n, [seed, n])
+        of = {"set": which, "name": task.name, "n": n, "seed": seed, "true": task.mi}
+        began = time.process_time()
+        try:
+            found = estimate(x, y, method, seed=seed)
+        except UserError:  # the method's, of such pairs: its name and arguments were read before
+            nan = math.nan
+            return of | {"mi": nan, "interval": [nan, nan], "trusted": False, "seconds": 0.0, "failed": ["refused"]}
+        return of | {
+            "mi": found.mi, "interval": list(found.interval), "trusted": found.trusted,
+            "seconds": time.process_time() - began,
+            "failed": [check.name for check in found.checks if check.verdict == "fail"],
+            "statistics": {check.name: check.statistic for check in found.checks},
+        }  # fmt: skip
 
-
-def _cell(which: str, task: tasks.Task, n: int, seed: int, method: str) -> dict[str, Any]:
-    from infomax.estimation import estimate
-
-    x, y = task.sample(n, [seed, n])
-    began = time.process_time()
-    found = estimate(x, y, method, seed=seed)
-    return {
-        "set": which, "name": task.name, "n": n, "seed": seed, "true": task.mi, "mi": found.mi,
-        "interval": list(found.interval), "trusted": found.trusted, "seconds": time.process_time() - began,
-        "failed": [check.name for check in found.checks if check.verdict == "fail"],
-        "statistics": {check.name: check.to_dict()["statistic"] for check in found.checks},
-    }  # fmt: skip
+    key = {"experiment": "accuracy", "row": method, "task": task.name, "set": which, "n": n, "seed": seed}
+    return Cell(key, cells.at_once(work))
 
 
 def is_wrong(cell: dict[str, Any]) -> bool:
@@ -90,11 +80,11 @@ def is_wrong(cell: dict[str, Any]) -> bool:
     return not error <= max(0.25, 0.1 * cell["true"])
 
 
-def summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each set and size: mean absolute error, coverage of the 95 % interval in all and where trusted, shares."""
     rows = []
-    for which, n in dict.fromkeys((cell["set"], cell["n"]) for cell in cells):
-        some = [cell for cell in cells if (cell["set"], cell["n"]) == (which, n)]
+    for which, n in dict.fromkeys((cell["set"], cell["n"]) for cell in results):
+        some = [cell for cell in results if (cell["set"], cell["n"]) == (which, n)]
         trusted = [cell for cell in some if cell["trusted"]]
 
         def coverage(of: list[dict[str, Any]]) -> float | None:
@@ -103,7 +93,7 @@ def summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
         rows.append({
             "set": which, "n": n, "distributions": len({cell["name"] for cell in some}), "runs": len(some),
-            "mae": float(np.mean([abs(cell["mi"] - cell["true"]) for cell in some])),
+            "mae": float(np.mean([abs(cell["mi"] - cell["true"]) for cell in some if "refused" not in cell["failed"]])),
             "coverage": coverage(some), "coverage_trusted": coverage(trusted),
             "wrong": float(np.mean([is_wrong(cell) for cell in some])),
             "wrong_trusted": float(np.mean([is_wrong(cell) for cell in trusted])) if trusted else None,
@@ -125,11 +115,11 @@ def table(found: dict[str, Any]) -> str:
         " s, median (most) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found["summary"]:
+    for line in found["summary"]:
         lines.append(
-            f"| {row['set']} | {row['n']} | {row['runs']} | {row['mae']:.3f} | {percent(row['coverage'])}"
-            f" | {percent(row['coverage_trusted'])} | {percent(row['wrong'])} | {percent(row['wrong_trusted'])}"
-            f" | {percent(row['trusted'])} | {row['seconds']:.0f} ({row['slowest']:.0f}) |"
+            f"| {line['set']} | {line['n']} | {line['runs']} | {line['mae']:.3f} | {percent(line['coverage'])}"
+            f" | {percent(line['coverage_trusted'])} | {percent(line['wrong'])} | {percent(line['wrong_trusted'])}"
+            f" | {percent(line['trusted'])} | {line['seconds']:.0f} ({line['slowest']:.0f}) |"
         )
     sizes = list(dict.fromkeys(cell["n"] for cell in found["cells"]))
     lines += ["", f"| distribution | true | {' | '.join(f'N = {n}' for n in sizes)} |", "|---" * (len(sizes) + 2) + "|"]
@@ -189,8 +179,8 @@ def command(
 ) -> None:
     """Error, interval and verdict of an estimator on distributions whose mutual information is known.
 
-    Each finished distribution is kept in the folder: a run that was stopped goes on, and a changed estimator needs
-    another folder. The folder is given table.md, accuracy.json and accuracy.png too.
+    Each finished distribution is kept in the folder: a run that was stopped goes on, several processes share the work,
+    and a changed estimator needs another folder. The folder is given table.md, accuracy.json and accuracy.png too.
 
     Args:
         pairs: Numbers of pairs N. Above 10,000, a dozen of the distributions of each set.
@@ -204,10 +194,10 @@ def command(
     console.require_positive(seeds=seeds, pairs=min(pairs, default=0))
     if quick:
         pairs, names = (500, 2000), QUICK
-    found = accuracy(pairs, range(seeds), method, names or None, output / "cells")
+    found = accuracy(pairs, range(seeds), method, names or None, output, shown=not json)
     found["load"] = os.getloadavg()[0]
     text = table(found)
     (output / "table.md").write_text(text + "\n")
-    (output / "accuracy.json").write_text(_json.dumps(found))
+    (output / "accuracy.json").write_text(_json.dumps(cells.finite(found), allow_nan=False))
     draw(found, output / "accuracy.png")
-    print(_json.dumps(found) if json else text)
+    print(_json.dumps(cells.finite(found), allow_nan=False) if json else text)

@@ -250,7 +250,7 @@ def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Se
 def report(text: str, tables: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """What a command prints at its end."""
     if as_json:
-        print(json.dumps(_finite({"output": str(folder), "tables": _plain(dict(tables))}), allow_nan=False))
+        print(json.dumps(finite({"output": str(folder), "tables": _plain(dict(tables))}), allow_nan=False))
     else:
         print(f"{text}\n\nPicture, tables and cells: {folder}")
 
@@ -300,9 +300,10 @@ def _numbers(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf", "nan") else value
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with None for a number that is not finite, which JSON has no word for."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -262,7 +262,10 @@ def _parts(pairs: Sequence[Pairs], told: Sequence[Check]) -> list[_Part]:
     labelled = [f"labels in {name}" in names for name in ("x", "y")]
     found: list[_Part] = []
     for part in pairs:
-        both = (part.x, part.y)
+        # Images stay images, that they may be read as such again: columns next to each other are then channels.
+        both = tuple(
+            side if image is None else image(side) for side, image in zip((part.x, part.y), part.images, strict=True)
+        )
         sides = [
             side.argmax(1, keepdim=True) if is_label else side for side, is_label in zip(both, labelled, strict=True)
         ]
