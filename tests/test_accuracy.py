@@ -40,7 +40,7 @@ def test_finished_cells_are_kept_and_not_run_again(tmp_path):
 
 
 def test_what_a_method_refuses_ends_no_run(tmp_path):
-    [found] = accuracy.accuracy((80,), (0,), "KSG", ["gaussian 25"], tmp_path)["cells"]
+    [found] = accuracy.accuracy((80,), (0,), "KSG", ["gaussian 20, 4 nats"], tmp_path)["cells"]
     assert math.isnan(found["mi"]) and found["failed"] == ["refused"] and not found["trusted"]
 
 
