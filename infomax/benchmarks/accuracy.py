@@ -87,13 +87,15 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         some = [cell for cell in results if (cell["set"], cell["n"]) == (which, n)]
         trusted = [cell for cell in some if cell["trusted"]]
 
+        errors = [abs(cell["mi"] - cell["true"]) for cell in some if "refused" not in cell["failed"]]
+
         def coverage(of: list[dict[str, Any]]) -> float | None:
             held = [cell["interval"][0] <= cell["true"] <= cell["interval"][1] for cell in of]
             return float(np.mean(held)) if of else None
 
         rows.append({
             "set": which, "n": n, "distributions": len({cell["name"] for cell in some}), "runs": len(some),
-            "mae": float(np.mean([abs(cell["mi"] - cell["true"]) for cell in some if "refused" not in cell["failed"]])),
+            "mae": float(np.mean(errors)) if errors else math.nan,
             "coverage": coverage(some), "coverage_trusted": coverage(trusted),
             "wrong": float(np.mean([is_wrong(cell) for cell in some])),
             "wrong_trusted": float(np.mean([is_wrong(cell) for cell in trusted])) if trusted else None,
