@@ -227,16 +227,17 @@ def tables(
             else:
                 line |= {f"baseline (truth {truth:.2f})": base}
             passed = abs(of["independence"]) < NOTHING and low <= 0 <= high
-            line["independence"] = f"{of['independence']:.3f} {_mark(passed)}"
+            line["independence"] = _told(of["independence"], passed)
             for test, right in (("data processing", 1.0), ("additivity", 2.0)):
                 ratio = of[test] / base if base > NOTHING else math.nan
-                line[test] = f"{ratio:.3f} {_mark(abs(ratio / right - 1) <= 0.05)}"
+                line[test] = _told(ratio, abs(ratio / right - 1) <= 0.05)
             made.setdefault(name, []).append(line)
     return made
 
 
-def _mark(passed: bool) -> str:
-    return "✓" if passed else "✗"
+def _told(value: float, passed: bool) -> str:
+    """With a tick or a cross; "-" for a row that refuses such pairs, or has no ratio."""
+    return "-" if math.isnan(value) else f"{value:.3f} {'✓' if passed else '✗'}"
 
 
 def draw(values: dict[tuple[str, str, str], float], path: Path) -> None:
