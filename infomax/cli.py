@@ -227,13 +227,9 @@ def _report(
 
 
 def _require_file(path: Path | None) -> None:
-    """Raises UserError where no JSON object can be written, before anything is worked out for it."""
-    if path is None:
-        return
-    if path.is_dir():
+    """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
+    if path is not None and path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise UserError(f"{path.parent} is no folder, so {path.name} cannot be written there; make it first.")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

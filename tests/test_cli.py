@@ -220,7 +220,6 @@ MISTAKES = {
     "no such run, estimated": ("estimate nowhere --json", r"nowhere does not exist"),
     "report's name": ("estimate x.npy x.npy --report page.pdf", r"name it page\.html, not page\.pdf"),
     "report's folder": ("estimate x.npy x.npy --report nowhere/page.html", r"nowhere is no folder"),
-    "output's folder": ("estimate x.npy x.npy --output nowhere/found.json", r"nowhere is no folder"),
     "output a folder": ("estimate x.npy x.npy --output nothing", r"--output nothing is a folder"),
     "device": ("estimate x.npy x.npy --device gpu", r"--device gpu cannot be used here"),
     "no run to report": ("report nowhere", r"nowhere does not exist"),
