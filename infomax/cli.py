@@ -1,6 +1,7 @@
 """The command line: infomax estimate | probe | report | objectives | estimators | benchmark NAME."""
 
 import contextlib
+import importlib
 import inspect
 import json
 import os
@@ -13,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax import console
-from infomax.benchmarks import accuracy, caching, consistency, mosaics, samples, scores, staircase, tau, training
-from infomax.errors import UserError
+from infomax.errors import UserError, nearest
 
 
 def estimate(
@@ -272,17 +272,8 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-BENCHMARKS = {
-    "staircase": staircase.command,
-    "consistency": consistency.command,
-    "mosaics": mosaics.command,
-    "samples": samples.command,
-    "tau": tau.command,
-    "accuracy": accuracy.command,
-    "scores": scores.command,
-    "caching": caching.command,
-    "training": training.command,
-}
+# infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
+BENCHMARKS = ("staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training")
 
 
 def benchmark(what: str, /) -> None:
@@ -294,15 +285,17 @@ def benchmark(what: str, /) -> None:
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost).
     """
-    raise UserError(f"There is no benchmark {what!r}; there are {', '.join(BENCHMARKS)}.")
+    raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
 
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with console.sentences():
         if sys.argv[1:2] == ["benchmark"] and sys.argv[2:3] and sys.argv[2] in BENCHMARKS:
-            del sys.argv[1]  # a command line of its own, a command for each benchmark
-            console.arguments(BENCHMARKS, prog="infomax benchmark")
+            name = sys.argv[2]
+            del sys.argv[1:3]  # a command line of its own
+            command = importlib.import_module(f"infomax.benchmarks.{name}").command
+            console.arguments(command, prog=f"infomax benchmark {name}")
             return
         console.arguments(
             {

@@ -416,8 +416,9 @@ def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(nursery, i
     launched.until(lambda: steps_done(place / "run") > 7)
     launched.workers()[1].kill()
     assert launched.ended() != 0
-    assert "Process 1 is gone after step" in launched.text(), launched.text()
-    assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()  # torchrun's own
+    # Torchrun names it, and ends the other by a signal, which on a busy machine can come before that has noticed itself.
+    assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()
+    assert re.search(r"Process 1 is gone after step|SIGTERM: ended", launched.text()), launched.text()
     again = [child.wait() for child in nursery.pair(place, *arguments(images), "--resume")]
     assert [end.status for end in again] == [0, 0], again
     assert "Going on from run/step-" in again[0].text

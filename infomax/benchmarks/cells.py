@@ -95,9 +95,13 @@ def run(cells: Iterable[Cell], folder: Path, shown: bool = True) -> list[dict[st
         while len(results) < len(cells):
             before = len(results)
             for number, cell in enumerate(cells):
-                if number not in results and (found := _result(cell, folder, bar, len(results))) is not None:
+                if number in results:
+                    continue
+                known = finished(folder, cell.key)
+                found = known or _result(cell, folder, bar, len(results))
+                if found is not None:
                     results[number] = found
-                    bar.at(len(results), _named(cell.key))
+                    bar.at(len(results), _named(cell.key), known is not None)
             if len(results) == before:
                 time.sleep(POLL)  # another process works on all that is left
     return [results[number] for number in range(len(cells))]
@@ -105,8 +109,6 @@ def run(cells: Iterable[Cell], folder: Path, shown: bool = True) -> list[dict[st
 
 def _result(cell: Cell, folder: Path, bar: "_Bar", done: int) -> dict[str, Any] | None:
     """A cell's result, worked out if need be; None where another process is about it, or what it needs is not there."""
-    if (found := finished(folder, cell.key)) is not None:
-        return found
     if cell.after is not None and finished(folder, cell.after) is None:
         return None
     with _taken(folder, cell.key) as mine:
@@ -197,25 +199,29 @@ class _Bar:
         self.task = self.bar.add_task("", total=max(total, 1))
 
     def __enter__(self) -> "_Bar":
+        self.began, self.found = time.monotonic(), 0.0  # and what an earlier run had done
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def at(self, done: float, what: str) -> None:
+    def at(self, done: float, what: str, found: bool = False) -> None:
+        if found:
+            self.found += 1
         self.bar.update(self.task, completed=done, description=what)
         tenth = int(10 * done / max(self.total, 1))
         if self.lines and tenth > self.told:
             self.told = tenth
-            self.console.print(f"{10 * tenth} %  {done:.3g} of {self.total} cells  {what}", highlight=False)
+            left = (time.monotonic() - self.began) * (self.total - done) / max(done - self.found, 1e-9)
+            told = f"{10 * tenth} %  {done:.3g} of {self.total} cells  {left:.0f} s left  {what}"
+            self.console.print(told, highlight=False, soft_wrap=True)
 
 
 def _named(key: Mapping[str, Any]) -> str:
-    shown = [
-        str(key[name]) for name in ("row", "task", "tasks", "test", "level", "n", "t", "bits", "tau") if name in key
-    ]
-    return " ".join(shown)[:60]
+    words = [str(key[name]) for name in ("row", "task", "tasks", "test") if name in key]
+    numbers = [f"{name} {key[name]:g}" for name in ("level", "mi", "n", "bits", "tau") if name in key]
+    return ", ".join([*words, *numbers])[:100]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

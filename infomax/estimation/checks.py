@@ -146,10 +146,11 @@ def learning_curve(rise: float, mi: float) -> Check:
 
 
 def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
-    """What pairs drawn from the critic's own ratio lack beside the pairs: dependence that it missed, in nats, of which
-    both statistics see a part only, so that less is allowed than elsewhere."""
-    fail = 0.05 + 0.05 * max(0.0, mi)
-    if shown > 0:
+    """What pairs drawn from the critic's own ratio lack beside the pairs: dependence that it missed, in nats. Both
+    statistics see a part of it only (cubes with noise: .03 to .13 where 1.0 was missed), and what is shown is beyond
+    noise already, so that far less is allowed than elsewhere; a right value shows 0."""
+    fail, warn = 0.01 + 0.01 * max(0.0, mi), 0.005
+    if shown > warn:
         sentence = (
             f"pairs drawn from the critic's own ratio lack {shown:.2f} nats that the pairs have: there is dependence "
             "that it has missed; give more pairs."
@@ -160,7 +161,7 @@ def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
         )
     else:
         sentence = "pairs drawn from the critic's own ratio are like the pairs."
-    return Check("drawn pairs", shown, fail, _verdict(not shown <= fail, shown > 0 or moved < 0.5), sentence)
+    return Check("drawn pairs", shown, fail, _verdict(not shown <= fail, shown > warn or moved < 0.5), sentence)
 
 
 def permutation(p: float, low: float) -> Check:
