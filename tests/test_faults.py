@@ -416,7 +416,7 @@ def test_a_killed_process_ends_all_that_torchrun_started_and_is_named(nursery, i
     launched.until(lambda: steps_done(place / "run") > 7)
     launched.workers()[1].kill()
     assert launched.ended() != 0
-    # Torchrun names it, and ends the other by a signal, which on a busy machine can come before that has noticed itself.
+    # Torchrun names it, and ends the other by a signal, which on a busy machine can come before that has noticed.
     assert re.search(r"rank +: 1 .*exitcode +: -9", launched.text(), re.DOTALL), launched.text()
     assert re.search(r"Process 1 is gone after step|SIGTERM: ended", launched.text()), launched.text()
     again = [child.wait() for child in nursery.pair(place, *arguments(images), "--resume")]
