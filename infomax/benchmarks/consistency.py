@@ -243,7 +243,7 @@ def _told(value: float, passed: bool) -> str:
 def draw(values: dict[tuple[str, str, str], float], path: Path) -> None:
     """The two ratios of every row, a line a data set, with what they should be dashed."""
     names = list(dict.fromkeys(name for name, _, _ in values))
-    _, axes, save = cells.figure(path, len(names), 2, figsize=(10, 2.6 * len(names)), squeeze=False, sharex=True)
+    _, axes, save = cells.figure(path, len(names), 2, figsize=(10, 3 * len(names)), squeeze=False)
     for name, line in zip(names, axes, strict=True):
         rows = list(dict.fromkeys(row for other, row, _ in values if other == name))
         baseline = "baseline" if SOURCES[name].truth is not None else f"baseline {AT}"

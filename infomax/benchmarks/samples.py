@@ -118,17 +118,22 @@ def error_of(values: list[float], truth: float) -> tuple[float, float]:
 def draw(found: Readings, path: Path) -> None:
     """Root mean squared error against the number of pairs, a picture an MI."""
     levels = sorted({mi for _, mi, _ in found})
-    _, axes, save = cells.figure(path, 1, len(levels), figsize=(4 * len(levels), 3.8), squeeze=False, sharey=True)
+    shape = (4 * len(levels) + 2.5, 3.8)
+    figure, axes, save = cells.figure(path, 1, len(levels), figsize=shape, squeeze=False, sharey=True)
+    sizes = sorted({n for _, _, n in found})
     for axis, level in zip(axes[0], levels, strict=True):
         for number, row in enumerate(dict.fromkeys(row for row, _, _ in found)):
             points = []
             for n in sorted({n for _, _, n in found}):
                 rmse = math.sqrt(sum((v - level) ** 2 for v in found[row, level, n]) / len(found[row, level, n]))
                 points.append((n, min(rmse, 100.0)))
-            axis.plot(*zip(*points, strict=True), "-o", markersize=3, color="k" if number == 0 else f"C{number % 10}",
-                      linewidth=2 if number == 0 else 1, label=row)  # fmt: skip
+            axis.plot(*zip(*points, strict=True), "-o" if number < 10 else "--s", markersize=3, label=row,
+                      color="k" if number == 0 else f"C{number % 10}", linewidth=2 if number == 0 else 1)  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel="pairs", title=f"{level:g} nats", ylim=(0.01, 100))
+        axis.set_xticks(sizes, [f"{n:,}" for n in sizes], rotation=45, fontsize=7)
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("root mean squared error, nats")
-    axes[0][-1].legend(fontsize=5)
+    handles, labels = axes[0][-1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=6, loc="outside right upper")
     save()
