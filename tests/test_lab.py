@@ -85,6 +85,18 @@ def test_a_cell_that_a_killed_process_held_is_taken_by_another(tmp_path):
     assert (tmp_path / "done-0").read_text() == "xx"
 
 
+def test_progress_tells_what_is_left_of_what_this_run_does(tmp_path, capfd):
+    def run(*numbers):
+        made = (cells.Cell({"n": n}, cells.at_once(lambda: time.sleep(0.02) or {"found": 1})) for n in numbers)
+        cells.run(made, tmp_path)
+        return capfd.readouterr().err.splitlines()
+
+    run(1, 2)
+    known, *others = (line for line in run(1, 2, 3, 4) if not line.startswith("20 %"))
+    assert "50 %  2 of 4 cells  n 2" in known, known
+    assert others and " 0 s left" in others[-1] and all(len(line.split("s left")[0]) < 40 for line in others), others
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output"):

@@ -213,8 +213,10 @@ class _Bar:
         tenth = int(10 * done / max(self.total, 1))
         if self.lines and tenth > self.told:
             self.told = tenth
-            left = (time.monotonic() - self.began) * (self.total - done) / max(done - self.found, 1e-9)
-            told = f"{10 * tenth} %  {done:.3g} of {self.total} cells  {left:.0f} s left  {what}"
+            worked = done - self.found
+            left = (time.monotonic() - self.began) * (self.total - done) / worked if worked > 0.01 else math.nan
+            left = "" if math.isnan(left) else f"{left:.0f} s left  "
+            told = f"{10 * tenth} %  {done:.3g} of {self.total} cells  {left}{what}"
             self.console.print(told, highlight=False, soft_wrap=True)
 
 
