@@ -283,6 +283,7 @@ def test_each_check_fires_and_does_not():
         (checks.width(1.9, 2.1), checks.width(0.5, 3.0), checks.width(1.6, 2.5)),
         (checks.width(0.0, 0.1), checks.width(-1.0, math.inf), checks.width(-0.2, 0.2)),
         (checks.columns(40, 600), checks.columns(1500, 1200), checks.columns(400, 600)),
+        (checks.components(0.95), checks.components(0.2), checks.components(0.8)),
         (checks.folds(0.05, 2.0), checks.folds(0.6, 2.0), checks.folds(0.3, 2.0)),
         (checks.learning_curve(-0.01, 1.0), checks.learning_curve(0.3, 1.0), checks.learning_curve(0.15, 1.0)),
         (checks.learning_curve(0.3, 10.0), checks.learning_curve(math.nan, 1.0), None),
@@ -553,6 +554,17 @@ def test_a_label_with_itself_has_its_entropy():
 def test_what_is_no_whole_array_is_refused(x, says):
     with pytest.raises(im.UserError, match=says):
         inputs.prepared([(x, LABELS, None)])
+
+
+@pytest.mark.slow
+def test_what_is_hidden_among_very_many_columns_is_not_denied():
+    """Ten of 600 columns depend on each other, 3.5 nats; the 256 principal components that are read hold half of it."""
+    x, y = RNG.normal(size=(2, 3000, 600))
+    y[:, :10] += x[:, :10]
+    found = estimate(x, y, budget=Budget(steps=20, folds=3))
+    assert check(found, "components").verdict == "fail" and not found.trusted
+    narrow = estimate(x[:, :20], y[:, :20], budget=Budget(steps=0, folds=3))
+    assert not any(c.name == "components" for c in narrow.checks)
 
 
 @pytest.mark.slow

@@ -123,6 +123,19 @@ def columns(number: int, fit: int) -> Check:
     return Check("columns", statistic, fail, _verdict(statistic > fail, statistic > warn), told)
 
 
+def components(share: float) -> Check:
+    """The share of the variance of a side of very many columns that the copula read, as the largest 256 principal
+    components. Dependence in the rest leaves no sign; were it spread as the variance is, a quarter of it would be lost
+    at the threshold, and a value off by a quarter is wrong."""
+    fail, warn = 0.25, 0.1
+    left = 1 - share
+    told = f"{share:.0%} of a side's variance lies in the 256 principal components that were read"
+    told += (
+        "; dependence in the rest can be missed unseen: give fewer columns, those that matter." if left > warn else "."
+    )
+    return Check("components", left, fail, _verdict(left > fail, left > warn), told)
+
+
 def folds(spread: float, mi: float) -> Check:
     """How far the folds' values differ beyond their sampling noise: each has a critic of its own, so that they agree
     only if what is learned does not depend on which pairs and which start it was learned from. Thresholds as those of

@@ -81,6 +81,7 @@ class GaussianCopula(nn.Module):
     def __init__(self, fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor):
         super().__init__()
         fit, select = _Moments(fit_x, fit_y), _Moments(select_x, select_y)
+        self.share_read = min(_Axes(second).share for second in (fit.xx, fit.yy))
         best = (0.0, 0.0, 0.0)  # mean log-ratio on select, strength, ridge
         found: _Directions | None = None
         for moments in (fit, *fit.sparse(3 / math.sqrt(len(fit_x)))):
@@ -182,6 +183,7 @@ class _Axes:
         values, vectors = torch.linalg.eigh(second)
         keep = min(COMPONENTS, int((values > 1e-8 * values[-1]).sum()))
         self.values, self.basis = values[-keep:], vectors[:, -keep:]
+        self.share = float(self.values.sum() / values.clamp(min=0).sum())  # of the variance that these axes hold
 
     def whitener(self, ridge: float) -> Tensor:
         return ((1 - ridge) * self.values + ridge * self.values.mean()).rsqrt()
@@ -209,7 +211,7 @@ class StudentCopula(nn.Module):
     def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, dof: float):
         super().__init__()
         dx, dy = fit_x.shape[1], fit_y.shape[1]
-        self.dof, self.strength = dof, 1.0
+        self.dof, self.strength, self.share_read = dof, 1.0, gaussian.share_read
         roots = []
         for side in (fit_x, fit_y):
             axes = _Axes(_Moments(side, side[:, :1]).xx)

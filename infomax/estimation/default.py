@@ -93,7 +93,12 @@ class CopulaJS(Estimator):
 
 
 def _told(base: Base) -> dict[str, Any]:
-    return {"kind": type(base).__name__, "strength": base.strength, "dof": getattr(base, "dof", None)}
+    return {
+        "kind": type(base).__name__,
+        "strength": base.strength,
+        "share_read": base.share_read,
+        "dof": getattr(base, "dof", None),
+    }
 
 
 # The base ------------------------------------------------------------------------------------------------------------

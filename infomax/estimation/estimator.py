@@ -142,6 +142,7 @@ def _estimate(
         checks.negative(high),
         checks.width(low, high),
         *([] if method.reads_all else [checks.columns(wide, len(parts[0][0]))]),
+        *([] if (share := _least_read(results)) is None else [checks.components(share)]),
         *([] if len(each) == 1 else [checks.folds(whole.spread, whole.mi)]),
         *([] if rise is None else [checks.learning_curve(rise, whole.mi)]),
         *([] if lack is None else [checks.drawn_pairs(lack.shown, lack.moved, whole.mi)]),
@@ -182,6 +183,12 @@ def _estimate(
             "torch": torch.__version__,
         },
     )
+
+
+def _least_read(results: Sequence[Fitted]) -> float | None:
+    """The least share of a side's variance that a fold's copula read; None where none left any of it out."""
+    found = [fitted.protocol["copula"]["share_read"] for fitted in results if "copula" in fitted.protocol]
+    return min(found) if found and min(found) < 0.999 else None
 
 
 def _rise(
