@@ -558,8 +558,8 @@ def test_what_is_no_whole_array_is_refused(x, says):
 
 @pytest.mark.slow
 def test_what_is_hidden_among_very_many_columns_is_not_denied():
-    """Ten of 600 columns depend on each other, 3.5 nats; the 256 principal components that are read hold half of it."""
-    x, y = RNG.normal(size=(2, 3000, 600))
+    """Ten of 800 columns depend on each other, 3.5 nats; 256 principal components are read."""
+    x, y = np.random.default_rng(0).normal(size=(2, 3000, 800))
     y[:, :10] += x[:, :10]
     found = estimate(x, y, budget=Budget(steps=20, folds=3))
     assert check(found, "components").verdict == "fail" and not found.trusted
