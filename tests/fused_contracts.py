@@ -10,21 +10,16 @@ import pytest
 import ranks_worker
 import torch
 import torch.distributed as dist
+from kernels import IDS, counted
 from test_scores import PowerMean, RowsTimesPartition, close, exact, leaves, relative, sides
 from triton.runtime import interpreter
 
 from infomax import critics, objectives, scores
-from infomax.scores import Scores, fused, fused_kernels, walk
+from infomax.scores import Scores, fused, walk
 from infomax.scores import dense as small
 
 torch.set_num_threads(1)
 assert fused.interpreted()
-
-IDS = {
-    "distinct": lambda n: None,
-    "repeated": lambda n: torch.arange(n) // 2,
-    "two": lambda n: torch.arange(n) // (n // 2 + 1),  # more equal pairs than are worth a list
-}
 
 
 @pytest.fixture(params=["registers", "blocks"])
@@ -39,20 +34,8 @@ def path(request, monkeypatch):
 @pytest.fixture(autouse=True)
 def launches(monkeypatch):
     """Which kernels were launched; every contract here is one of the kernels', so no other walk may run."""
-    made = []
-
-    class Counted:
-        def __init__(self, name):
-            self.name, self.kernel = name, getattr(fused_kernels, name)
-
-        def __getitem__(self, grid):
-            made.append(self.name)
-            return self.kernel[grid]
-
-    for name in ("reduce", "pull", "reduce_block", "slope_block"):
-        monkeypatch.setattr(fused_kernels, name, Counted(name))
+    made = counted(monkeypatch)
     monkeypatch.setattr(walk, "Walk", None)
-    monkeypatch.setattr(small, "KEPT", 0)
     return made
 
 

@@ -12,41 +12,23 @@ from pathlib import Path
 import dense
 import pytest
 import torch
+from kernels import IDS, counted
 from test_scores import exact, leaves, relative, sides
 from torch import nn
 from torch.nn import functional as F
 
 import infomax as im
 from infomax import critics, objectives
-from infomax.scores import Scores, fused_kernels, set_precision
-from infomax.scores import dense as small
+from infomax.scores import Scores, set_precision
 
 HERE = Path(__file__).parent
-IDS = {
-    "distinct": lambda n: None,
-    "repeated": lambda n: torch.arange(n) // 2,
-    "two": lambda n: torch.arange(n) // (n // 2 + 1),
-}
 PRECISE = ("InfoNCE()", "InfoNCE(symmetric=True)", "DV()", "NWJ()", "JS()", "SigLIP()", "SMILE()")
 
 
 @pytest.fixture(autouse=True)
 def launches(monkeypatch):
     """Which kernels were launched: numbers from another walk would say nothing of them."""
-    made = []
-
-    class Counted:
-        def __init__(self, name):
-            self.name, self.kernel = name, getattr(fused_kernels, name)
-
-        def __getitem__(self, grid):
-            made.append(self.name)
-            return self.kernel[grid]
-
-    for name in ("reduce", "pull", "reduce_block", "slope_block"):
-        monkeypatch.setattr(fused_kernels, name, Counted(name))
-    monkeypatch.setattr(small, "KEPT", 0)  # small matrices go the way of large ones
-    yield made
+    yield counted(monkeypatch)
     set_precision("fp32")
 
 

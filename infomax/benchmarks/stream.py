@@ -4,6 +4,7 @@
 to read with); `learn` then takes in the batch that was read last. Both draw from torch's CPU generator.
 """
 
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from typing import Any
 
@@ -56,14 +57,15 @@ class Latest:
         return [torch.cat([t, kept[at]]) for t, kept in zip(new, self.rows, strict=True)]
 
 
-class Follower:
+class Follower(ABC):
     """What makes itself anew from the latest pairs, now and then."""
 
     def __init__(self) -> None:
         self.pairs, self.steps = Latest(), 0
 
+    @abstractmethod
     def read(self, x: Tensor, y: Tensor) -> float:
-        raise NotImplementedError
+        """The value of a batch, by what earlier ones taught."""
 
     def learn(self, x: Tensor, y: Tensor) -> None:
         self.steps += 1
@@ -75,8 +77,9 @@ class Follower:
             fit, select = (Pairs(x[i], y[i], i) for i in (order[len(x) // 4 :], order[: len(x) // 4]))
             self._refresh(fit, select)
 
+    @abstractmethod
     def _refresh(self, fit: Pairs, select: Pairs) -> None:
-        raise NotImplementedError
+        """Makes itself anew from the window's pairs, three quarters of them and the rest."""
 
 
 class Copula(Follower):
