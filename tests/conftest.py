@@ -12,6 +12,7 @@ import runpy
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ SHAPED = ["infomax.scores", "infomax.critics", "infomax.objectives", "infomax.mo
 install_import_hook(SHAPED, "shapecheck.check")
 
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -44,7 +46,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often `-m faults` kills runs at random moments")
 
 
+@pytest.fixture(autouse=True)
+def _drawn_anew() -> None:
+    """What a test draws without a seed does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def wait_until_gone(process: psutil.Process, seconds: float = 120) -> None:
+    """Until a process has ended; whether its parent has asked how does not matter."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(psutil.NoSuchProcess):  # between two looks, say
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, process
+            time.sleep(0.05)
 
 
 @dataclass(frozen=True)

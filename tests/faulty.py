@@ -35,6 +35,7 @@ POINTS = {
 }
 RESULTS = {"before results": ("os.rename", lambda old, new, *_: new.endswith("found.json"))}
 AFTER = {"after the model": "model.safetensors", "after the optimizer": "optimizer.safetensors"}
+PARENT = os.getppid()
 
 
 def die() -> None:
@@ -97,10 +98,57 @@ def at_step(number: int, action: Callable[[Any], Any], rank: int | None = None) 
     PairLoader.at = at
 
 
+def kill_in(module: str, name: str, nth: int = 1) -> None:
+    """SIGKILL this process when it calls a module's function for the nth time."""
+    found, left = importlib.import_module(module), nth
+    call = getattr(found, name)
+
+    def called(*arguments, **options):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            die()
+        return call(*arguments, **options)
+
+    setattr(found, name, called)
+
+
+def there() -> None:
+    """Say, by a file, that this process is at the point that a test waits for."""
+    Path(f"there-{os.environ.get('RANK', '0')}").touch()
+
+
+def until(name: str) -> None:
+    """Returns when there is such a file."""
+    while not Path(name).exists():
+        time.sleep(0.01)
+
+
+def hold(batch: Any = None) -> Any:
+    """Say so, and stay at this point until a file lets go: however fast or slow the machine, nothing comes too late."""
+    there()
+    until("go")
+    return batch
+
+
+def together() -> None:
+    """Returns when both processes of a pair are here."""
+    Path(f"here-{os.environ['RANK']}").touch()
+    for rank in (0, 1):
+        until(f"here-{rank}")
+
+
+def until_orphaned(batch: Any) -> Any:
+    """Say that this process is here, and stay until the one that started it is gone."""
+    there()
+    while os.getppid() == PARENT:
+        time.sleep(0.01)
+    return batch
+
+
 def saved(step: int) -> None:
     """Returns when the checkpoint of `step`, which a thread is writing, has its name."""
-    while not Path(f"run/step-{step:08d}").exists():
-        time.sleep(0.01)
+    until(f"run/step-{step:08d}")
 
 
 def not_a_number(batch: Any) -> Any:

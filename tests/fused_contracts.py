@@ -361,7 +361,7 @@ def test_two_processes_give_the_same_value_and_gradient(tmp_path):
     for child in children:
         child.start()
     for child in children:
-        child.join(300)
+        child.join(600)
         child.kill()  # one whose partner died waits for ever
     assert [child.exitcode for child in children] == [0, 0]
     answers = [queue.get() for _ in children]

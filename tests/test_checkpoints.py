@@ -673,7 +673,7 @@ def test_a_failed_save_says_so_and_leaves_what_was(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- kills
 
 NURSERY = """
-import os, random, signal, sys, time
+import itertools, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -705,7 +705,8 @@ def train(point, nth):
     elif point:
         setattr(checkpoints, point, wrapped(getattr(checkpoints, point)))
     first = 1 + (run.checkpoint.step if run.checkpoint else 0)
-    for step in range(first, first + 400):
+    # Where the kill comes from outside, at any moment, it must not find this finished.
+    for step in range(first, first + 400) if point else itertools.count(first):
         if point == "replace" and step > 3:
             step = first - 1
         run.log({"step": step})
@@ -724,17 +725,21 @@ def check(before, what):
         assert (net.weight == step).all() and (net.bias == -step).all(), what
     return step
 
-def kill_one(point, nth, wait):
-    child = os.fork()
+def kill_one(point, nth, awaited=0, wait=None):
+    child, ended = os.fork(), (0, 0)
     if not child:
         try:
             train(point, nth)
         finally:
             os._exit(3)
     if wait is not None:
+        while not ended[0] and max([0, *dict(checkpoints._steps(folder))]) < awaited:
+            time.sleep(0.002)
+            ended = os.waitpid(child, os.WNOHANG)
         time.sleep(wait)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        if not ended[0]:
+            os.kill(child, signal.SIGKILL)
+    _, status = ended if ended[0] else os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (point, nth, status)
 
 draw = random.Random(0)
@@ -742,17 +747,17 @@ step, kills = 0, 0
 points = ["save_safetensors", "_save_encoder", "_seal_folder", "_flush_to", "_flush_folder", "_digest", "_sweep"]
 for point in points:
     for nth in (1, 2, 5):
-        kill_one(point, nth, None)
+        kill_one(point, nth)
         step = check(step, (point, nth))
         kills += 1
 for nth in range(1, 7):
-    kill_one("replace", nth, None)
+    kill_one("replace", nth)
     step = check(step, ("rename", nth))
     kills += 1
 for _ in range(int(sys.argv[2])):
-    wait = draw.uniform(0.02, 0.15)
-    kill_one("", 0, wait)
-    step = check(step, wait)
+    awaited, wait = step + draw.randrange(4), draw.uniform(0, 0.05)  # when some more are saved, and a little later
+    kill_one("", 0, awaited, wait)
+    step = check(max(step, awaited), (awaited, wait))
     kills += 1
 print(kills, step)
 """
@@ -762,7 +767,7 @@ print(kills, step)
 def test_a_kill_at_any_moment_leaves_the_newest_checkpoint_whole(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", NURSERY, str(tmp_path / "run"), "20"],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kills, step = map(int, done.stdout.split())
@@ -810,7 +815,7 @@ def test_two_processes_write_once_and_keep_their_own_state(tmp_path, caplog):
     script.write_text(WORKERS)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), "pair"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 2

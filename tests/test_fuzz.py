@@ -25,7 +25,7 @@ from infomax.parsing import parse
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 BOUNDED = settings(
-    max_examples=100, deadline=5000, derandomize=True, database=None,
+    max_examples=100, deadline=60_000, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ def test_1_2_and_3_processes_give_the_same_value_and_gradient(tmp_path):
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "3", "--standalone", WORKER, tmp_path],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank*.json"))]
     assert run.returncode == 0, ([answer["failed"][:20] for answer in found], run.stderr[-3000:])

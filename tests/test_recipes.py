@@ -70,7 +70,7 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def process(command, folder, timeout=300, **environment):
+def process(command, folder, timeout=600, **environment):
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=timeout, cwd=folder,
         env={**os.environ, **environment},

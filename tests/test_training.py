@@ -445,7 +445,7 @@ def test_one_and_two_processes_take_the_same_steps(tmp_path):
     torchrun = Path(sys.executable).parent / "torchrun"
     done = subprocess.run(
         [str(torchrun), "--standalone", "--nproc_per_node", "2", __file__, str(tmp_path)],
-        capture_output=True, text=True, timeout=400, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one = outcomes(accelerator())
