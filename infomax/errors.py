@@ -19,8 +19,8 @@ def signal_name(number: int) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A clause that names the closest choices, else all of them: " Did you mean 'smile'? ..."."""
-    choices = sorted(choices)
-    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    """A clause that names the closest choices, whatever their case, and all of them: " Did you mean 'SMILE'? ..."."""
+    shown = {choice.lower(): choice for choice in sorted(choices, key=str.lower)}
+    close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"{hint} Known: {', '.join(choices)}." if len(choices) <= 40 else hint
+    return f"{hint} Known: {', '.join(shown.values())}." if len(shown) <= 40 else hint

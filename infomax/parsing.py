@@ -45,7 +45,7 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
     else:
         name, positional, keywords = _call(text, kind)
         if name.lower() not in registry:
-            raise UserError(f"Unknown {kind} {name!r}.{nearest(name.lower(), registry)}")
+            raise UserError(f"Unknown {kind} {name!r}.{nearest(name, (c.__name__ for c in registry.values()))}")
         found = registry[name.lower()]
     try:
         return found(*positional, **keywords)

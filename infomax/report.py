@@ -68,7 +68,7 @@ upper bound, of a label the entropy that its shares in these pairs give.{% endif
 they overlap, the higher the MI; where they do not, few negatives decide a value that leans on them.</figcaption>
 </figure>{% endif %}
 <details><summary>Protocol</summary><div class="scroll"><table><tbody>
-{% for key, v in protocol(e) %}<tr><th scope="row">{{ key }}</th><td><code>{{ v }}</code></td></tr>
+{% for key, v in protocol(e) %}<tr><th scope="row">{{ key }}</th><td>{{ v }}</td></tr>
 {% endfor %}</tbody></table></div></details>
 {% endmacro %}
 <h1>{{ title }}</h1>
@@ -218,17 +218,33 @@ def _nats(value: float | None) -> str:
 
 
 def _leaves(estimate: Estimate) -> Iterator[tuple[str, str]]:
-    """What there is to know to repeat an estimate, a line each."""
+    """What there is to know to repeat an estimate, a line each. What every fold has is one line: its value where the
+    folds agree, else theirs in turn."""
     yield from {"method": estimate.method, "critic": estimate.critic, "seed": str(estimate.seed)}.items()
 
-    def walk(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
-        for key, item in value.items():
-            if isinstance(item, Mapping):
-                yield from walk(item, f"{above}{key}, ")
-            else:
-                yield f"{above}{key}", f"{item:.6g}" if isinstance(item, float) else str(item)
+    def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield from walk(item, f"{name}, {key}".removeprefix(", "))
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for key in dict.fromkeys(key for item in value for key in item):
+                column = [item.get(key) for item in value]
+                yield from walk(column[0] if column.count(column[0]) == len(column) else column, f"{name}, {key}")
+        else:
+            yield name.replace("_", " "), _told(value)
 
     yield from walk({key: value for key, value in estimate.protocol.items() if key not in HIDDEN}, "")
+
+
+def _told(value: Any) -> str:
+    """A value as a person writes it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_told, value))
+    return str(value)
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

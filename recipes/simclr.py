@@ -3,6 +3,8 @@
 Run one of simclr_smile.py, simclr_infonce.py, simclr_nwj.py; they differ in the objective that they hand to main().
 """
 
+import contextlib
+import json
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -46,7 +48,8 @@ class Settings:
     seed: int = 0
     """Of weights, order and views."""
     run_dir: Path | None = None
-    """Where the run is saved; by default checkpoints/<recipe>, with a suffix where that exists."""
+    """Where the run is saved; by default checkpoints/<recipe>, or checkpoints/simclr_<objective> where --objective is
+    of another class than the recipe's; with a suffix where that exists."""
     resume: bool = False
     """Go on from the newest whole checkpoint of --run-dir; without one, start."""
     save_every: int | None = None
@@ -75,21 +78,23 @@ def main(doc: str | None, name: str, objective: im.Objective) -> None:
             epochs=settings.epochs, steps=settings.steps, lr=settings.lr, save_every=settings.save_every,
             keep=settings.keep, timeout=settings.timeout,
         )  # fmt: skip
-        run(settings, name, objective if settings.objective is None else im.objectives.objective(settings.objective))
+        used = objective if settings.objective is None else im.objectives.objective(settings.objective)
+        kind = type(used).__name__.lower()
+        run(settings, name, name if type(used) is type(objective) or not kind.isascii() else f"simclr_{kind}", used)
 
 
-def run(settings: Settings, name: str, objective: im.Objective) -> None:
+def run(settings: Settings, name: str, folder: str, objective: im.Objective) -> None:
     launch.die_with_launcher()
     launch.set_threads()
     if settings.deterministic:
         launch.make_deterministic()
     accelerator = launch.make_accelerator(settings.mixed_precision)
     with Watch(accelerator, settings.timeout) as watch:
-        stop = train(settings, name, objective, accelerator, watch)
+        stop = train(settings, name, folder, objective, accelerator, watch)
     launch.leave(accelerator, 128 + stop if stop else 0)
 
 
-def train(settings: Settings, name: str, objective: im.Objective, accelerator: Any, watch: Watch) -> int:
+def train(settings: Settings, name: str, folder: str, objective: im.Objective, accelerator: Any, watch: Watch) -> int:
     """Returns the signal that ended it, or 0."""
     torch.manual_seed(settings.seed)
 
@@ -116,9 +121,11 @@ def train(settings: Settings, name: str, objective: im.Objective, accelerator: A
                 "data": dataset.fingerprint}  # fmt: skip
     configuration = asdict(settings) | {"recipe": name} | resolved
     place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
+    if place["resume"] and place["run_dir"] is None and folder != name:
+        place["run_dir"] = named_after_recipe(name, folder, described["objective"])
     preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
     with checkpoints.open_run(
-        place["run_dir"], name, configuration, resume=place["resume"], preprocessing=preprocessing, keep=settings.keep
+        place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing, keep=settings.keep
     ) as run:
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
@@ -172,3 +179,15 @@ def train(settings: Settings, name: str, objective: im.Objective, accelerator: A
                 results = {"not_evaluated": str(error)}
         run.finish(results)
     return 0
+
+
+def named_after_recipe(name: str, folder: str, objective: str) -> Path | None:
+    """Where there is no run in `folder`: the newest one of this objective in `name`, as older versions called them."""
+    if checkpoints.default_folder(folder).exists():
+        return None
+    found: list[Path] = []
+    for path in checkpoints.default_folder(name).parent.glob(f"{name}*/run.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or another's
+            if json.loads(path.read_text())["configuration"]["objective"] == objective:
+                found.append(path)
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

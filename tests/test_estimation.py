@@ -471,7 +471,7 @@ X, Y = gauss(200, 2, 1.0)
         ((X, np.arange(200)), "200 different values in 200 rows: too many for labels"),
         ((X, np.array(["a"] * 200)), "numbers are needed"),
         ((X, Y + 1j), "numbers are needed|complex"),
-        ((X, Y, "SMYLE"), "Unknown estimator 'SMYLE'. Did you mean 'smile'"),
+        ((X, Y, "SMYLE"), "Unknown estimator 'SMYLE'. Did you mean 'SMILE'"),
         ((X, Y, "SMILE(tau=-1)"), "tau must be positive"),
         ((X, Y[:, :1], "JS", "Cosine"), "cannot score x with 2 and y with 1 columns"),
         ((X, Y, 3), "must be a name or have estimate"),

@@ -962,7 +962,7 @@ def test_runs_that_start_together_get_a_folder_each(nursery, images, place):
     children = [nursery.start(place, *unnamed, "--steps", 2) for _ in range(4)]
     assert [child.wait().status for child in children] == [0] * 4
     assert sorted(path.name for path in (place / "checkpoints").iterdir()) == [
-        "simclr_smile", "simclr_smile-2", "simclr_smile-3", "simclr_smile-4",
+        "simclr_mine", "simclr_mine-2", "simclr_mine-3", "simclr_mine-4",
     ]  # fmt: skip
 
 

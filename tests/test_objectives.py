@@ -311,7 +311,7 @@ def test_bfloat16_inputs_err_no_more_than_the_naive_formula(text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("SMYLE()", "Did you mean 'smile'"),
+        ("SMYLE()", "Did you mean 'SMILE'"),
         ("SMILE(tau=0)", "tau must be positive"),
         ("SMILE(tau=-1)", "tau must be positive"),
         ("SMILE(tau='a')", "refused"),

@@ -160,6 +160,23 @@ def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
+def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp_path):
+    own = ("--objective", "own:Stops")
+    assert short(*own).out.startswith("Saved in checkpoints/simclr_stops;")
+    assert read(tmp_path / "checkpoints/simclr_stops")["configuration"]["recipe"] == "simclr_smile"
+    assert short("--objective", "SMILE(tau=3)").out.startswith("Saved in checkpoints/simclr_smile;")
+    done = "is finished: its results are in run.json.\n"
+    assert short(*own, "--resume").out == f"checkpoints/simclr_stops {done}"
+    # As an older version would have named it; that of another objective is nothing to go on from.
+    (tmp_path / "checkpoints/simclr_stops").rename(tmp_path / "checkpoints/simclr_smile-2")
+    assert short(*own, "--resume").out == f"checkpoints/simclr_smile-2 {done}"
+    (tmp_path / "checkpoints/simclr_smile-3").mkdir()
+    (tmp_path / "checkpoints/simclr_smile-3/run.json").write_text("cut")
+    assert short(*own, "--resume").out == f"checkpoints/simclr_smile-2 {done}"
+    assert short("--objective", "own:Stops(tau=4.0)", "--resume").out.startswith("Saved in checkpoints/simclr_stops;")
+
+
 def test_resume_of_nothing_starts(short, tmp_path):
     ended = short("--resume", "--run-dir", "here/new")
     assert ended.status == 0, ended.err
@@ -251,7 +268,7 @@ def test_help_says_what_each_option_is(run):
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 BAD = {
-    "objective": ('--objective "SMIL"', r"Unknown objective 'SMIL'\. Did you mean 'smile'"),
+    "objective": ('--objective "SMIL"', r"Unknown objective 'SMIL'\. Did you mean 'SMILE'"),
     "objective's argument": ("--objective SMILE(tua=3)", r"'SMILE\(tua=3\)' was refused: .*It takes SMILE\(tau"),
     "objective's value": ("--objective SMILE(tau=0)", r"tau .* 0"),
     "tau below 0": ("--objective SMILE(tau=-1)", r"tau .* -1"),
@@ -427,7 +444,7 @@ def test_a_killed_run_goes_on_to_bitwise_the_same_weights(unlabelled, tmp_path):
 def test_a_mistake_in_a_real_process(tmp_path):
     done = process([sys.executable, RECIPES / "simclr_smile.py", "--objective", "SMIL"], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Unknown objective 'SMIL'\. Did you mean 'smile'.*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"Unknown objective 'SMIL'\. Did you mean 'SMILE'.*\n", done.stderr), done.stderr
     assert tree(tmp_path) == []
 
 

@@ -80,6 +80,20 @@ def test_the_page_of_an_estimate_says_it_all_and_fetches_nothing(found):
     assert report.of_pairs(found, "x") == report.of_pairs(found, "x")
 
 
+def test_the_protocol_is_a_line_a_number(found):
+    fold = {"steps": 250, "copula": {"kind": "GaussianCopula", "dof": None}, "components": [True, False]}
+    told = dict(report._leaves(replace(found, protocol={
+        "training": [fold, fold | {"steps": 300, "best_step": 50}], "folds": [0.52508, 2.0], "scores": {}, "none": [],
+    })))  # fmt: skip
+    assert told == {
+        "method": found.method, "critic": found.critic, "seed": "0", "training, steps": "250, 300",
+        "training, copula, kind": "GaussianCopula", "training, copula, dof": "-", "training, components": "yes, no",
+        "training, best step": "-, 50", "folds": "0.5251, 2", "none": "",
+    }  # fmt: skip
+    page = report.of_pairs(found, "x")
+    assert not re.search(r"[{}]|None|True|False", flat(page).partition(" Protocol ")[2])
+
+
 def test_numbers_that_are_not_finite_are_told(found):
     broken = replace(found, mi=math.nan, interval=(-math.inf, math.inf), floor=-math.inf, cap=1.0)
     text = flat(report.of_pairs(broken, "x"))

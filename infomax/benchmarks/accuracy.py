@@ -163,6 +163,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axis.axhline(0, color="0.3", lw=0.8)
         axis.set(title=f"N = {n:,}", xlabel="true MI, nats", ylim=(-1, 1))
         axis.set_xscale("symlog", linthresh=0.5)
+        axis.set_xticks([0, 0.5, 1, 2, 5, 10], ["0", ".5", "1", "2", "5", "10"])  # its own, 0 and .1, touch
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("estimate less truth, nats")
     axes[0][-1].legend(fontsize=7)
