@@ -5,6 +5,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from infomax.errors import UserError, nearest
@@ -45,7 +46,7 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
     else:
         name, positional, keywords = _call(text, kind)
         if name.lower() not in registry:
-            raise UserError(f"Unknown {kind} {name!r}.{nearest(name, (c.__name__ for c in registry.values()))}")
+            raise UserError(f"Unknown {kind} {name!r}.{nearest(name, map(_spelt, registry.values()))}")
         found = registry[name.lower()]
     try:
         return found(*positional, **keywords)
@@ -57,6 +58,11 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
         except (TypeError, ValueError):
             takes = name
         raise UserError(f"{kind} {text!r} was refused: {error}. It takes {takes}.") from error
+
+
+def _spelt(made: Any) -> str:
+    """A class's name; a registry may hold one with some of its arguments filled in."""
+    return (made.func if isinstance(made, partial) else made).__name__
 
 
 def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
