@@ -1,5 +1,6 @@
 """The command line: what it prints for people, what for programs, and what it says of mistakes."""
 
+import functools
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import torch
 import infomax as im
 from infomax import checkpoints, console
 from infomax.errors import UserError
-from infomax.estimation import Check, Estimate
+from infomax.estimation import Check, Estimate, estimator
 from infomax.evaluation import Probes
 from infomax.probing import Probe
 from infomax.training import Step
@@ -44,6 +45,13 @@ def arrays(tmp_path):
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", x + generator.normal(size=(400, 1)))
     return tmp_path
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    """briefly(): from here on critics are fitted for a few steps, where their values are not looked at."""
+    budget = functools.partial(estimator.Budget, steps=20)
+    return lambda: monkeypatch.setattr(estimator, "Budget", budget)
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
@@ -74,7 +82,7 @@ def test_probe_prints_a_table_for_people(run, finished):
 
 
 @pytest.mark.slow
-def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, tmp_path):
+def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, briefly, tmp_path):
     folder, _ = finished
     found = json_of(run("infomax", "estimate", folder, "--json"))
     others = {name: found.pop(name) for name in ("label", "noise", "chain")}
@@ -86,6 +94,7 @@ def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, tmp_path):
     assert layers == ["pixels", "act1", "layer2", "layer4", "features", "projection"]
     assert others["chain"]["layers"][4]["mi"] == found["mi"]
     assert others["chain"]["check"]["name"] == "data processing"
+    briefly()
     told = run("infomax", "estimate", folder, "--objective", "InfoNCE", "--report", "page.html")
     assert told.status == 0 and "InfoNCE(symmetric=False)" in told.out and told.err == ""
     for line in ("I(Z1; Z2) of two views", "I(Z; label): ", "I(X; Z + noise)", "  pixels ", "  projection "):
@@ -94,7 +103,8 @@ def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_report_of_a_run_is_one_page(run, finished, tmp_path):
+def test_report_of_a_run_is_one_page(run, finished, briefly, tmp_path):
+    briefly()
     shutil.copytree(finished[0], tmp_path / "here")
     told = json_of(run("infomax", "report", "here", "--json"))
     assert told["report"] == "here/report.html"
@@ -117,7 +127,8 @@ def test_estimate_of_arrays(run, arrays):
 
 
 @pytest.mark.slow
-def test_options_of_estimate_reach_the_estimate(run, arrays):
+def test_options_of_estimate_reach_the_estimate(run, arrays, briefly):
+    briefly()
     options = ("--method", "SMILE(tau=3)", "--critic", "Bilinear", "--seed", 1)
     ended = run("infomax", "estimate", "x.npy", "y.npy", *options)
     assert ended.status == 0, ended.err
@@ -440,7 +451,7 @@ def test_the_command_is_installed_and_ends_as_it_should(arrays):
     def infomax(*words):
         return subprocess.run([BIN / "infomax", *words], capture_output=True, text=True, timeout=600, cwd=arrays)
 
-    done = infomax("estimate", "x.npy", "y.npy", "--json")
+    done = infomax("estimate", "x.npy", "y.npy", "--json", "--method", "GCMI")
     assert done.returncode == 0 and json.loads(done.stdout)["n"] == 400 and done.stdout.count("\n") == 1
     done = infomax("probe", "nowhere", "--json")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "nowhere does not exist.\n")

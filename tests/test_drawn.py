@@ -106,6 +106,7 @@ def test_dependence_so_strong_that_nothing_moves_is_told():
     assert found.shown == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "untrusted"), [
     (tasks.mixed_channels(5, 2.0), "drawn pairs"),
     (tasks.spirals(3, 1.0), "drawn pairs"),
@@ -117,6 +118,7 @@ def test_few_pairs_that_hid_dependence_are_not_trusted(task, untrusted):
     assert untrusted in {check.name for check in found.checks if check.verdict == "fail"}
 
 
+@pytest.mark.slow
 def test_few_pairs_of_a_simple_kind_are_trusted():
     found = estimate(*tasks.gaussian(5, 1.0).sample(500, [1, 500]), budget=Budget(steps=50))
     assert found.trusted, found.reasons

@@ -85,6 +85,7 @@ def test_a_critic_that_missed_dependence_is_found_out():
     assert check(found, "rival").verdict == "fail"
 
 
+@pytest.mark.slow
 def test_dependence_outside_the_base_is_learned():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 1))
@@ -326,6 +327,7 @@ def test_all_pairs_report_in_folds_that_never_saw_them():
         assert set.union(*seen) == set(range(300))
 
 
+@pytest.mark.slow
 def test_the_default_cross_fits():
     found = estimate(*gauss(500, 2, 1.0), budget=Budget(steps=20))
     assert found.splits == (300, 100, 500)

@@ -1101,7 +1101,8 @@ checkpoints.Run.log = logs
 
 
 def test_two_thousand_steps_leave_memory_and_files_as_they_were(nursery, images, place):
-    child = nursery.start(place, *arguments(images), "--steps", 2000, "--save-every", 50, code=MEASURED)
+    words = [*arguments(images), "--steps", 2000, "--save-every", 50, "--microbatch", 8]
+    child = nursery.start(place, *words, code=MEASURED)
     lines = 0
     while not ended(child):
         if steps_done(place / "run"):

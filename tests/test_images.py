@@ -58,6 +58,7 @@ def test_what_is_an_image(shape, image):
     assert (inputs.prepared([(x, x + 1, None)])[0][0].images[0] is not None) == image
 
 
+@pytest.mark.slow
 def test_flat_arrays_are_estimated_by_their_columns_alone(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError
@@ -91,6 +92,7 @@ def test_pixels_have_one_scale_a_channel():
     torch.testing.assert_close(made.std((0, 2)), torch.ones(2), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios():
     torch.manual_seed(0)
@@ -128,6 +130,7 @@ def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios():
     assert places._calibrate(critic, pairs) == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_components_of_images_of_few_factors_have_a_closed_form():
     """28 x 28 numbers of 9 factors: as many columns as pairs to fit on, and still no harder than 9 columns."""
     parts = consistency.noisy("baseline", 1500, 0)

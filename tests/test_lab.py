@@ -396,9 +396,10 @@ def test_joint_critics_follow_the_staircase_in_chains(tmp_path):
     assert not torch.equal(found[0]["state.module.0.0.weight_x"], found[1]["state.module.0.0.weight_x"])
 
 
-SHORT = ("staircase", "--steps", "12", "--task", "gaussian", "--critic", "separable")
+SHORT = ("staircase", "--steps", "12", "--task", "gaussian", "--critic", "separable", "--json")
 KILLED = """
-import os, signal
+import os, signal, sys
+from infomax import cli
 from infomax.benchmarks import cells
 keep, kept = cells.keep, []
 def keeps(*arguments):
@@ -406,27 +407,22 @@ def keeps(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     kept.append(keep(*arguments))
 cells.keep = keeps
+sys.argv = ["infomax", "benchmark", *sys.argv[1:]]
+cli.main()
 """
 
 
-def start(folder, *words, code=""):
-    program = "import sys; from infomax.cli import main; sys.argv = ['infomax', 'benchmark', *sys.argv[1:]]; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code + program, *words, "--output", str(folder), "--json"],
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
-def test_a_killed_staircase_goes_on_to_the_same_numbers(tmp_path):
-    killed = start(tmp_path / "killed", *SHORT, code=KILLED)
+def test_a_killed_staircase_goes_on_to_the_same_numbers(run, tmp_path):
+    words = [sys.executable, "-c", KILLED, *SHORT, "--output", "killed"]
+    killed = subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("cells/*.json")}
     assert len(kept) == 2 and not (tmp_path / "killed/staircase.md").exists()
-    then = start(tmp_path / "killed", *SHORT)
-    assert json.loads(then.stdout)["tables"], then.stderr
+    then = run("infomax", "benchmark", *SHORT, "--output", "killed")
+    assert json.loads(then.out)["tables"], then.err
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
-    start(tmp_path / "whole", *SHORT)
+    run("infomax", "benchmark", *SHORT, "--output", "whole")
     for name in ("staircase.md", "staircase.json"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert (tmp_path / "whole/staircase.png").stat().st_size > 1000
