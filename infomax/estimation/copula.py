@@ -283,9 +283,24 @@ def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
     n = len(x)
     ex, ey = critic.embed(x, y)
-    shifts = {max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)}
+    shifts = _shifts(n)
     negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
     return -softplus(-critic.pair(ex, ey)) - negative
+
+
+@torch.no_grad()
+def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x, which
+    sees scores far above 0, where the Jensen-Shannon bound is flat, and which no one score can decide."""
+    n = len(x)
+    ex, ey = critic.embed(x, y)
+    found = [critic.pair(ex, ey.roll(k, 0)) for k in _shifts(n)]
+    own = critic.pair(ex, ey)
+    return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
+
+
+def _shifts(n: int) -> list[int]:
+    return sorted({max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)})
 
 
 def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> GaussianCopula | StudentCopula:

@@ -12,22 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting, places
-from infomax.estimation.copula import (
-    COMPONENTS,
-    ROWS,
-    GaussianCopula,
-    NormalScores,
-    Standard,
-    StudentCopula,
-    elliptical,
-    js_shares,
-)
+from infomax.estimation.copula import COMPONENTS, ROWS, NormalScores, Standard, infonce_shares, js_shares
 from infomax.estimation.inputs import Pairs, is_label
+from infomax.estimation.pairwise import Base, PairwiseCopula, closed_form, noise, products
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import JSPlugin
 from infomax.scores import Scores
 
-Base = GaussianCopula | StudentCopula
 Map = Callable[[Tensor], Tensor]
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
@@ -42,15 +33,17 @@ ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns spea
 class CopulaJS(Estimator):
     """A copula in closed form plus a learned residual, cross-fitted: log r = log r_copula + f. The default.
 
-    The copula is Gaussian or Student's, of the columns or of each side's independent components, whichever the
-    select rows prefer; f starts at 0 and learns by the Jensen-Shannon bound, so that only what the copula missed
-    costs samples. Where both sides are images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of
-    principal components is tried too, and a critic of what stands at which place, with no copula (`places.py`). A
-    side of labels has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is reported on
-    by a critic that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical
-    pair of the copula, none of what is learned. Variance: that of log r over pairs.
-    (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; independent components:
-    Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov et al., 2018)
+    The copula is Gaussian or Student's, of the columns or of each side's independent components, or Gaussian with
+    kernels for pairs of columns that are not (`pairwise.py`), whichever the select rows prefer; f starts at 0 and
+    learns by the Jensen-Shannon bound, so that only what the copula missed costs samples. Where both sides are
+    images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of principal components is tried too, and a
+    critic of what stands at which place, with no copula (`places.py`). A side of labels has a classifier instead,
+    log p(label | other) / p(label). Each fifth of the pairs is reported on by a critic that never saw it. No bound:
+    the value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical pair of the copula, none of what is
+    learned. Variance: that of log r over pairs.
+    (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; kernels: Geenens et
+    al., 2017; independent components: Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov
+    et al., 2018)
     """
 
     takes_critic = True
@@ -63,7 +56,7 @@ class CopulaJS(Estimator):
             return self.fit_folds([(fit, select)], budget, seed, device)[0]
         maps = NormalScores(fit.x), NormalScores(fit.y)
         fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids) for p in (fit, select))
-        base = elliptical(fit.x, fit.y, select.x, select.y)
+        base = closed_form(fit.x, fit.y, select.x, select.y)
         residual = fitting.fresh(critic, fit)
         if not isinstance(critic, nn.Module):  # a module that was handed in keeps what it knows
             fitting.silence(residual)
@@ -98,6 +91,7 @@ def _told(base: Base) -> dict[str, Any]:
         "strength": base.strength,
         "share_read": base.share_read,
         "dof": getattr(base, "dof", None),
+        "pairs": len(base.matched) if isinstance(base, PairwiseCopula) else 0,
     }
 
 
@@ -174,7 +168,7 @@ def _start(fit: Pairs, select: Pairs, seed: int) -> _Start:
         for j, y in enumerate(sides[1]):
             if isinstance(options[0][i], Principal) != isinstance(options[1][j], Principal):
                 continue  # images' many columns are dear, and pixels against components promise nothing
-            base = elliptical(x[0], y[0], x[1], y[1])
+            base = closed_form(x[0], y[0], x[1], y[1])
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
@@ -276,17 +270,11 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     """
     if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
         return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
-    n, (dx, dy) = len(fit), (fit.x.shape[1], fit.y.shape[1])
-    sides = []
-    for z in (fit.x, fit.y):
-        z = z.clamp(-4, 4)
-        parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
-        sides.append(Standard(parts)(parts))
-    known = (sides[0].T @ sides[1] / n).abs().view(3, dx, 3, dy)
-    noise = math.sqrt(2 * math.log(9 * dx * dy) / n) + 1 / math.sqrt(n)
+    known = products(fit.x, fit.y)
+    heard = noise(len(fit), fit.x.shape[1], fit.y.shape[1])
     found = []
     for strongest in (known.amax((0, 2, 3)), known.amax((0, 1, 2))):
-        spoken = strongest > noise
+        spoken = strongest > heard
         found.append(torch.where(spoken, 1.0, ATTENUATED) if bool(spoken.any()) else torch.ones(len(spoken)))
     return Columns(found[0]), Columns(found[1])
 
@@ -335,6 +323,10 @@ def _residuals(row: Estimator, starts: Sequence[_Start], budget: Budget, seed: i
         gain = gain - js_shares(model, x, y)
         # The best of many evaluations beats zero by luck alone: it has to by one standard error.
         model.open = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        if model.open:
+            # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
+            loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
+            model.open = float(loss.mean()) <= float(loss.std()) / math.sqrt(len(loss))
         told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": _told(start.base),
                               "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
         found.append(Fitted(row, model, start.maps, told))
