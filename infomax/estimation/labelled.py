@@ -6,7 +6,7 @@ between pooled and own: Friedman, 1989; means that are themselves drawn from a G
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ Map = Callable[[Tensor], Tensor]
 
 AXES = 1024  # columns that are read as they are; of more, as many directions
 OWN_AXES = 64  # principal components, at most, in which classes have covariances of their own
+OWN_NUMBERS = 2**18  # in all of these covariances, at most
 RIDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 OWN_RIDGES = (0.0, 0.1, 0.4)
 POOLED = (16.0, 4.0, 1.0, 0.25)  # rows a column, as which the pooled covariance counts beside a class's own
@@ -201,8 +202,9 @@ def _discriminants(z: Tensor, y: Tensor, labels: int) -> Tried:
     yield {"kind": "plain"}, classes.linear(mean, basis, RIDGES[3], shrink=False)
     for ridge in RIDGES:
         yield {"kind": "linear", "ridge": ridge}, classes.linear(mean, basis, ridge)
-    if u.shape[1] > OWN_AXES:
-        axes = torch.linalg.eigh(u.T @ u).eigenvectors[:, -OWN_AXES:]
+    most = min(OWN_AXES, math.isqrt(OWN_NUMBERS // labels))
+    if u.shape[1] > most:
+        axes = torch.linalg.eigh(u.T @ u).eigenvectors[:, -most:]
         classes, basis = _Classes(u @ axes, y, labels), basis @ axes
     for ridge in OWN_RIDGES:
         for pooled in POOLED:
@@ -254,7 +256,7 @@ class _Classes:
         w = self._whitened(ridge, shrink)
         variances = 1 + w.doubts
         return Discriminant(
-            mean, basis @ w.whiten @ w.axes, torch.arange(w.axes.shape[1]).expand(2, -1).clone(),
+            mean, basis @ (w.whiten @ w.axes), torch.arange(w.axes.shape[1]).expand(2, -1).clone(),
             (w.means / variances).T, (-0.5 / variances).T,
             -0.5 * (w.means**2 / variances + variances.log()).sum(1),
         )  # fmt: skip
