@@ -87,7 +87,10 @@ def test_labels_that_a_classifier_missed_are_seen():
     pairs = inputs.Pairs(*sides, torch.arange(170))
     none = Classifier(1, pairs.y.mean(0).log(), 0.01, torch.nn.Linear(64, 2).requires_grad_(False))
     none.open = False
-    missed = lack(rows.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {}), pairs)
+    fitted = rows.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {})
+    parts = [part[2] for part in inputs.folds(pairs, 5, 0)]
+    missed = drawn.lack([fitted] * 5, parts, 0, "cpu")
+    assert missed is not None
     assert 0.1 < missed.shown < math.log(2)  # it is 0.32 nats
     found = estimate(x, label)
     assert found.mi > 0.1

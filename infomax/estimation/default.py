@@ -47,9 +47,10 @@ class CopulaJS(Estimator):
     select rows prefer; f starts at 0 and learns by the Jensen-Shannon bound, so that only what the copula missed
     costs samples. Where both sides are images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of
     principal components is tried too, and a critic of what stands at which place, with no copula (`places.py`). A
-    side of labels has a classifier instead, log p(label | other) / p(label): discriminants in closed form (beside
-    labels, counts) plus a learned residual. Each fifth of the pairs is reported on by a critic that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical
-    pair of the copula, none of what is learned. Variance: that of log r over pairs.
+    side of labels has a classifier instead, log p(label | other) / p(label): discriminants in closed form, or counts
+    beside other labels, plus a learned residual (`labelled.py`). Each fifth of the pairs is reported on by a critic
+    that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical pair of the
+    copula, none of what is learned. Variance: that of log r over pairs.
     (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; independent components:
     Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov et al., 2018)
     """
