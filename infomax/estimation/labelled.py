@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         return known + self.strength * self.network(other) if self.open else known
 
     def log_ratio(self, other: Tensor) -> Tensor:
-        """[n, labels]"""
+        """Of every label [n, labels]."""
         return mixed(self.logits(other).log_softmax(1) - self.log_prior, self.doubt)
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
