@@ -229,10 +229,14 @@ def tables(
             passed = abs(of["independence"]) < NOTHING and low <= 0 <= high
             line["independence"] = _told(of["independence"], passed)
             for test, right in (("data processing", 1.0), ("additivity", 2.0)):
-                ratio = of[test] / base if base > NOTHING else math.nan
+                ratio = _ratio(of[test], base)
                 line[test] = _told(ratio, abs(ratio / right - 1) <= 0.05)
             made.setdefault(name, []).append(line)
     return made
+
+
+def _ratio(value: float, base: float) -> float:
+    return value / base if base > NOTHING else math.nan
 
 
 def _told(value: float, passed: bool) -> str:
@@ -245,10 +249,11 @@ def draw(values: dict[tuple[str, str, str], float], path: Path) -> None:
     names = list(dict.fromkeys(name for name, _, _ in values))
     _, axes, save = cells.figure(path, len(names), 2, figsize=(10, 3 * len(names)), squeeze=False)
     for name, line in zip(names, axes, strict=True):
-        rows = list(dict.fromkeys(row for other, row, _ in values if other == name))
+        rows = [row for (other, row, test), value in values.items()
+                if other == name and test == "independence" and not math.isnan(value)]  # fmt: skip
         baseline = "baseline" if SOURCES[name].truth is not None else f"baseline {AT}"
         for axis, (test, right) in zip(line, (("data processing", 1.0), ("additivity", 2.0)), strict=True):
-            ratios = [values[name, row, test] / (values[name, row, baseline] or math.nan) for row in rows]
+            ratios = [_ratio(values[name, row, test], values[name, row, baseline]) for row in rows]
             axis.bar(range(len(rows)), np.clip(np.nan_to_num(ratios), -1, 2 * right + 1),
                      color=["k", *["C0"] * (len(rows) - 1)])  # fmt: skip
             axis.axhline(right, color="C3", linestyle="--", linewidth=0.8)

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import optimize, signal, special
 
 from infomax.errors import UserError
 
@@ -182,6 +182,29 @@ def normal_noise(name: str, deviation: float, d: int = 1) -> Task:
     def log_ratio(x: Array, y: Array) -> Array:
         conditional = -0.5 * ((y - x) / deviation) ** 2 - math.log(deviation * math.sqrt(2 * math.pi))
         return (conditional - _log_between(y, deviation)).sum(1)
+
+    return Task(name, draw, log_ratio)
+
+
+def curve(name: str, f: Callable[[Array], Array], deviation: float, d: int = 1) -> Task:
+    """x normal, y = f(x) + normal noise, column by column. The density of y is an integral over x, on a grid."""
+
+    def draw(n: int, rng: Generator) -> tuple[Array, Array]:
+        x, e = rng.standard_normal((2, n, d))
+        return x, f(x) + deviation * e
+
+    @functools.cache
+    def marginal() -> tuple[Array, Array]:
+        grid = np.linspace(-8, 8, 40_001)  # steps of f far below the noise
+        middle, weight = f(grid), np.exp(-0.5 * grid**2) * (grid[1] - grid[0]) / math.sqrt(2 * math.pi)
+        y = np.linspace(middle.min() - 9 * deviation, middle.max() + 9 * deviation, 20_001)
+        counts = np.histogram(middle, np.append(y - (y[1] - y[0]) / 2, y[-1] + (y[1] - y[0]) / 2), weights=weight)[0]
+        smooth = signal.fftconvolve(counts, np.exp(-0.5 * ((y - y.mean()) / deviation) ** 2), "same")
+        return y, np.log(np.maximum(smooth / (deviation * math.sqrt(2 * math.pi)), 1e-300))
+
+    def log_ratio(x: Array, y: Array) -> Array:
+        conditional = -0.5 * ((y - f(x)) / deviation) ** 2 - math.log(deviation * math.sqrt(2 * math.pi))
+        return (conditional - np.interp(y, *marginal())).sum(1)
 
     return Task(name, draw, log_ratio)
 
@@ -451,6 +474,7 @@ def the_set() -> tuple[Task, ...]:
         uniform_noise("uniform noise .1", 0.1),
         uniform_noise("uniform noise .75", 0.75),
         mapped(normal_noise("", 0.2, 3), "normal noise on uniforms, rotated", x=[rotation(3, 1)], y=[rotation(3, 2)]),
+        curve("cubes with noise 3", lambda t: t**3, 1.0, 3),
         cubic(5, 2.0),
         mapped(elliptical("", np.eye(4), 2, 1), "Cauchy 2, asinh", x=[ASINH], y=[ASINH]),
         mapped(elliptical("", dense(3, 3, 0.6), 3), "log-normal 3", x=[EXP], y=[EXP]),
@@ -499,6 +523,8 @@ def held_out() -> tuple[Task, ...]:
         elliptical("student 2, 2 degrees, dense", dense(2, 2, 0.5), 2, 2),
         uniform_noise("uniform noise .3", 0.3),
         normal_noise("normal noise on a uniform", 0.1),
+        curve("saturated, with noise 2", lambda t: np.tanh(2 * t), 0.3, 2),
+        curve("waves with noise 4", lambda t: np.sin(2 * t), 0.3, 4),
         mapped(elliptical("", canonical([0.8, 0.8], 25, 25), 25), "half-cubes 25", x=[HALF_CUBE], y=[HALF_CUBE]),
         mapped(elliptical("", canonical([0.75], 1, 1), 1), "wiggly 1", x=[WIGGLY], y=[WIGGLY]),
         mapped(elliptical("", dense(3, 3, 0.5), 3, 2), "student 3, asinh", x=[ASINH], y=[ASINH]),

@@ -83,17 +83,15 @@ def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
 
 
 def rival(high: float, other: float, stderr: float) -> Check:
-    """The interval against a closed-form Gaussian copula's InfoNCE on the same report pairs: a lower bound on MI in
+    """The interval against InfoNCE of the closed form alone on the same report pairs: a lower bound on MI in
     expectation, so a value below it, beyond both errors, has missed dependence."""
     allowed = 0.05
     shortfall = other - 2 * stderr - high
     if shortfall > allowed:
-        sentence = (
-            f"a closed-form Gaussian copula bounds MI from below by {other:.2f} +- {stderr:.2f}: the value is too"
-        )
+        sentence = f"a model in closed form bounds MI from below by {other:.2f} +- {stderr:.2f}: the value is too"
         sentence += " low; use CopulaJS, more pairs or a longer budget."
     else:
-        sentence = f"not below a Gaussian copula's lower bound, {other:.2f} +- {stderr:.2f}."
+        sentence = f"not below the lower bound of a model in closed form, {other:.2f} +- {stderr:.2f}."
     return Check("rival", shortfall, allowed, _verdict(shortfall > allowed, False), sentence)
 
 

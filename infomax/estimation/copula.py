@@ -67,10 +67,12 @@ class NormalScores:
 class GaussianCopula(nn.Module):
     """log r of jointly normal x [n, dx] and y [n, dy], as a critic: an inner product of features.
 
-    Canonical directions and correlations come from the fit rows: of all columns, or, where the dependence is sparse,
-    with correlations within three standard errors of 0 set to 0 (Bickel & Levina, 2008). A ridge, a threshold below
-    which correlations are the noise's (those of n rows of d columns reach sqrt(d / n)), and one strength, by which all
-    shrink, maximise the mean log-ratio of the select rows (Barber & Agakov, 2003). strength 0 is the zero critic.
+    Canonical directions and correlations come from the fit rows: of all columns, or, where the dependence is
+    sparse, with correlations within three standard errors of 0 set to 0 (Bickel & Levina, 2008); of very many
+    columns, of their leading principal components, or of the columns that correlate. A ridge, a threshold below
+    which correlations are the noise's (those of n rows of d columns reach sqrt(d / n)), and one strength, by which
+    all shrink, maximise the mean log-ratio of the select rows (Barber & Agakov, 2003). strength 0 is the zero
+    critic.
     """
 
     width = 1
@@ -84,7 +86,7 @@ class GaussianCopula(nn.Module):
         self.share_read = min(_Axes(second).share for second in (fit.xx, fit.yy))
         best = (0.0, 0.0, 0.0)  # mean log-ratio on select, strength, ridge
         found: _Directions | None = None
-        for moments in (fit, *fit.sparse(3 / math.sqrt(len(fit_x)))):
+        for moments in (fit, *fit.sparse(len(fit_x))):
             sides = _Axes(moments.xx), _Axes(moments.yy)
             bases = sides[0].basis, sides[1].basis
             cross = bases[0].T @ moments.xy @ bases[1]
@@ -165,14 +167,28 @@ class _Moments:
     def seconds(self) -> tuple[tuple[Tensor, int, int], ...]:
         return (self.xx, 0, 0), (self.yy, 1, 1), (self.xy, 0, 1)
 
-    def sparse(self, threshold: float) -> list["_Moments"]:
-        """The same with small correlations set to 0: none where there are none, or too many columns to look at."""
-        if max(self.xy.shape) > COMPONENTS or min(self.xy.shape) < 2:
+    def sparse(self, n: int) -> list["_Moments"]:
+        """The same with correlations of n rows within three standard errors of 0 set to 0: none where there are none.
+
+        Of more than COMPONENTS columns, those alone whose strongest correlation with the other side no noise reaches,
+        so many at most: what is sparse is then found though it has no share in the principal components.
+        """
+        if min(self.xy.shape) < 2:
             return []
-        found = copy(self)
+        found, wide = copy(self), max(self.xy.shape) > COMPONENTS
+        threshold = (math.sqrt(2 * math.log(self.xy.numel())) if wide else 3.0) / math.sqrt(n)
         for name in ("xx", "yy", "xy"):
             second = getattr(self, name)
             setattr(found, name, torch.where(second.abs() > threshold, second, 0.0))
+        if wide:
+            strongest = found.xy.abs().amax(1), found.xy.abs().amax(0)
+            kept = []
+            for strength in strongest:
+                least = strength.topk(min(COMPONENTS, len(strength))).values[-1]
+                kept.append((strength > 0) & (strength >= least))
+            found.xx, found.yy = found.xx * torch.outer(kept[0], kept[0]), found.yy * torch.outer(kept[1], kept[1])
+            found.xy = found.xy * torch.outer(kept[0], kept[1])
+            return [found] if bool((found.xy != 0).any()) else []
         return [found] if bool((found.xy != self.xy).any()) else []
 
 
@@ -283,9 +299,24 @@ def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
     n = len(x)
     ex, ey = critic.embed(x, y)
-    shifts = {max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)}
+    shifts = _shifts(n)
     negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
     return -softplus(-critic.pair(ex, ey)) - negative
+
+
+@torch.no_grad()
+def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x, which
+    sees scores far above 0, where the Jensen-Shannon bound is flat, and which no one score can decide."""
+    n = len(x)
+    ex, ey = critic.embed(x, y)
+    found = [critic.pair(ex, ey.roll(k, 0)) for k in _shifts(n)]
+    own = critic.pair(ex, ey)
+    return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
+
+
+def _shifts(n: int) -> list[int]:
+    return sorted({max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)})
 
 
 def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> GaussianCopula | StudentCopula:

@@ -4,35 +4,27 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.estimation import fitting, places
-from infomax.estimation.copula import (
-    COMPONENTS,
-    ROWS,
-    GaussianCopula,
-    NormalScores,
-    Standard,
-    StudentCopula,
-    elliptical,
-    js_shares,
-)
+from infomax.estimation import fitting, labelled, places
+from infomax.estimation.copula import COMPONENTS, ROWS, NormalScores, Standard, infonce_shares, js_shares
 from infomax.estimation.inputs import Pairs, is_label
+from infomax.estimation.pairwise import Base, PairwiseCopula, closed_form, noise, products
 from infomax.estimation.rows import Budget, Estimator, Fitted
 from infomax.objectives import JSPlugin
 from infomax.scores import Scores
 
-Base = GaussianCopula | StudentCopula
 Map = Callable[[Tensor], Tensor]
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
 RATE, DECAY = 8e-3, 1e-2
 STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
+EPOCHS = 5  # at most, between two looks at a classifier's select pairs
 UNMIXED = 64  # columns at most whose independent components are sought
 UNMIXED_ROWS = 10_000
 PRINCIPAL = 64  # principal components of an image at most
@@ -42,15 +34,18 @@ ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns spea
 class CopulaJS(Estimator):
     """A copula in closed form plus a learned residual, cross-fitted: log r = log r_copula + f. The default.
 
-    The copula is Gaussian or Student's, of the columns or of each side's independent components, whichever the
-    select rows prefer; f starts at 0 and learns by the Jensen-Shannon bound, so that only what the copula missed
-    costs samples. Where both sides are images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of
-    principal components is tried too, and a critic of what stands at which place, with no copula (`places.py`). A
-    side of labels has a classifier instead, log p(label | other) / p(label). Each fifth of the pairs is reported on
-    by a critic that never saw it. No bound: the value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical
-    pair of the copula, none of what is learned. Variance: that of log r over pairs.
-    (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; independent components:
-    Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov et al., 2018)
+    The copula is Gaussian or Student's, of the columns or of each side's independent components, or Gaussian with
+    kernels for pairs of columns that are not (`pairwise.py`), whichever the select rows prefer; f starts at 0 and
+    learns by the Jensen-Shannon bound, so that only what the copula missed costs samples. Where both sides are
+    images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of principal components is tried too, and a
+    critic of what stands at which place, with no copula (`places.py`). A side of labels has a classifier instead,
+    log p(label | other) / p(label): discriminants in closed form, or counts beside other labels, plus a learned
+    residual (`labelled.py`). Each fifth of the pairs is reported on by a critic that never saw it. No bound: the
+    value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical pair of the copula, none of what is learned.
+    Variance: that of log r over pairs.
+    (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; kernels: Geenens et
+    al., 2017; independent components: Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov
+    et al., 2018)
     """
 
     takes_critic = True
@@ -63,7 +58,7 @@ class CopulaJS(Estimator):
             return self.fit_folds([(fit, select)], budget, seed, device)[0]
         maps = NormalScores(fit.x), NormalScores(fit.y)
         fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids) for p in (fit, select))
-        base = elliptical(fit.x, fit.y, select.x, select.y)
+        base = closed_form(fit.x, fit.y, select.x, select.y)
         residual = fitting.fresh(critic, fit)
         if not isinstance(critic, nn.Module):  # a module that was handed in keeps what it knows
             fitting.silence(residual)
@@ -98,6 +93,7 @@ def _told(base: Base) -> dict[str, Any]:
         "strength": base.strength,
         "share_read": base.share_read,
         "dof": getattr(base, "dof", None),
+        "pairs": len(base.matched) if isinstance(base, PairwiseCopula) else 0,
     }
 
 
@@ -174,7 +170,7 @@ def _start(fit: Pairs, select: Pairs, seed: int) -> _Start:
         for j, y in enumerate(sides[1]):
             if isinstance(options[0][i], Principal) != isinstance(options[1][j], Principal):
                 continue  # images' many columns are dear, and pixels against components promise nothing
-            base = elliptical(x[0], y[0], x[1], y[1])
+            base = closed_form(x[0], y[0], x[1], y[1])
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
@@ -276,17 +272,11 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     """
     if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
         return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
-    n, (dx, dy) = len(fit), (fit.x.shape[1], fit.y.shape[1])
-    sides = []
-    for z in (fit.x, fit.y):
-        z = z.clamp(-4, 4)
-        parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
-        sides.append(Standard(parts)(parts))
-    known = (sides[0].T @ sides[1] / n).abs().view(3, dx, 3, dy)
-    noise = math.sqrt(2 * math.log(9 * dx * dy) / n) + 1 / math.sqrt(n)
+    known = products(fit.x, fit.y)
+    heard = noise(len(fit), fit.x.shape[1], fit.y.shape[1])
     found = []
     for strongest in (known.amax((0, 2, 3)), known.amax((0, 1, 2))):
-        spoken = strongest > noise
+        spoken = strongest > heard
         found.append(torch.where(spoken, 1.0, ATTENUATED) if bool(spoken.any()) else torch.ones(len(spoken)))
     return Columns(found[0]), Columns(found[1])
 
@@ -335,6 +325,10 @@ def _residuals(row: Estimator, starts: Sequence[_Start], budget: Budget, seed: i
         gain = gain - js_shares(model, x, y)
         # The best of many evaluations beats zero by luck alone: it has to by one standard error.
         model.open = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        if model.open:
+            # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
+            loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
+            model.open = float(loss.mean()) <= float(loss.std()) / math.sqrt(len(loss))
         told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": _told(start.base),
                               "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
         found.append(Fitted(row, model, start.maps, told))
@@ -411,83 +405,74 @@ def _descend(
 # Labels --------------------------------------------------------------------------------------------------------------
 
 
-class Classifier(nn.Module):
-    """log p(label | other) / p(label), a label side being one-hot: E_neg[r] = 1 by construction."""
-
-    width = 1
-    log_prior: Tensor  # [labels]
-
-    def __init__(self, label: int, columns: Columns, network: nn.Module, log_prior: Tensor):
-        super().__init__()
-        self.label, self.columns, self.network = label, columns, network
-        self.register_buffer("log_prior", log_prior)
-        self.is_zero = False
-
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        other = y if self.label == 0 else x
-        ratio = (self.network(self.columns(other)) + self.log_prior).log_softmax(1) - self.log_prior
-        return (x, ratio) if self.label == 0 else (ratio, y)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
+class Network(nn.Sequential):
+    """A fold's network on a side's columns."""
 
     def __repr__(self) -> str:
-        return f"Classifier(hidden={HIDDEN}, layers={LAYERS}), SiLU"
+        return f"Network(hidden={HIDDEN}, layers={LAYERS})"
 
 
 @dataclass(frozen=True)
 class _Labelled:
     x: Tensor  # [folds, n, d], features
     y: Tensor  # [folds, n], labels
+    known: Tensor  # [folds, n, labels], logits of the base
+    log_prior: Tensor  # [folds, n], of the rows' labels
 
     def __len__(self) -> int:
         return self.x.shape[1]
+
+    def log_ratio(self, learned: Tensor, index: Tensor | slice, doubt: float) -> Tensor:
+        """Of the indexed rows [folds, b], with what a network adds to the base's logits."""
+        log_q = (self.known[:, index] + learned).log_softmax(2).gather(2, self.y[:, index, None]).squeeze(2)
+        return labelled.mixed(log_q - self.log_prior[:, index], doubt)
 
 
 def _classifiers(
     row: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
 ) -> list[Fitted]:
-    maps: list[tuple[Map, Map]] = []
+    """Each fold's closed form, and what a network, which starts at 0, adds to its logits by the labels' likelihood."""
+    doubt = 1 / min(len(select) for _, select in folds)  # what none of n select rows shows may be in one of n
+    starts = [labelled.start(fit, select, label, doubt) for fit, select in folds]
     columns: list[Columns] = []
-    priors: list[Tensor] = []
-    features: dict[str, list[Tensor]] = {"fit": [], "select": []}
-    targets: dict[str, list[Tensor]] = {"fit": [], "select": []}
-    for fit, select in folds:
-        other, own = (fit.x, fit.y) if label == 1 else (fit.y, fit.x)
-        of_other: Map = as_they_are if is_label(other) else NormalScores(other)
-        maps.append((of_other, as_they_are) if label == 1 else (as_they_are, of_other))
-        columns.append(Columns(torch.ones(other.shape[1])))
-        counts = own.sum(0) + 0.5  # a label that only the other parts have seen has some chance
-        priors.append((counts / counts.sum()).log().to(device))
-        for name, part in (("fit", fit), ("select", select)):
-            side, labels = (part.x, part.y) if label == 1 else (part.y, part.x)
-            features[name].append(columns[-1](of_other(side)))
-            targets[name].append(labels.argmax(1))
+    parts: dict[str, list[tuple[Tensor, ...]]] = {"fit": [], "select": []}
+    for start, both in zip(starts, folds, strict=True):
+        for name, part in zip(parts, both, strict=True):
+            other, own = (part.x, part.y) if label == 1 else (part.y, part.x)
+            z, y = start.map(other), own.argmax(1)
+            if name == "fit":
+                columns.append(Columns(torch.ones(z.shape[1])))
+            known = start.log_prior.expand(len(z), -1) if start.base is None else start.base.logits(z)
+            parts[name].append((columns[-1](z), y, known, start.log_prior[y]))
 
     def stacked(name: str) -> _Labelled:
-        least = min(map(len, features[name]))
-        sides = (torch.stack([t[:least] for t in which[name]]).to(device) for which in (features, targets))
-        return _Labelled(*sides)
+        least = min(len(part[0]) for part in parts[name])
+        return _Labelled(*(torch.stack([t[:least] for t in of]).to(device) for of in zip(*parts[name], strict=True)))
 
     fit, select = stacked("fit"), stacked("select")
-    network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, len(priors[0])), silent=True).to(device)
-    log_prior = torch.stack(priors)[:, None]
+    labels = len(starts[0].log_prior)
+    network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, labels), silent=True).to(device)
+    looks = replace(budget, every=min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit)))))
 
     def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
-        logits = network(part.x[:, index]) + log_prior
-        return logits.log_softmax(2).gather(2, part.y[:, index, None]).mean((1, 2))
+        return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
 
-    protocol = _descend(list(network.parameters()), fit, select, bound, budget, seed)
-    return [
-        Fitted(row, Classifier(label, columns[k], network.fold(k), priors[k]).to(device).eval(), maps[k],
-               protocol[k] | {"kept": "trained" if protocol[k]["best_step"] else "zero", "labels": len(priors[k])})
-        for k in range(len(folds))
-    ]  # fmt: skip
-
-
-def as_they_are(t: Tensor) -> Tensor:
-    """The map of a side of labels: its one-hot rows."""
-    return t.float()
+    protocol = _descend(list(network.parameters()), fit, select, bound, looks, seed)
+    with torch.no_grad():
+        all_rows = slice(None)
+        learned = network(select.x)
+        gains = select.log_ratio(learned, all_rows, doubt) - select.log_ratio(0 * learned, all_rows, doubt)
+    found = []
+    for k, (start, gain) in enumerate(zip(starts, gains, strict=True)):
+        # The best of many looks beats the base by luck alone: it has to by one standard error.
+        kept = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        # Where all is zero, the plain closed form stays behind the closed gate: its noise says how little such pairs
+        # could show.
+        lost = start.base is None and not kept
+        inner = start.plain if lost else Network(columns[k], *network.fold(k))
+        model = labelled.Classifier(label, start.log_prior, doubt, inner, base=start.base)
+        model.open = kept
+        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": start.told, "labels": labels}
+        maps: tuple[Map, Map] = (start.map, labelled.as_they_are) if label == 1 else (labelled.as_they_are, start.map)
+        found.append(Fitted(row, model.to(device).eval(), maps, told))
+    return found

@@ -178,7 +178,7 @@ def _estimate(
             "lack": None if lack is None else asdict(lack),
             "interval": "delete-a-group jackknife over report ids, Student's t, and the spread of folds; the upper end"
             " is raised by what the critic may have missed: the rise from half of the pairs (or by how much better fit"
-            " pairs are known), what drawn pairs lack, a share of what a network learned",
+            " pairs are known), what drawn pairs lack, a share of what was learned",
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
-from infomax.estimation.copula import GaussianCopula, StudentCopula
 from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
+from infomax.estimation.pairwise import Base
 from infomax.estimation.rows import Budget, scores
 from infomax.objectives import Objective
 from infomax.parsing import parse
@@ -46,7 +46,7 @@ def reads_images(critic: str | nn.Module | None) -> bool:
 class Together(nn.Module):
     """The sum of a base (or none) and a residual that a gate can close: one critic, embeddings side by side."""
 
-    def __init__(self, base: GaussianCopula | StudentCopula | None, residual: Any):
+    def __init__(self, base: Base | None, residual: Any):
         super().__init__()
         self.base, self.residual, self.open = base, residual, True
 

@@ -31,7 +31,7 @@ class Estimate:
 
     stderr: the report pairs' sampling noise and what the folds' critics differ by. interval (95 %): that, with an
     upper end raised by what a critic may have missed, where it shows: the value's rise from half of the pairs to
-    all, what pairs drawn from the critic's ratio lack, a share of what a network learned. n: pairs in all; splits:
+    all, what pairs drawn from the critic's ratio lack, a share of what was learned. n: pairs in all; splits:
     how many fitted and selected, of each fold where there are folds, and how many reported in all. ceiling: log of
     the number of report pairs, above which no distribution-free bound can reach (McAllester & Stratos, 2020).
     floor: a one-sided 95 % lower confidence bound on the true MI, certified for independent pairs whatever the

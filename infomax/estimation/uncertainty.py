@@ -38,7 +38,7 @@ UNIFORM = 0.02  # the share of a uniform guess in the floor's classifier, which 
 class Reading:
     """What is read of one report part, or of all folds' together; nats.
 
-    sizes: fit, select and report pairs. learned: how much of the value a network learned, beside a closed form.
+    sizes: fit, select and report pairs. learned: what a network or kernels added to a closed form.
     partition: its logarithm, standard error and effective pairs, where scores are read. null: a p-value. spread: the
     folds' standard deviation beyond their sampling noise. missed: by how much the interval's upper end is raised.
     """
@@ -86,6 +86,7 @@ def read(
     learned = 0.0
     if method.cross_fits:
         base = getattr(fitted.critic, "base", None)
+        base = getattr(base, "gaussian", base)  # kernels learn too, and as slowly
         with torch.no_grad():
             known = 0.0 if base is None else float(base.pair(*base.embed(report.x, report.y)).mean())
         learned = abs(mi - known)
@@ -128,7 +129,7 @@ def combined(each: Sequence[Reading], rise: float | None = None, lack: float = 0
     were too few for shows in the value's rise at the last doubling of their number, or in how much better fit pairs are
     known than report pairs, two signs of one thing: for a model that can fit the truth, both exceed what is still to
     come (1/N, of the closed form's error). What the critic's family cannot fit shows in pairs drawn from it (`lack`).
-    What neither shows, a network's slow learning, is a share of what it learned.
+    What neither shows, the slow learning of networks and kernels, is a share of what they learned.
     """
     from scipy.stats import t
 

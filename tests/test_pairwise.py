@@ -1,0 +1,139 @@
+"""The base of pairs of columns: it adds nothing to what is Gaussian, much to what is not, as an inner product."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import infomax as im
+from infomax.benchmarks import tasks
+from infomax.estimation import pairwise
+from infomax.estimation.copula import GaussianCopula, NormalScores, StudentCopula
+from infomax.estimation.pairwise import PairwiseCopula, closed_form
+
+
+def split(task_or_draw, n: int, seed: int):
+    """Normal scores of fit and select rows, and of as many report rows that neither has seen."""
+    x, y = task_or_draw(2 * n, seed)
+    x, y = (torch.from_numpy(np.asarray(side)).float() for side in (x, y))
+    fit = round(0.8 * n)
+    maps = NormalScores(x[:fit]), NormalScores(y[:fit])
+    x, y = maps[0](x), maps[1](y)
+    return tuple((x[part], y[part]) for part in (slice(fit), slice(fit, n), slice(n, None)))
+
+
+def cubes(n: int, seed: int):
+    """y = x^3 + noise, three columns: 2.62 nats, by quadrature in `truth_of_cubes`."""
+    x, noise = np.random.default_rng(seed).standard_normal((2, n, 3))
+    return x, x**3 + noise
+
+
+def truth_of_cubes() -> float:
+    """3 (h(y) - h(noise)), with y's density by quadrature over x."""
+    x = np.linspace(-7, 7, 4001)
+    y = np.linspace(-150, 150, 60_001)
+    weight = np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
+    density = np.zeros_like(y)
+    for at, w in zip(x**3, weight, strict=True):
+        near = slice(*np.searchsorted(y, [at - 9, at + 9]))
+        density[near] += w * np.exp(-0.5 * (y[near] - at) ** 2) / math.sqrt(2 * math.pi)
+    entropy = -np.sum(density * np.log(np.maximum(density, 1e-300))) * (y[1] - y[0])
+    return 3 * (entropy - 0.5 * math.log(2 * math.pi * math.e))
+
+
+def of(fit, select):
+    return closed_form(*fit, *select)
+
+
+def value(base, x, y) -> float:
+    with torch.no_grad():
+        return float(base.pair(*base.embed(x, y)).mean())
+
+
+@pytest.mark.parametrize("d", [1, 5, 20])
+def test_what_is_gaussian_has_no_pairs_of_its_own(d):
+    found = 0
+    for seed in range(10):
+        fit, select, _ = split(tasks.gaussian(d, 0.4 * d).sample, 600, seed)
+        found += len(PairwiseCopula(GaussianCopula(*fit, *select), *fit, *select).matched)
+    assert found <= 0.03 * 10 * d, found
+
+
+@pytest.mark.parametrize(
+    ("draw", "true", "by", "gaussian"),
+    [
+        (cubes, None, 0.25, 1.8),
+        (tasks.mixed_channels(5, 2.0).sample, 2.0, 0.3, 0.3),
+        (tasks.uniform_noise("", 0.3).sample, 0.3 - math.log(0.6), 0.1, 0.7),
+    ],
+)
+def test_what_is_not_gaussian_in_pairs_of_columns_needs_no_network(draw, true, by, gaussian):
+    """Beside the truth, and beside what a Gaussian copula sees of it."""
+    true = truth_of_cubes() if true is None else true
+    fit, select, (x, y) = split(draw, 3000, 1)
+    base = of(fit, select)
+    assert isinstance(base, PairwiseCopula)
+    assert len(base.matched) == x.shape[1]
+    assert abs(value(base, x, y) - true) < by
+    assert value(GaussianCopula(*fit, *select), x, y) < gaussian < true - by
+
+
+def test_pairs_are_found_wherever_the_columns_stand():
+    order = np.random.default_rng(0).permutation(12)
+
+    def shuffled(n, seed):
+        x, y = tasks.together("", tasks.mixed_channels(3, 1.5), tasks.gaussian(9, 0.0)).sample(n, seed)
+        return x, y[:, order]
+
+    fit, select, _ = split(shuffled, 1500, 2)
+    assert sorted(of(fit, select).matched) == [(i, int(np.argsort(order)[i])) for i in range(3)]
+
+
+def test_a_score_is_a_ratio_of_densities_and_pairs_are_its_diagonal():
+    fit, select, (x, y) = split(cubes, 2000, 3)
+    base = of(fit, select)
+    with torch.no_grad():
+        ex, ey = base.embed(x, y)
+        scores = base.score(ex, ey)
+        assert ex.shape[1] == base.features
+        torch.testing.assert_close(base.pair(ex, ey), scores.diagonal(), rtol=1e-4, atol=1e-3)
+        negative = scores[~torch.eye(len(x), dtype=torch.bool)]
+    assert abs(float(negative.exp().mean()) - 1) < 0.1
+
+
+def test_the_inner_product_is_the_table_it_stands_for():
+    x, y = cubes(2000, 4)
+    u, v = (NormalScores(torch.from_numpy(side).float())(torch.from_numpy(side).float())[:, 0] for side in (x, y))
+    density = pairwise._Density(u, v)
+    factors = density.factors()
+    a, b = u.double().numpy(), v.double().numpy()
+    direct = density._read(density.table, *density._decorrelated(a, b))
+    error = pairwise._read(factors, u, v).double().numpy() - direct
+    assert math.sqrt((error**2).mean()) < 0.05
+    assert factors[0].shape[1] < len(factors[0]) / 2  # else nothing is saved
+
+
+def test_kernels_keep_what_is_gaussian():
+    """Of a Gaussian's rows, density and copula agree to what noise leaves, at any bandwidth."""
+    rng = np.random.default_rng(5)
+    u = rng.standard_normal(20_000)
+    v = 0.8 * u + 0.6 * rng.standard_normal(20_000)
+    sides = (torch.from_numpy(side).float()[:, None] for side in (u, v))
+    density = pairwise._Density(*(NormalScores(side)(side)[:, 0] for side in sides))
+    middle = density.table[60:101, 60:101]  # both within 2
+    assert np.abs(middle).max() < 0.1
+    assert not density.certain
+
+
+def test_tails_that_are_students_stay_students():
+    fit, select, _ = split(tasks.student(10, 2.0, 3).sample, 3000, 6)
+    assert isinstance(of(fit, select), StudentCopula)
+
+
+@pytest.mark.slow
+def test_the_estimate_of_cubes_with_noise_covers_the_truth():
+    x, y = cubes(600, 1)
+    found = im.estimate(x, y)
+    assert found.interval[0] < truth_of_cubes() < found.interval[1]
+    assert found.mi > 2.0  # a Gaussian copula and a network: 1.6
