@@ -298,12 +298,15 @@ class Watch:
                 places[rank] = self._store.get(f"place/{rank}").decode()
             else:
                 silent.append(rank)
-                self._kill(rank)
         late = [f"process {r} is in {p}" for r, p in places.items() if not p.startswith("waits")]
         late += [f"process {r} gives no sign of life" for r in silent]
         late = late or [f"process {r} {p}" for r, p in places.items()]
         told = f"No step for {self._limit:.0f} s {self._when()}: {', '.join(late)}."
-        self._fail(told)
+        try:
+            self._fail(told)  # first, or another process could say that the killed one is gone, and not why
+        finally:
+            for rank in silent:
+                self._kill(rank)
         return told
 
     def _lost_store(self) -> str:
