@@ -288,7 +288,7 @@ def test_each_check_fires_and_does_not():
         (checks.folds(0.05, 2.0), checks.folds(0.6, 2.0), checks.folds(0.3, 2.0)),
         (checks.learning_curve(-0.01, 1.0), checks.learning_curve(0.3, 1.0), checks.learning_curve(0.15, 1.0)),
         (checks.learning_curve(0.3, 10.0), checks.learning_curve(math.nan, 1.0), None),
-        (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(0.03, 0.9, 1.0), checks.drawn_pairs(0.01, 0.9, 1.0)),
+        (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(0.05, 0.9, 1.0), checks.drawn_pairs(0.01, 0.9, 1.0)),
         (checks.drawn_pairs(0.0, 0.9, 1.0), checks.drawn_pairs(math.nan, 0.9, 1.0), checks.drawn_pairs(0, 0.1, 1.0)),
         (checks.permutation(0.005, 0.4), checks.permutation(0.3, 0.4), None),
         (checks.permutation(1.0, 6e-8), checks.permutation(1.0, 0.001), None),
