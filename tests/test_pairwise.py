@@ -131,6 +131,72 @@ def test_tails_that_are_students_stay_students():
     assert isinstance(of(fit, select), StudentCopula)
 
 
+def shared(n: int, seed: int, copies: int, noise: float):
+    """y = |t| + noise, and each side several times: pairs of columns of one cause, which must not be added up."""
+    rng = np.random.default_rng(seed)
+    t = rng.standard_normal((n, 1))
+    y = np.abs(t) + 0.3 * rng.standard_normal((n, 1))
+    near = [side + noise * rng.standard_normal((n, copies)) for side in (t, y)]
+    return near[0], near[1]
+
+
+@pytest.mark.parametrize(("copies", "noise"), [(2, 0.0), (5, 0.3), (20, 0.05)])
+def test_columns_of_one_cause_count_once(copies, noise):
+    fit, select, (x, y) = split(lambda n, seed: shared(n, seed, copies, noise), 1000, 3)
+    base = of(fit, select)
+    assert not isinstance(base, PairwiseCopula) or len(base.matched) == 1
+    with torch.no_grad():
+        scores = base.score(*base.embed(x, y))
+        negative = scores[~torch.eye(len(x), dtype=torch.bool)]
+    assert float(negative.exp().mean().log()) < 0.2
+    assert value(base, x, y) < 0.9  # .76 in all
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, n: rng.poisson(1.0, (n, 20)).astype(float),
+        lambda rng, n: (rng.random((n, 20)) < 0.02).astype(float),
+        lambda rng, n: np.clip(np.round(rng.standard_normal((n, 6))), -2, 2),
+        lambda rng, n: np.maximum(rng.standard_normal((n, 5)), -1.0),
+    ],
+)
+def test_columns_with_ties_have_no_kernels(draw):
+    """Not even where they depend: their density beside a normal's would be what is counted."""
+    rng = np.random.default_rng(5)
+    for x, y in ((draw(rng, 500), draw(rng, 500)), [draw(rng, 500)] * 2):
+        fit, select, _ = split(lambda n, seed, x=x, y=y: (x, y), 250, 0)
+        assert not isinstance(of(fit, select), PairwiseCopula)
+
+
+def test_many_pairs_are_bounded_in_memory():
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((4000, 96))
+    y = np.sin(3 * x) + 0.3 * rng.standard_normal(x.shape)
+    fit, select, _ = split(lambda n, seed: (x, y), 2000, 0)
+    base = of(fit, select)
+    assert isinstance(base, PairwiseCopula) and 10 < len(base.matched) < 96
+    assert base.features <= pairwise.WIDEST + base.gaussian.features
+
+
+def test_a_side_that_does_not_vary_where_it_is_fitted_is_no_dependence():
+    rare = torch.zeros(300, 1)
+    rare[290] = 1.0
+    y = torch.randn(300, 1, generator=torch.Generator().manual_seed(0))
+    base = closed_form(rare[:200], y[:200], rare[200:], y[200:])
+    assert value(base, rare[200:], y[200:]) == 0
+
+
+@pytest.mark.slow
+def test_the_estimate_of_sensors_of_one_cause_is_right_or_not_trusted():
+    rng = np.random.default_rng(1)
+    t = rng.standard_normal((1000, 1))
+    x = t + 0.3 * rng.standard_normal((1000, 5))
+    y = np.abs(t) + 0.3 * rng.standard_normal((1000, 1)) + 0.3 * rng.standard_normal((1000, 5))
+    found = im.estimate(x, y)
+    assert abs(found.mi - 0.637) < 0.25 or not found.trusted  # by quadrature: the means of the sensors tell all
+
+
 @pytest.mark.slow
 def test_the_estimate_of_cubes_with_noise_covers_the_truth():
     x, y = cubes(600, 1)

@@ -88,6 +88,8 @@ class GaussianCopula(nn.Module):
         found: _Directions | None = None
         for moments in (fit, *fit.sparse(len(fit_x))):
             sides = _Axes(moments.xx), _Axes(moments.yy)
+            if not all(len(side.values) for side in sides):
+                continue  # a side that does not vary in these rows
             bases = sides[0].basis, sides[1].basis
             cross = bases[0].T @ moments.xy @ bases[1]
             held = [bases[i].T @ second @ bases[j] for second, i, j in select.seconds()]
@@ -198,8 +200,9 @@ class _Axes:
     def __init__(self, second: Tensor):
         values, vectors = torch.linalg.eigh(second)
         keep = min(COMPONENTS, int((values > 1e-8 * values[-1]).sum()))
-        self.values, self.basis = values[-keep:], vectors[:, -keep:]
-        self.share = float(self.values.sum() / values.clamp(min=0).sum())  # of the variance that these axes hold
+        self.values, self.basis = values[len(values) - keep :], vectors[:, len(values) - keep :]
+        total = float(values.clamp(min=0).sum())
+        self.share = float(self.values.sum()) / total if total > 0 else 1.0  # of the variance that these axes hold
 
     def whitener(self, ridge: float) -> Tensor:
         return ((1 - ridge) * self.values + ridge * self.values.mean()).rsqrt()
@@ -307,7 +310,8 @@ def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
 @torch.no_grad()
 def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x, which
-    sees scores far above 0, where the Jensen-Shannon bound is flat, and which no one score can decide."""
+    sees scores far above 0, where the Jensen-Shannon bound is flat, and where one row weighs no more than one row's
+    share of the standard error."""
     n = len(x)
     ex, ey = critic.embed(x, y)
     found = [critic.pair(ex, ey.roll(k, 0)) for k in _shifts(n)]

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from infomax.estimation.copula import COMPONENTS, GaussianCopula, Standard, StudentCopula, elliptical, js_shares
+from infomax.estimation.copula import (
+    COMPONENTS,
+    GaussianCopula,
+    Standard,
+    StudentCopula,
+    elliptical,
+    infonce_shares,
+    js_shares,
+)
 
 BANDWIDTHS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.55, 0.75)  # of decorrelated normal scores; 1 would be the Gaussian itself
 SHARE = 0.99  # of the kernels, the rest the Gaussian's: no pair of rows is impossible
@@ -25,6 +33,8 @@ Mirrors = tuple[tuple[int, int], ...]
 MIRRORS: tuple[Mirrors, ...] = (
     ((1, 1),), ((1, 1), (-1, -1)), ((1, 1), (1, -1)), ((1, 1), (-1, 1)), ((1, 1), (-1, -1), (1, -1), (-1, 1))
 )  # fmt: skip
+TIES = 0.02  # of the rows, at most, have one value of a column that has kernels
+WIDEST = 2048  # features in all: the pairs that gain most
 CERTAIN = 2.0  # standard errors by which a pair's own copula has to be likelier
 
 
@@ -35,44 +45,45 @@ class PairwiseCopula(nn.Module):
     rho)) are uncorrelated; kernels of width h about sqrt(1 - h^2) times each row's keep them so, of variance 1, and
     normal where they are normal: only what is not Gaussian is added, and h = 1 adds nothing. h maximises the fit rows'
     likelihood, each left out of its own density. Pairs are matched one to one by the strongest correlation of products
-    of Hermite polynomials, and one counts where fit and select rows both find its own copula likelier.
+    of Hermite polynomials, and one counts where fit and select rows both find its own copula likelier. A sum over pairs
+    is a ratio only of pairs that do not depend on each other, so of columns of a side that do, one is taken.
     (Shrunk kernels: West, 1993; copula densities in normal scores: Geenens, Charpentier & Paindaveine, 2017)
     """
 
     width = 1
-    left: Tensor  # [pairs, grid, rank], at the knots of x's normal scores
-    right: Tensor
 
     def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor):
         super().__init__()
         self.gaussian, self.strength, self.share_read = gaussian, 1.0, gaussian.share_read
-        tables: list[tuple[Tensor, Tensor]] = []
-        self.matched: list[tuple[int, int]] = []
+        tried: list[tuple[float, tuple[int, int], tuple[Tensor, Tensor]]] = []
         for i, j in matches(fit_x, fit_y):
             density = _Density(fit_x[:, i], fit_y[:, j])
             if density.certain:
                 factors = density.factors()
                 gain = _read(factors, select_x[:, i], select_y[:, j])
                 if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
-                    tables.append(factors)
-                    self.matched.append((i, j))
-        rank = max((left.shape[1] for left, _ in tables), default=0)
-        knots = max((left.shape[0] for left, _ in tables), default=2)
-        for side, name in enumerate(("left", "right")):
-            held = torch.zeros(len(tables), knots, rank)
-            for k, factors in enumerate(tables):
-                held[k, :, : factors[side].shape[1]] = _finer(factors[side], knots)
-            self.register_buffer(name, held)
+                    tried.append((float(gain.mean()), (i, j), factors))
+        alone = [_independent(side) for side in (fit_x, fit_y)]
+        self.matched: list[tuple[int, int]] = []
+        rank = 0
+        for _, (i, j), (left, right) in sorted(tried, key=lambda pair: -pair[0]):
+            near = any(not alone[0][i, k] or not alone[1][j, m] for k, m in self.matched)
+            if not near and rank + left.shape[1] <= WIDEST:
+                rank += left.shape[1]
+                self.register_buffer(f"left_{len(self.matched)}", left)  # [grid, rank], at knots of normal scores
+                self.register_buffer(f"right_{len(self.matched)}", right)
+                self.matched.append((i, j))
+        self.rank = rank
 
     @property
     def features(self) -> int:
         """How many features embed makes of a side."""
-        return self.gaussian.features + self.left.shape[0] * self.left.shape[2]
+        return self.gaussian.features + self.rank
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         ex, ey = self.gaussian.embed(x, y)
-        own_x = [_between(table, x[:, i]) for table, (i, _) in zip(self.left, self.matched, strict=True)]
-        own_y = [_between(table, y[:, j]) for table, (_, j) in zip(self.right, self.matched, strict=True)]
+        own_x = [_between(self.get_buffer(f"left_{k}"), x[:, i]) for k, (i, _) in enumerate(self.matched)]
+        own_y = [_between(self.get_buffer(f"right_{k}"), y[:, j]) for k, (_, j) in enumerate(self.matched)]
         return torch.cat([ex, *own_x], 1), torch.cat([ey, *own_y], 1)
 
     def score(self, ex: Tensor, ey: Tensor) -> Tensor:
@@ -85,7 +96,8 @@ class PairwiseCopula(nn.Module):
 def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> "Base":
     """Of normal scores [n, d]: a Gaussian copula, Student's, or one with pairs of columns that have their own.
 
-    Pairs count where the select rows say so, and against Student's where they tell rows from others better.
+    Pairs count where the select rows say so, each and together, and against Student's where they tell rows from others
+    better.
     """
     found = elliptical(fit_x, fit_y, select_x, select_y)
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
@@ -94,13 +106,27 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
-    if found is gaussian:
-        return pairwise
-    shares = [float(js_shares(copula, select_x, select_y).mean()) for copula in (pairwise, found)]
-    return pairwise if shares[0] > shares[1] else found
+    for shares in (js_shares, infonce_shares):
+        gain = shares(pairwise, select_x, select_y) - shares(found, select_x, select_y)
+        # Of high MI both are flat: no loss is asked for, and a gain against Student's.
+        least = 0.0 if found is not gaussian else -float(gain.std()) / math.sqrt(len(gain))
+        if float(gain.mean()) < least:
+            return found
+    return pairwise
 
 
 Base = GaussianCopula | StudentCopula | PairwiseCopula
+
+
+def _independent(side: Tensor) -> Tensor:
+    """Which columns of normal scores [n, d] show no dependence on which others [d, d]."""
+    return products(side, side).amax((0, 2)) < noise(len(side), side.shape[1], side.shape[1])
+
+
+def _has_ties(side: Tensor) -> Tensor:
+    """Columns of which a value repeats more often than by rounding [d]: they have no density, and no kernels."""
+    most = [int(column.unique(return_counts=True)[1].max()) for column in side.T]
+    return torch.tensor(most) > max(2.0, TIES * len(side))
 
 
 def products(x: Tensor, y: Tensor) -> Tensor:
@@ -119,11 +145,12 @@ def noise(n: int, dx: int, dy: int) -> float:
 
 
 def matches(x: Tensor, y: Tensor) -> list[tuple[int, int]]:
-    """Columns of x and y, one to one, whose products are above the noise, and the largest in sum."""
+    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum."""
     from scipy.optimize import linear_sum_assignment
 
     strongest = products(x, y).amax((0, 2)).clamp(max=0.9999)
     heard = strongest > noise(len(x), x.shape[1], y.shape[1])
+    heard &= ~torch.logical_or(_has_ties(x)[:, None], _has_ties(y))
     weight = torch.where(heard, -torch.log1p(-(strongest**2)), 0.0)
     rows, columns = linear_sum_assignment(weight.numpy(), maximize=True)
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if heard[i, j]]
@@ -204,7 +231,8 @@ class _Density:
         self.certain = found.deviations > CERTAIN
 
     def _decorrelated(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (u + v) / math.sqrt(2 * (1 + self.rho)), (u - v) / math.sqrt(2 * (1 - self.rho))
+        p, q = (u + v) / math.sqrt(2 * (1 + self.rho)), (u - v) / math.sqrt(2 * (1 - self.rho))
+        return np.clip(p, -REACH, REACH), np.clip(q, -REACH, REACH)
 
     def _binned(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Each row's weight of 1 / n, shared by the four knots around it."""
@@ -248,11 +276,6 @@ def _between(table: Tensor, t: Tensor) -> Tensor:
     low = at.floor()
     index = low.long()
     return torch.lerp(table[index], table[index + 1], (at - low)[:, None])
-
-
-def _finer(table: Tensor, knots: int) -> Tensor:
-    """The same on so many knots."""
-    return table if len(table) == knots else _between(table, torch.linspace(-EDGE, EDGE, knots))
 
 
 def _read(factors: tuple[Tensor, Tensor], u: Tensor, v: Tensor) -> Tensor:
