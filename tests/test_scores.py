@@ -520,13 +520,11 @@ from infomax.benchmarks.scores import ours, peak_mib
 x, y = torch.randn(2, 65536, 128).unbind()
 x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
 ours("DV()", False, x[:600], y[:600], 0.1)  # what is loaded once
-for text, n in (("InfoNCE()", 16384), ("SMILE()", 65536)):  # the second holds more
-    few = [side.detach()[:n].clone().requires_grad_() for side in (x, y)]
-    print(peak_mib(lambda: ours(text, False, *few, 0.1), "cpu"))
+for text in ("InfoNCE()", "SMILE()"):
+    print(peak_mib(lambda: ours(text, False, x, y, 0.1), "cpu"))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    quarter, whole = map(float, run.stdout.split())
-    assert quarter < 100 and whole < 250, run.stdout
+    assert all(float(line) < 250 for line in run.stdout.split()), run.stdout
 
 
 @pytest.mark.slow

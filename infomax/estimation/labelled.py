@@ -233,7 +233,7 @@ class _Classes:
         total = u.T @ u
         within = (total - (self.counts * self.means).T @ self.means) / max(1, n - self.seen)
         values, self.vectors = torch.linalg.eigh(within)
-        self.values = values.clamp(min=max(FLOOR * float(total.trace()) / (n * k), 1e-12))  # 0: nothing varies
+        self.values = values.clamp(min=max(FLOOR * float(total.trace()) / (n * k), 1e-12))  # 1e-12: nothing varies
 
     def _whitened(self, ridge: float, shrink: bool = True) -> "_Whitened":
         """Means are drawn from a Gaussian themselves: along each of its axes its variance is that of the labels' means,
