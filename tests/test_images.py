@@ -11,6 +11,7 @@ from infomax.estimation import Budget, estimate, inputs, places
 from infomax.estimation.audit import WRONG
 from infomax.estimation.default import CopulaJS, Principal
 from infomax.estimation.inputs import Image, Pairs
+from infomax.objectives import Anchor
 
 SHORT = Budget(steps=20, every=10, folds=1)
 
@@ -93,8 +94,9 @@ def test_pixels_have_one_scale_a_channel():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("negatives", [1.0, 64.0])
 @torch.no_grad()
-def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios():
+def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios(negatives):
     torch.manual_seed(0)
     rho, n = 0.8, 2000
     x, noise = torch.randn(2, n, 1)
@@ -124,10 +126,10 @@ def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios():
     critic = Known()
     pairs = Pairs(x, y, torch.arange(n))
     # The scale that 2,000 pairs of half a nat say has a standard error of 5 %.
-    assert places._calibrate(critic, pairs) == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
+    assert places._calibrate(critic, pairs, negatives) == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
     ex, ey = critic.embed(x, y)
     assert float((ex * ey).sum(1).mean()) == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.1)
-    assert places._calibrate(critic, pairs) == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+    assert places._calibrate(critic, pairs, negatives) == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -151,3 +153,19 @@ def test_what_stands_where_is_found_though_no_column_tells(mirrored):
     assert abs(found.mi - truth) < WRONG
     assert found.interval[0] <= truth <= found.interval[1]
     assert "same places" in found.protocol["training"]
+
+
+@pytest.mark.parametrize(("first", "then", "kept"), [(0.5, 3.0, "before"), (3.0, 0.5, "trained")])
+def test_what_is_learned_at_high_scores_is_kept_where_the_bound_of_select_pairs_gains(first, then, kept, monkeypatch):
+    x, y, _ = blobs(200, 0)
+    fit, select = inputs.prepared([(x, y, None)] * 2, True)[0]
+
+    def learn(objective, critic, *_):  # scores that are one constant have their highest bound at 0
+        with torch.no_grad():
+            critic.constant.fill_(then if isinstance(objective, Anchor) else first)
+        return {"kept": "trained"}
+
+    monkeypatch.setattr(places, "_learn", learn)
+    found = places.fitted(CopulaJS(), fit, select, SHORT, 0, "cpu")
+    assert float(found.critic.residual.constant.detach()) == 0.5
+    assert found.protocol["high scores"]["kept"] == kept

@@ -297,6 +297,11 @@ class StudentCopula(nn.Module):
         return each - self._joint((ex[:, :-1] * ey[:, :-1]).sum(1)) + float(gammas)
 
 
+def is_gain(each: Tensor) -> bool:
+    """Whether what rows gain [n] is above 0 by one standard error of its mean: the best of many is better by luck."""
+    return float(each.mean()) > float(each.std()) / math.sqrt(len(each))
+
+
 @torch.no_grad()
 def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
@@ -339,7 +344,7 @@ def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor)
         gain = (each := tried.log_density(select_x, select_y)) - best
         if float(gain.mean()) < -float(best.std()) / math.sqrt(len(best)):
             break  # from light tails to heavy ones, it only falls from here
-        if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
+        if is_gain(gain):
             found, best = tried, each
     as_ratios = [float(js_shares(copula, select_x, select_y).mean()) for copula in (found, gaussian)]
     return found if as_ratios[0] >= as_ratios[1] else gaussian

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting, labelled, places
-from infomax.estimation.copula import COMPONENTS, ROWS, NormalScores, Standard, infonce_shares, js_shares
+from infomax.estimation.copula import COMPONENTS, ROWS, NormalScores, Standard, infonce_shares, is_gain, js_shares
 from infomax.estimation.inputs import Pairs, is_label
 from infomax.estimation.pairwise import Base, PairwiseCopula, closed_form, noise, products
 from infomax.estimation.rows import Budget, Estimator, Fitted
@@ -81,7 +81,7 @@ class CopulaJS(Estimator):
         tried = zip(of_places, of_columns, folds, strict=True)
         gain = torch.cat([places.gain(new, old, select, device) for new, old, (_, select) in tried])
         # All folds alike, as their critics are to be compared; by one standard error, as everywhere.
-        return of_places if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)) else of_columns
+        return of_places if is_gain(gain) else of_columns
 
     def estimate(self, s: Scores) -> Tensor:
         return s.positive.mean()
@@ -324,7 +324,7 @@ def _residuals(row: Estimator, starts: Sequence[_Start], budget: Budget, seed: i
         model.open = False
         gain = gain - js_shares(model, x, y)
         # The best of many evaluations beats zero by luck alone: it has to by one standard error.
-        model.open = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        model.open = is_gain(gain)
         if model.open:
             # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
             loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
@@ -465,7 +465,7 @@ def _classifiers(
     found = []
     for k, (start, gain) in enumerate(zip(starts, gains, strict=True)):
         # The best of many looks beats the base by luck alone: it has to by one standard error.
-        kept = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        kept = is_gain(gain)
         # Where all is zero, the plain closed form stays behind the closed gate: its noise says how little such pairs
         # could show.
         lost = start.base is None and not kept

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infomax.critics import mlp
 from infomax.errors import UserError
 from infomax.estimation import fitting
-from infomax.estimation.copula import NormalScores, Standard
+from infomax.estimation.copula import NormalScores, Standard, is_gain
 from infomax.estimation.inputs import Pairs, has_density, require_density
 from infomax.estimation.result import Check
 from infomax.estimation.rows import Budget, Estimator, Fitted, scores
@@ -51,7 +51,7 @@ class _ByDensity(Estimator):
         with torch.no_grad():
             each = model.pair(*model.embed(select.x, select.y))
         # Two models apart by luck alone are no dependence: it has to be there by one standard error.
-        model.open = bool(each.mean() > each.std() / math.sqrt(len(each)))
+        model.open = is_gain(each)
         protocol["kept"] = "trained" if model.open else "zero"
         return Fitted(self, model, (maps[0], maps[1]), protocol, self._checks())
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.estimation.copula import ROWS, NormalScores, Standard
+from infomax.estimation.copula import ROWS, NormalScores, Standard, is_gain
 from infomax.estimation.inputs import Pairs, is_label
 
 Map = Callable[[Tensor], Tensor]
@@ -157,7 +157,7 @@ def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
         plain = next(tried)[1]
         each, base, told = _likeliest(tried, seen, target, log_prior, label, doubt)
         gain = each - best
-        if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
+        if is_gain(gain):
             best, found = each, Start(of_other, log_prior, base, plain, told)
         elif found is None:
             found = Start(of_other, log_prior, None, plain, None)

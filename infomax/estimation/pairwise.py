@@ -19,6 +19,7 @@ from infomax.estimation.copula import (
     StudentCopula,
     elliptical,
     infonce_shares,
+    is_gain,
     js_shares,
 )
 
@@ -61,7 +62,7 @@ class PairwiseCopula(nn.Module):
             if density.certain:
                 factors = density.factors()
                 gain = _read(factors, select_x[:, i], select_y[:, j])
-                if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
+                if is_gain(gain):
                     tried.append((float(gain.mean()), (i, j), factors))
         alone = [_independent(side) for side in (fit_x, fit_y)]
         self.matched: list[tuple[int, int]] = []

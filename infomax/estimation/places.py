@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.estimation import fitting
-from infomax.estimation.copula import js_shares
+from infomax.estimation.copula import is_gain, js_shares
 from infomax.estimation.inputs import Image, Pairs
 from infomax.estimation.rows import Budget, Estimator, Fitted, scores
-from infomax.objectives import JSPlugin
+from infomax.objectives import Anchor, JSPlugin, Objective
 
 WIDTHS, OUT = (16, 32, 32), 8  # channels after each halving, and numbers at each place
 FIRST, REST = 5, 3  # pixels that a convolution is wide
@@ -26,6 +26,7 @@ PLACES = 64  # a side, at most
 RATE, DECAY = 2e-3, 1e-2
 STEPS, EVERY, PATIENCE = 500, 25, 5
 SHIFT = 2  # pixels, by which images are moved while a critic learns from them
+NU = 64.0  # anchors beside a batch's candidates, and negatives a positive, where what differs at high scores is learned
 CALIBRATED, NEWTON = 2000, 8  # select rows at most, and steps, that scale what was learned
 MEMORY = 20  # steps that the running average of the weights looks back
 ROWS = 512  # at a time through a network, so that its maps stay small
@@ -110,27 +111,34 @@ class Places(nn.Module):
 
 
 def fitted(row: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int, device: str) -> Fitted:
-    """Learned on `fit` by the Jensen-Shannon bound, stopped on `select`. Both sides are images."""
+    """Learned on `fit` by the Jensen-Shannon bound, then by Anchor's, stopped on `select`. Both sides are images."""
     maps = [Pixels(side, image) for side, image in zip((fit.x, fit.y), fit.images, strict=True) if image is not None]
     fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids).to(device) for p in (fit, select))
     critic = Places(maps[0].image.shape, maps[1].image.shape).to(device)
+    towers = [*critic.g.parameters(), *critic.h.parameters(), critic.constant]
     # Most pairs of images lie on each other. Where that is so, a learned matrix of places only adds what is learned by
     # heart; where it is not, it is what there is to learn.
-    told = {
-        "same places": _learn(
-            critic, [*critic.g.parameters(), *critic.h.parameters(), critic.constant], fit, select, budget, seed
-        ),
-        "any places": _learn(critic, list(critic.parameters()), fit, select, budget, seed),
-        "scale": _calibrate(critic, select),
+    told: dict[str, Any] = {
+        "same places": _learn(JSPlugin(), critic, towers, fit, select, budget, seed),
+        "any places": _learn(JSPlugin(), critic, list(critic.parameters()), fit, select, budget, seed),
     }
+    # The Jensen-Shannon bound has its gradient where log r is near 0; Anchor's has it up to the logarithm of a batch.
+    shares, before = js_shares(critic, select.x, select.y), deepcopy(critic.state_dict())
+    told["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
+    gain = js_shares(critic, select.x, select.y) - shares
+    negatives = NU
+    if not is_gain(gain):
+        critic.load_state_dict(before)
+        told["high scores"]["kept"], negatives = "before", 1.0
+    told["scale"] = _calibrate(critic, select, negatives)
     return Fitted(row, fitting.Together(None, critic).to(device).eval(), (maps[0], maps[1]), told)
 
 
 def _learn(
-    critic: Places, parameters: list[nn.Parameter], fit: Pairs, select: Pairs, budget: Budget, seed: int
-) -> dict[str, Any]:
+    objective: Objective, critic: Places, parameters: list[nn.Parameter], fit: Pairs, select: Pairs, budget: Budget,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
     """Leaves the running average of the weights with the best bound on select: one step's weights are too noisy."""
-    objective = JSPlugin()
     steps, size = min(budget.steps, STEPS), min(budget.batch_size, len(fit))
     every, patience = min(budget.every, EVERY), min(budget.patience, PATIENCE)
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
@@ -171,10 +179,13 @@ def _learn(
 
 
 @torch.no_grad()
-def _calibrate(critic: Places, select: Pairs) -> float:
-    """Multiplies scores by a and adds b that raise the Jensen-Shannon bound of select pairs most, by Newton's method;
-    returns a. What was learned by heart is too sure of itself, and what was learned from moved images not sure enough.
-    (Platt, 1999)"""
+def _calibrate(critic: Places, select: Pairs, negatives: float = 1.0) -> float:
+    """Multiplies scores by a and adds b that best tell select pairs from others, by Newton's method; returns a.
+
+    Best is by the likelihood of a classifier with so many `negatives` a positive: at 1 the Jensen-Shannon bound, which
+    looks at scores near 0, at K one that looks at scores near log K. What was learned by heart is too sure of itself,
+    and what was learned from moved images not sure enough. (Platt, 1999; Gutmann & Hyvärinen, 2010)
+    """
     s = critic.score(*critic.embed(select.x[:CALIBRATED], select.y[:CALIBRATED])).double()
     n = len(s)
     other = ~torch.eye(n, dtype=torch.bool, device=s.device)
@@ -183,10 +194,10 @@ def _calibrate(critic: Places, select: Pairs) -> float:
         return 1.0
     design = torch.stack([s, torch.ones_like(s)], 1)  # [n + n (n - 1), 2]
     sign = torch.where(torch.arange(len(s), device=s.device) < n, 1.0, 0.0).double()
-    weight = torch.where(sign > 0, 1 / n, 1 / (n * (n - 1)))
+    weight = torch.where(sign > 0, 1 / n, negatives / (n * (n - 1)))
     found = design.new_tensor([1.0, 0.0])
     for _ in range(NEWTON):
-        chance = (design @ found).sigmoid()
+        chance = (design @ found - math.log(negatives)).sigmoid()
         gradient = design.T @ (weight * (sign - chance))
         curved = weight * chance * (1 - chance)
         found = found + torch.linalg.solve(design.T @ (curved[:, None] * design), gradient)
