@@ -88,9 +88,9 @@ def command(
                 found.setdefault((row, cell.key["mi"], cell.key["n"]), []).append(value)
     made = tables(found)
     protocol = (
-        f"{task}, {dim} columns a side, {seeds} seeds, at most {steps} steps of 256 pairs, read on 25 % of the pairs,"
+        f"{task}, {dim} columns a side, {seeds} seed{'s' if seeds > 1 else ''}, at most {steps} steps of 256 pairs, read on 25 % of the pairs,"
         " rows that fit nothing (KSG, GCMI) on all;"
-        " a cell: mean error over seeds, and their deviation, in nats."
+        " a cell: mean error over seeds, and (of several) their deviation, in nats."
     )
     draw(found, output / "samples.png")
     cells.report(cells.write_tables(output, "samples", protocol, made), made, output, json)
@@ -104,7 +104,8 @@ def tables(found: Readings) -> dict[str, list[dict[str, Any]]]:
             line: dict[str, Any] = {"row": row}
             for n in sorted({n for _, _, n in found}):
                 error, deviation = error_of(found[row, level, n], level)
-                line[f"{n}"] = f"{error:.2f} ({deviation:.2f})" if abs(error) < 1000 else f"{error:.0e}"
+                over = f" ({deviation:.2f})" if len(found[row, level, n]) > 1 else ""
+                line[f"{n}"] = f"{error:.2f}{over}" if abs(error) < 1000 else f"{error:.0e}"
             made.setdefault(f"error at {level:g} nats", []).append(line)
     return made
 

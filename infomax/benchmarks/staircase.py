@@ -271,21 +271,27 @@ def tables(found: dict[str, Tensor]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(found: dict[str, Tensor], path: Path) -> None:
-    """The paper's figure: a column a row, a line a task and critic; raw, smoothed (span 200), truth, log 64 dashed."""
-    lines = list(dict.fromkeys(tuple(key.split("|")[:2]) for key in found))
+    """The paper's figure: a column a row, a line a task and critic; raw, smoothed (span 200), truth, log 64 dashed.
+
+    Rows that have no such critic stand in their task's line of separable ones, or where there is none, of joint ones.
+    """
+    of = [key.split("|") for key in found]
+    critics = {task: [kind for t, kind, row in of if t == task and row not in STREAMS] for task, _, _ in of}
+    lines = [(task, kind) for task, own in critics.items() for kind in dict.fromkeys(own or ["separable"])]
     shape = (len(lines), len(SHOWN))
     _, axes, save = cells.figure(path, *shape, figsize=(2 * shape[1], 1.7 * shape[0] + 0.4), squeeze=False,
-                                 sharex="row", sharey=True)  # fmt: skip
+                                 sharex=True, sharey=True)  # fmt: skip
     for (task, kind), line in zip(lines, axes, strict=True):
         for row, axis in zip(SHOWN, line, strict=True):
-            values = found.get(f"{task}|{kind}|{row}")
-            if values is None:
+            beside = kind == "separable" or "separable" not in critics[task]
+            values = found.get(f"{task}|{'separable' if row in STREAMS else kind}|{row}")
+            if values is None or (row in STREAMS and not beside):
                 axis.set_axis_off()
                 continue
             flat = values.flatten()
             truth = torch.tensor(LEVELS).repeat_interleave(values.shape[1])
             thin = max(1, len(flat) // 2000)
-            steps = torch.arange(len(flat))
+            steps = torch.arange(len(flat)) / len(flat)  # of the whole, as a line may have rows of more steps
             axis.plot(steps[::thin], flat.clamp(-5, 20)[::thin], color="C0", alpha=0.3, linewidth=0.4)
             drawn = smoothed(flat).masked_fill(flat.isnan(), math.nan)  # levels without values stay blank
             axis.plot(steps[::thin], drawn[::thin], color="C0", linewidth=1)
