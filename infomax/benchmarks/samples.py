@@ -88,9 +88,9 @@ def command(
                 found.setdefault((row, cell.key["mi"], cell.key["n"]), []).append(value)
     made = tables(found)
     protocol = (
-        f"{task}, {dim} columns a side, {seeds} seed{'s' if seeds > 1 else ''}, at most {steps} steps of 256 pairs, read on 25 % of the pairs,"
-        " rows that fit nothing (KSG, GCMI) on all;"
-        " a cell: mean error over seeds, and (of several) their deviation, in nats."
+        f"{task}, {dim} columns a side, {seeds} seed{'s' if seeds > 1 else ''}, at most {steps} steps of 256 pairs,"
+        " read on 25 % of the pairs, rows that fit nothing (KSG, GCMI) on all; a cell: mean error over seeds, and (of"
+        " several) their deviation, in nats."
     )
     draw(found, output / "samples.png")
     cells.report(cells.write_tables(output, "samples", protocol, made), made, output, json)
