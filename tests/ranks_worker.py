@@ -159,6 +159,7 @@ def main(folder):
             dist.destroy_process_group()
     # A file each: three processes that print to one pipe can end up on one line.
     Path(folder, f"rank{rank}.json").write_text(json.dumps({"made": made, "failed": failed}))
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(bool(failed))  # DDP was here: launch.leave() says why not by the interpreter's tear-down
 

@@ -11,7 +11,7 @@ from infomax.estimation import Budget, estimate, inputs, places
 from infomax.estimation.audit import WRONG
 from infomax.estimation.default import CopulaJS, Principal
 from infomax.estimation.inputs import Image, Pairs
-from infomax.objectives import Anchor
+from infomax.objectives import Anchor, JSPlugin
 
 SHORT = Budget(steps=20, every=10, folds=1)
 
@@ -93,43 +93,86 @@ def test_pixels_have_one_scale_a_channel():
     torch.testing.assert_close(made.std((0, 2)), torch.ones(2), atol=1e-3, rtol=0)
 
 
+class Known(torch.nn.Module):
+    """a log r + b of correlated normals, as an inner product; what is above 0 is `bent` by a factor."""
+
+    def __init__(self, a: float = 1.0, b: float = 0.0, rho: float = 0.8, bent: float = 1.0):
+        super().__init__()
+        last = torch.nn.Linear(3, 3, bias=False)
+        torch.nn.init.eye_(last.weight).mul_(a)
+        self.g, self.rho, self.bent = torch.nn.ModuleDict({"last": last}), rho, bent
+        self.constant = torch.nn.Parameter(torch.tensor(b))
+
+    def embed(self, x, y):
+        c = self.rho / (1 - self.rho**2)
+        own, one = -0.5 * self.rho * c, torch.ones_like(x)
+        g = self.g["last"](torch.cat([c * x, own * x**2 - 0.5 * math.log(1 - self.rho**2), one], 1))
+        return torch.cat([g, self.constant.expand(len(x), 1)], 1), torch.cat([y, one, own * y**2, one], 1)
+
+    def score(self, ex, ey):
+        s = ex @ ey.T
+        return torch.where(s > 0, self.bent * s, s)
+
+    def pairs(self, n: int, views: int = 1) -> Pairs:
+        x, noise = torch.randn(2, n, 1).repeat_interleave(views, 1)
+        return Pairs(x, self.rho * x + math.sqrt(1 - self.rho**2) * noise, torch.arange(n).repeat_interleave(views))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("negatives", [1.0, 64.0])
 @torch.no_grad()
 def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios(negatives):
     torch.manual_seed(0)
-    rho, n = 0.8, 2000
-    x, noise = torch.randn(2, n, 1)
-    y = rho * x + math.sqrt(1 - rho**2) * noise
-
-    class Known(torch.nn.Module):
-        """1.6 log r + 1 of correlated normals, as an inner product."""
-
-        def __init__(self):
-            super().__init__()
-            last = torch.nn.Linear(3, 3, bias=False)
-            torch.nn.init.eye_(last.weight).mul_(1.6)
-            self.g = torch.nn.ModuleDict({"last": last})
-            self.constant = torch.nn.Parameter(torch.tensor(1.0))
-
-        def embed(self, x, y):
-            c = rho / (1 - rho**2)
-            own = -0.5 * rho * c
-            one = torch.ones_like(x)
-            g = torch.cat([c * x, own * x**2 - 0.5 * math.log(1 - rho**2), one], 1)
-            g = self.g["last"](g)
-            return torch.cat([g, self.constant.expand(n, 1)], 1), torch.cat([y, one, own * y**2, one], 1)
-
-        def score(self, ex, ey):
-            return ex @ ey.T
-
-    critic = Known()
-    pairs = Pairs(x, y, torch.arange(n))
+    critic = Known(1.6, 1.0)
+    pairs = critic.pairs(2000)
     # The scale that 2,000 pairs of half a nat say has a standard error of 5 %.
-    assert places._calibrate(critic, pairs, negatives) == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
-    ex, ey = critic.embed(x, y)
-    assert float((ex * ey).sum(1).mean()) == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.1)
-    assert places._calibrate(critic, pairs, negatives) == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+    assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
+    ex, ey = critic.embed(pairs.x, pairs.y)
+    assert float((ex * ey).sum(1).mean()) == pytest.approx(-0.5 * math.log(1 - critic.rho**2), abs=0.1)
+    assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_what_scales_scores_looks_at_those_near_log_of_the_negatives():
+    """Scores that are right below 0, and above it .7 of log r."""
+    found = []
+    for negatives in (1.0, 64.0):
+        torch.manual_seed(0)
+        critic = Known(rho=0.999, bent=0.7)
+        found.append(places._calibrate(critic, critic.pairs(1000), negatives)["scale"])  # type: ignore[arg-type]
+    assert found[1] > 1.1 * found[0]
+
+
+@pytest.mark.parametrize("negatives", [1.0, 64.0])
+@pytest.mark.parametrize(("a", "b"), [(0.8, -4.0), (1.0, 6.0), (1.5, 2.0), (1.9, 0.0), (0.6, 6.0)])
+@torch.no_grad()
+def test_scores_far_from_log_ratios_are_scaled_or_left_as_they_are(a, b, negatives):
+    """Whole Newton steps from so far away end in a singular matrix, or in a scale that is worse than none."""
+    torch.manual_seed(0)
+    critic = Known(a, b, rho=0.98)
+    pairs = critic.pairs(300)
+    told = places._calibrate(critic, pairs, negatives)  # type: ignore[arg-type]
+    if told["scale"] != 1.0:
+        assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+    else:
+        assert told["constant"] == 0.0 and float(critic.constant) == pytest.approx(b)
+    assert told["scale"] == pytest.approx(1 / a, rel=0.35) or told["scale"] == 1.0
+
+
+@torch.no_grad()
+def test_scores_that_separate_all_pairs_are_left_as_they_are():
+    critic = Known(60.0, rho=1 - 1e-6)
+    assert places._calibrate(critic, critic.pairs(50), 64.0) == {"scale": 1.0, "constant": 0.0, "negatives": 64.0}  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_other_views_of_a_sample_do_not_scale_scores_down():
+    found = []
+    for views in (1, 4):
+        torch.manual_seed(0)
+        critic = Known(rho=0.98)
+        found.append(places._calibrate(critic, critic.pairs(100, views), 64.0)["constant"])  # type: ignore[arg-type]
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -159,13 +202,30 @@ def test_what_stands_where_is_found_though_no_column_tells(mirrored):
 def test_what_is_learned_at_high_scores_is_kept_where_the_bound_of_select_pairs_gains(first, then, kept, monkeypatch):
     x, y, _ = blobs(200, 0)
     fit, select = inputs.prepared([(x, y, None)] * 2, True)[0]
+    climbs, scaled = [], []
 
     def learn(objective, critic, *_):  # scores that are one constant have their highest bound at 0
+        climbs.append(type(objective))
         with torch.no_grad():
             critic.constant.fill_(then if isinstance(objective, Anchor) else first)
         return {"kept": "trained"}
 
+    def calibrate(_, __, negatives=1.0):
+        scaled.append(negatives)
+        return {"negatives": negatives}
+
     monkeypatch.setattr(places, "_learn", learn)
+    monkeypatch.setattr(places, "_calibrate", calibrate)
     found = places.fitted(CopulaJS(), fit, select, SHORT, 0, "cpu")
+    assert climbs == [JSPlugin, JSPlugin, Anchor]
+    assert scaled == [1.0, places.NU]
     assert float(found.critic.residual.constant.detach()) == 0.5
     assert found.protocol["high scores"]["kept"] == kept
+    assert found.protocol["scale"]["negatives"] == (places.NU if kept == "trained" else 1.0)
+
+
+def test_batches_too_small_for_anchor_do_without_it():
+    x, y, _ = blobs(120, 0)
+    fit, select = inputs.prepared([(x, y, np.arange(120) // 2 + 60 * part) for part in (0, 1)], True)[0]
+    found = places.fitted(CopulaJS(), fit, select, Budget(steps=4, every=2, batch_size=3), 0, "cpu")
+    assert "high scores" not in found.protocol

@@ -276,17 +276,20 @@ def draw(found: dict[str, Tensor], path: Path) -> None:
     Rows that have no such critic stand in their task's line of separable ones, or where there is none, of joint ones.
     """
     of = [key.split("|") for key in found]
-    critics = {task: [kind for t, kind, row in of if t == task and row not in STREAMS] for task, _, _ in of}
-    lines = [(task, kind) for task, own in critics.items() for kind in dict.fromkeys(own or ["separable"])]
+    critics = {task: list(dict.fromkeys(k for t, k, row in of if t == task and row not in STREAMS)) for task, *_ in of}
+    lines = [(task, kind) for task, own in critics.items() for kind in own or [""]]
     shape = (len(lines), len(SHOWN))
     _, axes, save = cells.figure(path, *shape, figsize=(2 * shape[1], 1.7 * shape[0] + 0.4), squeeze=False,
                                  sharex=True, sharey=True)  # fmt: skip
+    for axis, row in zip(axes[0], SHOWN, strict=True):
+        axis.set_title(row.replace("symmetric=False", ""), fontsize=8)
     for (task, kind), line in zip(lines, axes, strict=True):
+        stream_line = "separable" if "separable" in critics[task] else kind
         for row, axis in zip(SHOWN, line, strict=True):
-            beside = kind == "separable" or "separable" not in critics[task]
             values = found.get(f"{task}|{'separable' if row in STREAMS else kind}|{row}")
-            if values is None or (row in STREAMS and not beside):
-                axis.set_axis_off()
+            if values is None or (row in STREAMS and kind != stream_line):
+                axis.spines[:].set_visible(False)
+                axis.tick_params(left=False, labelleft=False)
                 continue
             flat = values.flatten()
             truth = torch.tensor(LEVELS).repeat_interleave(values.shape[1])
@@ -298,9 +301,7 @@ def draw(found: dict[str, Tensor], path: Path) -> None:
             axis.plot(steps[::thin], truth[::thin], color="k", linewidth=0.8)
             axis.axhline(math.log(BATCH), color="k", linewidth=0.6, linestyle="--")
             axis.set(ylim=(-0.5, 12.5), xticks=[])
-            if axis in axes[0]:
-                axis.set_title(row.replace("symmetric=False", ""), fontsize=8)
-        line[0].set_ylabel(f"{task}\n{kind}, nats", fontsize=7)
+        line[0].set_ylabel(f"{task}\n{kind}{', ' if kind else ''}nats", fontsize=7)
     save()
 
 

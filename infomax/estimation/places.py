@@ -26,8 +26,8 @@ PLACES = 64  # a side, at most
 RATE, DECAY = 2e-3, 1e-2
 STEPS, EVERY, PATIENCE = 500, 25, 5
 SHIFT = 2  # pixels, by which images are moved while a critic learns from them
-NU = 64.0  # anchors beside a batch's candidates, and negatives a positive, where what differs at high scores is learned
-CALIBRATED, NEWTON = 2000, 8  # select rows at most, and steps, that scale what was learned
+NU = 64.0  # of Anchor, and negatives a positive for its scale: both look at scores near log NU, 4 nats, then
+CALIBRATED, NEWTON = 2000, 25  # select rows, and steps, at most, that scale what was learned
 MEMORY = 20  # steps that the running average of the weights looks back
 ROWS = 512  # at a time through a network, so that its maps stay small
 
@@ -122,16 +122,27 @@ def fitted(row: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int,
         "same places": _learn(JSPlugin(), critic, towers, fit, select, budget, seed),
         "any places": _learn(JSPlugin(), critic, list(critic.parameters()), fit, select, budget, seed),
     }
-    # The Jensen-Shannon bound has its gradient where log r is near 0; Anchor's has it up to the logarithm of a batch.
-    shares, before = js_shares(critic, select.x, select.y), deepcopy(critic.state_dict())
-    told["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
-    gain = js_shares(critic, select.x, select.y) - shares
-    negatives = NU
-    if not is_gain(gain):
-        critic.load_state_dict(before)
-        told["high scores"]["kept"], negatives = "before", 1.0
-    told["scale"] = _calibrate(critic, select, negatives)
+    learned = deepcopy(critic.state_dict())
+    told["scale"] = _calibrate(critic, select)
+    size = min(budget.batch_size, len(fit))
+    if all(_leaves_two(part, min(size, len(part))) for part in (fit, select)):
+        # The Jensen-Shannon bound has its gradient where log r is near 0, Anchor's up to the logarithm of a batch. Both
+        # are compared with scores of the right scale, as a scale alone would tell one from the other.
+        shares, before = js_shares(critic, select.x, select.y), deepcopy(critic.state_dict())
+        critic.load_state_dict(learned)
+        told["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
+        scale = _calibrate(critic, select, NU)
+        if is_gain(js_shares(critic, select.x, select.y) - shares):
+            told["scale"] = scale
+        else:
+            critic.load_state_dict(before)
+            told["high scores"]["kept"] = "before"
     return Fitted(row, fitting.Together(None, critic).to(device).eval(), (maps[0], maps[1]), told)
+
+
+def _leaves_two(pairs: Pairs, size: int) -> bool:
+    """Whether each of any `size` rows has two negatives among them, which Anchor needs."""
+    return int(pairs.ids.unique(return_counts=True)[1].max()) + 2 <= size
 
 
 def _learn(
@@ -146,9 +157,12 @@ def _learn(
     moves = torch.Generator().manual_seed(seed)
     average = deepcopy(critic).requires_grad_(False)
 
+    # Parts of a batch's size: what Anchor weighs depends on the number of negatives.
+    held_out = [select[rows] for rows in torch.arange(len(select)).tensor_split(max(len(select) // size, 1))]
+
     @torch.no_grad()
     def criterion() -> float:
-        return float(objective.surrogate(scores(average, select)))
+        return sum(len(p) * float(objective.surrogate(scores(average, p))) for p in held_out) / len(select)
 
     best, best_step, kept = criterion(), 0, deepcopy(average.state_dict())
     step, order = 0, torch.empty(0, dtype=torch.long)
@@ -179,35 +193,48 @@ def _learn(
 
 
 @torch.no_grad()
-def _calibrate(critic: Places, select: Pairs, negatives: float = 1.0) -> float:
-    """Multiplies scores by a and adds b that best tell select pairs from others, by Newton's method; returns a.
+def _calibrate(critic: Places, select: Pairs, negatives: float = 1.0) -> dict[str, float]:
+    """Multiplies scores by a and adds b that best tell select pairs from others, by Newton's method; returns them.
 
     Best is by the likelihood of a classifier with so many `negatives` a positive: at 1 the Jensen-Shannon bound, which
     looks at scores near 0, at K one that looks at scores near log K. What was learned by heart is too sure of itself,
     and what was learned from moved images not sure enough. (Platt, 1999; Gutmann & Hyvärinen, 2010)
     """
-    s = critic.score(*critic.embed(select.x[:CALIBRATED], select.y[:CALIBRATED])).double()
-    n = len(s)
-    other = ~torch.eye(n, dtype=torch.bool, device=s.device)
-    s = torch.cat([s.diagonal(), s[other]])
-    if float(s.std()) == 0:
-        return 1.0
-    design = torch.stack([s, torch.ones_like(s)], 1)  # [n + n (n - 1), 2]
-    sign = torch.where(torch.arange(len(s), device=s.device) < n, 1.0, 0.0).double()
-    weight = torch.where(sign > 0, 1 / n, negatives / (n * (n - 1)))
+    told = {"scale": 1.0, "constant": 0.0, "negatives": negatives}
+    select = select.first(CALIBRATED)
+    s = critic.score(*critic.embed(select.x, select.y)).double()
+    other = select.ids[:, None] != select.ids[None, :]
+    n, s = len(s), torch.cat([s.diagonal(), s[other]])
+    if not float(s.std()) > 0:
+        return told
+    design = torch.stack([s, torch.ones_like(s)], 1)  # [pairs and others, 2]
+    sign = torch.where(torch.arange(len(s), device=s.device) < n, 1.0, -1.0).double()
+    weight = torch.where(sign > 0, 1 / n, negatives / (len(s) - n)).double()
     found = design.new_tensor([1.0, 0.0])
+
+    def loss(found: Tensor) -> float:
+        return float(weight @ F.softplus(-sign * (design @ found - math.log(negatives))))
+
+    first = least = loss(found)
     for _ in range(NEWTON):
-        chance = (design @ found - math.log(negatives)).sigmoid()
-        gradient = design.T @ (weight * (sign - chance))
-        curved = weight * chance * (1 - chance)
-        found = found + torch.linalg.solve(design.T @ (curved[:, None] * design), gradient)
+        wrong = (-sign * (design @ found - math.log(negatives))).sigmoid()
+        gradient, curved = design.T @ (weight * sign * wrong), weight * wrong * (1 - wrong)
+        ridge = 1e-9 * torch.eye(2, dtype=s.dtype, device=s.device)  # scores that separate all have no curvature
+        step = torch.linalg.solve(design.T @ (curved[:, None] * design) + ridge, gradient)
+        # A whole step from far away ends farther away; the loss is convex, so that shorter ones arrive.
+        while (reached := loss(found + step)) > least and float(step.abs().max()) > 1e-6:
+            step = step / 2
+        if not reached < least:
+            break
+        found, least = found + step, reached
     a, b = found.tolist()
-    if not 0.5 < a < 2:  # scores that tell nothing have no scale
-        return 1.0
+    # Scores that tell nothing have no scale, and those that tell all can have any.
+    if not (0.5 < a < 2 and least < first):
+        return told
     for p in (*critic.g.last.parameters(), critic.constant):
         p.mul_(a)
     critic.constant.add_(b)
-    return a
+    return told | {"scale": a, "constant": b}
 
 
 def _moved(rows: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:

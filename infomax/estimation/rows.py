@@ -23,8 +23,8 @@ Leaning = Literal["rows", "partition", "plug-in", "upper bound", "neighbours"]
 class Budget:
     """How long a critic may train: at most `steps` steps of `batch_size` pairs; it stops when `patience` evaluations on
     the select split, one every `every` steps, bring nothing better. `parts`: of the ids, how many fit, select, report.
-    `folds`: of a row that cross-fits, which has a rate of its own, and 1,000 steps
-    and a patience of 5 at most; 1 is one split by `parts`.
+    `folds`: of a row that cross-fits, which has a rate of its own, and 1,000 steps and a patience of 5 at most (where
+    it reads images, three climbs of 500 steps at most each besides); 1 is one split by `parts`.
     """
 
     steps: int = 3000
