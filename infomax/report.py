@@ -52,8 +52,7 @@ details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: any
 {% macro estimate(e, told) %}
 <p class="value"><strong>{{ nats(e.mi) }} nats</strong>, 95 % interval [{{ nats(e.interval[0]) }},
 {{ nats(e.interval[1]) }}], <strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong></p>
-<p>{{ told }} {{ e.method }}; {{ e.n }} pairs, of which {{ e.splits[0] }} fit, {{ e.splits[1] }} select and
-{{ e.splits[2] }} report.</p>
+<p>{{ told }} {{ e.method }}; {{ e.shared_out }}.</p>
 <figure>{{ axis(e) }}<figcaption>In nats. The floor holds with 95 % confidence whatever the critic; above the ceiling,
 log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} The cap is an
 upper bound, of a label the entropy that its shares in these pairs give.{% endif %}</figcaption></figure>

@@ -197,7 +197,11 @@ def negative(high: float) -> Check:
 def finite(mi: float, stderr: float) -> Check:
     """A value that overflowed is reported as such."""
     fine = math.isfinite(mi) and math.isfinite(stderr)
-    sentence = "finite." if fine else "the value or its error is not finite: scores overflowed; use CopulaJS or SMILE."
+    sentence = (
+        "the value and its error are."
+        if fine
+        else "the value or its error is not finite: scores overflowed; use CopulaJS or SMILE."
+    )
     return Check("finite", float(not fine), 0.0, _verdict(not fine, False), sentence)
 
 

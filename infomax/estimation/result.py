@@ -72,17 +72,22 @@ class Estimate:
         """How far the interval goes below the value and above it, in nats: above it may go further."""
         return self.mi - self.interval[0], self.interval[1] - self.mi
 
-    def __str__(self) -> str:
-        low, high = self.interval
+    @property
+    def shared_out(self) -> str:
+        """How many pairs fit, select and report: "1000 pairs: 600 fit, 150 select, 250 report"."""
         fit, select, report = self.splits
         folds = " (cross-fitted: in turns)" if fit + select + report > self.n else ""
+        return f"{self.n} pairs: {fit} fit, {select} select, {report} report{folds}"
+
+    def __str__(self) -> str:
+        low, high = self.interval
         lines = [
             f"MI {self.mi:.3f} nats, 95 % interval [{low:.3f}, {high:.3f}], "
             f"{'trusted' if self.trusted else 'NOT TRUSTED'}",
-            f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} (log of {report} report pairs)"
+            f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} "
+            f"(log of {self.splits[2]} report pairs)"
             + ("" if self.cap is None else f", cap {self.cap:.3f} (a known upper bound)"),
-            f"{self.n} pairs: {fit} fit, {select} select, {report} report{folds}; {self.method}, {self.critic}, "
-            f"seed {self.seed}",
+            f"{self.shared_out}; {self.method}, {self.critic}, seed {self.seed}",
         ]
         lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]
         return "\n".join(lines)
