@@ -225,7 +225,7 @@ def test_what_is_learned_at_high_scores_is_kept_where_the_bound_of_select_pairs_
 
 
 def test_batches_too_small_for_anchor_do_without_it():
-    x, y, _ = blobs(24, 0)
-    fit, select = inputs.prepared([(x, y, np.arange(24) // 2 + 12 * part) for part in (0, 1)], True)[0]
+    x, y, _ = blobs(60, 0)
+    fit, select = inputs.prepared([(x, y, np.arange(60) // 2 + 30 * part) for part in (0, 1)], True)[0]
     found = places.fitted(CopulaJS(), fit, select, Budget(steps=4, every=2, batch_size=3), 0, "cpu")
     assert "high scores" not in found.protocol
