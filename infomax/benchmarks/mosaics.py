@@ -128,7 +128,7 @@ def command(
         torch.set_num_threads(threads)
     if quick:
         bits, pairs, steps, critic = (0.0, 3.0), 1000, 50, "Separable"
-    planned = plan(bits, pairs, steps, seed, not only_default, critic, device)
+    planned = plan(tuple(sorted(set(bits))), pairs, steps, seed, not only_default, critic, device)
     found = cells.run(planned, output, not json)
     made = table([(dict(cell.key), result["values"]) for cell, result in zip(planned, found, strict=True)])
     protocol = (
