@@ -168,11 +168,11 @@ def command(
     Args:
         source: "mosaics" and "noisy images", whose MI is known, and "images and their rows", the paper's.
         pairs: Of each test; of the paper's, images of mnist5k, of which there are 5,000.
-        steps: Of training at most.
+        steps: Training steps, at most.
         seed: Of pairs and critics.
-        critic: Of the rows that train one: ConvSeparable or ConvConcat, whose sizes are those of the images, Separable.
+        critic: Of the rows that train one: ConvSeparable or ConvConcat (sized to the images), or Separable.
         device: Where critics are trained.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         quick: Mosaics alone, 1,000 pairs, 50 steps of Separable.
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.

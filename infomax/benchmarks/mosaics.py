@@ -105,13 +105,13 @@ def command(
 
     Args:
         bits: Of true MI, each a point of the curve.
-        pairs: Of mosaics, in three splits whose images are disjoint.
-        steps: Of training at most.
+        pairs: How many pairs of mosaics, in three splits whose images are disjoint.
+        steps: Training steps, at most.
         seed: Of pools, mosaics and critics.
         only_default: Leave out all rows but the default estimator.
-        critic: Of the rows that train one: ConvSeparable or ConvConcat, whose sizes are those of the images, Separable.
+        critic: Of the rows that train one: ConvSeparable or ConvConcat (sized to the images), or Separable.
         device: Where critics are trained.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         quick: 1,000 pairs, 0 and 3 bits, 50 steps of Separable.
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.

@@ -60,10 +60,10 @@ def command(
         mi: True MI, in nats: a picture each.
         pairs: Numbers of pairs in all: 60 % fit, 15 % select, 25 % report.
         seeds: Repetitions, each with pairs of its own.
-        steps: Of training at most.
+        steps: Training steps, at most.
         seed: The first one.
         device: Where critics are trained.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         quick: 250, 1,000 and 4,000 pairs, 2 and 6 nats, one seed, 50 steps.
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.

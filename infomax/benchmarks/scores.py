@@ -296,7 +296,7 @@ def command(
         seconds: For each form and size.
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
         compiled: On a GPU, time the plain form under torch.compile as well.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """

@@ -449,7 +449,7 @@ def command(
         joint_steps: At each level, of joint critics.
         seed: Of critics and pairs.
         device: Where critics are trained. The rows that are no critics learn on the CPU.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         only_default: Leave out all rows but the default estimator.
         quick: 100 steps at each level, separable critics on the paper's two tasks.
         speed: Only time the stacked training beside one row at a time.

@@ -101,7 +101,7 @@ def command(
         batch_size: Pairs in a batch.
         every: Steps from one checkpoint to the next.
         rounds: Of so many steps, of each kind in turn.
-        threads: Of the CPU. By default all cores.
+        threads: CPU threads. By default all cores.
         json: Print one JSON object, and nothing else.
     """
     console.require_positive(batch_size=batch_size, every=every, rounds=rounds, threads=threads)
