@@ -60,6 +60,7 @@ def test_the_neighbours_are_those_of_ksg():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("d", [1, 3, 12])
+@pytest.mark.slow
 def test_a_true_ratio_lacks_nothing(d, seed):
     found = lack(*normals(d, 0.6, 0.6, seed=seed))
     assert found.moved > 0.7
@@ -79,6 +80,7 @@ def test_dependence_among_many_columns_is_seen():
     assert 0.1 < found.shown < 0.6
 
 
+@pytest.mark.slow
 def test_labels_that_a_classifier_missed_are_seen():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 170)

@@ -102,6 +102,7 @@ def test_invertible_maps_of_a_side_do_not_change_the_default():
 
 
 @pytest.mark.parametrize("critic", ["Cosine(temperature=0.5)", "Bilinear", "Concat(hidden=16)"])
+@pytest.mark.slow
 def test_every_critic_estimates(critic):
     assert quick(*gauss(600, 2, 1.0), critic=critic).mi == pytest.approx(1.0, abs=0.35)
 
@@ -342,6 +343,7 @@ def test_the_default_cross_fits():
         Budget(folds=2)
 
 
+@pytest.mark.slow
 def test_too_few_pairs_for_what_there_is_to_learn_are_not_trusted():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 12))

@@ -224,6 +224,7 @@ def test_what_is_learned_at_high_scores_is_kept_where_the_bound_of_select_pairs_
     assert found.protocol["scale"]["negatives"] == (places.NU if kept == "trained" else 1.0)
 
 
+@pytest.mark.slow
 def test_batches_too_small_for_anchor_do_without_it():
     x, y, _ = blobs(60, 0)
     fit, select = inputs.prepared([(x, y, np.arange(60) // 2 + 30 * part) for part in (0, 1)], True)[0]

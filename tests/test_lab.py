@@ -276,6 +276,7 @@ def test_the_splits_of_mosaics_share_no_image():
 
 @pytest.mark.parametrize("test", consistency.TESTS)
 @pytest.mark.parametrize("source", consistency.SOURCES)
+@pytest.mark.slow
 def test_the_pairs_of_every_consistency_test_have_their_shapes(source, test):
     name = "baseline 14" if source == "images and their rows" and test == "baseline" else test
     parts = consistency.SOURCES[source].make(name, 100, 0)

@@ -33,6 +33,7 @@ def folds(x, label, number, seed=0):
 @pytest.mark.parametrize(
     ("labels", "d", "spread", "n", "within"), [(2, 15, 0.4, 500, 0.1), (8, 8, 1.0, 500, 0.2), (60, 10, 1.2, 1000, 0.4)]
 )
+@pytest.mark.slow
 def test_few_pairs_are_enough_for_gaussian_classes(labels, d, spread, n, within):
     task = tasks.labels("", spread * np.random.default_rng(100).normal(size=(labels, d)))
     found = estimate(*task.sample(n, 0), budget=CLOSED)
@@ -41,6 +42,7 @@ def test_few_pairs_are_enough_for_gaussian_classes(labels, d, spread, n, within)
     assert found.interval[1] - found.interval[0] < 0.5 + 0.5 * task.mi
 
 
+@pytest.mark.slow
 def test_either_side_may_be_the_label_and_the_same_seed_gives_the_same_bits():
     x, label = gaussians(300, 4, [[0.0] * 4, [0.7] * 4, [0.0, 0.0, 1.5, 0.0]])
     first, again, turned = estimate(x, label), estimate(x, label), estimate(label, x)
@@ -79,12 +81,14 @@ def test_a_ratio_normalises_and_a_row_can_cost_only_so_much():
     assert float(log_ratio.min()) >= math.log(doubt) - 1e-5
 
 
+@pytest.mark.slow
 def test_columns_that_hardly_ever_change_do_no_harm():
     x, label = gaussians(600, 3, np.eye(3))
     rare = (np.random.default_rng(1).random((600, 12)) < 0.004).astype(float)
     assert estimate(np.hstack([x, rare]), label).mi == pytest.approx(estimate(x, label).mi, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_the_closed_form_misses():
     rng = np.random.default_rng(0)
     signs = rng.choice([-1, 1], (1000, 3))
@@ -106,6 +110,7 @@ def test_labels_are_counted_beside_labels():
     assert {part["base"]["kind"] for part in found.protocol["training"]} == {"counted"}
 
 
+@pytest.mark.slow
 def test_where_nothing_was_kept_the_interval_says_how_little_such_pairs_show():
     widths = []
     for n in (300, 1200, 4800):
@@ -118,6 +123,7 @@ def test_where_nothing_was_kept_the_interval_says_how_little_such_pairs_show():
 
 
 @pytest.mark.parametrize("rare", [1, 2, 4])
+@pytest.mark.slow
 def test_labels_that_few_rows_have_are_no_harm(rare):
     x, label = gaussians(300, 4, [[0.0] * 4, [1.0] * 4])
     without = estimate(x, label, budget=CLOSED).mi

@@ -207,6 +207,7 @@ DISCRETE = {"smile", "copulajs"}  # any row that trains a critic is at home with
 
 
 @pytest.mark.parametrize("name", sorted({*estimation.registry} - {*im.objectives.registry} | DISCRETE))
+@pytest.mark.slow
 def test_labels_are_handled_or_refused_in_a_sentence(name):
     x = np.random.default_rng(0).normal(size=(200, 2)) + 3 * LABEL[:, None]
     text, budget = SMALL_ROWS.get(name, name), Budget(steps=10, every=5)

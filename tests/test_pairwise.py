@@ -52,6 +52,7 @@ def value(base, x, y) -> float:
 
 
 @pytest.mark.parametrize("d", [1, 5, 20])
+@pytest.mark.slow
 def test_what_is_gaussian_has_no_pairs_of_its_own(d):
     found = 0
     for seed in range(10):
@@ -169,6 +170,7 @@ def test_columns_with_ties_have_no_kernels(draw):
         assert not isinstance(of(fit, select), PairwiseCopula)
 
 
+@pytest.mark.slow
 def test_many_pairs_are_bounded_in_memory():
     rng = np.random.default_rng(6)
     x = rng.standard_normal((4000, 96))
