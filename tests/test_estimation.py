@@ -69,7 +69,8 @@ def test_a_value_near_the_ceiling_is_not_trusted():
     found = quick(*gauss(600, 20, 8.0))
     assert not found.trusted
     assert check(found, "ceiling").verdict == "fail"
-    assert any("below the ceiling" in reason for reason in found.reasons)
+    assert any("above the ceiling" in reason for reason in found.reasons)
+    assert "0.20 nats below the ceiling" in checks.ceiling(6.8, 7.0, "plug-in").sentence
 
 
 def test_infonce_saturates_and_says_so():

@@ -13,8 +13,8 @@ def ceiling(mi: float, ceiling: float, leaning: Leaning) -> Check:
     room = ceiling - mi
     if room < fail:
         sentence = (
-            f"the value is {room:.2f} nats below the ceiling, log of the number of report pairs: no data of this size "
-            "can certify it; give more pairs."
+            f"the value is {abs(room):.2f} nats {'below' if room >= 0 else 'above'} the ceiling, log of the number of "
+            "report pairs: no data of this size can certify it; give more pairs."
         )
     elif room < warn:
         sentence = f"the value is only {room:.2f} nats below the ceiling; more pairs would give it room."
