@@ -198,7 +198,7 @@ def finite(mi: float, stderr: float) -> Check:
     """A value that overflowed is reported as such."""
     fine = math.isfinite(mi) and math.isfinite(stderr)
     sentence = (
-        "the value and its error are."
+        "value and error are finite."
         if fine
         else "the value or its error is not finite: scores overflowed; use CopulaJS or SMILE."
     )
