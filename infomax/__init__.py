@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from infomax.encoders import encoder
     from infomax.estimation import estimate
     from infomax.evaluation import evaluate
-    from infomax.probing import probe
+    from infomax.evaluation.probing import probe
 
 # In the order of a user's day. What needs timm, scikit-learn and the like is loaded when first asked for.
 _LATER = {
@@ -38,9 +38,10 @@ _LATER = {
     "load": "infomax.checkpoints",
     "evaluate": "infomax.evaluation",
     "estimate": "infomax.estimation",
-    "probe": "infomax.probing",
+    "probe": "infomax.evaluation.probing",
 }
-_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "probing", "report", "training")
+_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "training", "ui")
+_MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
 
 __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
@@ -58,6 +59,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_LATER[name]), name)
         globals()[name] = value
         return value
+    if name in _MOVED:
+        return importlib.import_module(_MOVED[name])
     if name in _MODULES:
         return importlib.import_module(f"infomax.{name}")
     raise AttributeError(f"module 'infomax' has no attribute {name!r}")

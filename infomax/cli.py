@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infomax import console
+from infomax import errors, launch, ui
 from infomax.errors import UserError, nearest
 
 
@@ -54,15 +54,15 @@ def estimate(
         output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
-    from infomax import report as page
+    from infomax.ui import report as page
 
     if method is not None and objective is not None:
         raise UserError(f"--method {method} and --objective {objective} are one option by two names; give one.")
-    console.require_seed(seed)
+    errors.require_seed(seed)
     if report is not None:
         page.require(report)
     _require_file(output)
-    options: dict[str, Any] = {"seed": seed, "device": console.chosen_device(device)}
+    options: dict[str, Any] = {"seed": seed, "device": launch.chosen_device(device)}
     given = (("objective", method or objective), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
@@ -84,10 +84,10 @@ def estimate(
 
         about = subject(x, dataset)
         checkpoint = about.checkpoint
-        terms = mutual_information(about, said=console.say, audit=audit, **options)
+        terms = mutual_information(about, said=ui.say, audit=audit, **options)
 
         def show() -> None:
-            print(_one_line(terms.to_dict())) if json else console.print_terms(terms)
+            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms)
 
         found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
     try:
@@ -118,14 +118,14 @@ def report(
         output: Where to write the page, NAME.html. By default report.html in the folder of the run.
         json: Print one JSON object, and nothing else: what the page says, and where it is.
     """
-    from infomax import report as page
     from infomax.evaluation import evaluate, subject
+    from infomax.ui import report as page
 
-    console.require_seed(seed)
+    errors.require_seed(seed)
     about = subject(run, dataset)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
-    console.say("probes and mutual information")
+    ui.say("probes and mutual information")
     found = evaluate(about, seed=seed, audit=audit)
     page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name))
     print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
@@ -145,13 +145,13 @@ def probe(
     """
     from infomax.evaluation import probes, subject
 
-    console.require_seed(seed)
+    errors.require_seed(seed)
     _require_file(output)
     about = subject(run, dataset)
     found = probes(about, seed=seed)
 
     def show() -> None:
-        print(_one_line(found.to_dict())) if json else console.print_evaluation(found, None)
+        print(_one_line(found.to_dict())) if json else ui.print_evaluation(found, None)
 
     _report(output, about.checkpoint, "probe", found, show)
 
@@ -290,14 +290,14 @@ def benchmark(what: str, /) -> None:
 
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
-    with console.sentences():
+    with ui.sentences():
         if sys.argv[1:2] == ["benchmark"] and sys.argv[2:3] and sys.argv[2] in BENCHMARKS:
             name = sys.argv[2]
             del sys.argv[1:3]  # a command line of its own
             command = importlib.import_module(f"infomax.benchmarks.{name}").command
-            console.arguments(command, prog=f"infomax benchmark {name}")
+            ui.arguments(command, prog=f"infomax benchmark {name}")
             return
-        console.arguments(
+        ui.arguments(
             {
                 "estimate": estimate,
                 "probe": probe,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.errors import UserError
-from infomax.parsing import Spelled
+from infomax.spelling import Spelled
 
 Embedded = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # what score reads of x and of y
 

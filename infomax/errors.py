@@ -1,6 +1,7 @@
 """What went wrong, told in a sentence."""
 
 import difflib
+import math
 import signal
 from collections.abc import Iterable
 
@@ -24,3 +25,16 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"{hint} Known: {', '.join(shown.values())}." if len(shown) <= 40 else hint
+
+
+def require_seed(seed: int) -> None:
+    """Raises UserError for a seed that torch or numpy would refuse."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"A seed is a whole number from 0 to 2^32 - 1, not {seed}.")
+
+
+def require_positive(**numbers: float | None) -> None:
+    """Raises UserError for an option, by its name, that is not a positive finite number; None is not looked at."""
+    for name, number in numbers.items():
+        if number is not None and not 0 < number < math.inf:  # nor NaN
+            raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {number!r}.")

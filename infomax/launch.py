@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 __all__ = [
-    "Launcher", "die_with_launcher", "launch_guard", "launcher", "leave", "make_accelerator",
-    "make_deterministic", "set_threads",
+    "Launcher", "chosen_device", "die_with_launcher", "launch_guard", "launcher", "leave", "make_accelerator",
+    "make_deterministic", "require_device", "set_threads",
 ]  # fmt: skip
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -302,3 +302,20 @@ def leave(accelerator: "Accelerator", status: int = 0) -> None:
         os._exit(status)
     if status:
         sys.exit(status)
+
+
+def require_device(device: str) -> None:
+    """Raises UserError for a device that torch does not know, or that is not there."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--device {device} cannot be used here: {reason}. Give cpu or cuda.") from None
+
+
+def chosen_device(device: str | None) -> str:
+    """The device that is asked for, or a GPU where there is one. Raises UserError as require_device does."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    require_device(device)
+    return device

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.errors import UserError
-from infomax.parsing import Spelled, parse
 from infomax.scores.functions import Clip, Softplus, softplus
+from infomax.spelling import Spelled, parse
 
 
 class Objective(Spelled, nn.Module):

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 
 import infomax as im
-from infomax import checkpoints, console, data, encoders, launch, tracking, training
+from infomax import checkpoints, data, encoders, errors, launch, training, ui
 from infomax.errors import signal_name
-from infomax.stopping import Watch
+from infomax.training.tracking import Tracker
+from infomax.training.watchdog import Watch
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ class Settings:
 
 
 def main(doc: str | None, name: str, objective: im.Objective) -> None:
-    with console.sentences():
-        settings: Settings = console.arguments(Settings, prog=f"{name}.py", description=doc)
-        console.require_seed(settings.seed)
-        console.require_positive(
+    with ui.sentences():
+        settings: Settings = ui.arguments(Settings, prog=f"{name}.py", description=doc)
+        errors.require_seed(settings.seed)
+        errors.require_positive(
             epochs=settings.epochs, steps=settings.steps, lr=settings.lr, save_every=settings.save_every,
             keep=settings.keep, timeout=settings.timeout,
         )  # fmt: skip
@@ -114,7 +115,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
     # Whatever can be refused is refused before a folder is made.
     own = loader.ids(0, accelerator.process_index, accelerator.num_processes)
     training.check_model(model, dataset.shape, pairs=min(len(own), 4))
-    tracker = tracking.Tracker(settings.tracker)
+    tracker = Tracker(settings.tracker)
 
     described = checkpoints.describe(model) or {}  # spells an objective of the user's own as module:Class
     resolved = {"steps": steps, "objective": described["objective"], "mixed_precision": accelerator.mixed_precision,
@@ -140,7 +141,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
             accelerator.print(f"Going on from {run.checkpoint.folder}.", file=sys.stderr)
         if accelerator.is_main_process:
             tracker.start(run.folder, configuration)
-        progress = console.Progress(steps, start, shown=accelerator.is_main_process)
+        progress = ui.Progress(steps, start, shown=accelerator.is_main_process)
         with watch.training(), progress:
             for step in im.train(
                 model, loader, optimizer, schedule, accelerator,
@@ -170,7 +171,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
         if accelerator.is_main_process:  # the others wait in run.finish
             try:
                 found = im.evaluate(run.folder, dataset, device=accelerator.device, terms=False)
-                console.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
+                ui.print_evaluation(found.probes, found.mi, saved=os.path.relpath(run.folder))
                 results = found.to_dict()
             except checkpoints.DamagedError:
                 raise

@@ -53,16 +53,16 @@ def kill_at(point: str, nth: int = 1) -> None:
             die()
 
     if point in AFTER:
-        from infomax import checkpoints
+        from infomax.checkpoints import snapshot
 
-        save = checkpoints.save_safetensors
+        save = snapshot.save_safetensors
 
         def saved(tensors, path) -> None:
             save(tensors, path)
             if path.name == AFTER[point] and path.parent.name != "encoder":
                 passed()
 
-        checkpoints.save_safetensors = saved
+        snapshot.save_safetensors = saved
         return
     if point == "after rename":  # the next thing done to the run's folder is that it is opened, to be flushed
         renamed = False
@@ -233,7 +233,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         import torch
 
-        import infomax.stopping  # noqa: F401
+        import infomax.training.watchdog  # noqa: F401
 
         torch.set_num_threads(1)
         nursery()

@@ -18,7 +18,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from infomax import critics, objectives
-from infomax.scores import Scores, fused, fused_kernels, set_precision
+from infomax.scores import Scores, set_precision
+from infomax.scores.gpu import fused
+from infomax.scores.gpu import kernels as fused_kernels
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32"}
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")

@@ -16,8 +16,9 @@ from test_scores import PowerMean, RowsTimesPartition, close, exact, leaves, rel
 from triton.runtime import interpreter
 
 from infomax import critics, objectives, scores
-from infomax.scores import Scores, fused, walk
+from infomax.scores import Scores, backend
 from infomax.scores import dense as small
+from infomax.scores.gpu import fused
 
 torch.set_num_threads(1)
 assert fused.interpreted()
@@ -36,7 +37,7 @@ def path(request, monkeypatch):
 def launches(monkeypatch):
     """Which kernels were launched; every contract here is one of the kernels', so no other walk may run."""
     made = counted(monkeypatch)
-    monkeypatch.setattr(walk, "Walk", None)
+    monkeypatch.setattr(backend, "Walk", None)
     return made
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from infomax.scores import dense as small
-from infomax.scores import fused_kernels
+from infomax.scores.gpu import kernels as fused_kernels
 
 IDS = {
     "distinct": lambda n: None,

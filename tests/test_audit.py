@@ -10,8 +10,9 @@ import torch
 from test_estimation import QUICK, SMALL, check, gauss
 
 import infomax as im
-from infomax.estimation import Budget, Estimate, audit_splits, inputs
+from infomax.estimation import Budget, Estimate, audit_splits
 from infomax.estimation import audit as audited
+from infomax.estimation import pairs as inputs
 from infomax.estimation.audit import (
     REFITS,
     _gaussians,

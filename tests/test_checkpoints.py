@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from infomax import checkpoints
-from infomax.checkpoints import Checkpoint, DamagedError, Run, latest, open_run, read
+from infomax.checkpoints import Checkpoint, DamagedError, Run, files, latest, open_run, read
 from infomax.errors import NonFinite, UserError
 
 CONFIGURATION = {"objective": "SMILE(tau=5.0)", "lr": 0.001, "epochs": 3, "data": {"name": "mnist5k", "limit": None}}
@@ -262,7 +262,7 @@ def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "recipes")
     import simclr  # pyright: ignore[reportMissingImports]
 
-    assert json.loads((old / "run.json").read_text())["format"] == 1 < checkpoints.FORMAT
+    assert json.loads((old / "run.json").read_text())["format"] == 1 < files.FORMAT
     found = read(old)
     assert (found.step, found.processes) == (2, 1)
     assert repr(checkpoints.load(old).objective) == "MINE(decay=0.99)"
@@ -288,8 +288,8 @@ def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
         values.append((step.mi, step.surrogate))
         run.save(step.number, model, optimizer)
     assert values == [pytest.approx(pair, rel=1e-4) for pair in NEXT]
-    assert json.loads((old / "run.json").read_text())["format"] == checkpoints.FORMAT
-    assert json.loads((old / "step-00000004/MANIFEST.json").read_text())["format"] == checkpoints.FORMAT
+    assert json.loads((old / "run.json").read_text())["format"] == files.FORMAT
+    assert json.loads((old / "step-00000004/MANIFEST.json").read_text())["format"] == files.FORMAT
     assert len((old / "log.jsonl").read_text().splitlines()) == 2
 
 
@@ -340,8 +340,8 @@ def test_a_run_that_a_newer_version_touched_is_refused_and_left_as_it_is(tmp_pat
     run.save(2, model)
     run.close()
     path = run.folder / "step-00000002" / "MANIFEST.json"
-    content = json.loads(path.read_text()) | {"format": checkpoints.FORMAT + 1}
-    path.write_text(json.dumps(content | {"sha256": checkpoints._seal_of(content)}))
+    content = json.loads(path.read_text()) | {"format": files.FORMAT + 1}
+    path.write_text(json.dumps(content | {"sha256": files.seal_of(content)}))
     before = {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="use the version that wrote it"):
         open_run(tmp_path / "run", "run", CONFIGURATION, resume=True)
@@ -428,7 +428,7 @@ def test_other_formats_and_places_outside_are_refused(tmp_path):
         ({"files": {}}, "does not list"),
     ]:
         altered = {**content, **change}
-        manifest.write_text(json.dumps({**altered, "sha256": checkpoints._seal_of(altered)}))
+        manifest.write_text(json.dumps({**altered, "sha256": files.seal_of(altered)}))
         with pytest.raises(DamagedError, match=message):
             read(run.folder / "step-00000010")
     manifest.write_text("[" * 100_000)
@@ -678,6 +678,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from infomax import checkpoints
+from infomax.checkpoints import checkpoint, files, opening, snapshot
+from infomax.checkpoints import folder as run_folder
 
 folder = Path(sys.argv[1])
 import infomax.models  # loaded once; each trainer is a fork
@@ -703,7 +705,9 @@ def train(point, nth):
     if point == "replace":
         Path.rename = wrapped(Path.rename)
     elif point:
-        setattr(checkpoints, point, wrapped(getattr(checkpoints, point)))
+        for module in (files, checkpoint, snapshot, run_folder, opening):
+            if hasattr(module, point):
+                setattr(module, point, wrapped(getattr(module, point)))
     first = 1 + (run.checkpoint.step if run.checkpoint else 0)
     # Where the kill comes from outside, at any moment, it must not find this finished.
     for step in range(first, first + 400) if point else itertools.count(first):
@@ -713,11 +717,11 @@ def train(point, nth):
         run.save(step, model(step))
 
 def check(before, what):
-    checkpoints._sweep(folder)  # what open_run does first
+    run_folder.sweep(folder)  # what open_run does first
     found = checkpoints.latest(folder)
     step = found.step if found else 0
     assert step >= before, (what, step, before)
-    for _, path in checkpoints._steps(folder):
+    for _, path in checkpoint.saved_steps(folder):
         checkpoints.read(path)
     if found:
         net = model(0)
@@ -733,7 +737,7 @@ def kill_one(point, nth, awaited=0, wait=None):
         finally:
             os._exit(3)
     if wait is not None:
-        while not ended[0] and max([0, *dict(checkpoints._steps(folder))]) < awaited:
+        while not ended[0] and max([0, *dict(checkpoint.saved_steps(folder))]) < awaited:
             time.sleep(0.002)
             ended = os.waitpid(child, os.WNOHANG)
         time.sleep(wait)
@@ -744,7 +748,7 @@ def kill_one(point, nth, awaited=0, wait=None):
 
 draw = random.Random(0)
 step, kills = 0, 0
-points = ["save_safetensors", "_save_encoder", "_seal_folder", "_flush_to", "_flush_folder", "_digest", "_sweep"]
+points = ["save_safetensors", "_save_encoder", "seal_folder", "flush_to", "flush_folder", "digest_of", "sweep"]
 for point in points:
     for nth in (1, 2, 5):
         kill_one(point, nth)

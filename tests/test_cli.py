@@ -1,6 +1,7 @@
 """The command line: what it prints for people, what for programs, and what it says of mistakes."""
 
 import functools
+import importlib
 import io
 import json
 import os
@@ -15,11 +16,11 @@ import pytest
 import torch
 
 import infomax as im
-from infomax import checkpoints, console
+from infomax import checkpoints, ui
 from infomax.errors import UserError
-from infomax.estimation import Check, Estimate, estimator
+from infomax.estimation import Check, Estimate
 from infomax.evaluation import Probes
-from infomax.probing import Probe
+from infomax.evaluation.probing import Probe
 from infomax.training import Step
 
 BIN = Path(sys.executable).parent
@@ -50,8 +51,9 @@ def arrays(tmp_path):
 @pytest.fixture
 def briefly(monkeypatch):
     """briefly(): from here on critics are fitted for a few steps, where their values are not looked at."""
-    budget = functools.partial(estimator.Budget, steps=20)
-    return lambda: monkeypatch.setattr(estimator, "Budget", budget)
+    module = importlib.import_module("infomax.estimation.estimate")
+    budget = functools.partial(module.Budget, steps=20)
+    return lambda: monkeypatch.setattr(module, "Budget", budget)
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
@@ -337,7 +339,7 @@ def test_nothing_of_the_table_is_cut(width, monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     probes = Probes(trained=a_probe(1.0), pixels=a_probe(0.877, shots=None), untrained=a_probe(0.0))
     saved = "a/very/long/path/" * 8
-    console.print_evaluation(probes, an_estimate("pass", "fail"), saved=saved)
+    ui.print_evaluation(probes, an_estimate("pass", "fail"), saved=saved)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
     assert "…" not in out.getvalue()
     [path] = [line for line in lines if line.startswith("Saved in")]
@@ -356,7 +358,7 @@ def test_nothing_of_the_table_is_cut(width, monkeypatch):
 def test_a_piped_table_is_plain(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
-    console.print_evaluation(Probes(a_probe(0.5), a_probe(0.5), None), an_estimate("pass"), saved="here")
+    ui.print_evaluation(Probes(a_probe(0.5), a_probe(0.5), None), an_estimate("pass"), saved="here")
     assert out.getvalue().isascii() and "untrained" not in out.getvalue() and " trusted" in out.getvalue()
 
 
@@ -370,7 +372,7 @@ def test_the_progress_bar_shows_everything_in_80_columns(mi, monkeypatch):
     monkeypatch.setattr(sys, "stderr", err)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    with console.Progress(total=123456) as progress:
+    with ui.Progress(total=123456) as progress:
         progress.update(a_step(123455, mi))
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
     assert "…" not in text
@@ -384,28 +386,28 @@ def test_the_progress_bar_shows_everything_in_80_columns(mi, monkeypatch):
 def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    with console.Progress(total=40) as progress:
+    with ui.Progress(total=40) as progress:
         for number in range(1, 41):
             progress.update(a_step(number))
     lines = err.getvalue().splitlines()
     assert len(lines) == 10
     assert lines[0].startswith("step 4/40  MI 12.345 of 11.090 nats  1234567 images/s")
-    with console.Progress(total=40, shown=False) as progress:
+    with ui.Progress(total=40, shown=False) as progress:
         progress.update(a_step(40))
     assert len(err.getvalue().splitlines()) == 10
 
 
 @pytest.mark.parametrize("error", [UserError("One\n thing."), KeyboardInterrupt()])
 def test_sentences_are_lines(error, capsys):
-    with pytest.raises(SystemExit) as ended, console.sentences():
+    with pytest.raises(SystemExit) as ended, ui.sentences():
         raise error
     assert (ended.value.code, capsys.readouterr().err) in [(2, "One thing.\n"), (130, "Interrupted.\n")]
 
 
 def test_a_fault_of_ours_keeps_its_traceback():
-    with pytest.raises(ModuleNotFoundError), console.sentences():
+    with pytest.raises(ModuleNotFoundError), ui.sentences():
         import infomax.nowhere  # noqa: F401  # pyright: ignore
-    with pytest.raises(ZeroDivisionError), console.sentences():
+    with pytest.raises(ZeroDivisionError), ui.sentences():
         _ = 1 / 0
 
 

@@ -25,9 +25,11 @@ from conftest import write_images
 from PIL import Image
 
 from infomax.data import Batch, PairLoader, Policy, Views, dataset, from_tensors, policies, views_for
-from infomax.data import datasets as module
-from infomax.data.datasets import FileSplit, MemorySplit
-from infomax.data.views import _geometry, permutation, uniforms
+from infomax.data import folder as module
+from infomax.data.augment import moved
+from infomax.data.folder import FileSplit
+from infomax.data.keyed import permutation, uniforms
+from infomax.data.memory import MemorySplit
 from infomax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -516,7 +518,7 @@ def test_turns_are_of_pixels_and_crops_stay_inside():
     ramp[0, 0, 4, 9] = 1.0  # two pixels right of the middle
     u = torch.full((8, 1), 0.5)
     u[6] = 1.0
-    turned = _geometry(Policy(rotate=90.0), ramp, u, torch.full((32, 1), 0.5))
+    turned = moved(Policy(rotate=90.0), ramp, u, torch.full((32, 1), 0.5))
     assert turned[0, 0, 2, 7].item() == pytest.approx(1, abs=1e-4)  # two pixels above the middle
     white = torch.full((64, 1, 16, 16), 255, dtype=torch.uint8)
     crops = Views(Policy(scale=(0.2, 1.0), ratio=2.0), [0.0], [1.0])(white, torch.arange(64), 0, 0, 0)

@@ -11,13 +11,15 @@ import torch
 import infomax as im
 from infomax import estimation
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, drawn, estimate, fitting, inputs, rows
-from infomax.estimation.classical import KSG
-from infomax.estimation.copula import GaussianCopula
-from infomax.estimation.labelled import Classifier, as_they_are
+from infomax.estimation import Budget, estimate, estimator, fitting
+from infomax.estimation import pairs as inputs
+from infomax.estimation.bases.discriminant import Classifier, as_they_are
+from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.estimators.classical import KSG
+from infomax.estimation.evidence import rematching
 
 
-def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[rows.Fitted, inputs.Pairs]:
+def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[estimator.Fitted, inputs.Pairs]:
     """d pairs of normals of correlation rho, and an estimator whose critic is the log-ratio of another correlation."""
     x, e = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, n, d))).float()
     y = rho * x + math.sqrt(1 - rho**2) * e
@@ -25,13 +27,13 @@ def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> 
     base.a, base.b, base.rho = torch.eye(d), torch.eye(d), torch.full((d,), claimed)
     model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
-    return rows.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {}), inputs.Pairs(
+    return estimator.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {}), inputs.Pairs(
         x, y, torch.arange(n)
     )
 
 
-def lack(fitted: rows.Fitted, pairs: inputs.Pairs) -> drawn.Lack:
-    found = drawn.lack([fitted], [pairs], 0, "cpu")
+def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Lack:
+    found = rematching.lack([fitted], [pairs], 0, "cpu")
     assert found is not None
     return found
 
@@ -46,7 +48,7 @@ def test_a_matching_is_drawn_by_its_chance():
     for _ in range(1500):
         # What is there is drawn by its chance too: then any length of chain has to keep it.
         there = list(every[rng.choice(6, p=chance)])
-        [m] = drawn.matched(s[:, there], 1, generator)
+        [m] = rematching.matched(s[:, there], 1, generator)
         found[tuple(there[int(j)] for j in m)] += 1
     expected = 1500 * chance
     assert sum((found[m] - e) ** 2 / e for m, e in zip(every, expected, strict=True)) < 20.5  # chi2 of 5, 1 in 1,000
@@ -55,7 +57,7 @@ def test_a_matching_is_drawn_by_its_chance():
 def test_the_neighbours_are_those_of_ksg():
     x, y = (side.double().numpy() for side in (normals(2, 0.8, 0.8)[1].x, normals(2, 0.8, 0.8)[1].y))
     dx, dy = (torch.cdist(torch.from_numpy(s), torch.from_numpy(s), p=math.inf) for s in (x, y))
-    assert drawn.neighbours(dx, dy) == pytest.approx(KSG(k=drawn.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
+    assert rematching.neighbours(dx, dy) == pytest.approx(KSG(k=rematching.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -89,9 +91,9 @@ def test_labels_that_a_classifier_missed_are_seen():
     pairs = inputs.Pairs(*sides, torch.arange(170))
     none = Classifier(1, pairs.y.mean(0).log(), 0.01, torch.nn.Linear(64, 2).requires_grad_(False))
     none.open = False
-    fitted = rows.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {})
+    fitted = estimator.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {})
     parts = [part[2] for part in inputs.folds(pairs, 5, 0)]
-    missed = drawn.lack([fitted] * 5, parts, 0, "cpu")
+    missed = rematching.lack([fitted] * 5, parts, 0, "cpu")
     assert missed is not None
     assert 0.1 < missed.shown < math.log(2)  # it is 0.32 nats
     found = estimate(x, label)
@@ -102,9 +104,9 @@ def test_labels_that_a_classifier_missed_are_seen():
 
 def test_what_cannot_be_compared_is_not():
     fitted, pairs = normals(2, 0.6, 0.6)
-    assert drawn.lack([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
+    assert rematching.lack([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
     wide = inputs.Pairs(torch.randn(400, 300), pairs.y, pairs.ids)
-    assert drawn.lack([fitted], [wide], 0, "cpu") is None
+    assert rematching.lack([fitted], [wide], 0, "cpu") is None
     rounded = inputs.Pairs((2 * pairs.x).round() / 2, pairs.y, pairs.ids)
     assert lack(fitted, rounded).moved > 0.8  # of neighbours nothing can be said, of products all
 

@@ -12,8 +12,12 @@ import torch
 import infomax as im
 from infomax import estimation
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, Estimate, checks, estimate, estimate_splits, fitting, inputs, rows, uncertainty
-from infomax.estimation.copula import GaussianCopula, NormalScores, StudentCopula, elliptical
+from infomax.estimation import Budget, Estimate, estimate, estimate_splits, estimator, fitting
+from infomax.estimation import pairs as inputs
+from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.bases.normal_scores import NormalScores
+from infomax.estimation.bases.student import StudentCopula, elliptical
+from infomax.estimation.evidence import checks, uncertainty
 
 QUICK = Budget(steps=150, every=25, patience=2, batch_size=128, learning_rate=1e-3)
 SMALL = "Separable(hidden=32, out=8)"
@@ -201,7 +205,7 @@ def test_printed_and_saved_never_alone(two):
 # Parts -------------------------------------------------------------------------------------------------------------
 
 
-def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[rows.Fitted, inputs.Pairs]:
+def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[estimator.Fitted, inputs.Pairs]:
     """A fitted estimator whose critic is the true log-ratio, and pairs."""
     x, y = (torch.from_numpy(side).float() for side in gauss(n, d, mi, seed))
     base = GaussianCopula(x, y, x, y)
@@ -209,7 +213,7 @@ def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[rows.Fitted, input
     base.rho = torch.full((d,), math.sqrt(1 - math.exp(-2 * mi / d)))
     model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
-    fitted = rows.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {})
+    fitted = estimator.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {})
     return fitted, inputs.Pairs(x, y, torch.arange(n))
 
 

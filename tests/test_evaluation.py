@@ -8,10 +8,10 @@ from test_audit import at
 from torch import nn
 
 import infomax as im
-from infomax import evaluation
 from infomax.data import from_tensors
 from infomax.estimation import Budget
-from infomax.evaluation import mutual_information, processing, subject
+from infomax.evaluation import information, mosaics, mutual_information, processing, subject
+from infomax.evaluation import layers as layer_rows
 
 ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
 
@@ -51,13 +51,13 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
 
 @pytest.mark.slow
 def test_mosaics_are_found_by_a_method_that_learns_and_by_no_other(halves, monkeypatch):
-    monkeypatch.setattr(evaluation, "MOSAICS", (2000, 500, 500))
-    told = evaluation._mosaics(
+    monkeypatch.setattr(mosaics, "MOSAICS", (2000, 500, 500))
+    told = mosaics.mosaics(
         subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
         {"seed": 0, "device": "cpu", "critic": "Bilinear"},
     )  # fmt: skip
     assert told.verdict != "fail", told
-    found = evaluation._mosaics(
+    found = mosaics.mosaics(
         subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
         {"seed": 0, "device": "cpu", "objective": "InfoNCE", "critic": "Bilinear", "budget": Budget(steps=0)},
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_chain_fires_where_a_later_layer_has_more():
 
 
 def test_without_labels_there_is_a_reason(halves):
-    assert evaluation._or_why(lambda: evaluation._label([], [(Bare(), torch.arange(2))], [], {})) == (
+    assert information._or_why(lambda: information._label([], [(Bare(), torch.arange(2))], [], {})) == (
         "The data set has no labels."
     )
 
@@ -86,15 +86,15 @@ class Bare:
 
 def test_a_mosaics_bits_have_the_mi_that_is_asked_for():
     for nats in (0.01, 0.3, 0.69):
-        assert evaluation._bit(evaluation._flips(nats)) == pytest.approx(nats, abs=1e-6)
-    assert evaluation._bit(0.0) == math.log(2) and evaluation._bit(0.5) == pytest.approx(0, abs=1e-12)
-    assert evaluation._both(0.1, 0.1) == pytest.approx(0.18)
+        assert mosaics._bit(mosaics._flips(nats)) == pytest.approx(nats, abs=1e-6)
+    assert mosaics._bit(0.0) == math.log(2) and mosaics._bit(0.5) == pytest.approx(0, abs=1e-12)
+    assert mosaics._both(0.1, 0.1) == pytest.approx(0.18)
 
 
 @pytest.mark.parametrize(("name", "last"), [("resnet10_tiny", "layer4"), ("vit_tiny_patch16_224", "blocks.11")])
 def test_layers_are_apart_and_leave_no_hooks(name, last):
     encoder = im.encoder(name, **({"img_size": 32} if "vit" in name else {})).eval()
-    layers = evaluation._Layers(encoder, nn.Linear(encoder.num_features, 3))
+    layers = layer_rows.Layers(encoder, nn.Linear(encoder.num_features, 3))
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         found = layers.apart([layers(images)])
@@ -102,7 +102,7 @@ def test_layers_are_apart_and_leave_no_hooks(name, last):
         # Each is a function of the one before it alone: the last stage decides the projection.
         assert torch.allclose(found["projection"][0], layers.projector(found["features"][0]), atol=1e-5)
     assert next(iter(found)) == "pixels" and list(found)[-3:] == [last, "features", "projection"]
-    assert all(side[0].shape[1] <= 2 * evaluation.COLUMNS for side in found.values())
+    assert all(side[0].shape[1] <= 2 * layer_rows.COLUMNS for side in found.values())
     assert not any(module._forward_hooks for module in encoder.modules())
 
 

@@ -66,8 +66,8 @@ class Mine(im.MINE):
 
 # The critic that estimates I(Z1; Z2) at the end of a run is fitted for a few steps.
 BRIEFLY = """
-import functools
-from infomax.estimation import estimator
+import functools, importlib
+estimator = importlib.import_module("infomax.estimation.estimate")
 estimator.Budget = functools.partial(estimator.Budget, steps=10)
 """
 
@@ -645,10 +645,11 @@ def test_a_launchers_death_is_no_second_signal(nursery, images, place):
 def test_a_slow_save_after_a_signal_is_allowed_to_finish(nursery, images, place):
     slow = """
 import time
-from infomax import checkpoints, stopping
-stopping.GRACE = 1.0  # as if saving took longer than 20 s
-write = checkpoints._Snapshot.write
-checkpoints._Snapshot.write = lambda *arguments: (time.sleep(9), write(*arguments))[1]
+from infomax.checkpoints import snapshot
+from infomax.training import watchdog
+watchdog.GRACE = 1.0  # as if saving took longer than 20 s
+write = snapshot.Snapshot.write
+snapshot.Snapshot.write = lambda *arguments: (time.sleep(9), write(*arguments))[1]
 at_step(6, lambda batch: (os.kill(os.getpid(), signal.SIGTERM), batch)[1], rank=1)
 """
     pair = nursery.pair(place, *arguments(images), "--save-every", 1000, "--timeout", 5, code=slow)

@@ -19,9 +19,9 @@ from PIL import Image
 
 import infomax as im
 from infomax import checkpoints, cli, data
-from infomax.checkpoints import DamagedError
+from infomax.checkpoints import DamagedError, files, snapshot
 from infomax.errors import UserError
-from infomax.parsing import parse
+from infomax.spelling import parse
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 BOUNDED = settings(
@@ -92,7 +92,7 @@ def copied(saved: Path, tmp_path: Path) -> Callable[[], Path]:
 def sealed(step: Path) -> None:
     """What an attacker does after changing a file: all checksums are right again."""
     (step / "MANIFEST.json").unlink()
-    checkpoints._seal_folder(step)
+    snapshot.seal_folder(step)
 
 
 def read_in_every_way(folder: Path) -> int:
@@ -277,7 +277,7 @@ def test_any_name_in_a_manifest(copied, names):
     path = folder / "step-00000003/MANIFEST.json"
     content = json.loads(path.read_text())
     content["files"] |= names
-    path.write_text(json.dumps({**content, "sha256": checkpoints._seal_of(content)}))
+    path.write_text(json.dumps({**content, "sha256": files.seal_of(content)}))
     if any(names.keys() - content["files"].keys()):
         assert read_in_every_way(folder) == 4
 

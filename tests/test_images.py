@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from infomax.benchmarks import consistency, readings
-from infomax.estimation import Budget, estimate, inputs, places
+from infomax.estimation import Budget, estimate
+from infomax.estimation import pairs as inputs
 from infomax.estimation.audit import WRONG
-from infomax.estimation.default import CopulaJS, Principal
-from infomax.estimation.inputs import Image, Pairs
+from infomax.estimation.bases import spatial
+from infomax.estimation.estimators.copula_js import CopulaJS
+from infomax.estimation.estimators.starts import Principal
+from infomax.estimation.pairs import Image, Pairs
 from infomax.objectives import Anchor, JSPlugin
 
 SHORT = Budget(steps=20, every=10, folds=1)
@@ -64,7 +67,7 @@ def test_flat_arrays_are_estimated_by_their_columns_alone(monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(places, "fitted", never)
+    monkeypatch.setattr(spatial, "fitted", never)
     x, y, _ = blobs(300, 0)
     estimate(x.reshape(300, -1), y.reshape(300, -1), budget=SHORT)
     estimate(x, y.reshape(300, -1), budget=SHORT)
@@ -74,21 +77,21 @@ def test_flat_arrays_are_estimated_by_their_columns_alone(monkeypatch):
 
 def test_the_critic_of_places_starts_at_zero_and_its_pairs_are_its_diagonal():
     torch.manual_seed(0)
-    critic = places.Places((1, 28, 70), (2, 17, 9))
+    critic = spatial.Places((1, 28, 70), (2, 17, 9))
     x, y = torch.randn(5, 28 * 70), torch.randn(5, 2 * 17 * 9)
     assert not critic.score(*critic.embed(x, y)).any()
     torch.nn.init.normal_(critic.h.last.weight)
     ex, ey = critic.embed(x, y)
     torch.testing.assert_close(critic.score(ex, ey).diagonal(), critic.pair(ex, ey))
-    assert max(math.prod(tower.grid) for tower in (critic.g, critic.h)) <= places.PLACES
+    assert max(math.prod(tower.grid) for tower in (critic.g, critic.h)) <= spatial.PLACES
     # Of images of one size, each place starts with itself.
-    assert torch.equal(places.Places((1, 28, 70), (3, 28, 70)).places, torch.eye(36))
+    assert torch.equal(spatial.Places((1, 28, 70), (3, 28, 70)).places, torch.eye(36))
 
 
 def test_pixels_have_one_scale_a_channel():
     rows = torch.randn(500, 2 * 8 * 8) * 3 + 5
     rows[:, 64:] *= 10
-    made = places.Pixels(rows, Image((2, 8, 8), torch.arange(128)))(rows).unflatten(1, (2, 64))
+    made = spatial.Pixels(rows, Image((2, 8, 8), torch.arange(128)))(rows).unflatten(1, (2, 64))
     torch.testing.assert_close(made.mean((0, 2)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(made.std((0, 2)), torch.ones(2), atol=1e-3, rtol=0)
 
@@ -126,10 +129,10 @@ def test_scores_that_are_too_sure_are_scaled_back_to_log_ratios(negatives):
     critic = Known(1.6, 1.0)
     pairs = critic.pairs(2000)
     # The scale that 2,000 pairs of half a nat say has a standard error of 5 %.
-    assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
+    assert spatial._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1 / 1.6, rel=0.2)  # type: ignore[arg-type]
     ex, ey = critic.embed(pairs.x, pairs.y)
     assert float((ex * ey).sum(1).mean()) == pytest.approx(-0.5 * math.log(1 - critic.rho**2), abs=0.1)
-    assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+    assert spatial._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -139,7 +142,7 @@ def test_what_scales_scores_looks_at_those_near_log_of_the_negatives():
     for negatives in (1.0, 64.0):
         torch.manual_seed(0)
         critic = Known(rho=0.999, bent=0.7)
-        found.append(places._calibrate(critic, critic.pairs(1000), negatives)["scale"])  # type: ignore[arg-type]
+        found.append(spatial._calibrate(critic, critic.pairs(1000), negatives)["scale"])  # type: ignore[arg-type]
     assert found[1] > 1.1 * found[0]
 
 
@@ -151,16 +154,16 @@ def test_scores_far_from_log_ratios_are_scaled_to_them(a, b, negatives):
     torch.manual_seed(0)
     critic = Known(a, b, rho=0.98)
     pairs = critic.pairs(300)
-    told = places._calibrate(critic, pairs, negatives)  # type: ignore[arg-type]
+    told = spatial._calibrate(critic, pairs, negatives)  # type: ignore[arg-type]
     assert told["scale"] == pytest.approx(1 / a, rel=0.1)
     assert told["constant"] == pytest.approx(-b / a, abs=0.8)
-    assert places._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
+    assert spatial._calibrate(critic, pairs, negatives)["scale"] == pytest.approx(1, abs=1e-3)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def test_scores_that_separate_all_pairs_are_left_as_they_are():
     critic = Known(60.0, rho=1 - 1e-6)
-    assert places._calibrate(critic, critic.pairs(50), 64.0) == {"scale": 1.0, "constant": 0.0, "negatives": 64.0}  # type: ignore[arg-type]
+    assert spatial._calibrate(critic, critic.pairs(50), 64.0) == {"scale": 1.0, "constant": 0.0, "negatives": 64.0}  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -169,7 +172,7 @@ def test_other_views_of_a_sample_do_not_scale_scores_down():
     for views in (1, 4):
         torch.manual_seed(0)
         critic = Known(rho=0.98)
-        found.append(places._calibrate(critic, critic.pairs(100, views), 64.0)["constant"])  # type: ignore[arg-type]
+        found.append(spatial._calibrate(critic, critic.pairs(100, views), 64.0)["constant"])  # type: ignore[arg-type]
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
@@ -212,19 +215,19 @@ def test_what_is_learned_at_high_scores_is_kept_where_the_bound_of_select_pairs_
         scaled.append(negatives)
         return {"negatives": negatives}
 
-    monkeypatch.setattr(places, "_learn", learn)
-    monkeypatch.setattr(places, "_calibrate", calibrate)
-    found = places.fitted(CopulaJS(), fit, select, SHORT, 0, "cpu")
+    monkeypatch.setattr(spatial, "_learn", learn)
+    monkeypatch.setattr(spatial, "_calibrate", calibrate)
+    found = spatial.fitted(CopulaJS(), fit, select, SHORT, 0, "cpu")
     assert climbs == [JSPlugin, JSPlugin, Anchor]
-    assert scaled == [1.0, places.NU]
+    assert scaled == [1.0, spatial.NU]
     assert float(found.critic.residual.constant.detach()) == 0.5
     assert found.protocol["high scores"]["kept"] == kept
-    assert found.protocol["scale"]["negatives"] == (places.NU if kept == "trained" else 1.0)
+    assert found.protocol["scale"]["negatives"] == (spatial.NU if kept == "trained" else 1.0)
 
 
 @pytest.mark.slow
 def test_batches_too_small_for_anchor_do_without_it():
     x, y, _ = blobs(60, 0)
     fit, select = inputs.prepared([(x, y, np.arange(60) // 2 + 30 * part) for part in (0, 1)], True)[0]
-    found = places.fitted(CopulaJS(), fit, select, Budget(steps=4, every=2, batch_size=3), 0, "cpu")
+    found = spatial.fitted(CopulaJS(), fit, select, Budget(steps=4, every=2, batch_size=3), 0, "cpu")
     assert "high scores" not in found.protocol

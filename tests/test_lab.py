@@ -160,7 +160,7 @@ def test_rows_of_one_training_share_it():
 
 
 def test_the_errors_of_a_level_are_of_its_last_half():
-    bias, variance, mse = staircase.errors(torch.tensor([99.0, 99.0, 1.0, 3.0]), 1.0)
+    bias, variance, mse = staircase.error_of(torch.tensor([99.0, 99.0, 1.0, 3.0]), 1.0)
     assert (bias, variance, mse) == (1.0, 1.0, 2.0)
 
 

@@ -9,8 +9,10 @@ from torch.distributions import MultivariateNormal
 
 from infomax import estimate
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, inputs, labelled
-from infomax.estimation.default import CopulaJS
+from infomax.estimation import Budget
+from infomax.estimation import pairs as inputs
+from infomax.estimation.bases import discriminant
+from infomax.estimation.estimators.copula_js import CopulaJS
 
 CLOSED = Budget(steps=0)  # no network
 
@@ -60,7 +62,7 @@ def test_a_discriminant_is_bayes_rule(own):
     means = torch.tensor([[0.0, 0.0], [0.8, -0.5]])
     x = means[label] + (roots[label] @ torch.randn(6000, 2, 1, generator=generator)).squeeze(2)
     fit, select, report = folds(x, label, 2)[0]
-    start = labelled.start(fit, select, 1, 1e-4)
+    start = discriminant.start(fit, select, 1, 1e-4)
     densities = [MultivariateNormal(m, scale_tril=r).log_prob(report.x) for m, r in zip(means, roots, strict=True)]
     true = torch.stack(densities, 1).log_softmax(1) + math.log(2)
     assert start.base is not None
@@ -142,7 +144,7 @@ def test_labels_that_determine_the_columns_have_their_entropy():
 def test_of_more_columns_than_are_read_some_directions_are():
     x, label = gaussians(300, 1500, [[0.0] * 1500, [0.1] * 1500])
     fit, select, report = folds(x, label, 2)[0]
-    start = labelled.start(fit, select, 1, 0.01)
+    start = discriminant.start(fit, select, 1, 0.01)
     assert start.base is not None
     found = start.base.log_ratio(start.map(report.x)).gather(1, report.y.argmax(1)[:, None])
     assert float(found.mean()) > 0.2

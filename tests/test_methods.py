@@ -9,8 +9,9 @@ from scipy.special import digamma
 
 import infomax as im
 from infomax import estimation
-from infomax.estimation import Budget, Estimate, estimate, inputs
-from infomax.estimation.rows import Estimator
+from infomax.estimation import Budget, Estimate, estimate
+from infomax.estimation import pairs as inputs
+from infomax.estimation.estimator import Estimator
 
 
 def gauss(n: int, d: int, mi: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -359,7 +359,7 @@ def test_bad_scores_and_critics_are_refused_in_a_sentence(make, says):
 @pytest.mark.parametrize("name", [*CRITICS, *IMAGES])
 def test_critics_round_trip_and_agree_with_their_pair(name):
     critic = critic_of(name)
-    from infomax.parsing import parse
+    from infomax.spelling import parse
 
     assert repr(parse(repr(critic), critics.registry, "critic")) == repr(critic)
     x, y = pairs(**dimensions(name))
@@ -418,7 +418,7 @@ def test_a_shape_that_is_none_is_refused(make, says):
 
 def test_the_matrix_is_walked_once_for_value_and_surrogate(monkeypatch):
     from infomax.scores import dense as small
-    from infomax.scores import matrix
+    from infomax.scores import scores as matrix
 
     monkeypatch.setattr(small, "KEPT", 0)
     calls, real = [], matrix.walk

@@ -8,9 +8,11 @@ import torch
 
 import infomax as im
 from infomax.benchmarks import tasks
-from infomax.estimation import pairwise
-from infomax.estimation.copula import GaussianCopula, NormalScores, StudentCopula
-from infomax.estimation.pairwise import PairwiseCopula, closed_form
+from infomax.estimation.bases import pair_copula
+from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.bases.normal_scores import NormalScores
+from infomax.estimation.bases.pair_copula import PairwiseCopula, closed_form
+from infomax.estimation.bases.student import StudentCopula
 
 
 def split(task_or_draw, n: int, seed: int):
@@ -106,11 +108,11 @@ def test_a_score_is_a_ratio_of_densities_and_pairs_are_its_diagonal():
 def test_the_inner_product_is_the_table_it_stands_for():
     x, y = cubes(2000, 4)
     u, v = (NormalScores(torch.from_numpy(side).float())(torch.from_numpy(side).float())[:, 0] for side in (x, y))
-    density = pairwise._Density(u, v)
+    density = pair_copula._Density(u, v)
     factors = density.factors()
     a, b = u.double().numpy(), v.double().numpy()
     direct = density._read(density.table, *density._decorrelated(a, b))
-    error = pairwise._read(factors, u, v).double().numpy() - direct
+    error = pair_copula._read(factors, u, v).double().numpy() - direct
     assert math.sqrt((error**2).mean()) < 0.05
     assert factors[0].shape[1] < len(factors[0]) / 2  # else nothing is saved
 
@@ -121,7 +123,7 @@ def test_kernels_keep_what_is_gaussian():
     u = rng.standard_normal(20_000)
     v = 0.8 * u + 0.6 * rng.standard_normal(20_000)
     sides = (torch.from_numpy(side).float()[:, None] for side in (u, v))
-    density = pairwise._Density(*(NormalScores(side)(side)[:, 0] for side in sides))
+    density = pair_copula._Density(*(NormalScores(side)(side)[:, 0] for side in sides))
     middle = density.table[60:101, 60:101]  # both within 2
     assert np.abs(middle).max() < 0.1
     assert not density.certain
@@ -178,7 +180,7 @@ def test_many_pairs_are_bounded_in_memory():
     fit, select, _ = split(lambda n, seed: (x, y), 2000, 0)
     base = of(fit, select)
     assert isinstance(base, PairwiseCopula) and 10 < len(base.matched) < 96
-    assert base.features <= pairwise.WIDEST + base.gaussian.features
+    assert base.features <= pair_copula.WIDEST + base.gaussian.features
 
 
 def test_a_side_that_does_not_vary_where_it_is_fitted_is_no_dependence():

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import infomax as im
-from infomax import probing
 from infomax.data import from_tensors
-from infomax.probing import features, probe_features, wilson
+from infomax.evaluation import probing
+from infomax.evaluation.probing import features, probe_features, wilson
 
 
 def clouds(n: int, classes: int = 4, gap: float = 3.0, seed: int = 0):

@@ -13,12 +13,12 @@ import torch
 from test_estimation import QUICK, SMALL, gauss
 
 import infomax as im
-from infomax import report
 from infomax.estimation import Check
-from infomax.estimation.histogram import BINS, histogram
-from infomax.estimation.inputs import Pairs
+from infomax.estimation.evidence.histogram import BINS, histogram
+from infomax.estimation.pairs import Pairs
 from infomax.evaluation import Chain, Probes, Terms
-from infomax.probing import Probe
+from infomax.evaluation.probing import Probe
+from infomax.ui import report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from infomax import UserError, critics, objectives, scores
-from infomax.scores import Scores, tiles, walk
+from infomax.scores import Scores, layout, rectangular, symmetric, tiles
 from infomax.scores import dense as small
-from infomax.scores.matrix import symmetric_embedding
+from infomax.scores.face import symmetric_embedding
 
 CRITICS = {
     "Cosine": lambda: critics.Cosine(temperature=0.5, bias=0.3, learn=True),
@@ -36,8 +36,8 @@ def by_tiles(monkeypatch):
 @pytest.fixture
 def second_walks(monkeypatch):
     """Counts walks that follow the first to make a gradient."""
-    made, real = [], walk._Run.gradient
-    monkeypatch.setattr(walk._Run, "gradient", lambda self, terms: made.append(1) or real(self, terms))
+    made, real = [], rectangular.Rectangular.gradient
+    monkeypatch.setattr(rectangular.Rectangular, "gradient", lambda self, terms: made.append(1) or real(self, terms))
     return made
 
 
@@ -124,8 +124,8 @@ def test_a_critic_that_is_no_inner_product_is_scored_once(by_tiles, second_walks
 
 
 def test_all_views_against_all_visit_half_the_matrix(by_tiles, monkeypatch):
-    visited, real = [], walk._Views.tile
-    monkeypatch.setattr(walk._Views, "tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
+    visited, real = [], symmetric.Symmetric.tile
+    monkeypatch.setattr(symmetric.Symmetric, "tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
     x, y = leaves(*sides(20))
     for critic, count in ((critics.Cosine().double(), 10), (critics.Bilinear(6, 6).double(), 0)):
         visited.clear()
@@ -334,8 +334,8 @@ def test_ids_of_views_are_one_a_sample():
 
 
 def test_without_gradient_none_is_made(by_tiles, monkeypatch):
-    monkeypatch.setattr("infomax.scores.products.AnyCritic.pull", None)
-    monkeypatch.setattr("infomax.scores.products.InnerProduct.pull", None)
+    monkeypatch.setattr("infomax.scores.critic_tiles.AnyCritic.pull", None)
+    monkeypatch.setattr("infomax.scores.critic_tiles.InnerProduct.pull", None)
     for critic in (critics.Concat(6, 6, hidden=5).double(), critics.Cosine(learn=True).double()):
         with torch.no_grad():
             assert objectives.DV()(Scores(critic, *sides(20))).isfinite()
@@ -407,7 +407,7 @@ def test_an_objective_may_be_made_of_others(by_tiles):
 
 @pytest.mark.parametrize("text", ["InfoNCE(symmetric=True)", "Anchor()"])
 def test_small_views_that_tell_rows_from_columns_take_one_walk(monkeypatch, text):
-    from infomax.scores import matrix
+    from infomax.scores import scores as matrix
 
     calls, real = [], matrix.walk
     monkeypatch.setattr(matrix, "walk", lambda plan, *rest: calls.append(1) or real(plan, *rest))
@@ -502,7 +502,7 @@ def test_scores_are_float32_under_autocast():
 @pytest.mark.parametrize("ids", [None, torch.arange(30), torch.arange(30) // 3, torch.arange(30) % 2])
 def test_tiles_know_what_is_no_negative(ids):
     names = torch.arange(30) if ids is None else ids
-    listed = None if ids is None else tiles.pairs_of_equal(ids, ids)
+    listed = None if ids is None else layout.pairs_of_equal(ids, ids)
     cut = tiles.Tiles(30, 30, 0, 7, 11, 1, listed, None if ids is None or listed is not None else (ids, ids))
     found = torch.zeros(30, 30)
     for i, (r, c) in enumerate(cut.tiles(slice(0, 30))):

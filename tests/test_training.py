@@ -13,7 +13,8 @@ from torch import nn
 import infomax as im
 from infomax import data, encoders, launch, training
 from infomax.critics import Cosine
-from infomax.training import NonFinite, warmup_cosine
+from infomax.errors import NonFinite
+from infomax.training import warmup_cosine
 
 N, SIDE = 16, 8
 REGISTERED = sorted(im.objectives.registry)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from infomax import console
+from infomax import errors
 from infomax.benchmarks import cells, tasks
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
 from infomax.estimation import estimate
-from infomax.estimation.methods import DEFAULT, row
+from infomax.estimation.registry import DEFAULT, row
 
 SETS = {"set": tasks.the_set, "held out": tasks.held_out}
 QUICK = ("normal 3, two pairs", "student 3, 3 degrees, two pairs", "3 labels in 2", "gaussian 10, 0 nats",
@@ -196,7 +196,7 @@ def command(
         quick: Five distributions at N = 500 and 2,000.
         json: Print one JSON object, and nothing else.
     """
-    console.require_positive(seeds=seeds, pairs=min(pairs, default=0))
+    errors.require_positive(seeds=seeds, pairs=min(pairs, default=0))
     if quick:
         pairs, names = (500, 2000), QUICK
     found = accuracy(pairs, range(seeds), method, names or None, output, shown=not json)

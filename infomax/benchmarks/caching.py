@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from infomax import console, critics, encoders, objectives
+from infomax import critics, encoders, errors, objectives
 from infomax.models import InfoMax
 
 
@@ -82,7 +82,7 @@ def command(
         side: Of the square, grey images, in pixels.
         json: Print one JSON object, and nothing else.
     """
-    console.require_positive(microbatch=microbatch, times=times, side=side)
+    errors.require_positive(microbatch=microbatch, times=times, side=side)
     found = caching(encoder, microbatch, times, side)
     if json:
         print(_json.dumps(found))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infomax import console, data
+from infomax import data, errors, launch
 from infomax.benchmarks import cells, mosaics, readings
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError, nearest
@@ -177,9 +177,9 @@ def command(
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.
     """
-    console.require_seed(seed)
-    console.require_device(device)
-    console.require_positive(pairs=pairs, steps=steps, threads=threads)
+    errors.require_seed(seed)
+    launch.require_device(device)
+    errors.require_positive(pairs=pairs, steps=steps, threads=threads)
     readings.require_critic(critic)
     for name in source:
         if name not in SOURCES:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from infomax.errors import UserError
-from infomax.estimation import DEFAULT, Budget, estimate_splits, fitting, inputs, registry
-from infomax.estimation.rows import Estimator
+from infomax.estimation import DEFAULT, Budget, estimate_splits, fitting, registry
+from infomax.estimation import pairs as inputs
+from infomax.estimation.estimator import Estimator
 
 Part = tuple[Any, Any]  # x and y of a split, arrays of rows
 Parts = tuple[Part, Part, Part]  # fit, select, report

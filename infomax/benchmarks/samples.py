@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from infomax import console
+from infomax import errors, launch
 from infomax.benchmarks import cells, readings, staircase
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError, nearest
@@ -68,11 +68,11 @@ def command(
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.
     """
-    console.require_seed(seed)
-    console.require_device(device)
-    console.require_positive(dim=dim, pairs=min(pairs, default=0), seeds=seeds, steps=steps, threads=threads)
+    errors.require_seed(seed)
+    launch.require_device(device)
+    errors.require_positive(dim=dim, pairs=min(pairs, default=0), seeds=seeds, steps=steps, threads=threads)
     for level in mi:
-        console.require_positive(mi=level)
+        errors.require_positive(mi=level)
     if task not in staircase.TASKS:
         raise UserError(f"Unknown task {task!r}.{nearest(task, staircase.TASKS)}")
     if threads is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax import console, critics, objectives
+from infomax import critics, errors, objectives
 from infomax.benchmarks.peers import LIBRARIES, PEERS, Peer
 from infomax.errors import UserError
 from infomax.scores import Scores, set_precision
@@ -300,7 +300,7 @@ def command(
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
-    console.require_positive(dim=dim, temperature=temperature, threads=threads, **{"pairs": min(pairs, default=0)})
+    errors.require_positive(dim=dim, temperature=temperature, threads=threads, **{"pairs": min(pairs, default=0)})
     if threads is not None:
         torch.set_num_threads(threads)
     found = scores(pairs, dim, objective, temperature, seconds, precision=precision, compiled=compiled)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Separable
+from infomax.distributed import Ranks
 from infomax.errors import UserError
 from infomax.objectives import Objective
 from infomax.scores.functions import Function, Identity
-from infomax.scores.kernels import Reduction
-from infomax.scores.matrix import Negatives
-from infomax.scores.ranks import Ranks
-from infomax.scores.tiles import Samples
+from infomax.scores.layout import Samples
+from infomax.scores.negatives import Negatives
+from infomax.scores.reductions import Reduction
 
 
 class Matrix:

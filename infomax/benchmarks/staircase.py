@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax import console, critics, objectives
+from infomax import critics, errors, launch, objectives
 from infomax.benchmarks import cells, tasks
 from infomax.benchmarks.cells import Cell
 from infomax.benchmarks.stacked import Matrix, Stack, matrices
@@ -238,7 +238,7 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return (tuple(names[i : i + 2]) for i in range(0, len(names), 2))
 
 
-def errors(values: Tensor, truth: float) -> tuple[float, float, float]:
+def error_of(values: Tensor, truth: float) -> tuple[float, float, float]:
     """Bias, variance and mean squared error of the values [steps] of one level, over its last half."""
     last = values[len(values) // 2 :].double()
     return float(last.mean() - truth), float(last.var(correction=0)), float((last - truth).square().mean())
@@ -249,7 +249,7 @@ def tables(found: dict[str, Tensor]) -> dict[str, list[dict[str, Any]]]:
     made: dict[str, list[dict[str, Any]]] = {}
     for key, values in found.items():
         task, kind, row = key.split("|")
-        each = [errors(values[i], level) for i, level in enumerate(LEVELS)]
+        each = [error_of(values[i], level) for i, level in enumerate(LEVELS)]
         line: dict[str, Any] = {"row": row}
         line |= {f"bias at {level:g}": bias for level, (bias, _, _) in zip(LEVELS, each, strict=True)}
         line |= {
@@ -456,9 +456,9 @@ def command(
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.
     """
-    console.require_seed(seed)
-    console.require_device(device)
-    console.require_positive(steps=steps, joint_steps=joint_steps, threads=threads)
+    errors.require_seed(seed)
+    launch.require_device(device)
+    errors.require_positive(steps=steps, joint_steps=joint_steps, threads=threads)
     for what, given, known in (("task", task, TASKS), ("critic", critic, ("separable", "joint"))):
         for name in given:
             if name not in known:

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from infomax.benchmarks.stacked import matrices
-from infomax.estimation import default, generative
-from infomax.estimation.copula import GaussianCopula, NormalScores, elliptical
-from infomax.estimation.inputs import Pairs
+from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.bases.normal_scores import NormalScores
+from infomax.estimation.bases.student import elliptical
+from infomax.estimation.estimators import generative, residuals
+from infomax.estimation.estimators.starts import start_of
+from infomax.estimation.pairs import Pairs
 from infomax.objectives import Anchor
 
 WINDOW = 16_384  # latest pairs: normal scores and copulas know no others, so a law that changed is forgotten
@@ -155,7 +158,7 @@ class Stream(Follower):
         self.residual = _residual(columns)
         self.average = deepcopy(self.residual).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.residual.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-        self.columns = default.Columns(torch.ones(columns))
+        self.columns = residuals.Columns(torch.ones(columns))
         self.objective, self.open = Anchor(nu=NU), False
         self.gains: list[float] = []
         self.copulas: dict[str, Any] = {}
@@ -191,7 +194,7 @@ class Stream(Follower):
 
     @torch.no_grad()
     def _refresh(self, fit: Pairs, select: Pairs) -> None:
-        start = default._start(fit, select, seed=0)
+        start = start_of(fit, select, seed=0)
         self.maps, self.folds = start.maps, (Folded(fit.x), Folded(fit.y))
         (_, a), (_, b), (_, c), (_, d) = (
             f(side) for part in (fit, select) for f, side in zip(self.folds, (part.x, part.y), strict=True)
@@ -224,8 +227,8 @@ class Stream(Follower):
         return float(self.objective.surrogate(matrices(s[None])[0]))
 
 
-def _residual(columns: int) -> default.Residual:
+def _residual(columns: int) -> residuals.Residual:
     sizes = (2 * columns + (columns > 1), *[HIDDEN] * LAYERS, OUT)
-    g, h = (default.Stack(1, sizes, silent=silent).fold(0) for silent in (False, True))
+    g, h = (residuals.Stack(1, sizes, silent=silent).fold(0) for silent in (False, True))
     same: Any = nn.Identity()  # features come from `_embedded`
-    return default.Residual((same, same), g, h, torch.zeros(1))
+    return residuals.Residual((same, same), g, h, torch.zeros(1))

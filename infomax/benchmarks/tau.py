@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax import console
+from infomax import errors
 from infomax.benchmarks import cells
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
@@ -85,8 +85,8 @@ def command(
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.
     """
-    console.require_seed(seed)
-    console.require_positive(repeats=repeats)
+    errors.require_seed(seed)
+    errors.require_positive(repeats=repeats)
     for t in tau:
         if not t > 0:
             raise UserError(f"--tau must be positive numbers, or inf, not {t!r}.")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import infomax as im
-from infomax import checkpoints, console, data, encoders, launch
+from infomax import checkpoints, data, encoders, errors, launch
 
 
 def training_costs(
@@ -104,7 +104,7 @@ def command(
         threads: CPU threads. By default all cores.
         json: Print one JSON object, and nothing else.
     """
-    console.require_positive(batch_size=batch_size, every=every, rounds=rounds, threads=threads)
+    errors.require_positive(batch_size=batch_size, every=every, rounds=rounds, threads=threads)
     if threads is not None:
         torch.set_num_threads(threads)
     found = training_costs(encoder, batch_size, every, rounds)

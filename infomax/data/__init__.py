@@ -1,8 +1,11 @@
 """Images: what is read (datasets), how it is augmented (views) and in which order it comes (loader)."""
 
-from infomax.data.datasets import Dataset, Split, dataset, from_tensors, registry
 from infomax.data.loader import Batch, PairLoader
-from infomax.data.views import Policy, Views, policies, views_for
+from infomax.data.memory import from_tensors
+from infomax.data.policy import Policy, policies
+from infomax.data.registry import dataset, registry
+from infomax.data.source import Dataset, Split
+from infomax.data.views import Views, views_for
 
 __all__ = [
     "Batch",

@@ -7,8 +7,9 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from infomax.data.datasets import Split
-from infomax.data.views import Views, permutation
+from infomax.data.keyed import permutation
+from infomax.data.source import Split
+from infomax.data.views import Views
 from infomax.errors import UserError
 
 __all__ = ["Batch", "PairLoader"]

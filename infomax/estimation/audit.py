@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
-from infomax.estimation import inputs
-from infomax.estimation.estimator import estimate, estimate_splits
-from infomax.estimation.inputs import Pairs
-from infomax.estimation.methods import DEFAULT
+from infomax.estimation import pairs as inputs
+from infomax.estimation.estimate import estimate, estimate_splits
+from infomax.estimation.estimator import Budget, Estimator
+from infomax.estimation.pairs import Pairs
+from infomax.estimation.registry import DEFAULT
 from infomax.estimation.result import Check, Estimate, Verdict
-from infomax.estimation.rows import Budget, Estimator
 from infomax.objectives import Objective
 
 REFITS = 9  # of which three are of half the pairs

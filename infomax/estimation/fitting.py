@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
-from infomax.estimation.inputs import Pairs, jackknife_error, without_a_group
-from infomax.estimation.pairwise import Base
-from infomax.estimation.rows import Budget, scores
+from infomax.estimation.bases.pair_copula import Base
+from infomax.estimation.estimator import Budget, scores
+from infomax.estimation.pairs import Pairs, jackknife_error, without_a_group
 from infomax.objectives import Objective
-from infomax.parsing import parse
+from infomax.spelling import parse
 
 DEFAULT_CRITIC = "Separable"
 GAIN_GROUPS = 10

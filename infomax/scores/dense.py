@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from infomax.scores.functions import LARGEST, FromExponential, Function, Identity
-from infomax.scores.kernels import Reduction
+from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
 
 KEPT = 1 << 18  # scores, 512 x 512: larger matrices are walked tile by tile

@@ -1,0 +1,117 @@
+"""All that a checkpoint will hold, copied while training waits and written while it goes on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from safetensors.torch import save_file as save_safetensors
+from torch import Tensor, nn
+
+from infomax.checkpoints.checkpoint import LOG_FILE, MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, saved_steps
+from infomax.checkpoints.description import describe
+from infomax.checkpoints.files import digest_of, flush_folder, flush_to, sealed, size_of
+from infomax.checkpoints.tensors import take_apart
+from infomax.errors import NonFinite
+
+if TYPE_CHECKING:
+    pass
+
+
+@final
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint will hold, copied: training may go on while it is written."""
+
+    step: int
+    weights: dict[str, Tensor]
+    others: dict[str, Tensor]
+    state: dict[str, Any]
+    model: nn.Module  # of which only what training does not change is read
+
+    def write(self, folder: Path) -> None:
+        save_safetensors(self.weights, folder / MODEL_FILE)
+        save_safetensors(self.others, folder / OPTIMIZER_FILE)
+        (folder / STATE_FILE).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
+        weights = {n.removeprefix("encoder."): w for n, w in self.weights.items() if n.startswith("encoder.")}
+        _save_encoder(self.model, weights, folder / "encoder", self.state["preprocessing"])
+
+
+def take_snapshot(
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    ranks: list[dict[str, Any]],
+    folder: Path,
+    configuration: dict[str, Any],
+    preprocessing: dict[str, Any] | None,
+) -> Snapshot:
+    weights: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} of the model is a {type(value).__name__}; only tensors are saved.")
+        take_apart(value, weights, name)
+    others: dict[str, Tensor] = {}
+    state = {
+        "step": step,
+        "configuration": configuration,
+        "preprocessing": preprocessing,
+        "model": describe(model),
+        "optimizer": None if optimizer is None else take_apart(optimizer.state_dict(), others, "optimizer"),
+        "ranks": [take_apart(rank, others, f"rank{i}") for i, rank in enumerate(ranks)],
+        "log_bytes": size_of(folder / LOG_FILE),
+        "threads": torch.get_num_threads(),
+    }
+    _must_be_finite(step, {name for name, _ in model.named_parameters()}, weights, others, folder)
+    return Snapshot(step, weights, others, state, model)
+
+
+def _must_be_finite(
+    step: int, parameters: set[str], weights: Mapping[str, Tensor], others: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Raises NonFinite: a parameter, a running statistic or the optimiser is not finite, or another buffer is NaN."""
+    for name, value in [*weights.items(), *others.items()]:
+        if not (value.is_floating_point() or value.is_complex()):
+            continue
+        # An average in the log domain starts at -inf; elsewhere infinity is an overflow.
+        strict = name in parameters or name.startswith("optimizer.") or "running_" in name
+        if not bool((value.isfinite() if strict else ~value.isnan()).all()):
+            kept = [path.name for _, path in saved_steps(folder)]
+            raise NonFinite(
+                f"After step {step} {name} is not finite, so it is not saved"
+                f" ({kept[-1] + ' is the newest checkpoint' if kept else 'there is no earlier checkpoint'})."
+                " Try a lower learning rate, a higher temperature, or an objective with a bounded gradient (InfoNCE,"
+                " JS, CalibratedNWJ)."
+            )
+
+
+def seal_folder(folder: Path) -> None:
+    """Flush every file and folder to the disk, and write the manifest last."""
+    paths = sorted(path for path in folder.rglob("*"))
+    files = {path.relative_to(folder).as_posix(): digest_of(path, flush=True) for path in paths if path.is_file()}
+    for path in paths:
+        if path.is_dir():
+            flush_folder(path)
+    flush_to(folder / MANIFEST_FILE, json.dumps(sealed({"files": files}), indent=2) + "\n")
+    flush_folder(folder)
+
+
+def _save_encoder(
+    model: nn.Module, weights: dict[str, Tensor], folder: Path, preprocessing: Mapping[str, Any] | None
+) -> None:
+    """timm's own form of an InfoMax's encoder, where it is one that timm can rebuild."""
+    description = describe(model)
+    if description is None or description["encoder"] is None:
+        return
+    from infomax.encoders import save_timm
+
+    encoder: Any = model.encoder
+    given = preprocessing or getattr(encoder, "pretrained_cfg", None) or {}
+    mean, std, size = given.get("mean"), given.get("std"), given.get("input_size")
+    channels = description["encoder"]["in_chans"]
+    if not (mean and std and size and len(mean) == len(std) == size[0] == channels):
+        # Nothing is known of the images but their channels: [0, 1] as it is, and the size that timm gives its model.
+        mean, std, size = (0.0,) * channels, (1.0,) * channels, (channels, *(size or (0, 224, 224))[1:])
+    save_timm(encoder, folder, mean, std, size, weights)

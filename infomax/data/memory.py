@@ -1,0 +1,118 @@
+"""Images that lie in memory, and a data set of a user's own tensors."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.data.source import Dataset, Kind, Split, checksum_of, finished
+from infomax.errors import UserError
+
+
+@final
+class MemorySplit(Split):
+    """Images uint8 [n, c, h, w] held in memory, with labels int64 [n] or None."""
+
+    in_memory = True
+
+    def __init__(self, images: Tensor, labels: Tensor | None, classes: Sequence[str]) -> None:
+        self.images, self.labels, self.classes = images.contiguous(), labels, list(classes)
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+        return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "MemorySplit":
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        labels = None if self.labels is None else self.labels[index]
+        return MemorySplit(self.images[index], labels, self.classes)
+
+    def checksum(self) -> str:
+        return checksum_of(self, self.images.numpy())
+
+
+def from_tensors(
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any,
+    test_labels: Any,
+    name: str = "tensors",
+    kind: Kind = "natural",
+    flip: bool = False,
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """A data set of arrays in hand, NumPy's or torch's: images [n, c, h, w] or [n, h, w], labels [n] or None.
+
+    Images are uint8, or floating point in [0, 1], which is rounded to 256 levels. Labels count from 0. kind and flip
+    say what a view may do to the images (see Dataset). Raises UserError for other values, lengths that differ, or no
+    images.
+    """
+    if kind not in ("digits", "natural"):
+        raise UserError(f"A data set's kind is 'digits' or 'natural', not {kind!r}.")
+    images = [_images("training", train_images), _images("test", test_images)]
+    if images[0].shape[1:] != images[1].shape[1:]:
+        raise UserError(
+            f"Training images of shape {list(images[0].shape[1:])} and test images of shape "
+            f"{list(images[1].shape[1:])} (channels, height, width) do not go together."
+        )
+    labels = [_labels("training", train_labels, len(images[0])), _labels("test", test_labels, len(images[1]))]
+    highest = max((int(label.max()) for label in labels if label is not None), default=-1)
+    if classes is None:
+        classes = [str(label) for label in range(highest + 1)]
+    elif len(classes) <= highest:
+        raise UserError(f"There is a label {highest}, but only {len(classes)} classes are named.")
+    train, test = (MemorySplit(image, label, classes) for image, label in zip(images, labels, strict=True))
+    return finished(name, train, test, kind, flip)
+
+
+def _images(what: str, values: Any) -> Tensor:
+    try:
+        # A copy: the caller's array may change, be read-only (a memory map) or run backwards.
+        images = torch.from_numpy(np.array(values)) if isinstance(values, np.ndarray) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"The {what} images cannot be made a tensor ({error}).") from error
+    images = images.detach().cpu()
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4:
+        raise UserError(f"The {what} images have shape {list(images.shape)}: [n, c, h, w] or [n, h, w] is needed.")
+    if images.numel() == 0:
+        raise UserError(f"The {what} images are empty: shape {list(images.shape)}.")
+    if images.shape[1] > 4 and images.shape[3] in (1, 3, 4):
+        raise UserError(
+            f"The {what} images of shape {list(images.shape)} look like [n, h, w, c]: move the channels, "
+            "images.transpose(0, 3, 1, 2), to [n, c, h, w]."
+        )
+    if images.dtype == torch.uint8:
+        return images.clone()
+    if not images.is_floating_point():
+        raise UserError(f"The {what} images are {images.dtype}: uint8, or floating point in [0, 1], is needed.")
+    bad = torch.nonzero(~torch.isfinite(images).flatten(1).all(dim=1)).flatten().tolist()
+    if bad:
+        raise UserError(f"The {what} images hold NaN or infinity in {len(bad)} rows: {_some(bad)}.")
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        raise UserError(f"The {what} images reach from {low:.4g} to {high:.4g}: floating point has to lie in [0, 1].")
+    return (images * 255).round().to(torch.uint8)
+
+
+def _labels(what: str, values: Any, n: int) -> Tensor | None:
+    if values is None:
+        return None
+    labels = torch.as_tensor(values).detach().cpu()
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1:
+        raise UserError(f"The {what} labels are whole numbers [n], not {labels.dtype} {list(labels.shape)}.")
+    if len(labels) != n:
+        raise UserError(f"There are {n} {what} images but {len(labels)} labels.")
+    if int(labels.min()) < 0:
+        raise UserError(f"The {what} labels count from 0; the lowest is {int(labels.min())}.")
+    return labels.to(torch.int64)
+
+
+def _some(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")

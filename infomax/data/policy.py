@@ -1,0 +1,108 @@
+"""What a view may do to an image, and how strongly: a Policy; the two that come with the library."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, final
+
+from infomax.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@final
+@dataclass(frozen=True)
+class Policy:
+    """How strongly views are augmented; its repr is its constructor call. A field at its default leaves images alone.
+
+    Geometry, one resampling for all of it: scale, the range of the part of the image's area that is seen (above 1
+    zooms out), placed at random; ratio, the largest aspect ratio of that part; translate, a further shift in half image
+    sizes; rotate and shear in degrees, each to either side; flip, the probability of a left-right flip; elastic, the
+    largest displacement in half image sizes of a smooth field (Simard et al., 2003); padding, what lies outside:
+    "zeros", "border" or "reflection".
+    Strokes: thickness, how far bright strokes are at most thinned or thickened by one pixel, 0 to 1.
+    Colour: brightness, contrast and saturation multiply by 1 +- the value; hue turns by up to that fraction of a
+    circle; jitter is the probability that the four are drawn at all; gray that of a grey image; blur is the largest
+    standard deviation in pixels, blurred the probability of any; noise the standard deviation of noise in [0, 1] units.
+    Erasing: erase is the probability of a black box, erase_area the range of its part of the image.
+    Raises UserError for values out of range.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    ratio: float = 1.0
+    translate: float = 0.0
+    rotate: float = 0.0
+    shear: float = 0.0
+    flip: float = 0.0
+    elastic: float = 0.0
+    padding: str = "zeros"
+    thickness: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    jitter: float = 1.0
+    gray: float = 0.0
+    blur: float = 0.0
+    blurred: float = 1.0
+    noise: float = 0.0
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.2)
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "erase_area"):
+            pair = getattr(self, name)
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair))) or not (
+                0 < pair[0] <= pair[1] < math.inf
+            ):
+                raise UserError(f"Policy's {name} is a range (low, high) with 0 < low <= high, not {pair!r}.")
+            object.__setattr__(self, name, tuple(pair))  # a list, where JSON gives it back
+        if self.erase_area[1] > 1:
+            raise UserError(f"Policy's erase_area is a part of the image, at most 1, not {self.erase_area!r}.")
+        if self.padding not in ("zeros", "border", "reflection"):
+            raise UserError(f"Policy's padding is 'zeros', 'border' or 'reflection', not {self.padding!r}.")
+        limits = {"ratio": 100, "rotate": 180, "shear": 60, "translate": 2, "hue": 0.5, "blur": 50}
+        for name in (field.name for field in fields(self) if field.name not in ("scale", "erase_area", "padding")):
+            value, low, high = getattr(self, name), int(name == "ratio"), limits.get(name, 1)
+            if not _is_number(value) or not low <= value <= high:
+                raise UserError(f"Policy's {name} lies in {low} .. {high}, not {value!r}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def digits() -> Policy:
+    """For writing on black: crops, turns, shears, bends and stroke widths; never mirrored, which would change it."""
+    return Policy(
+        scale=(0.5, 1.3),
+        ratio=1.33,
+        translate=0.1,
+        rotate=20.0,
+        shear=15.0,
+        elastic=0.08,
+        thickness=0.6,
+        brightness=0.4,
+        erase=0.3,
+        erase_area=(0.02, 0.15),
+    )
+
+
+def natural(flip: bool = True) -> Policy:
+    """For photographs: SimCLR's crops, flips and colours, at its strengths for CIFAR-10. (Chen et al., 2020)"""
+    return Policy(
+        scale=(0.2, 1.0),
+        ratio=4 / 3,
+        flip=0.5 if flip else 0.0,
+        padding="reflection",
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        jitter=0.8,
+        gray=0.2,
+    )
+
+
+policies: dict[str, Callable[[], Policy]] = {"digits": digits, "natural": natural}

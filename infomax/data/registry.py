@@ -1,0 +1,47 @@
+"""Data sets by name."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from infomax.data.folder import read_folder
+from infomax.data.packaged import digits_of_sklearn, mnist5k
+from infomax.data.source import Dataset, Parts, finished, limited
+from infomax.data.torchvision import from_torchvision_by
+from infomax.errors import UserError, nearest
+
+
+def dataset(
+    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
+) -> Dataset:
+    """A data set by name: one of `registry`, or `folder:PATH` for an ImageFolder.
+
+    root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
+    the classes as can be, the first of each. size: the side in pixels of a folder's images.
+    A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
+    images every class gives a fixed fifth to the test set. Images that differ in size are cut to a square.
+    Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image.
+    """
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserError(f"The limit is a number of training images, at least 1, not {limit!r}.")
+    if size is not None and (not isinstance(size, int) or not 4 <= size <= 4096):
+        raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
+    if name.startswith("folder:"):
+        return read_folder(name, Path(name.removeprefix("folder:")).expanduser(), limit, size)
+    if size is not None:
+        raise UserError(f"A size can be asked for with folder:PATH only; the images of {name!r} have theirs.")
+    if name not in registry:
+        raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or folder:PATH for a folder of images.")
+    train, test, kind, flip = registry[name](Path(root).expanduser())
+    return finished(name, limited(train, limit), test, kind, flip)
+
+
+registry: dict[str, Callable[[Path], Parts]] = {
+    "mnist5k": mnist5k,
+    "digits": digits_of_sklearn,
+    "mnist": from_torchvision_by("mnist", "digits", False),
+    "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
+    "cifar10": from_torchvision_by("cifar10", "natural", True),
+    "cifar100": from_torchvision_by("cifar100", "natural", True),
+    "stl10": from_torchvision_by("stl10", "natural", True),
+}

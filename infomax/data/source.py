@@ -1,0 +1,133 @@
+"""What every data set is: splits that give images by index, uint8 [b, c, h, w], with their labels and classes."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.errors import UserError
+
+_STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
+Kind = Literal["digits", "natural"]
+
+
+class Split(ABC):
+    """Images `.batch(indices)` of one `.shape` (c, h, w), with `.labels`, int64 [n] or None, and `.classes`."""
+
+    shape: tuple[int, int, int]
+    labels: Tensor | None
+    classes: list[str]
+    in_memory: bool
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """The images at `indices`, uint8 [b, c, h, w] on the CPU. Raises UserError for an unreadable file."""
+
+    @abstractmethod
+    def subset(self, indices: Tensor | Sequence[int]) -> "Split":
+        """The split of the images at `indices`, in that order."""
+
+    @abstractmethod
+    def checksum(self) -> str:
+        """Hexadecimal, of the images, labels and classes: another one where they are others."""
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.in_memory else "on disk"
+        return f"{type(self).__name__}({len(self)} images {'x'.join(map(str, self.shape))}, {where})"
+
+
+@final
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images. mean, std: per channel, of the training images in [0, 1].
+
+    kind says what a view may do: "digits" are bright strokes on black that a mirror would change, "natural" are
+    photographs; flip, whether a mirrored image is as good.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind: Kind = "natural"
+    flip: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of every image."""
+        return self.train.shape
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names, by label."""
+        return self.train.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """How many images there are, and a checksum of them: resuming compares it with the data of the run's start.
+
+        Of pixels and labels; of a folder that is not held in memory, of names, sizes and labels.
+        """
+        both = f"{self.train.checksum()}{self.test.checksum()}"
+        return f"{len(self.train)} + {len(self.test)} images, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
+
+
+Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
+
+
+def finished(name: str, train: Split, test: Split, kind: Kind, flip: bool) -> Dataset:
+    for what, split in (("training", train), ("test", test)):
+        if len(split) == 0:
+            raise UserError(f"The data set {name!r} is empty: it has no {what} images.")
+    mean, std = _statistics(train)
+    return Dataset(name, train, test, mean, std, kind, flip)
+
+
+def limited(split: Any, limit: int | None) -> Any:
+    # The first of each class in turn: sorted by (how many of its class came before, class), cut, in file order again.
+    if limit is None or limit >= len(split):
+        return split
+    if split.labels is None:
+        return split.subset(range(limit))
+    labels = split.labels.numpy()
+    earlier = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        where = np.flatnonzero(labels == label)
+        earlier[where] = np.arange(len(where))
+    return split.subset(torch.from_numpy(np.sort(np.lexsort((labels, earlier))[:limit])))
+
+
+def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    # Sums of integers: exact, so the same in every process and on every machine.
+    chosen = torch.arange(len(split))
+    if not split.in_memory:
+        chosen = chosen[:: max(1, -(-len(split) // _STATISTICS))]
+    total = torch.zeros(split.shape[0], dtype=torch.int64)
+    square = torch.zeros(split.shape[0], dtype=torch.int64)
+    for part in chosen.split(1024):
+        pixels = split.batch(part).to(torch.int32)
+        total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
+        square += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
+    count = len(chosen) * split.shape[1] * split.shape[2]
+    mean = [value / count for value in total.tolist()]
+    variance = [value / count - m * m for value, m in zip(square.tolist(), mean, strict=True)]
+    # A channel that never changes has no deviation to divide by.
+    std = [v**0.5 / 255 if v > 1e-9 else 1.0 for v in variance]
+    return tuple(m / 255 for m in mean), tuple(std)
+
+
+def checksum_of(split: Split, *content: Any) -> str:
+    digest = hashlib.sha256(repr((len(split), split.shape, split.classes)).encode())
+    for part in content:
+        digest.update(part)
+    digest.update(b"" if split.labels is None else split.labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""Processes: one side of the pairs is gathered, rows stay local.
+
+The convention of every backward here: each process differentiates its own value, and what flows back is the gradient
+of the SUM of the processes' values. DistributedDataParallel divides by the number of processes, which makes it the
+gradient of their mean, the value that a Step reports.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from infomax.errors import NonFinite, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that share one score matrix."""
+
+    rank: int = 0
+    size: int = 1
+
+    @staticmethod
+    def current(local: bool = False) -> "Ranks":
+        if local or not (dist.is_available() and dist.is_initialized()):
+            return _ALONE
+        return Ranks(dist.get_rank(), dist.get_world_size())
+
+    def gather(self, t: Tensor) -> Tensor:
+        """[n, ...] on each process -> [size n, ...] on all, in rank order; carries no gradient."""
+        if self.size == 1:
+            return t
+        whole = t.new_empty((self.size * t.shape[0], *t.shape[1:]))
+        dist.all_gather(list(whole.chunk(self.size)), t.contiguous())
+        return whole
+
+    def sum(self, t: Tensor) -> Tensor:
+        if self.size > 1:
+            t = t.clone()
+            dist.all_reduce(t)
+        return t
+
+    def logsumexp(self, t: Tensor) -> Tensor:
+        """Elementwise log-sum-exp over processes."""
+        if self.size == 1:
+            return t
+        peak = t.clone()
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+        shift = torch.where(peak.isfinite(), peak, 0)  # an all -inf or an infinite entry keeps its value
+        return self.sum((t - shift).exp()).log() + shift
+
+    def around(self, t: Tensor, gradients: Sequence[Tensor | None] = ()) -> Iterator[tuple[int, Tensor]]:
+        """Yields the number of the first row among all processes' and the rows t [n, ...] of each process, own first.
+
+        Each block is handed to a neighbour while the next is worked on, so that no process holds all of them. So are
+        `gradients`, [n, ...] each, of which a turn sees those of the rows it is given; after the last they are home.
+        """
+        before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        t, held = t.contiguous(), [g for g in gradients if g is not None]
+        for turn in range(self.size):
+            last = turn == self.size - 1
+            coming = None if last else torch.empty_like(t)
+            travelling = [] if coming is None else self._pass(t, coming, before, after)
+            yield ((self.rank + turn) % self.size) * len(t), t
+            for request in travelling:
+                request.wait()
+            for g in held:
+                arrived = torch.empty_like(g)
+                for request in self._pass(g, arrived, before, after):
+                    request.wait()
+                g.copy_(arrived)
+            if coming is not None:
+                t = coming
+
+    @staticmethod
+    def _pass(t: Tensor, into: Tensor, to: int, source: int) -> list[dist.Work]:
+        return dist.batch_isend_irecv([dist.P2POp(dist.isend, t, to), dist.P2POp(dist.irecv, into, source)])
+
+    def own(self, t: Tensor) -> Tensor:
+        """[size n, ...] -> this process's [n, ...]."""
+        return t.chunk(self.size)[self.rank] if self.size > 1 else t
+
+    def scatter_sum(self, t: Tensor) -> Tensor:
+        """[size n, ...] on each process, summed over processes, -> this process's [n, ...]."""
+        if self.size == 1:
+            return t
+        if dist.get_backend() == "nccl":
+            own = torch.empty_like(self.own(t))
+            dist.reduce_scatter_tensor(own, t.contiguous())
+            return own
+        return self.own(self.sum(t)).clone()
+
+    def check_equal(self, n: int, device: torch.device) -> None:
+        """Raises UserError on every process when their numbers of rows differ (a gather would hang or mix rows)."""
+        if self.size == 1:
+            return
+        counts = self.gather(torch.tensor([n], device=device)).tolist()
+        if len(set(counts)) > 1:
+            raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")
+
+
+_ALONE = Ranks()
+
+
+def rows_of(ranks: Ranks, t: Tensor, rows: Tensor) -> Tensor:
+    """t [n, ...] on each process, rows [m] of all processes' -> [m, ...], with gradient."""
+    return _RowsOf.apply(ranks, t, rows) if t.is_floating_point() else ranks.gather(t)[rows]  # type: ignore[return-value]
+
+
+class _RowsOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ranks: Ranks, t: Tensor, rows: Tensor):
+        ctx.ranks, ctx.size = ranks, len(t)
+        ctx.save_for_backward(rows)
+        return ranks.gather(t)[rows]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (rows,) = ctx.saved_tensors
+        whole = gradient.new_zeros((ctx.ranks.size * ctx.size, *gradient.shape[1:]))
+        return None, ctx.ranks.scatter_sum(whole.index_add_(0, rows, gradient)), None
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every process's value, on every process. (Pickled in transit between our own processes, never in a file.)"""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """The main process acts; all get its result, or its error, so that none waits for one that has stopped."""
+    if world() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = action()
+        except Exception as error:
+            told = isinstance(error, UserError | NonFinite)
+            outcome[1] = error if told else RuntimeError(f"{type(error).__name__}: {error}")
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

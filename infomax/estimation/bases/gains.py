@@ -1,0 +1,41 @@
+"""What each pair says of a critic, so that two critics can be compared by means and standard errors."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+SHIFTS = 50  # by which rows are moved against each other, to meet negatives
+
+
+def is_gain(each: Tensor) -> bool:
+    """Whether what rows gain [n] is above 0 by one standard error of its mean: the best of many is better by luck."""
+    return float(each.mean()) > float(each.std()) / math.sqrt(len(each))
+
+
+@torch.no_grad()
+def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
+    n = len(x)
+    ex, ey = critic.embed(x, y)
+    shifts = _shifts(n)
+    negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
+    return -softplus(-critic.pair(ex, ey)) - negative
+
+
+@torch.no_grad()
+def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x, which
+    sees scores far above 0, where the Jensen-Shannon bound is flat, and where one row weighs no more than one row's
+    share of the standard error."""
+    n = len(x)
+    ex, ey = critic.embed(x, y)
+    found = [critic.pair(ex, ey.roll(k, 0)) for k in _shifts(n)]
+    own = critic.pair(ex, ey)
+    return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
+
+
+def _shifts(n: int) -> list[int]:
+    return sorted({max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)})

@@ -1,0 +1,277 @@
+"""A base for columns that go in pairs: beside a Gaussian copula of all columns, each pair's own copula, by kernels.
+
+Columns that depend by a curve, by uneven noise or with either sign are no Gaussian copula, however they are mapped one
+by one. Two columns alone need no network: their joint density is estimated from few hundred rows.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from infomax.estimation.bases.gains import infonce_shares, is_gain, js_shares
+from infomax.estimation.bases.gaussian import COMPONENTS, GaussianCopula
+from infomax.estimation.bases.normal_scores import Standard
+from infomax.estimation.bases.student import StudentCopula, elliptical
+
+BANDWIDTHS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.55, 0.75)  # of decorrelated normal scores; 1 would be the Gaussian itself
+SHARE = 0.99  # of the kernels, the rest the Gaussian's: no pair of rows is impossible
+REACH, KNOTS = 8.0, 161  # of the decorrelated grid that densities are worked out on
+EDGE = 4.5  # of the table's grid, in normal scores; beyond it, the nearest entry
+STEPS = (0.1, 0.05, 0.025)  # of that grid
+ACCURACY = 0.01  # nat: root mean square of what the table and the inner product that stands for it are apart
+Mirrors = tuple[tuple[int, int], ...]
+# Signs of the two decorrelated scores under which a density may be the same: rows then stand for their mirror images.
+MIRRORS: tuple[Mirrors, ...] = (
+    ((1, 1),), ((1, 1), (-1, -1)), ((1, 1), (1, -1)), ((1, 1), (-1, 1)), ((1, 1), (-1, -1), (1, -1), (-1, 1))
+)  # fmt: skip
+TIES = 0.02  # of the rows, at most, have one value of a column that has kernels
+WIDEST = 2048  # features in all: the pairs that gain most
+CERTAIN = 2.0  # standard errors by which a pair's own copula has to be likelier
+
+
+class PairwiseCopula(nn.Module):
+    """log r of a Gaussian copula of all columns, plus, pair of columns by pair, what kernels add to theirs.
+
+    Of two columns' normal scores u and v with correlation rho, (u + v) / sqrt(2 (1 + rho)) and (u - v) / sqrt(2 (1 -
+    rho)) are uncorrelated; kernels of width h about sqrt(1 - h^2) times each row's keep them so, of variance 1, and
+    normal where they are normal: only what is not Gaussian is added, and h = 1 adds nothing. h maximises the fit rows'
+    likelihood, each left out of its own density. Pairs are matched one to one by the strongest correlation of products
+    of Hermite polynomials, and one counts where fit and select rows both find its own copula likelier. A sum over pairs
+    is a ratio only of pairs that do not depend on each other, so of columns of a side that do, one is taken.
+    (Shrunk kernels: West, 1993; copula densities in normal scores: Geenens, Charpentier & Paindaveine, 2017)
+    """
+
+    width = 1
+
+    def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor):
+        super().__init__()
+        self.gaussian, self.strength, self.share_read = gaussian, 1.0, gaussian.share_read
+        tried: list[tuple[float, tuple[int, int], tuple[Tensor, Tensor]]] = []
+        for i, j in matches(fit_x, fit_y):
+            density = _Density(fit_x[:, i], fit_y[:, j])
+            if density.certain:
+                factors = density.factors()
+                gain = _read(factors, select_x[:, i], select_y[:, j])
+                if is_gain(gain):
+                    tried.append((float(gain.mean()), (i, j), factors))
+        alone = [_independent(side) for side in (fit_x, fit_y)]
+        self.matched: list[tuple[int, int]] = []
+        rank = 0
+        for _, (i, j), (left, right) in sorted(tried, key=lambda pair: -pair[0]):
+            near = any(not alone[0][i, k] or not alone[1][j, m] for k, m in self.matched)
+            if not near and rank + left.shape[1] <= WIDEST:
+                rank += left.shape[1]
+                self.register_buffer(f"left_{len(self.matched)}", left)  # [grid, rank], at knots of normal scores
+                self.register_buffer(f"right_{len(self.matched)}", right)
+                self.matched.append((i, j))
+        self.rank = rank
+
+    @property
+    def features(self) -> int:
+        """How many features embed makes of a side."""
+        return self.gaussian.features + self.rank
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        ex, ey = self.gaussian.embed(x, y)
+        own_x = [_between(self.get_buffer(f"left_{k}"), x[:, i]) for k, (i, _) in enumerate(self.matched)]
+        own_y = [_between(self.get_buffer(f"right_{k}"), y[:, j]) for k, (_, j) in enumerate(self.matched)]
+        return torch.cat([ex, *own_x], 1), torch.cat([ey, *own_y], 1)
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return ex @ ey.T
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return (ex * ey).sum(1)
+
+
+def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> "Base":
+    """Of normal scores [n, d]: a Gaussian copula, Student's, or one with pairs of columns that have their own.
+
+    Pairs count where the select rows say so, each and together, and against Student's where they tell rows from others
+    better.
+    """
+    found = elliptical(fit_x, fit_y, select_x, select_y)
+    if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
+        return found
+    gaussian = found if isinstance(found, GaussianCopula) else GaussianCopula(fit_x, fit_y, select_x, select_y)
+    pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
+    if not pairwise.matched:
+        return found
+    for shares in (js_shares, infonce_shares):
+        gain = shares(pairwise, select_x, select_y) - shares(found, select_x, select_y)
+        # Of high MI both are flat: no loss is asked for, and a gain against Student's.
+        least = 0.0 if found is not gaussian else -float(gain.std()) / math.sqrt(len(gain))
+        if float(gain.mean()) < least:
+            return found
+    return pairwise
+
+
+Base = GaussianCopula | StudentCopula | PairwiseCopula
+
+
+def _independent(side: Tensor) -> Tensor:
+    """Which columns of normal scores [n, d] show no dependence on which others [d, d]."""
+    return products(side, side).amax((0, 2)) < noise(len(side), side.shape[1], side.shape[1])
+
+
+def _has_ties(side: Tensor) -> Tensor:
+    """Columns of which a value repeats more often than by rounding [d]: they have no density, and no kernels."""
+    most = [int(column.unique(return_counts=True)[1].max()) for column in side.T]
+    return torch.tensor(most) > max(2.0, TIES * len(side))
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """|correlations| of Hermite polynomials of degree 1 to 3 of normal scores x [n, dx], y [n, dy]: [3, dx, 3, dy]."""
+    sides = []
+    for z in (x, y):
+        z = z.clamp(-4, 4)
+        parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
+        sides.append(Standard(parts)(parts))
+    return (sides[0].T @ sides[1] / len(x)).abs().view(3, x.shape[1], 3, y.shape[1])
+
+
+def noise(n: int, dx: int, dy: int) -> float:
+    """What the largest of these products stays below where nothing depends, one time in a few."""
+    return math.sqrt(2 * math.log(9 * dx * dy) / n) + 1 / math.sqrt(n)
+
+
+def matches(x: Tensor, y: Tensor) -> list[tuple[int, int]]:
+    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum."""
+    from scipy.optimize import linear_sum_assignment
+
+    strongest = products(x, y).amax((0, 2)).clamp(max=0.9999)
+    heard = strongest > noise(len(x), x.shape[1], y.shape[1])
+    heard &= ~torch.logical_or(_has_ties(x)[:, None], _has_ties(y))
+    weight = torch.where(heard, -torch.log1p(-(strongest**2)), 0.0)
+    rows, columns = linear_sum_assignment(weight.numpy(), maximize=True)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if heard[i, j]]
+
+
+# A pair --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Evenly spaced knots -reach .. reach, and where numbers lie among them."""
+
+    reach: float
+    knots: int
+
+    @property
+    def points(self) -> np.ndarray:
+        return np.linspace(-self.reach, self.reach, self.knots)
+
+    def at(self, t: np.ndarray) -> np.ndarray:
+        return np.clip((t + self.reach) * ((self.knots - 1) / (2 * self.reach)), 0, self.knots - 1)
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The likeliest of the densities that were tried: the rows' mean log-likelihood, and that in standard errors."""
+
+    value: float
+    deviations: float = 0.0
+    h: tuple[float, float] = (1.0, 1.0)
+    mirrors: Mirrors = ((1, 1),)
+    density: np.ndarray | None = None
+
+
+class _Density:
+    """Of two columns' normal scores u, v [n]: what kernels know of log c(u, v) beyond the Gaussian copula."""
+
+    grid = _Grid(REACH, KNOTS)
+
+    def __init__(self, u: Tensor, v: Tensor):
+        a, b = u.double().numpy(), v.double().numpy()
+        n = len(a)
+        self.rho = float(np.clip(np.mean(a * b), -0.9999, 0.9999))
+        p, q = self._decorrelated(a, b)
+        counts = self._binned(p, q)
+        points, base = self.grid.points, _normal(p) * _normal(q)
+        found = _Best(-math.inf)
+
+        @functools.cache
+        def kernel(h: float) -> np.ndarray:
+            return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
+
+        def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
+            nonlocal found
+            smooth = kernel(h[0]) @ counts @ kernel(h[1]).T
+            density = np.mean([smooth[::i, ::j] for i, j in mirrors], axis=0)
+            s, t = (math.sqrt(1 - each * each) for each in h)
+            own = np.mean([_normal((1 - i * s) * p, h[0]) * _normal((1 - j * t) * q, h[1]) for i, j in mirrors], axis=0)
+            rest = (self._read(density, p, q) - own / n).clip(min=0) * (n / (n - 1))
+            each = np.log(SHARE * rest / base + 1 - SHARE)
+            if (value := float(each.mean())) > found.value:
+                found = _Best(value, value / max(float(each.std()), 1e-12) * math.sqrt(n), h, mirrors, density)
+
+        for mirrors in MIRRORS:
+            for h in BANDWIDTHS:
+                attempt(mirrors, (h, h))
+        while True:
+            before = found
+            for side in (0, 1):
+                at = BANDWIDTHS.index(found.h[side])
+                for h in BANDWIDTHS[max(0, at - 1) : at + 2]:
+                    attempt(found.mirrors, (h, found.h[1]) if side == 0 else (found.h[0], h))
+            if found is before:
+                break
+        self.h, self.mirrors = found.h, found.mirrors
+        assert found.density is not None
+        self.table = np.log(SHARE * found.density / (_normal(points)[:, None] * _normal(points)) + 1 - SHARE)
+        self.certain = found.deviations > CERTAIN
+
+    def _decorrelated(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p, q = (u + v) / math.sqrt(2 * (1 + self.rho)), (u - v) / math.sqrt(2 * (1 - self.rho))
+        return np.clip(p, -REACH, REACH), np.clip(q, -REACH, REACH)
+
+    def _binned(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """Each row's weight of 1 / n, shared by the four knots around it."""
+        counts = np.zeros(self.grid.knots**2)
+        at = [self.grid.at(t) for t in (p, q)]
+        low = [np.minimum(t.astype(int), self.grid.knots - 2) for t in at]
+        part = [t - below for t, below in zip(at, low, strict=True)]
+        for i in (0, 1):
+            for j in (0, 1):
+                weight = np.abs(1 - i - part[0]) * np.abs(1 - j - part[1])
+                counts += np.bincount((low[0] + i) * self.grid.knots + low[1] + j, weight, len(counts))
+        return counts.reshape(self.grid.knots, -1) / len(p)
+
+    def _read(self, table: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        from scipy.ndimage import map_coordinates
+
+        return map_coordinates(table, [self.grid.at(p), self.grid.at(q)], order=1)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """left [grid, rank] and right, on a grid of u and v: their product is the table, and so an inner product."""
+        fine = 0.5 * min(self.h) * math.sqrt(1 - abs(self.rho))
+        step = next((step for step in STEPS if step <= fine), STEPS[-1])
+        points = _Grid(EDGE, round(2 * EDGE / step) + 1).points
+        u, v = np.meshgrid(points, points, indexing="ij")
+        table = torch.from_numpy(self._read(self.table, *self._decorrelated(u, v)))
+        # The smallest singular values are left out: few are needed, as such tables are smooth.
+        values, right = torch.linalg.eigh(table.T @ table)
+        lost = values.clamp(min=0).cumsum(0).sqrt() / len(points)
+        right = right[:, lost > ACCURACY]
+        return (table @ right).float(), right.float()
+
+
+def _normal(t: np.ndarray, deviation: float = 1.0) -> np.ndarray:
+    return np.exp(-0.5 * (t / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+
+
+def _between(table: Tensor, t: Tensor) -> Tensor:
+    """The table's rows [grid, rank] at normal scores t [n], linearly between its knots."""
+    knots = len(table)
+    at = ((t.clamp(-EDGE, EDGE) + EDGE) * ((knots - 1) / (2 * EDGE))).clamp(max=knots - 1.001)
+    low = at.floor()
+    index = low.long()
+    return torch.lerp(table[index], table[index + 1], (at - low)[:, None])
+
+
+def _read(factors: tuple[Tensor, Tensor], u: Tensor, v: Tensor) -> Tensor:
+    return (_between(factors[0], u) * _between(factors[1], v)).sum(1)

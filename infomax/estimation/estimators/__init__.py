@@ -1,0 +1,1 @@
+"""Estimators that are not objectives: the default, densities, neighbours."""

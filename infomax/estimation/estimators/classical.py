@@ -1,0 +1,133 @@
+"""Rows without a critic, which read all pairs at once: neighbours, and the Gaussian copula's closed form."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from infomax.errors import UserError
+from infomax.estimation.bases.normal_scores import NormalScores
+from infomax.estimation.estimator import Budget, Estimator, Fitted
+from infomax.estimation.pairs import Pairs, one_a_sample, require_density
+
+
+class _Classical(Estimator):
+    """Those that learn nothing beforehand. Their error is the jackknife's, each value without a group of pairs."""
+
+    reads_all = True
+    widest = 0  # columns a side
+
+    def fit(
+        self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str
+    ) -> Fitted:
+        for name in ("x", "y"):
+            side = getattr(fit, name)
+            if side.shape[1] > self.widest:
+                raise UserError(
+                    f"{self!r} is for at most {self.widest} columns a side, and {name} has {side.shape[1]}: give "
+                    "fewer, such as principal components, or take another method, such as CopulaJS."
+                )
+            require_density(repr(self), name, side)
+        return Fitted(self, None, (_as_it_is, _as_it_is), {"fitted": "nothing"})
+
+    def read(self, critic: Any, pairs: Pairs) -> Tensor:
+        pairs = one_a_sample(pairs)
+        x, y = (NormalScores(side.cpu())(side.cpu()).double().numpy() for side in (pairs.x, pairs.y))
+        return torch.tensor(self.of_normal_scores(x, y))
+
+    def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
+        """The value, in nats, of x [n, dx] and y [n, dy] that have been mapped to normal scores."""
+        raise TypeError(f"{type(self).__name__} defines no value.")
+
+
+class KSG(_Classical):
+    """From distances to the k-th neighbour, for low dimension; nothing is learnt. (Kraskov et al., 2004, estimator 1)
+
+    No bound: it understates where columns are many or dependence is strong. Columns go to normal scores first. Its
+    error is the jackknife's, which leaves pairs out and never repeats any (Holmes & Nemenman, 2019). Ceiling: about
+    log N. Variance: about that of log r over pairs. Raises UserError: more than 10 columns a side, a side without a
+    density (labels, quantised numbers), k too large, more than k copies of a pair.
+    """
+
+    leans_on = "neighbours"
+    widest = 10
+
+    def __init__(self, k: int = 5):
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"k must be a whole number of neighbours, at least 1, and is {k!r}; 3 to 10 are usual.")
+        self.k = k
+
+    def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
+        from scipy.special import digamma
+        from sklearn.neighbors import KDTree
+
+        n, k = len(x), self.k
+        if n <= k + 1:
+            raise UserError(f"KSG's k={k} neighbours need more than {n} different pairs.")
+        both = np.concatenate([x, y], 1)
+        distance = KDTree(both, metric="chebyshev").query(both, k + 1)[0][:, k]
+        if not (distance > 0).all():
+            rows = np.flatnonzero(distance == 0)
+            raise UserError(
+                f"{len(rows)} pairs have k={k} copies or more, and KSG measures distances between pairs: remove the "
+                "copies, or raise k."
+            )
+        inside = np.nextafter(distance, 0)  # nearer than the k-th neighbour, and not as near
+        counts = [KDTree(side, metric="chebyshev").query_radius(side, inside, count_only=True) for side in (x, y)]
+        return float(digamma(k) + digamma(n) - np.mean(digamma(counts[0]) + digamma(counts[1])))
+
+
+class GCMI(_Classical):
+    """The Gaussian copula's MI in closed form: -1/2 log det of normal scores' correlations. (Ince et al., 2017)
+
+    A lower bound on MI over the population where the marginals are all that is not normal about it; else no bound.
+    shrinkage: of correlations towards 0, in [0, 1]; None: 0 with the exact correction of the bias of log det for normal
+    columns, and where a column has fewer than 10 pairs the analytic amount. (Schaefer & Strimmer, 2005) Ceiling: none.
+    Variance: about that of log r over pairs. Raises UserError: more than 256 columns a side, a side without a
+    density (labels, quantised numbers).
+    """
+
+    widest = 256
+
+    def __init__(self, shrinkage: float | None = None):
+        if shrinkage is not None and not 0 <= shrinkage <= 1:
+            raise UserError(f"shrinkage must be in [0, 1], or None for what fits the data, and is {shrinkage!r}.")
+        self.shrinkage = shrinkage
+
+    def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
+        from scipy.special import digamma
+
+        if len(x) < 2 * (x.shape[1] + y.shape[1]):
+            raise UserError(
+                f"GCMI needs two pairs a column at least, and there are {len(x)} pairs of {x.shape[1] + y.shape[1]} "
+                "columns: give more pairs or fewer columns, or take another method, such as CopulaJS."
+            )
+        x, y = _uncorrelated(x), _uncorrelated(y)  # MI stays, and columns that are sums of others go
+        n, dx, dy = len(x), x.shape[1], y.shape[1]
+        cross = x.T @ y / n  # all else is the unit matrix, so log det is a sum over singular values
+        amount = self.shrinkage
+        if amount is None:
+            # The variance of a correlation of uncorrelated columns is 1 / n; their squares' excess over that is signal.
+            amount = 0.0 if n >= 10 * (dx + dy) else min(1.0, dx * dy / n / max(float((cross**2).sum()), 1e-300))
+        rho = np.linalg.svd((1 - amount) * cross, compute_uv=False)
+        with np.errstate(divide="ignore"):
+            value = -0.5 * float(np.log1p(-(np.minimum(rho, 1.0) ** 2)).sum())
+        if amount > 0:
+            return value
+        terms = digamma((n - np.arange(1, dx + dy + 1)) / 2)
+        return value - 0.5 * float(terms[:dx].sum() + terms[:dy].sum() - terms.sum())
+
+
+def _uncorrelated(side: np.ndarray) -> np.ndarray:
+    side = side - side.mean(0)
+    values, vectors = np.linalg.eigh(side.T @ side / len(side))
+    keep = values > 1e-8 * values[-1]
+    return side @ vectors[:, keep] / np.sqrt(values[keep])
+
+
+def _as_it_is(t: Tensor) -> Tensor:
+    return t
+
+
+rows = (KSG, GCMI)

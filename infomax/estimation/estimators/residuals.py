@@ -1,0 +1,304 @@
+"""Learned residuals: one network a fold, all folds in one descent; and classifiers of labels likewise."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infomax.estimation import fitting
+from infomax.estimation.bases import discriminant
+from infomax.estimation.bases.gains import infonce_shares, is_gain, js_shares
+from infomax.estimation.bases.gaussian import COMPONENTS
+from infomax.estimation.bases.pair_copula import noise, products
+from infomax.estimation.estimator import Budget, Estimator, Fitted
+from infomax.estimation.estimators.starts import Map, Start, Unmixed, protocol_of
+from infomax.estimation.pairs import Pairs
+
+HIDDEN, OUT, LAYERS = 128, 32, 2
+STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
+RATE, DECAY = 8e-3, 1e-2
+EPOCHS = 5  # at most, between two looks at a classifier's select pairs
+ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
+
+
+class Stack(nn.Module):
+    """Networks of one shape, a fold each, in one: [folds, n, in] -> [folds, n, out]."""
+
+    def __init__(self, folds: int, sizes: Sequence[int], silent: bool):
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+            # Wide enough a start for functions that bend: torch's own is 2.4 times narrower and learns far slower.
+            bound = 0.0 if silent and i == len(sizes) - 2 else math.sqrt(6 / a)
+            self.weights.append(nn.Parameter(torch.empty(folds, a, b).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(folds, 1, b).uniform_(-bound, bound)))
+
+    def forward(self, t: Tensor) -> Tensor:
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            t = torch.baddbmm(bias, F.silu(t) if i else t, weight)
+        return t
+
+    def fold(self, k: int) -> nn.Sequential:
+        """One fold's network, alone."""
+        layers: list[nn.Module] = []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            linear = nn.Linear(weight.shape[1], weight.shape[2])
+            linear.weight.data, linear.bias.data = weight[k].T.detach().clone(), bias[k, 0].detach().clone()
+            layers += [linear, nn.SiLU()]
+        return nn.Sequential(*layers[:-1])
+
+
+class Columns(nn.Module):
+    """What a network reads of a mapped side: its columns, weak ones weaker, and the length of the row."""
+
+    weights: Tensor  # [d]
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        d = z.shape[1]
+        length = (z**2).mean(1, keepdim=True).add(1e-3).log() * math.sqrt(d / 2) if d > 1 else z[:, :0]
+        return torch.cat([z * self.weights, length], 1)
+
+
+class Residual(nn.Module):
+    """<g(x), h(y)> + c of features of each side."""
+
+    width = 1
+
+    def __init__(self, columns: tuple[Columns, Columns], g: nn.Module, h: nn.Module, constant: Tensor):
+        super().__init__()
+        self.columns_x, self.columns_y = columns
+        self.g, self.h, self.constant = g, h, nn.Parameter(constant)
+
+    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        g, h = self.g(self.columns_x(x)), self.h(self.columns_y(y))
+        return torch.cat([g, self.constant.expand(len(g), 1)], 1), torch.cat([h, h.new_ones(len(h), 1)], 1)
+
+    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return ex @ ey.T
+
+    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
+        return (ex * ey).sum(1)
+
+    def __repr__(self) -> str:
+        return f"Separable(hidden={HIDDEN}, out={OUT}, layers={LAYERS}), SiLU"
+
+
+def _columns(fit: Pairs) -> tuple[Columns, Columns]:
+    """Columns that no column of the other side speaks for, in any product of Hermite polynomials of degree 1 to 3,
+    start weaker: sparse dependence is then found among many columns. Where none or all are spoken for, all are equal;
+    so they are in wide arrays, of which the polynomials would take several times the memory.
+    """
+    if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
+        return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
+    known = products(fit.x, fit.y)
+    heard = noise(len(fit), fit.x.shape[1], fit.y.shape[1])
+    found = []
+    for strongest in (known.amax((0, 2, 3)), known.amax((0, 1, 2))):
+        spoken = strongest > heard
+        found.append(torch.where(spoken, 1.0, ATTENUATED) if bool(spoken.any()) else torch.ones(len(spoken)))
+    return Columns(found[0]), Columns(found[1])
+
+
+def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, seed: int, device: str) -> list[Fitted]:
+    bases = [start.base.to(device) for start in starts]
+    columns = [_columns(start.fit) for start in starts]
+    splits = {}
+    for name in ("fit", "select"):
+        parts: list[Pairs] = [getattr(start, name) for start in starts]
+        least = min(map(len, parts))
+        parts = [part.first(least).to(device) for part in parts]
+        with torch.no_grad():
+            embedded = [base.embed(part.x, part.y) for base, part in zip(bases, parts, strict=True)]
+        splits[name] = _Stacked(
+            torch.stack([c[0].to(device)(part.x) for c, part in zip(columns, parts, strict=True)]),
+            torch.stack([c[1].to(device)(part.y) for c, part in zip(columns, parts, strict=True)]),
+            torch.stack([part.ids for part in parts]), bases, embedded,
+        )  # fmt: skip
+    fit, select = splits["fit"], splits["select"]
+    folds = len(starts)
+    g = Stack(folds, (fit.x.shape[2], *[HIDDEN] * LAYERS, OUT), silent=False).to(device)
+    h = Stack(folds, (fit.y.shape[2], *[HIDDEN] * LAYERS, OUT), silent=True).to(device)
+    constant = nn.Parameter(torch.zeros(folds, 1, 1, device=device))
+    parameters = [*g.parameters(), *h.parameters(), constant]
+
+    def bound(part: _Stacked, index: Tensor | slice) -> Tensor:
+        s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
+        p = s.diagonal(dim1=1, dim2=2)
+        n = s.shape[1]
+        if part.ids is not None:  # views of one sample are no negatives of each other
+            ids = part.ids[:, index]
+            other = (ids[:, :, None] != ids[:, None]).to(s)
+            return -F.softplus(-p).mean(1) - (F.softplus(s) * other).sum((1, 2)) / other.sum((1, 2)).clamp(min=1)
+        # Off the diagonal all, less the diagonal: n (n - 1) negatives a fold.
+        return -F.softplus(-p).mean(1) - (F.softplus(s).sum((1, 2)) - F.softplus(p).sum(1)) / (n * (n - 1))
+
+    protocol = _descend(parameters, fit, select, bound, budget, seed)
+    found = []
+    for k, start in enumerate(starts):
+        residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
+        model = fitting.Together(bases[k], residual).to(device).eval()
+        x, y = start.select.x.to(device), start.select.y.to(device)
+        gain = js_shares(model, x, y)
+        model.open = False
+        gain = gain - js_shares(model, x, y)
+        # The best of many evaluations beats zero by luck alone: it has to by one standard error.
+        model.open = is_gain(gain)
+        if model.open:
+            # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
+            loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
+            model.open = float(loss.mean()) <= float(loss.std()) / math.sqrt(len(loss))
+        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": protocol_of(start.base),
+                              "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
+        found.append(Fitted(row, model, start.maps, told))
+    return found
+
+
+class _Stacked:
+    """Features of every fold's pairs, [folds, n, ...], beside what the folds' bases made of them."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, ids: Tensor, bases: Sequence[Any], embedded: Sequence[tuple[Tensor, Tensor]]
+    ):
+        self.x, self.y, self.bases, self.embedded = x, y, bases, embedded
+        repeated = any(len(own.unique()) < len(own) for own in ids)
+        self.ids = ids.to(x.device) if repeated else None  # None: all rows differ
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+    @torch.no_grad()
+    def base(self, index: Tensor | slice) -> Tensor:
+        """The bases' scores of the indexed rows [folds, b, b]."""
+        found = zip(self.bases, self.embedded, strict=True)
+        return torch.stack([base.score(ex[index], ey[index]) for base, (ex, ey) in found])
+
+
+def _descend(
+    parameters: list[nn.Parameter],
+    fit: Any,
+    select: Any,
+    bound: Callable[[Any, Any], Tensor],
+    budget: Budget,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Ascends `bound` [folds] on batches of fit; each fold keeps its weights of the best bound on select."""
+    folds = parameters[0].shape[0]
+    steps, size = min(budget.steps, STEPS), min(budget.batch_size, len(fit))
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
+    generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def criterion() -> Tensor:
+        number = max(1, len(select) // 1000)  # in parts of about a thousand, which bound memory
+        parts = torch.arange(len(select), device=select.x.device).tensor_split(number)
+        return torch.stack([bound(select, part) for part in parts]).mean(0)
+
+    best, best_step, step = criterion(), torch.zeros(folds), 0
+    state = [p.detach().clone() for p in parameters]
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(1, steps + 1):
+        if len(order) < size:
+            order = torch.randperm(len(fit), generator=generator)
+        index, order = order[:size].to(fit.x.device), order[size:]
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        loss = -bound(fit, index).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0 * folds)
+        optimizer.step()
+        if step % budget.every == 0 or step == steps:
+            value = criterion()
+            better = value > best  # never for one that is not a number
+            for kept, p in zip(state, parameters, strict=True):
+                kept[better] = p.detach()[better]
+            best, best_step = torch.where(better, value, best), torch.where(better.cpu(), float(step), best_step)
+            if step - float(best_step.max()) >= budget.every * min(budget.patience, PATIENCE):
+                break
+    for kept, p in zip(state, parameters, strict=True):
+        p.data.copy_(kept)
+    return [{"steps": step, "best_step": int(best_step[k])} for k in range(folds)]
+
+
+class Network(nn.Sequential):
+    """A fold's network on a side's columns."""
+
+    def __repr__(self) -> str:
+        return f"Network(hidden={HIDDEN}, layers={LAYERS})"
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    x: Tensor  # [folds, n, d], features
+    y: Tensor  # [folds, n], labels
+    known: Tensor  # [folds, n, labels], logits of the base
+    log_prior: Tensor  # [folds, n], of the rows' labels
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+    def log_ratio(self, learned: Tensor, index: Tensor | slice, doubt: float) -> Tensor:
+        """Of the indexed rows [folds, b], with what a network adds to the base's logits."""
+        log_q = (self.known[:, index] + learned).log_softmax(2).gather(2, self.y[:, index, None]).squeeze(2)
+        return discriminant.mixed(log_q - self.log_prior[:, index], doubt)
+
+
+def fitted_classifiers(
+    row: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
+) -> list[Fitted]:
+    """Each fold's closed form, and what a network, which starts at 0, adds to its logits by the labels' likelihood."""
+    doubt = 1 / min(len(select) for _, select in folds)  # what none of n select rows shows may be in one of n
+    starts = [discriminant.start(fit, select, label, doubt) for fit, select in folds]
+    columns: list[Columns] = []
+    parts: dict[str, list[tuple[Tensor, ...]]] = {"fit": [], "select": []}
+    for start, both in zip(starts, folds, strict=True):
+        for name, part in zip(parts, both, strict=True):
+            other, own = (part.x, part.y) if label == 1 else (part.y, part.x)
+            z, y = start.map(other), own.argmax(1)
+            if name == "fit":
+                columns.append(Columns(torch.ones(z.shape[1])))
+            known = start.log_prior.expand(len(z), -1) if start.base is None else start.base.logits(z)
+            parts[name].append((columns[-1](z), y, known, start.log_prior[y]))
+
+    def stacked(name: str) -> _Labelled:
+        least = min(len(part[0]) for part in parts[name])
+        return _Labelled(*(torch.stack([t[:least] for t in of]).to(device) for of in zip(*parts[name], strict=True)))
+
+    fit, select = stacked("fit"), stacked("select")
+    labels = len(starts[0].log_prior)
+    network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, labels), silent=True).to(device)
+    looks = replace(budget, every=min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit)))))
+
+    def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
+        return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
+
+    protocol = _descend(list(network.parameters()), fit, select, bound, looks, seed)
+    with torch.no_grad():
+        all_rows = slice(None)
+        learned = network(select.x)
+        gains = select.log_ratio(learned, all_rows, doubt) - select.log_ratio(0 * learned, all_rows, doubt)
+    found = []
+    for k, (start, gain) in enumerate(zip(starts, gains, strict=True)):
+        # The best of many looks beats the base by luck alone: it has to by one standard error.
+        kept = is_gain(gain)
+        # Where all is zero, the plain closed form stays behind the closed gate: its noise says how little such pairs
+        # could show.
+        lost = start.base is None and not kept
+        inner = start.plain if lost else Network(columns[k], *network.fold(k))
+        model = discriminant.Classifier(label, start.log_prior, doubt, inner, base=start.base)
+        model.open = kept
+        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": start.told, "labels": labels}
+        maps: tuple[Map, Map] = (
+            (start.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, start.map)
+        )
+        found.append(Fitted(row, model.to(device).eval(), maps, told))
+    return found

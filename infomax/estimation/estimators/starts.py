@@ -1,0 +1,126 @@
+"""Where the default starts from: the closed form that select (validation) pairs tell best, of columns or components."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infomax.estimation.bases.gains import js_shares
+from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
+from infomax.estimation.bases.pair_copula import Base, PairwiseCopula, closed_form
+from infomax.estimation.pairs import Pairs
+
+Map = Callable[[Tensor], Tensor]
+UNMIXED = 64  # columns at most whose independent components are sought
+UNMIXED_ROWS = 10_000
+PRINCIPAL = 64  # principal components of an image at most
+
+
+class Unmixed:
+    """Normal scores of a side's independent components, by the rows that it is made from. (Hyvärinen, 1999)"""
+
+    def __init__(self, fit: Tensor, seed: int):
+        from sklearn.decomposition import FastICA
+        from sklearn.exceptions import ConvergenceWarning
+
+        self.standard = Standard(fit)
+        z = self.standard(fit)
+        with warnings.catch_warnings():
+            # What has no components to find is not found, and then loses on the select split.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed)
+            ica.fit(z[:UNMIXED_ROWS].double().numpy())
+        self.unmixing = torch.from_numpy(ica.components_.T.copy())  # [d, d]
+        self.scores = NormalScores(self._components(z))
+
+    def _components(self, z: Tensor) -> Tensor:
+        return (z.double() @ self.unmixing).float()
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.scores(self._components(self.standard(t)))
+
+
+class Principal:
+    """Normal scores of an image's leading principal components, by the rows that it is made from: those that vary at
+    all, and PRINCIPAL at most."""
+
+    def __init__(self, fit: Tensor):
+        self.mean = fit.double().mean(0)
+        second = sum((rows.T @ rows for rows in map(self._centred, fit.split(ROWS))), torch.zeros(()))
+        values, vectors = torch.linalg.eigh(second)
+        number = min(PRINCIPAL, int((values > 1e-6 * values[-1]).sum()))
+        self.axes = vectors[:, -number:].flip(1)  # [d, k], the largest first
+        self.scores = NormalScores(self._components(fit))
+
+    def _centred(self, rows: Tensor) -> Tensor:
+        return rows.double() - self.mean
+
+    def _components(self, t: Tensor) -> Tensor:
+        return torch.cat([(self._centred(rows) @ self.axes).float() for rows in t.split(ROWS)])
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.scores(self._components(t))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fold's residual starts from: mapped pairs, the maps, and a base."""
+
+    fit: Pairs
+    select: Pairs
+    maps: tuple[Map, Map]
+    base: Base
+
+
+def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
+    """Of normal scores of columns and of independent components, a side each, what tells select pairs from others."""
+    options = [
+        [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
+        for side in (fit.x, fit.y)
+    ]
+    sides = [
+        [(m(f), m(s)) for m in maps] for maps, f, s in zip(options, (fit.x, fit.y), (select.x, select.y), strict=True)
+    ]
+    best, found = (-math.inf, 0.0), None
+    for i, x in enumerate(sides[0]):
+        for j, y in enumerate(sides[1]):
+            if isinstance(options[0][i], Principal) != isinstance(options[1][j], Principal):
+                continue  # images' many columns are dear, and pixels against components promise nothing
+            base = closed_form(x[0], y[0], x[1], y[1])
+            each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
+            gain = float(each.mean()) - best[0]
+            if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
+                best = float(each.mean()), float(each.std()) / math.sqrt(len(each))
+                found = Start(
+                    Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
+                )
+    assert found is not None
+    return found
+
+
+def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
+    """Independent components, where a side may have them: where its principal components are not normal."""
+    n, d = side.shape
+    if not 2 <= d <= UNMIXED or n < 20 * d:
+        return []
+    z = Standard(side)(side).double()
+    values, vectors = torch.linalg.eigh(z.T @ z / n)
+    if float(values[0]) < 1e-6 * float(values[-1]):
+        return []
+    z = z @ (vectors * values.rsqrt())
+    kurtosis = (z**4).mean(0) - 3
+    return [Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else []
+
+
+def protocol_of(base: Base) -> dict[str, Any]:
+    return {
+        "kind": type(base).__name__,
+        "strength": base.strength,
+        "share_read": base.share_read,
+        "dof": getattr(base, "dof", None),
+        "pairs": len(base.matched) if isinstance(base, PairwiseCopula) else 0,
+    }

@@ -1,0 +1,25 @@
+"""From a user's arrays to pairs that can be estimated on: reading, suspicions, and pairs with their splits."""
+
+from infomax.estimation.pairs.pairs import (
+    FEWEST,
+    FEWEST_A_SPLIT,
+    FEWEST_IDS,
+    Image,
+    Pairs,
+    folds,
+    has_density,
+    is_label,
+    jackknife_error,
+    joined,
+    one_a_sample,
+    require_density,
+    shuffled,
+    split,
+    without_a_group,
+)
+from infomax.estimation.pairs.reading import prepared
+
+__all__ = [
+    "FEWEST", "FEWEST_A_SPLIT", "FEWEST_IDS", "Image", "Pairs", "folds", "has_density", "is_label", "jackknife_error",
+    "joined", "one_a_sample", "prepared", "require_density", "shuffled", "split", "without_a_group",
+]  # fmt: skip

@@ -1,0 +1,164 @@
+"""Pairs that an estimator can read: two sides of numbers, the sample of each pair, and how they are split."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.errors import UserError
+
+FEWEST = 50  # pairs; a twelve-pair report split has an interval of a nat
+FEWEST_A_SPLIT = 10
+
+
+@dataclass(frozen=True)
+class Image:
+    """How columns make an image: its channels, height and width, and where in it, flattened, each column stands.
+
+    Constant columns may have been left out: nothing stands where they were.
+    """
+
+    shape: tuple[int, int, int]
+    places: Tensor  # int64 [columns]
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        """columns [n, d] -> images [n, channels, height, width], 0 where no column stands."""
+        if len(self.places) == math.prod(self.shape):
+            return columns.unflatten(1, self.shape)
+        whole = columns.new_zeros(len(columns), math.prod(self.shape))
+        return whole.index_copy_(1, self.places.to(columns.device), columns).unflatten(1, self.shape)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """x [n, dx], y [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives of each other.
+
+    float32; or float64, as given, until the fit split's statistics have standardised it. images: of each side how its
+    columns make an image, or None where they make none.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    images: tuple[Image | None, Image | None] = (None, None)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> "Pairs":
+        return Pairs(self.x[index], self.y[index], self.ids[index], self.images)
+
+    def first(self, number: int) -> "Pairs":
+        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images)
+
+    def to(self, device: str | torch.device) -> "Pairs":
+        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device), self.images)
+
+
+FEWEST_IDS = 4  # in a split: leaving a group of them out must leave a row with two negatives
+
+
+def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pairs]:
+    """Three parts of the pairs, at random, every id in one part only."""
+    _, groups = pairs.ids.unique(return_inverse=True)
+    number = int(groups.max()) + 1
+    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
+    at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
+    found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
+    _require_enough(found, len(pairs), number)
+    return found
+
+
+def _require_enough(found: Sequence[Pairs], pairs: int, number: int) -> None:
+    fewest = min(len(part.ids.unique()) for part in found)
+    if fewest < FEWEST_IDS:
+        raise UserError(
+            f"{pairs} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
+            f" {FEWEST_IDS} in each, so more ids are needed."
+        )
+    if min(map(len, found)) < FEWEST_A_SPLIT:
+        raise UserError(
+            f"{pairs} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
+            f"each needs {FEWEST_A_SPLIT}, so more ids are needed."
+        )
+
+
+def folds(pairs: Pairs, number: int, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+    """(fit, select, report) of each of `number` folds, at random: a fold reports once, selects for one other, and fits
+    for the rest. Every id is in one fold."""
+    _, groups = pairs.ids.unique(return_inverse=True)
+    count = int(groups.max()) + 1
+    order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(count))
+    parts = [torch.isin(groups, some).nonzero().squeeze(1) for some in order.tensor_split(number)]
+    _require_enough([pairs[part] for part in parts], len(pairs), count)
+    found = []
+    for k in range(number):
+        fit = torch.cat([parts[(k + j) % number] for j in range(2, number)])
+        found.append((pairs[fit.sort().values], pairs[parts[(k + 1) % number]], pairs[parts[k]]))
+    return found
+
+
+def is_label(side: Tensor) -> bool:
+    """Whether a side is one-hot: a column of integers was read as a label."""
+    return side.shape[1] > 1 and bool(((side == 0) | (side == 1)).all()) and bool((side.sum(1) == 1).all())
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all parts, one after the other."""
+    x, y, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids"))
+    return Pairs(x, y, ids, parts[0].images)
+
+
+def one_a_sample(pairs: Pairs) -> Pairs:
+    """Of pairs with one id the first."""
+    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
+    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+
+
+def has_density(side: Tensor) -> bool:
+    """Whether numbers are continuous: in no column does half or more of the rows share its value with another row."""
+    return _tied(side) is None
+
+
+def require_density(what: str, name: str, side: Tensor) -> None:
+    """Refuses a side that is not continuous, of which a density, or a distance between ranks, says nothing."""
+    column = _tied(side)
+    if column is not None:
+        raise UserError(
+            f"{what} needs a continuous {name}, and in its column {column} most rows repeat another's value: labels, "
+            "counts and rounded numbers have no density. Take a method that trains a critic, such as CopulaJS"
+            + (", or give the sides in the other order." if name == "y" else ".")
+        )
+
+
+def _tied(side: Tensor) -> int | None:
+    for column in range(side.shape[1]):
+        _, counts = side[:, column].unique(return_counts=True)
+        if 2 * int(counts[counts > 1].sum()) >= len(side):
+            return column
+    return None
+
+
+def shuffled(pairs: Pairs, seed: int) -> Pairs:
+    """The same pairs in another order."""
+    return pairs[torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(pairs)))]
+
+
+def without_a_group(pairs: Pairs, groups: int, seed: int) -> list[Tensor]:
+    """Indices of the rows that stay when each of `groups` random groups of ids is left out."""
+    _, samples = pairs.ids.cpu().unique(return_inverse=True)
+    number = int(samples.max()) + 1
+    groups = min(groups, number)
+    group = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(number) % groups)[samples]
+    return [(group != g).nonzero().squeeze(1).to(pairs.x.device) for g in range(groups)]
+
+
+def jackknife_error(values: Sequence[float]) -> float:
+    """The standard error of a statistic, from its values without each group; infinite where one is not finite."""
+    found = np.array(values)
+    if not np.isfinite(found).all():
+        return math.inf
+    return math.sqrt(float((len(found) - 1) / len(found) * np.sum((found - found.mean()) ** 2)))

@@ -1,0 +1,173 @@
+"""Validates the user's arrays, turns them into `Pairs`, and reports anything suspicious as checks."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.errors import UserError
+from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs
+from infomax.estimation.pairs.suspicions import duplicates, order_of_rows
+from infomax.estimation.result import Check
+
+NARROW = 8  # an image's height and width at least: smaller arrays have no places to speak of
+
+
+def prepared(
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False
+) -> tuple[list[Pairs], list[Check], float | None]:
+    """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
+    leave unless they are kept.
+
+    Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
+    Raises UserError as `estimate` says.
+    """
+    for x, y, _ in parts:
+        try:
+            numbers = np.ndim(x), np.ndim(y)
+        except ValueError as error:
+            raise UserError(f"x or y is no array of rows: {error}.") from None
+        if 0 in numbers:
+            raise UserError("x and y are arrays of rows, [n, ...], and one of them is a single number.")
+        if len(x) != len(y):
+            raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
+        if len(x) == 0:
+            raise UserError("x and y are empty: there are no pairs to estimate from.")
+    sizes = [len(x) for x, _, _ in parts]
+    if sum(sizes) < FEWEST:
+        raise UserError(f"There are {sum(sizes)} pairs, and fewer than {FEWEST} say nothing about mutual information.")
+    checks: list[Check] = []
+    sides: list[Tensor] = []
+    caps: list[float] = []
+    raw: list[Tensor] = []
+    images: list[Image | None] = []
+    for name, column in (("x", 0), ("y", 1)):
+        whole = _joined(name, [_tensor(name, part[column]) for part in parts])
+        images.append(_image({np.shape(part[column])[1:] for part in parts}, whole, keep_constant))
+        side, found, cap = _side(name, whole, keep_constant)
+        raw.append(whole)
+        sides.append(side)
+        checks += found
+        caps += [] if cap is None else [cap]
+    labels = [not side.dtype.is_floating_point for side in raw]
+    # A label with itself has its entropy.
+    if not all(labels) and raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all()):
+        sentence = "x and y are the same array: the MI of a continuous variable with itself is infinite, give two."
+        checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
+    ids = _ids([part[2] for part in parts], sizes)
+    checks += duplicates(sides, labels, ids)
+    if all(part[2] is None for part in parts):
+        checks += order_of_rows(sides)
+    both = (images[0], images[1])
+    split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
+    pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
+    return pairs, checks, min(caps, default=None)
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        tensor = array.detach().cpu()
+    else:
+        if np.ma.is_masked(array):
+            raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
+        array = np.asarray(array)
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    if tensor.is_complex():
+        raise UserError(f"{name} is complex: give real and imaginary parts as columns.")
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+
+
+def _joined(name: str, tensors: list[Tensor]) -> Tensor:
+    widths = {t.shape[1] for t in tensors}
+    if len(widths) > 1:
+        raise UserError(f"{name} has {' and '.join(map(str, sorted(widths)))} columns in different splits.")
+    if widths == {0}:
+        raise UserError(f"{name} has rows without any numbers.")
+    if len({t.dtype.is_floating_point for t in tensors}) > 1:
+        raise UserError(f"{name} holds integers in one split and floating-point numbers in another.")
+    return torch.cat(tensors)
+
+
+def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> Image | None:
+    """The image that columns make, where rows were [height, width] or [channels, height, width], neither narrow."""
+    if len(shapes) > 1 or not whole.dtype.is_floating_point:
+        return None
+    shape = next(iter(shapes))
+    if len(shape) not in (2, 3) or min(shape[-2:]) < NARROW:
+        return None
+    kept = torch.arange(whole.shape[1])
+    if not keep_constant:
+        kept = kept[(whole != whole[:1]).any(0)]
+    channels, height, width = (1, *shape)[-3:]
+    return Image((channels, height, width), kept)
+
+
+def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
+    if not whole.dtype.is_floating_point:
+        return _labels(name, whole)
+    bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise UserError(f"{name} has NaN or infinity in {len(bad)} of {len(whole)} rows ({rows}): repair them.")
+    constant = (whole == whole[:1]).all(0)
+    if bool(constant.all()):
+        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+    checks: list[Check] = []
+    if bool(constant.any()) and not keep_constant:
+        number = int(constant.sum())
+        columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
+        sentence = f"{number} of {len(constant)} columns of {name} ({columns}) never change and were left out."
+        checks.append(Check(f"constant columns of {name}", float(number), 0.0, "warn", sentence))
+        whole = whole[:, ~constant]
+    if float(whole.abs().max()) > 1e100:
+        raise UserError(f"{name} has numbers beyond 1e100, which no statistic of it would survive: rescale it.")
+    return whole if whole.dtype == torch.float64 else whole.float(), checks, None
+
+
+def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
+    """One column of integers is a label: one-hot, and its entropy caps the MI."""
+    if whole.shape[1] > 1:
+        raise UserError(
+            f"{name} holds integers ({str(whole.dtype).removeprefix('torch.')}) in {whole.shape[1]} columns: give "
+            "floating-point numbers if they are quantities (such as pixels), or one column if they are labels."
+        )
+    values, index, counts = whole.flatten().unique(return_inverse=True, return_counts=True)
+    if len(values) < 2:
+        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+    if len(values) > min(len(whole) / 5, 1000):
+        raise UserError(
+            f"{name} holds integers with {len(values)} different values in {len(whole)} rows: too many for labels; "
+            "give floating-point numbers if they are quantities."
+        )
+    part = counts.double() / len(whole)
+    entropy = float(-(part * part.log()).sum())
+    sentence = f"{name} is a column of integers and was read as a label with {len(values)} values (one-hot)."
+    check = Check(f"labels in {name}", float(len(values)), 0.0, "pass", sentence)
+    return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
+
+
+def _ids(given: list[Any], sizes: list[int]) -> Tensor:
+    if all(ids is None for ids in given):
+        return torch.arange(sum(sizes))
+    if any(ids is None for ids in given):
+        raise UserError("ids are given for one split and not for another: give them for all, or for none.")
+    arrays = [np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids) for ids in given]
+    for array, size in zip(arrays, sizes, strict=True):
+        if array.shape != (size,) or array.dtype.kind not in "iubUSM":
+            raise UserError(
+                f"ids must be {size} whole numbers, texts or times, one a pair; they are {array.dtype}"
+                f" {[*array.shape]}."
+            )
+    names, numbers = np.unique(np.concatenate(arrays), return_inverse=True)
+    tensors = torch.from_numpy(numbers.astype(np.int64)).split(sizes)
+    for i, a in enumerate(tensors):
+        for b in tensors[i + 1 :]:
+            shared = a[torch.isin(a, b)]
+            if len(shared):
+                raise UserError(f"id {names[int(shared[0])]} is in two splits: views of one sample must stay in one.")
+    return torch.cat(tensors)

@@ -1,0 +1,80 @@
+"""Checks of the pairs themselves: rows that are copies of each other, rows in some order, a side told by one column."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.estimation.pairs.pairs import FEWEST
+from infomax.estimation.result import Check
+
+
+def _keys(side: Tensor) -> Tensor:
+    """A number for each row, equal where rows are: memory stays O(n)."""
+    generator = torch.Generator().manual_seed(0)
+    projected = side.double() @ torch.randn(side.shape[1], generator=generator, dtype=torch.float64)
+    return projected.unique(return_inverse=True)[1]
+
+
+def _told_by_a_column(side: Tensor, rows: int) -> bool:
+    """Whether one column of several tells nearly all different rows apart: such rows repeat only by being copied."""
+    if side.shape[1] < 2:
+        return False
+    return any(side[:, c].unique().numel() >= 0.8 * rows for c in range(min(side.shape[1], 32)))
+
+
+def duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> list[Check]:
+    """Pairs that repeat another of another id. Labels and grids repeat by nature; where one side is a label, a repeat
+    of the other is told, if it can be no grid; and pairs of few values whose sides tell each other are copies too."""
+    keys = [_keys(side) for side in sides]
+    if all(labels):
+        return []
+    # Copies of one id are views of one sample.
+    once = np.unique(torch.stack([ids, *keys], 1).numpy(), axis=0, return_index=True)[1]
+    x, y = (key[torch.from_numpy(np.sort(once))] for key in keys)
+    n, different = len(x), [key.unique().numel() for key in (x, y)]
+    told = torch.stack([x, y], 1)
+    if any(labels):
+        other = 1 if labels[0] else 0
+        if not _told_by_a_column(sides[other], different[other]):
+            return []
+        told = (x, y)[other][:, None]
+    _, index, counts = told.unique(dim=0, return_inverse=True, return_counts=True)
+    extra = n - len(counts)
+    few = not any(labels) and min(different) < n / 5
+    if not extra or (few and (len(counts) > 1.5 * max(different) or len(counts) < FEWEST)):
+        return []
+    share = extra / n
+    repeated = torch.from_numpy(np.sort(once))[counts[index] > 1].tolist()
+    rows = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+    sentence = (
+        f"{extra} of {n} pairs repeat another (rows {rows}): copies in two splits inflate the value; remove them, "
+        "or give copies of one sample the same id."
+    )
+    return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
+
+
+ALIKE = 0.1  # correlation of a row with the next, from which on rows are in some order
+
+
+def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
+    """Rows that resemble the next on both sides. Sorted rows do, and are harmless once they are shuffled; rows in time,
+    or in blocks of one origin, share more than x tells of y, and a random split then has neighbours on both sides. One
+    cannot be told from the other here, so it is a warning."""
+    found = []
+    generator = torch.Generator().manual_seed(1)
+    for side in sides:
+        t = side.double() @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
+        t = t.argsort(0).argsort(0).double()  # ranks: one far row decides nothing
+        t = (t - t.mean(0)) / t.std(0)
+        found.append(float((t[1:] * t[:-1]).mean()))
+    least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
+    if least <= allowed:
+        return []
+    sentence = (
+        f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}): harmless if the"
+        " rows were sorted; if they come in time order or in blocks, give each block an id, or the value is too high."
+    )
+    return [Check("row order", least, allowed, "warn", sentence)]

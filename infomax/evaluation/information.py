@@ -1,0 +1,175 @@
+"""The MI of an encoder's features, as terms that are finite.
+
+A deterministic encoder's I(X; f(X)) is infinite, or log N on N images, and says nothing. What is estimated instead is
+finite: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers against another view's features.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from infomax.errors import UserError
+from infomax.estimation import Check, Estimate, audit_splits, estimate_splits
+from infomax.estimation.evidence import checks
+from infomax.estimation.result import Verdict
+from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
+from infomax.evaluation.mosaics import mosaics
+from infomax.evaluation.result import Chain, Terms
+from infomax.evaluation.subject import Source, subject
+
+if TYPE_CHECKING:
+    from infomax.data import Dataset, Split
+
+
+DRAWS = 2  # pairs of views a training image: more pairs to fit the critic on, at the price of encoding them
+SELECT = 0.15  # of the training images: the critic stops on them
+NOISE = 1 / 3  # of the features' root-mean-square distance from their mean, in every direction
+SEVERITY = {"pass": 0, "warn": 1, "fail": 2}
+
+
+def mutual_information(
+    checkpoint: Source,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    *,
+    terms: bool = True,
+    audit: bool = False,
+    said: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> Terms:
+    """The MI of a saved encoder's features, in nats.
+
+    A critic is fitted on training images, stopped on others of them, and reports on test images: views of one image
+    are never on two sides. options: objective, critic and budget, as estimate takes them. said: told what is next.
+    """
+    from infomax.data import views_for
+
+    about = subject(checkpoint, dataset)
+    images, views = about.data, views_for(about.data)
+    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))
+    select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
+    # Test images are numbered after the training images, since an id names an image over all splits.
+    parts = [(images.train, fit, DRAWS, 0), (images.train, select, DRAWS, 0),
+             (images.test, torch.arange(len(images.test)), 1, len(order))]  # fmt: skip
+    given: dict[str, Any] = {"seed": seed, "device": device or "cpu", **options}
+
+    def seen(encoder: nn.Module, view: int | None) -> list[Tensor]:
+        return [
+            features_of_views(encoder, split, at, views, seed, draws, view, device) for split, at, draws, _ in parts
+        ]
+
+    ids = [(at + first).repeat(draws) for _, at, draws, first in parts]
+    said("I(Z1; Z2) of two views")
+    layers = Layers(about.encoder, about.projector) if terms else None
+    first, second = seen(layers or about.encoder, 0), seen(about.encoder, 1)
+    named = {"features": first} if layers is None else layers.apart(first)
+    mi = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
+    if audit:
+        said("mosaics")
+        mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, fit, select, given)))
+    if layers is None:
+        return Terms(mi)
+    plain = [features_of_views(about.encoder, split, at, views, seed, 1, None, device) for split, at, _, _ in parts]
+    own = [at + begin for _, at, _, begin in parts]
+    said("I(Z; label)")
+    label = _or_why(lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
+    said("I(X; Z + noise)")
+    noise = _or_why(lambda: _noise(plain, own, given))
+    chain = _or_why(lambda: _chain(named, mi, second, ids, given, said))
+    return Terms(mi, label, noise, chain)
+
+
+def views_mi(
+    checkpoint: Source,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Estimate:
+    """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image: mutual_information's mi."""
+    return mutual_information(checkpoint, dataset, seed, device, terms=False, **options).mi
+
+
+def _or_why(term: Callable[[], Any]) -> Any:
+    try:
+        return term()
+    except UserError as error:
+        return str(error)
+
+
+def _label(plain: list[Tensor], of: "list[tuple[Split, Tensor]]", ids: list[Tensor], given: dict[str, Any]) -> Estimate:
+    labels: list[Tensor] = []
+    for split, at in of:
+        if split.labels is None:
+            raise UserError("The data set has no labels.")
+        labels.append(split.labels[at])
+    return estimated_on(plain, labels, ids, given)
+
+
+def _noise(plain: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Estimate:
+    """I(X; Z + noise), with noise of a third of Z's root-mean-square distance from its mean in every direction.
+
+    It equals I(Z; Z + noise), as the image says no more of the sum than its features do; so no image is modelled. Of
+    both, 64 principal components are kept, which loses little and never adds. Whatever Z, it stays below the capacity
+    1/2 sum log(1 + variance / noise variance) <= 4.5 nats, which 1,000 test images can certify. (Shannon, 1948)
+    """
+    everything = torch.cat(plain)
+    scale = NOISE * float(everything.double().var(0).sum().sqrt())
+    if scale == 0:
+        raise UserError("The features are the same for every image.")
+    generator = torch.Generator().manual_seed(given["seed"])
+    noisy = [part + scale * torch.randn(part.shape, generator=generator) for part in plain]
+    spectrum = torch.linalg.eigvalsh(everything.double().T.cov()).clamp(min=0)
+    capacity = float(torch.log1p(spectrum / scale**2).sum() / 2)
+    axes = principal_axes(plain[0], COMPONENTS, given["seed"])
+    found = estimated_on([axes(part) for part in plain], [axes(part) for part in noisy], ids, given)
+    crossed = checks.bracket(*found.interval, found.floor, capacity)
+    told = tuple(crossed if check.name == crossed.name else check for check in found.checks)
+    protocol = {**found.protocol, "noise": {"deviation": scale, "of_rms": NOISE, "capacity": capacity}}
+    return replace(found, cap=capacity, checks=told, protocol=protocol)
+
+
+def _chain(
+    named: dict[str, list[Tensor]],
+    mi: Estimate,
+    second: list[Tensor],
+    ids: list[Tensor],
+    given: dict[str, Any],
+    said: Callable[[str], None],
+) -> Chain:
+    layers: list[tuple[str, Estimate]] = []
+    for name, sides in named.items():
+        if name == "features":
+            layers.append((name, mi))
+            continue
+        said(f"I({name} of view 1; Z of view 2)")
+        axes = principal_axes(sides[0], COMPONENTS, given["seed"])
+        layers.append((name, estimated_on([axes(part) for part in sides], second, ids, given)))
+    return Chain(tuple(layers), processing(layers))
+
+
+def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
+    """No layer's MI exceeds an earlier one's. By 5 % passes, as that is how far each may be; by no more than both
+    intervals warns. Of a layer and a later one above it, the first is too low (it needs more images, or its maps were
+    cut short) or the second too high."""
+    found = []
+    for i, (early, before) in enumerate(layers):
+        for late, after in layers[i + 1 :]:
+            over = after.mi - before.mi
+            slack = max(0.05 * abs(before.mi), 0.02)
+            noise = math.hypot(before.reach[1], after.reach[0])
+            verdict: Verdict = "pass"
+            sentence = "MI falls along the layers, as it must."
+            told = f"{late} ({after.mi:.2f}) is a function of {early} ({before.mi:.2f}) and cannot have more"
+            if not over <= max(slack, noise):
+                verdict, sentence = "fail", f"{told}: the value of {early} is too low or that of {late} too high."
+            elif over > slack:
+                verdict, sentence = "warn", f"{told}; it seems to, though by no more than the noise."
+            found.append(Check("data processing", over, slack, verdict, sentence))
+    # A certain violation is told before a larger one that may be noise.
+    return max(found, key=lambda check: (SEVERITY[check.verdict], check.statistic - check.threshold))

@@ -1,0 +1,128 @@
+"""An encoder's layers as rows: features of images and of their views, summaries of maps, principal components."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from infomax.estimation import Estimate, estimate_splits
+from infomax.evaluation.probing import features
+
+if TYPE_CHECKING:
+    from infomax.data import Split, Views
+
+
+COMPONENTS = 64  # of a layer, at most
+COLUMNS = 1024  # of a layer before that, about: feature maps are averaged to fewer places
+STAGES = 3  # of an encoder's, in the chain
+
+
+def estimated_on(
+    x: list[Tensor],
+    y: list[Tensor],
+    ids: list[Tensor],
+    given: dict[str, Any],
+    how: Callable[..., Estimate] = estimate_splits,
+) -> Estimate:
+    """Of the fit, select and report parts of two sides."""
+    return how(*zip(x, y, ids, strict=True), **given)
+
+
+class Layers(nn.Module):
+    """An encoder with what it passes through: images -> pixels, stages, features and projection in one row each.
+
+    Maps [b, c, h, w] are averaged to fewer places, tokens [b, t, c] to their first and their mean: functions of the
+    layer, so that MI with them is at most the layer's.
+    """
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module | None):
+        super().__init__()
+        self.encoder, self.projector = encoder, projector
+        self.stages = _stages(encoder)
+        self.widths: dict[str, int] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        caught: dict[str, Tensor] = {}
+
+        def catch(name: str) -> Callable[..., None]:
+            return lambda module, given, out: caught.__setitem__(name, out)
+
+        hooks = [self.encoder.get_submodule(name).register_forward_hook(catch(name)) for name in self.stages]
+        try:
+            z = self.encoder(images).flatten(1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        rows = {"pixels": _summary(images, images.shape[1])}
+        rows |= {name: _summary(caught[name], channels) for name, channels in self.stages.items() if name in caught}
+        rows["features"] = z
+        if self.projector is not None:
+            rows["projection"] = self.projector(z)
+        self.widths = {name: row.shape[1] for name, row in rows.items()}
+        return torch.cat([row.float() for row in rows.values()], 1)
+
+    def apart(self, parts: list[Tensor]) -> dict[str, list[Tensor]]:
+        """The layers of rows that forward made, by name."""
+        columns = [part.split(list(self.widths.values()), 1) for part in parts]
+        return {name: [part[i] for part in columns] for i, name in enumerate(self.widths)}
+
+
+def _stages(encoder: nn.Module) -> dict[str, int]:
+    """A few of the stages that timm names, with their channels: evenly spaced, the last among them."""
+    info = getattr(encoder, "feature_info", None)
+    listed = getattr(info, "info", info)
+    if not isinstance(listed, list):
+        return {}
+    known = [(one["module"], one["num_chs"]) for one in listed if "module" in one and "num_chs" in one]
+    at = sorted({round(i) for i in torch.linspace(0, len(known) - 1, min(STAGES, len(known))).tolist()})
+    return dict(known[i] for i in at)
+
+
+def _summary(out: Tensor, channels: int) -> Tensor:
+    if out.ndim == 4:
+        out = out if out.shape[1] == channels else out.movedim(-1, 1)  # some transformers keep channels last
+        side = max(1, math.isqrt(COLUMNS // channels))
+        return nn.functional.adaptive_avg_pool2d(out, (min(side, out.shape[2]), min(side, out.shape[3]))).flatten(1)
+    return torch.cat([out[:, 0], out.mean(1)], 1) if out.ndim == 3 else out.flatten(1)
+
+
+def features_of_views(
+    encoder: nn.Module,
+    split: "Split",
+    indices: Tensor,
+    views: "Views",
+    seed: int,
+    draws: int,
+    view: int | None,
+    device: str | torch.device | None,
+) -> Tensor:
+    """Features [draws * n, d] of images as they are, view None, or of their views, which training never saw."""
+    images = split.subset(indices)
+    made = (views.plain if view is None else _drawn(views, indices, seed, draw, view) for draw in range(draws))
+    return torch.cat([features(encoder, images, make, device) for make in made])
+
+
+def _drawn(views: "Views", indices: Tensor, seed: int, draw: int, view: int) -> Callable[[Tensor], Tensor]:
+    """Views of a split's images in order, as `features` asks for them, keyed by an epoch that training never has."""
+    done = 0
+
+    def make(images: Tensor) -> Tensor:
+        nonlocal done
+        ids = indices[done : done + len(images)].to(images.device)
+        done += len(images)
+        return views(images, ids, seed, -1 - draw, view)
+
+    return make
+
+
+def principal_axes(fit: Tensor, components: int, seed: int) -> Callable[[Tensor], Tensor]:
+    """The map to the leading principal components of `fit`; all columns, as they are, where there are no more."""
+    if fit.shape[1] <= components:
+        return lambda rows: rows
+    mean = fit.mean(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        _, _, axes = torch.pca_lowrank(fit - mean, min(components, len(fit)), center=False)
+    return lambda rows: (rows - mean) @ axes

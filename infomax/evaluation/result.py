@@ -1,0 +1,88 @@
+"""What an evaluation says: probes beside their baselines, and the MI of features with what they are made of."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infomax.estimation import Check, Estimate
+from infomax.evaluation.probing import Probe
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The probes of an encoder, of raw pixels, and of an untrained encoder of its kind, None where it has no name."""
+
+    trained: Probe
+    pixels: Probe
+    untrained: Probe | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trained encoder's numbers and protocol, and under their names the baselines'."""
+        untrained = None if self.untrained is None else self.untrained.to_dict()
+        return {**self.trained.to_dict(), "pixels": self.pixels.to_dict(), "untrained": untrained}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """I(layer of view 1; Z of view 2), in nats, from pixels to projection: each layer is a function of the one before,
+    so MI can only fall along it. `check` says whether the estimates do."""
+
+    layers: tuple[tuple[str, Estimate], ...]
+    check: Check
+
+    def to_dict(self) -> dict[str, Any]:
+        layers = [{"layer": name} | estimate.to_dict() for name, estimate in self.layers]
+        return {"layers": layers, "check": self.check.to_dict()}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The MI of an encoder's features, in nats: mi of two views, I(Z1; Z2); label, I(Z; label), capped by H(label);
+    noise, I(X; Z + noise), capped by the Gaussian channel's capacity; and the chain. A text says why there is none.
+
+    None for all but mi where they were not asked for.
+    """
+
+    mi: Estimate
+    label: Estimate | str | None = None
+    noise: Estimate | str | None = None
+    chain: Chain | str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """mi's content, and under their names the others'; {"not_measured": why} where there is none."""
+        others = {name: getattr(self, name) for name in ("label", "noise", "chain")}
+        return self.mi.to_dict() | {
+            name: {"not_measured": term} if isinstance(term, str) else term.to_dict()
+            for name, term in others.items()
+            if term is not None
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: probes with their baselines, and MI, in nats; mi, label, noise and chain as in Terms."""
+
+    probes: Probes
+    terms: Terms
+    checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
+
+    @property
+    def mi(self) -> Estimate:
+        return self.terms.mi
+
+    @property
+    def label(self) -> Estimate | str | None:
+        return self.terms.label
+
+    @property
+    def noise(self) -> Estimate | str | None:
+        return self.terms.noise
+
+    @property
+    def chain(self) -> Chain | str | None:
+        return self.terms.chain
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"checkpoint": self.checkpoint, "probe": self.probes.to_dict(), "estimate": self.terms.to_dict()}

@@ -1,0 +1,56 @@
+"""What an evaluation is about: an encoder, its projector and images, read from a run or given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from infomax.errors import UserError
+
+if TYPE_CHECKING:
+    from infomax.data import Dataset
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an evaluation is about: an encoder, its projector where known, images, and the checkpoint it came from."""
+
+    encoder: nn.Module
+    projector: nn.Module | None
+    data: "Dataset"
+    checkpoint: dict[str, Any] | None  # {"step", "checksum"}
+
+
+Source = str | Path | nn.Module | Subject
+
+
+def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subject:
+    """The encoder and data that an evaluation is about, and which checkpoint was read. Raises as `evaluate` does.
+
+    A saved run knows its data set. The encoder is read into memory whole, with its checksum compared, so a run may
+    train, save and prune meanwhile.
+    """
+    from infomax import data
+    from infomax.checkpoints import read_parts
+    from infomax.models import InfoMax
+
+    limit = identity = projector = None
+    if isinstance(checkpoint, Subject):
+        return checkpoint
+    if isinstance(checkpoint, nn.Module):
+        if dataset is None:
+            raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
+        encoder = checkpoint
+        if isinstance(checkpoint, InfoMax):
+            encoder, projector = checkpoint.encoder, checkpoint.projector
+    else:
+        found, encoder, projector = read_parts(checkpoint)
+        identity = {"step": found.step, "checksum": found.checksum}
+        if dataset is None:
+            configuration = found.configuration
+            dataset, limit = configuration.get("dataset"), configuration.get("limit")
+            if not isinstance(dataset, str):
+                raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
+    images = data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
+    return Subject(encoder, projector, images, identity)

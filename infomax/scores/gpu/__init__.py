@@ -1,0 +1,1 @@
+"""The walk on a GPU, by Triton kernels."""

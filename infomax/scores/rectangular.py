@@ -1,0 +1,158 @@
+"""One walk over a matrix of rows x and columns y."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from infomax.scores.accumulate import Buffers, Ready, Running, by_two_passes, rescaled, tile_gradient
+from infomax.scores.critic_tiles import AnyCritic, Gradient, InnerProduct, filled
+from infomax.scores.functions import LARGEST
+from infomax.scores.plan import Head, Plan, Results, Term
+from infomax.scores.reductions import Forms, Tile, shared_forms
+
+
+class Rectangular:
+    """One walk over a matrix of rows x and columns y."""
+
+    def __init__(
+        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
+        only_gradient: bool,
+    ):  # fmt: skip
+        self.plan, self.tiles, self.own = plan, plan.tiles, ey
+        self.positive: Tensor | None = None
+        self.leaves = [t if need and t.is_floating_point() else None
+                       for t, need in zip((ex, ey, *parameters), needs, strict=True)]  # fmt: skip
+        whole = ey
+        if not only_gradient and not plan.ring:
+            whole = plan.ranks.gather(ey)
+            if self.leaves[1] is not None:
+                self.leaves[1] = whole
+        if plan.offset is None:
+            self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, whole, parameters, any(needs))
+        else:
+            self.critic = InnerProduct(plan.offset, ex, whole)
+            if not only_gradient:
+                self.positive = self.critic.pair(ey)
+        if not only_gradient:
+            self.forms = self._forms()
+            self.buffers = Buffers(plan.dtype, ex.device)
+
+    def _forms(self) -> Forms | None:
+        largest = self.critic.largest()
+        if self.plan.ring:  # of the columns that come around, too
+            largest = float(self.plan.ranks.gather(torch.tensor([largest], device=self.own.device)).max())
+        return shared_forms(self.plan.requests, largest) if largest <= LARGEST else None
+
+    def tile(self, r: slice, c: slice, held: int | None = None) -> Tile:
+        """held: where in the block of rows it begins, if all its tiles are kept."""
+        rows, columns = r.stop - r.start, c.stop - c.start
+        if held is None:
+            out = self.buffers.tile("scores", rows, columns)
+        else:
+            out = self.buffers.tile("held", rows, columns, held * rows, self.tiles.total * rows)
+        s = self.critic.scores(r, c, out)
+        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
+
+    def turns(self, gradients: Sequence[Gradient] = ()) -> Iterator[slice]:
+        """The columns that are at hand, all at once or those of one process after another's."""
+        if not self.plan.ring:
+            yield slice(0, self.tiles.total)
+            return
+        for first, block in self.plan.ranks.around(self.own, [g.ey for g in gradients]):
+            self.critic.first, self.critic.ey = first, block
+            yield slice(first, first + len(block))
+
+    def values(self) -> Results:
+        """All results, and no gradient: one product."""
+        running = Running(self.plan, self.own.device, self.forms)
+        with self.critic.without_graph():
+            for columns in self.turns():
+                for r, c in self.tiles.tiles(columns):
+                    tile = self.tile(r, c)
+                    for q in self.plan.requests:
+                        peak = tile.peak(q)
+                        running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
+        return running.results()
+
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[Ready]]:
+        """All results, and the gradient of what is carried."""
+        plan = self.plan
+        dims = {q.dim for q in plan.carried}
+        if not plan.carried:
+            return self.values(), []
+        if plan.ring:  # whole rows are never at hand, nor a shift by a maximum that all processes share
+            once = dims == {None} and self.forms is not None
+        else:
+            once = dims == {None} or (0 not in dims and plan.offset is not None)
+        if once:
+            return self.one_pass(head)
+        if head is None:
+            return self.values(), []
+        return by_two_passes(self, self.plan, head)
+
+    def one_pass(self, head: Head | None) -> tuple[Results, list[Ready]]:
+        plan, running = self.plan, Running(self.plan, self.own.device, self.forms)
+        scalars = {q: Ready(Gradient(self.leaves), q) for q in plan.carried if q.dim is None}
+        foreseen = [q for q in plan.carried if q.dim == 1]
+        used = {q: torch.empty_like(running.totals[q]) for q in foreseen}  # the weights
+        by_rows = Ready(Gradient(self.leaves if foreseen else []), weights=used)
+        # Carried ones last: what they leave in the tile's room is used at once.
+        requests = sorted(plan.requests, key=plan.carried.__contains__)
+        for columns in self.turns([part.gradient for part in scalars.values()]):
+            for r, cut in self.tiles.blocks(columns, held=bool(foreseen)):
+                held = []
+                for c in cut:
+                    tile = self.tile(r, c, c.start if foreseen else None)
+                    for q in requests:
+                        peak = tile.peak(q)
+                        summand = tile.summand(q, peak)
+                        running.add(q, q.place(r, c), q.total(summand), peak)
+                        if q in scalars and (peak is None or bool(peak > -math.inf)):  # else no negative is in it
+                            slope = tile.slope(q, peak, summand)
+                            if peak is not None:
+                                slope = slope.mul_(rescaled(scalars[q], peak))
+                            self.critic.pull(scalars[q].gradient, slope, r, c)
+                    held.append(tile)
+                if not foreseen:
+                    continue
+                assert head is not None
+                done = {q: running.finished(q, r if q.dim == 1 else ...) for q in plan.requests}
+                weights = head(r, done, self.positive)
+                for q in foreseen:
+                    used[q][r] = weights[q]
+                    terms = Term(q, done[q], weights[q])
+                    for tile in held:
+                        peak = done[q].to(tile.content.dtype) if self.forms is None else None
+                        scale = weights[q] if self.forms is None else terms.scale(...)
+                        self.critic.pull(by_rows.gradient, tile.slope(q, peak), tile.r, tile.c, rows=scale)
+        return running.results(), [*scalars.values(), *([by_rows] if foreseen else [])]
+
+    def gradient(self, terms: "Sequence[Term]") -> Gradient:
+        """The gradient with the given weights of complete results: two products beside the scores' own."""
+        total = Gradient(self.leaves)
+        for columns in self.turns([total]):
+            for r, c in self.tiles.tiles(columns):
+                tile = self.tile(r, c)
+                rows = None
+                if len(terms) == 1 and terms[0].q.dim == 1 and tile.forms is not None:
+                    slope, rows = tile.slope(terms[0].q, None), terms[0].scale(r)
+                else:
+                    slope = tile_gradient(tile, terms, r, c)
+                self.critic.pull(total, slope, r, c, rows)
+        return total
+
+    def home(self, gradient: Gradient) -> list[Tensor | None]:
+        ex, ey, *rest = gradient.parts
+        return [ex, ey if ey is None or self.plan.ring else self.plan.ranks.scatter_sum(ey), *rest]
+
+    def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
+        assert isinstance(self.critic, InnerProduct)
+        parts = filled(parts, self._own_leaves())
+        self.critic.pull_pairs(parts, self.own, positive)
+        return parts
+
+    def _own_leaves(self) -> list[Tensor | None]:
+        ex, ey, *rest = self.leaves
+        return [ex, None if ey is None else self.own, *rest]

@@ -1,0 +1,82 @@
+"""One walk over the scores of all views against all, of which half is visited."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from infomax.scores.accumulate import Buffers, Ready, Running, by_two_passes, tile_gradient
+from infomax.scores.critic_tiles import Gradient, InnerProduct, filled
+from infomax.scores.functions import LARGEST
+from infomax.scores.plan import Head, Plan, Results, Term
+from infomax.scores.reductions import Tile, shared_forms
+
+
+class Symmetric:
+    """One walk over the scores of all 2 n views against all, for a critic that is symmetric: t = e e^T + offset.
+
+    Tiles above the diagonal stand for those below.
+    """
+
+    def __init__(
+        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
+        only_gradient: bool,
+    ):  # fmt: skip
+        assert plan.offset is not None and plan.views is not None
+        self.plan, self.tiles, self.e, self.n = plan, plan.tiles, ex, plan.views
+        self.critic = InnerProduct(plan.offset, ex, ex)
+        self.leaves = [ex if needs[0] else None, None, *(p if need else None for p, need in
+                                                         zip(parameters, needs[2:], strict=True))]  # fmt: skip
+        if not only_gradient:
+            half = InnerProduct(plan.offset, ex[: self.n], ex).pair(ex[self.n :])
+            self.positive = torch.cat([half, half])
+            largest = self.critic.largest()
+            self.forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
+            self.buffers = Buffers(plan.dtype, ex.device)
+
+    def tile(self, r: slice, c: slice) -> Tile:
+        rows, columns = r.stop - r.start, c.stop - c.start
+        s = self.critic.scores(r, c, self.buffers.tile("scores", rows, columns))
+        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
+
+    def values(self) -> Results:
+        running = Running(self.plan, self.e.device, self.forms)
+        for r, c in self.tiles.upper():
+            tile = self.tile(r, c)
+            for q in self.plan.requests:
+                for which, place in ((q, r), (q.mirrored, c)) if r != c else ((q, r),):
+                    peak = tile.peak(which)
+                    total = which.total(tile.summand(which, peak))
+                    running.add(q, ... if q.dim is None else place, total, peak)
+        return running.results()
+
+    def values_and_gradients(self, head: Head | None) -> tuple[Results, list[Ready]]:
+        if not self.plan.carried or head is None:
+            return self.values(), []
+        return by_two_passes(self, self.plan, head)
+
+    def gradient(self, terms: "Sequence[Term]") -> Gradient:
+        total = Gradient(self.leaves)
+        for r, c in self.tiles.upper():
+            tile = self.tile(r, c)
+            ds = tile_gradient(tile, [*terms, *(t.mirrored for t in terms)], r, c)  # of s[i, j] and s[j, i] together
+            if total.ex is not None:
+                total.ex[r].addmm_(ds, self.e[c])
+                if r != c:
+                    total.ex[c].addmm_(ds.T, self.e[r])
+            if len(total.parts) > 2 and total.parts[2] is not None:
+                total.parts[2] += ds.sum() * (0.5 if r == c else 1.0)
+        return total
+
+    def home(self, gradient: Gradient) -> list[Tensor | None]:
+        return list(gradient.parts)
+
+    def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
+        parts = filled(parts, self.leaves)
+        n, (one, other) = self.n, positive.to(self.e.dtype)[:, None].split(self.n)
+        if (gradient := parts[0]) is not None:
+            gradient[:n].addcmul_(self.e[n:], one + other)
+            gradient[n:].addcmul_(self.e[:n], one + other)
+        if len(parts) > 2 and parts[2] is not None:
+            parts[2] += positive.sum()
+        return parts

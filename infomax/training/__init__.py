@@ -1,0 +1,16 @@
+"""Training: the loop that yields Steps (loop), ending well (watchdog), experiment trackers (tracking)."""
+
+from infomax.training.loop import (
+    NONFINITE,
+    SKIPPED_AT_MOST,
+    Loader,
+    Step,
+    check_model,
+    synchronise_batch_norm,
+    train,
+    warmup_cosine,
+)
+
+__all__ = [
+    "NONFINITE", "SKIPPED_AT_MOST", "Loader", "Step", "check_model", "synchronise_batch_norm", "train", "warmup_cosine",
+]  # fmt: skip

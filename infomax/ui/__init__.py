@@ -1,0 +1,7 @@
+"""What a person types and sees: options and mistakes (arguments), progress, tables, the report page (report)."""
+
+from infomax.ui.arguments import arguments, sentences
+from infomax.ui.progress import Progress, say
+from infomax.ui.tables import accuracies, print_evaluation, print_terms
+
+__all__ = ["Progress", "accuracies", "arguments", "print_evaluation", "print_terms", "say", "sentences"]

@@ -1,0 +1,83 @@
+"""What a person types: options with their help, and a mistake as one sentence with exit status 2."""
+
+import contextlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from infomax.errors import NonFinite, UserError
+
+# Imported where they are used, so that a machine may lack what it does not use. Module: what pip calls it.
+_PACKAGES = {
+    "accelerate": "accelerate", "jinja2": "jinja2", "matplotlib": "matplotlib", "mlxtend": "mlxtend",
+    "psutil": "psutil", "rich": "rich", "sklearn": "scikit-learn", "timm": "timm", "torchvision": "torchvision",
+    "tyro": "tyro",
+}  # fmt: skip
+_METAVARS = {"str": "TEXT"}
+
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """Turns a user's mistake into its sentence on standard error and exit status 2; a stopped training into 1."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(_fail(str(error), 2))
+    except NonFinite as error:
+        sys.exit(_fail(str(error), 1))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
+            raise
+        sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}.", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("Interrupted.", 130))
+    except BrokenPipeError:
+        # The reader has left (`| head`). Standard output is flushed once more at exit, where nothing could be caught.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    return status
+
+
+def arguments(target: Any, prog: str, description: str | None = None) -> Any:
+    """Reads the command line into the parameters of `target`, and calls it: a dataclass, a function, or a mapping of
+    functions by command.
+
+    A parameter whose default is None says in its help what that means, so the default is not shown.
+    """
+    import tyro
+
+    for part in target.values() if isinstance(target, Mapping) else [target]:
+        _annotate(part, tyro.conf.arg)
+    # Appended, so that `--objective module:Class` finds a module of the user's and none of them hides a package.
+    sys.path.append(os.getcwd())
+    config = (tyro.conf.FlagCreatePairsOff,)
+    if isinstance(target, Mapping):
+        return tyro.extras.subcommand_cli_from_dict(dict(target), prog=prog, description=description, config=config)
+    return tyro.cli(target, prog=prog, description=description, config=config)
+
+
+def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
+    hints = typing.get_type_hints(target, include_extras=True)
+    for name, parameter in inspect.signature(target).parameters.items():
+        if hasattr(hints[name], "__metadata__"):  # annotated already, by its author or by an earlier call
+            continue
+        kinds: tuple[Any, ...] = (hints[name],)
+        if type(None) in typing.get_args(hints[name]):  # tyro would show {None}|INT
+            kinds = tuple(kind for kind in typing.get_args(hints[name]) if kind is not type(None))
+        shown: dict[str, Any] = {}
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            shown["metavar"] = name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]"
+        elif len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not bool:
+            shown["metavar"] = _METAVARS.get(kinds[0].__name__, kinds[0].__name__.upper())
+        if parameter.default is None or parameter.default is False:
+            shown["help_behavior_hint"] = ""
+        hints[name] = Annotated[hints[name], arg(**shown)]
+    target.__annotations__ = hints

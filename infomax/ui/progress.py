@@ -1,0 +1,54 @@
+"""What a person sees while work is done, on standard error."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infomax.training import Step
+
+
+class Progress:
+    """A training's progress on standard error: a live bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, start: int = 0, shown: bool = True):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        def whole() -> Column:  # where the terminal is narrow, it is the bar that shrinks
+            return Column(no_wrap=True)
+
+        console = Console(stderr=True)
+        self.total, self.lines = total, shown and not console.is_terminal
+        self.bar = Bar(
+            TextColumn("step"), MofNCompleteColumn(table_column=whole()), BarColumn(bar_width=None),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
+            TextColumn("{task.fields[left]}"), console=console, disable=not shown or self.lines, expand=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=total, completed=start, numbers="starting", left="left")
+        self.rate = 0.0
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, step: "Step") -> None:
+        self.rate = step.images_per_second if self.rate == 0 else 0.9 * self.rate + 0.1 * step.images_per_second
+        mi = f"{step.mi:.3f}" if abs(step.mi) < 1000 else f"{step.mi:.2g}"  # an overflow must not push the rest away
+        numbers = f"MI {mi} of {step.ceiling:.3f} nats  {self.rate:.0f} images/s"
+        left = "" if step.number == self.total else "left"
+        self.bar.update(self.task, completed=step.number, numbers=numbers, left=left)
+        if self.lines and (step.number == self.total or step.number % max(1, self.total // 10) == 0):
+            seconds = (self.total - step.number) * 2 * step.pairs / self.rate
+            print(f"step {step.number}/{self.total}  {numbers}  {seconds:.0f} s left", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """What a long command is at, on a terminal's standard error only."""
+    if sys.stderr.isatty():
+        print(f"{text} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""What a person sees at the end: accuracies and nats in tables, on standard output."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infomax.estimation import Estimate
+    from infomax.evaluation import Probes, Terms
+    from infomax.evaluation.probing import Probe
+
+
+def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any = None) -> None:
+    """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
+    if probes is not None:
+        images = probes.trained.protocol["test_images"]
+        console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
+        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+        for column in ("", "linear", "10 images a class", "kNN"):
+            table.add_column(column, justify="left" if column == "" else "right")
+        for name, row in (
+            ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
+        ):  # fmt: skip
+            if row is not None:
+                table.add_row(name, *accuracies(row))
+        console.print(table)
+    if mi is not None:
+        low, high = mi.interval
+        console.print(
+            f"I(Z1; Z2) of two views: {mi.mi:.2f} nats, 95 % interval [{low:.2f}, {high:.2f}], "
+            f"{'trusted' if mi.trusted else 'NOT trusted'};\n"
+            f"ceiling {mi.ceiling:.2f} nats, log of {mi.splits[2]} held-out pairs"
+        )
+        for reason in mi.reasons:
+            console.print(f"  {reason}")
+    if saved is not None:
+        console.print(f"Saved in {saved}", soft_wrap=True)
+
+
+def print_terms(terms: "Terms") -> None:
+    """The MI of a run's features on standard output: two views' in full, the others a line each and why not trusted."""
+    print(f"I(Z1; Z2) of two views\n{terms.mi}")
+    for name, term, bound in (
+        ("I(Z; label)", terms.label, "entropy of the label"),
+        ("I(X; Z + noise), noise 1/3 of Z's rms", terms.noise, "capacity of the channel"),
+    ):
+        if isinstance(term, str):
+            print(f"{name}: not measured: {term}")
+        elif term is not None:
+            cap = "" if term.cap is None else f", {bound} {term.cap:.2f}"
+            print(f"{name}: {_nats(term)}{cap}")
+            for reason in term.reasons:
+                print(f"  {reason}")
+    if isinstance(terms.chain, str):
+        print(f"Chain of layers: not measured: {terms.chain}")
+    elif terms.chain is not None:
+        print("I(layer of view 1; Z of view 2), which can only fall along the layers")
+        for layer, found in terms.chain.layers:
+            print(f"  {layer:12} {_nats(found)}")
+        check = terms.chain.check
+        print(f"  {check.verdict:4}  {check.name}: {check.sentence}")
+
+
+def _nats(found: "Estimate") -> str:
+    low, high = found.interval
+    return f"{found.mi:.2f} nats [{low:.2f}, {high:.2f}], {'trusted' if found.trusted else 'NOT trusted'}"
+
+
+def accuracies(row: "Probe") -> list[str]:
+    """A probe's three accuracies as cells of a table, in %, with their intervals."""
+    cells = []
+    for name in ("accuracy", "shots_10", "knn"):
+        value, interval = getattr(row, name), getattr(row, name + "_interval")
+        cells.append("too few images" if value is None else f"{_percent(value)} [{', '.join(map(_percent, interval))}]")
+    return cells
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}".replace("100.0", "100")
