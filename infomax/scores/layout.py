@@ -11,6 +11,28 @@ from infomax.errors import UserError
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What a critic scores: rows against columns, which pairs are joint draws, and which are negatives.
+
+    x [n, dx]: anchors, the rows of this process. y [m, dy]: candidates, the columns of this process. ids [n] and
+    column_ids [m]: the sample of each row and column, over all processes; a negative is a pair of two different
+    samples, and what is neither positive nor negative is ignored. Without them row i and column i are of one sample
+    and all samples differ. positive [n]: the column, among this process's, of each row's positive; by default column
+    i. extra [k, dy]: further columns that are negatives of every row, alike on all processes and without gradient (a
+    queue). weight and name: of this term, where a model has several.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor | None = None
+    column_ids: Tensor | None = None
+    positive: Tensor | None = None
+    extra: Tensor | None = None
+    weight: float = 1.0
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Pairs:
     """The entries that are no negatives beside a matrix's own diagonal, as sorted rows and their columns."""
 

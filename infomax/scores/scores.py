@@ -22,7 +22,7 @@ from infomax.scores.face import (
     refuse_hidden_weights,
     symmetric_embedding,
 )
-from infomax.scores.layout import Pairs, Samples
+from infomax.scores.layout import Pairs, Samples, Sides
 from infomax.scores.negatives import Negatives
 from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
@@ -125,6 +125,13 @@ class Scores:
         if not matrix.is_floating_point():
             matrix = matrix.to(torch.get_default_dtype())
         return cls(GivenMatrix(), matrix, torch.arange(len(matrix), device=matrix.device), ids, local=True, **options)
+
+    @classmethod
+    def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
+        """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them."""
+        if sides.column_ids is not None or sides.positive is not None or sides.extra is not None:
+            raise UserError("Scores.of takes square sides so far.")
+        return cls(critic, sides.x, sides.y, sides.ids, **options)
 
     @classmethod
     def of_views(cls, critic: Any, z1: Tensor, z2: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
