@@ -7,5 +7,6 @@ from infomax.scores.negatives import Negatives
 from infomax.scores.scores import Scores
 
 __all__ = [
-    "Clip", "Identity", "Negatives", "Scores", "Sides", "Softplus", "Square", "identity", "set_precision", "softplus", "square",
+    "Clip", "Identity", "Negatives", "Scores", "Sides", "Softplus", "Square", "identity", "set_precision", "softplus",
+    "square",
 ]  # fmt: skip
