@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from infomax import critics, objectives, scores, training
 from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
 from infomax.errors import UserError
-from infomax.models import InfoMax
+from infomax.models import InfoMax, Model
 from infomax.objectives import (
     DV,
     JS,
@@ -48,7 +48,7 @@ __all__ = [
     "Objective", "objectives",
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
-    "InfoMax", "encoder", "train", "load", "evaluate", "estimate", "probe",
+    "InfoMax", "Model", "encoder", "train", "load", "evaluate", "estimate", "probe",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

@@ -25,7 +25,7 @@ OPTIONS = [
     "epochs", "steps", "limit", "batch-size", "lr", "temperature", "objective", "encoder", "dataset", "seed", "run-dir",
     "resume", "tracker", "mixed-precision", "save-every", "keep", "nonfinite", "timeout", "deterministic",
 ]  # fmt: skip
-STEP = [field.name for field in dataclasses.fields(Step)]
+STEP = [field.name for field in dataclasses.fields(Step) if field.name != "terms"]  # which only several terms have
 
 # Objectives of a user's own: what a machine or a mistake does to a run, at a step that the environment names.
 OWN = """

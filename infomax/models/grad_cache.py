@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Encode = Callable[..., tuple[Tensor, ...]]
 
 
 def encode_in_chunks(
-    encode: Encode, view1: Tensor, view2: Tensor, size: int, modules: Sequence[nn.Module]
-) -> tuple[Tensor, Tensor]:
-    """encode(view1, view2), both [n, ...], for `size` pairs at a time: features [n, d] of both views.
+    encode: Encode, inputs: Sequence[Tensor], size: int, modules: Sequence[nn.Module]
+) -> tuple[Tensor, ...]:
+    """encode(*inputs), all [n, ...], for `size` samples at a time: features [n, ...] each.
 
     Exact where encode treats rows one by one: dropout draws the same numbers in both passes, under the same autocast.
     BatchNorm is of each micro-batch, as it would be of each process's part; running averages move once. The gradient
@@ -25,49 +25,50 @@ def encode_in_chunks(
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     if not torch.is_grad_enabled():
         parameters = []
-    both: tuple[Tensor, Tensor] = _Chunks.apply(encode, size, modules, view1, view2, *parameters)  # type: ignore
-    return both
+    found: tuple[Tensor, ...] = _Chunks.apply(encode, size, modules, len(inputs), *inputs, *parameters)  # type: ignore
+    return found
 
 
 class _Chunks(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, encode: Encode, size: int, modules: Sequence[nn.Module], view1: Tensor, view2: Tensor, *parameters
-    ):
-        ctx.encode, ctx.size, ctx.modules = encode, size, modules
-        ctx.states, ctx.cast = [], _autocast_of(view1)
+    def forward(ctx, encode: Encode, size: int, modules: Sequence[nn.Module], count: int, *tensors: Tensor):
+        inputs = tensors[:count]
+        ctx.encode, ctx.size, ctx.modules, ctx.count = encode, size, modules, count
+        ctx.states, ctx.cast = [], _autocast_of(inputs[0])
         features = []
         with _autocast(ctx.cast):
-            for a, b in zip(view1.split(size), view2.split(size), strict=True):
-                ctx.states.append(_random_state(view1.device))
-                features.append(encode(a, b))
-        ctx.save_for_backward(view1, view2, *parameters)
-        first, second = zip(*features, strict=True)
-        return torch.cat(first), torch.cat(second)
+            for chunk in zip(*(t.split(size) for t in inputs), strict=True):
+                ctx.states.append(_random_state(inputs[0].device))
+                features.append(encode(*chunk))
+        ctx.save_for_backward(*tensors)
+        return tuple(torch.cat(pieces) for pieces in zip(*features, strict=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor):
-        view1, view2, *parameters = ctx.saved_tensors
+        inputs, parameters = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needs = ctx.needs_input_grad[4 : 4 + ctx.count]
+        device = inputs[0].device
         totals: list[Tensor | None] = [None] * len(parameters)
-        views: list[list[Tensor]] = [[], []]
+        of_inputs: list[list[Tensor]] = [[] for _ in inputs]
         buffers = [b for module in ctx.modules for b in module.buffers()]
         before = [b.clone() for b in buffers]
-        devices = [view1.device] if view1.device.type == "cuda" else []
+        devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _autocast(ctx.cast), torch.enable_grad():
-            chunks = zip(*(t.split(ctx.size) for t in (view1, view2, *gradients)), ctx.states, strict=True)
-            for a, b, d_first, d_second, state in chunks:
-                _set_random_state(view1.device, state)
-                a, b = (
-                    t.detach().requires_grad_(need) for t, need in zip((a, b), ctx.needs_input_grad[3:5], strict=True)
-                )
-                first, second = ctx.encode(a, b)
-                leaves = [t for t in (a, b) if t.requires_grad]
+            chunks = zip(*(t.split(ctx.size) for t in inputs), strict=True)
+            arrived = zip(*(g.split(ctx.size) for g in gradients), strict=True)
+            for chunk, pieces, state in zip(chunks, arrived, ctx.states, strict=True):
+                _set_random_state(device, state)
+                again = [t.detach().requires_grad_(need) for t, need in zip(chunk, needs, strict=True)]
+                leaves = [t for t in again if t.requires_grad]
+                # A feature without a graph, of a frozen encoder, has nothing to carry back.
+                made = [(f, g) for f, g in zip(ctx.encode(*again), pieces, strict=True) if f.requires_grad]
                 found = torch.autograd.grad(
-                    [first, second], [*leaves, *parameters], [d_first, d_second], allow_unused=True
+                    [f for f, _ in made], [*leaves, *parameters], [g for _, g in made], allow_unused=True
                 )
-                for i, piece in enumerate(found[: len(leaves)]):
-                    views[i].append(torch.zeros_like(leaves[i]) if piece is None else piece)
+                places = [i for i, need in enumerate(needs) if need]
+                for i, leaf, piece in zip(places, leaves, found, strict=False):
+                    of_inputs[i].append(torch.zeros_like(leaf) if piece is None else piece)
                 for i, piece in enumerate(found[len(leaves) :]):
                     if piece is not None:
                         # Not in place: two parameters may be given one tensor as their gradient.
@@ -75,9 +76,8 @@ class _Chunks(torch.autograd.Function):
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
-        pieces = iter([torch.cat(v) for v in views if v])
-        d_views = [next(pieces) if need else None for need in ctx.needs_input_grad[3:5]]
-        return None, None, None, *d_views, *totals
+        d_inputs = [torch.cat(pieces) if need else None for pieces, need in zip(of_inputs, needs, strict=True)]
+        return None, None, None, None, *d_inputs, *totals
 
 
 Cast = tuple[str, torch.dtype, bool]

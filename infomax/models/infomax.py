@@ -1,28 +1,37 @@
-"""InfoMax: an encoder, a projector, a critic and an objective. Two views in, nats out; what Accelerate wraps."""
+"""InfoMax: an encoder, a projector, a critic and an objective. Two or more views in, nats out."""
+
+import itertools
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.critics import Critic
+from infomax.distributed import rank
 from infomax.errors import UserError
-from infomax.models.grad_cache import encode_in_chunks
+from infomax.models.base import Model, features_of_rows
 from infomax.objectives import Objective
-from infomax.scores import Scores
+from infomax.scores import Sides
 
 
-class InfoMax(nn.Module):
-    """Trains an encoder by maximising MI between the projections of two views.
+class InfoMax(Model):
+    """Trains an encoder by maximising MI between the projections of a sample's views: SimCLR with any objective.
 
-    ntxent=False: N x N scores across views, s[i, j] = critic(z1_i, z2_j). ntxent=True: NT-Xent's 2N x 2N scores of all
-    views against all, where neither a view nor its other view is a negative of it. (Chen et al., 2020)
-
-    microbatch: encode so many pairs at a time, twice, and hold activations of no more: N is then bounded by what its
-    features take, and the gradient is that of the whole batch. BatchNorm normalises each micro-batch, as it would each
-    process's part; encoders without it are exact. ring: across processes one side's features come around instead of
-    being gathered: memory for n d numbers a process rather than N d, same value and gradient, up to a third slower.
-    Raises UserError: microbatch < 1.
+    encoder: images [n, c, h, w] -> features [n, d]. projector: features -> what the critic scores. critic, objective:
+    as Model has them.
+    ntxent=False: scores across views, s[i, j] = critic(z1_i, z2_j). Of more than two views every ordered pair of views
+    that is in `targets` is scored, all in one walk. ntxent=True: NT-Xent's 2N x 2N scores of two views, all against
+    all, where neither a view nor its other view is a negative of it. (Chen et al., 2020)
+    microbatch: encode so many samples at a time, twice, and hold activations of no more: N is then bounded by what its
+    features take, and the gradient is that of the whole batch. ring: as Model has it.
+    targets: of more than two views, how many are columns, from the first; the others are rows alone, as the small
+    crops of multi-crop are (Caron et al., 2020). None: all of them.
+    Raises UserError: microbatch < 1, targets < 1.
     """
+
+    encoder: nn.Module
+    projector: nn.Module
 
     def __init__(
         self,
@@ -33,37 +42,68 @@ class InfoMax(nn.Module):
         ntxent: bool = False,
         microbatch: int | None = None,
         ring: bool = False,
+        targets: int | None = None,
     ):
-        super().__init__()
-        if microbatch is not None and microbatch < 1:
-            raise UserError(
-                f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch}."
-            )
-        self.encoder, self.projector, self.critic, self.objective = encoder, projector, critic, objective
-        self.ntxent, self.microbatch, self.ring = ntxent, microbatch, ring
-        self.surrogate: Tensor | None = None  # of the last forward, detached: what a Step reports beside its value
+        super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
+        if targets is not None and targets < 1:
+            raise UserError(f"targets is how many of the views are columns, 1 or more, or None for all; not {targets}.")
+        self.ntxent, self.targets = ntxent, targets
 
     def forward(
-        self, view1: Float[Tensor, "n ..."], view2: Float[Tensor, "n ..."], ids: Int[Tensor, " n"] | None = None
+        self,
+        view1: Float[Tensor, "n ..."] | Sequence[Tensor],
+        view2: Float[Tensor, "n ..."] | None = None,
+        ids: Tensor | None = None,
     ) -> Float[Tensor, ""]:
-        """view1, view2 [n, c, h, w], ids [n] -> the objective's value, 0-d in nats, with its surrogate's gradient.
+        """view1, view2 [n, c, h, w], or all views as one sequence, ids [n] -> 0-d in nats: as Model.forward.
 
-        ids say which sample a row shows, over all processes; without them all rows differ. Scores are computed in
-        float32 whatever the autocast. Across processes, negatives span all of them and the mean over processes of
-        what is returned is the value. Raises UserError: views of different shapes.
+        Raises UserError: two views of different shapes.
         """
-        if view1.shape != view2.shape:
-            raise UserError(f"The two views must have one shape; they have {list(view1.shape)}, {list(view2.shape)}.")
-        if self.microbatch is None or self.microbatch >= len(view1):
-            z1, z2 = self._encode(view1, view2)
-        else:
-            z1, z2 = encode_in_chunks(self._encode, view1, view2, self.microbatch, [self.encoder, self.projector])
-        make = Scores.of_views if self.ntxent else Scores
-        with torch.autocast(z1.device.type, enabled=False):
-            nats, self.surrogate = self.objective.value_and_surrogate(make(self.critic, z1, z2, ids, ring=self.ring))
-        return nats
+        return super().forward(view1 if view2 is None else (view1, view2), ids)  # type: ignore[arg-type]
 
-    def _encode(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
-        # One forward of both views: two through DistributedDataParallel before a backward would break BatchNorm.
-        z1, z2 = self.projector(self.encoder(torch.cat([view1, view2]))).chunk(2)
-        return z1, z2
+    def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:
+        """inputs: the views [n, c, h, w], two or more; ids [n] -> the sides of all pairs of views."""
+        if len(inputs) < 2:
+            raise UserError(f"InfoMax compares views of a sample and needs two or more; there is {len(inputs)}.")
+        if len(inputs) == 2:
+            view1, view2 = inputs
+            if view1.shape != view2.shape:
+                raise UserError(
+                    f"The two views must have one shape; they have {list(view1.shape)}, {list(view2.shape)}."
+                )
+            z1, z2 = self.encode(self._encode, view1, view2)
+            return self._all_views(z1, z2, ids) if self.ntxent else Sides(z1, z2, ids)
+        if self.ntxent:
+            raise UserError(f"NT-Xent is of two views, and there are {len(inputs)}; take ntxent=False.")
+        return self._pairs_of_views(self.encode(self._encode, *inputs), ids)
+
+    def _encode(self, *views: Tensor) -> tuple[Tensor, ...]:
+        # One forward of the views of one size: two through DistributedDataParallel before a backward would break
+        # BatchNorm.
+        found: list[Tensor] = []
+        for _, alike in itertools.groupby(views, key=lambda view: view.shape[1:]):
+            group = list(alike)
+            found.extend(self.projector(features_of_rows(self.encoder, torch.cat(group))).chunk(len(group)))
+        return tuple(found)
+
+    @staticmethod
+    def _all_views(z1: Tensor, z2: Tensor, ids: Tensor | None) -> Sides:
+        n = len(z1)
+        both = torch.cat([z1, z2])  # one tensor on both sides: the engine visits half of a symmetric matrix
+        ids = torch.arange(n, device=z1.device) + n * rank() if ids is None else ids
+        names = torch.cat([ids, ids])
+        return Sides(both, both, names, names, torch.arange(2 * n, device=z1.device).roll(-n))
+
+    def _pairs_of_views(self, z: Sequence[Tensor], ids: Tensor | None) -> Sides:
+        """Each view's row once for every other view that is a column: many rows to one column, one walk."""
+        n, columns = len(z[0]), len(z) if self.targets is None else min(self.targets, len(z))
+        ids = torch.arange(n, device=z[0].device) + n * rank() if ids is None else ids
+        pairs = [(row, column) for row in range(len(z)) for column in range(columns) if row != column]
+        own = torch.arange(n, device=z[0].device)
+        return Sides(
+            x=torch.cat([z[row] for row, _ in pairs]),
+            y=torch.cat(list(z[:columns])),
+            ids=ids.repeat(len(pairs)),
+            column_ids=ids.repeat(columns),
+            positive=torch.cat([own + column * n for _, column in pairs]),
+        )

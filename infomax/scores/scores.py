@@ -129,6 +129,9 @@ class Scores:
     @classmethod
     def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
         """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them."""
+        if sides.x is sides.y and sides.positive is not None and sides.ids is not None:
+            n = len(sides.x) // 2
+            return cls.of_views(critic, sides.x[:n], sides.x[n:], sides.ids[:n], **options)
         if sides.column_ids is not None or sides.positive is not None or sides.extra is not None:
             raise UserError("Scores.of takes square sides so far.")
         return cls(critic, sides.x, sides.y, sides.ids, **options)

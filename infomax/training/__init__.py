@@ -5,6 +5,7 @@ from infomax.training.loop import (
     SKIPPED_AT_MOST,
     Loader,
     Step,
+    check_inputs,
     check_model,
     synchronise_batch_norm,
     train,
@@ -12,5 +13,6 @@ from infomax.training.loop import (
 )
 
 __all__ = [
-    "NONFINITE", "SKIPPED_AT_MOST", "Loader", "Step", "check_model", "synchronise_batch_norm", "train", "warmup_cosine",
+    "NONFINITE", "SKIPPED_AT_MOST", "Loader", "Step", "check_inputs", "check_model", "synchronise_batch_norm", "train",
+    "warmup_cosine",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from infomax.errors import NonFinite, UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from infomax.models import InfoMax
+    from infomax.models import Model
 
 
 class Loader(Protocol):
@@ -24,7 +24,7 @@ class Loader(Protocol):
 
     def __len__(self) -> int: ...  # steps an epoch
 
-    def at(self, step: int, rank: int, world: int, device: Any) -> tuple[Any, Any, Any]: ...  # view1, view2, ids
+    def at(self, step: int, rank: int, world: int, device: Any) -> Sequence[Any]: ...  # the inputs, and last the ids
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,17 @@ class Step:
     mi: float  # the objective's value, mean over processes, nats; not finite where the value overflowed
     surrogate: float  # what was ascended; equal to mi where the two are one formula
     pairs: int  # N, the global batch size
-    ceiling: float  # log N, nats; of NT-Xent log(2 N - 1)
+    ceiling: float  # log of a row's candidates, nats: of N pairs log N; of NT-Xent log(2 N - 1); of a queue log(N + k)
     gradient_norm: float  # before clipping
     learning_rate: float
     images_per_second: float  # views encoded, over all processes
+    terms: dict[str, float] = field(default_factory=dict)  # each term's own value, nats, where a model has several
     skipped: bool = False  # nothing was learnt from this batch: it gave a loss or gradient that is not finite
 
     def to_dict(self) -> dict[str, float]:
-        return dict(vars(self))
+        """All of it as one level of names: a term is "mi/<its name>"."""
+        content = {name: value for name, value in vars(self).items() if name != "terms"}
+        return content | {f"mi/{name}": value for name, value in self.terms.items()}
 
 
 NONFINITE = ("stop", "skip")
@@ -51,7 +54,7 @@ SKIPPED_AT_MOST = 20  # steps in succession: of float16 while its loss scale is 
 
 
 def train(
-    model: "InfoMax",
+    model: "Model",
     loader: Loader,
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
@@ -92,13 +95,14 @@ def train(
         wrapped.train()
         if buffers:
             torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
-        view1, view2, ids = loader.at(step, rank, world, accelerator.device)
-        mi = wrapped(view1, view2, ids)
+        *inputs, ids = loader.at(step, rank, world, accelerator.device)
+        mi = wrapped(inputs, ids=ids)
         accelerator.backward(-mi)
         norm = accelerator.clip_grad_norm_(model.parameters(), clip)
         assert model.surrogate is not None and norm is not None
-        seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate]).double(), "mean")
-        value, surrogate, size = [*seen.tolist(), float(norm)]  # type: ignore[misc]
+        seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate, *model.terms.values()]).double(), "mean")
+        value, surrogate, *terms = seen.tolist()  # type: ignore[union-attr]
+        size = float(norm)
         # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
         broken = not (math.isfinite(surrogate) and math.isfinite(size))
         skipped = skipped + 1 if broken else 0
@@ -111,6 +115,8 @@ def train(
                 raise NonFinite(_diagnosis(model, step, value, surrogate))
         if not broken or accelerator.scaler is not None:  # a scaler leaves the step out, and lowers its scale
             prepared.step()
+            if not broken and not accelerator.optimizer_step_was_skipped:
+                model.after_step()
         prepared.zero_grad()
         yield Step(
             number=step + 1,
@@ -118,52 +124,60 @@ def train(
             mi=value,
             surrogate=surrogate,
             pairs=loader.batch_size,
-            # NT-Xent's rows choose among all views but their own.
-            ceiling=math.log(2 * loader.batch_size - 1 if model.ntxent else loader.batch_size),
+            ceiling=model.ceiling,
             gradient_norm=size,
             learning_rate=optimizer.param_groups[0]["lr"],
-            images_per_second=2 * loader.batch_size / (time.perf_counter() - began),
+            images_per_second=len(inputs) * loader.batch_size / (time.perf_counter() - began),
+            terms=dict(zip(model.terms, terms, strict=True)),
             skipped=broken,
         )
 
 
+def check_model(model: "Model", shape: Sequence[int], pairs: int, device: str | torch.device = "cpu") -> None:
+    """Tries a model on `pairs` pairs of black images of `shape` (c, h, w): check_inputs, of two views of that shape."""
+    check_inputs(model, [torch.zeros(pairs, *shape, device=device)] * 2)
+
+
 @torch.no_grad()
-def check_model(model: "InfoMax", shape: Sequence[int], pairs: int, device: str | torch.device = "cpu") -> None:
-    """Tries a model on `pairs` pairs of black images of `shape` (c, h, w); model and generators stay as they were.
+def check_inputs(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
+    """Tries a model on inputs [n, ...] each, such as a loader gives; model and generators stay as they were.
 
     Raises UserError where encoder or objective cannot take them, which a recipe should know before it writes anything.
     Called by all processes.
     """
     modes = [(module, module.training) for module in model.modules()]
+    shown = " and ".join(dict.fromkeys("x".join(map(str, t.shape[1:])) for t in inputs))
     try:
         model.eval()
-        views = torch.zeros(pairs, *shape, device=device)
-        model.projector(model.encoder(views))
+        model.sides(inputs, None)
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+        if isinstance(error, UserError):
+            raise
+        encoders = " and ".join(type(part).__name__ for name, part in model.named_children() if "encoder" in name)
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise UserError(
-            f"The encoder, a {type(model.encoder).__name__}, cannot take images of {'x'.join(map(str, shape))}"
-            f" (channels, height, width): {reason}. Choose another encoder, such as resnet18_small or resnet18."
+            f"The encoder, a {encoders}, cannot take images of {shown} (channels, height, width): {reason}. Choose"
+            " another encoder, such as resnet18_small or resnet18."
         ) from error
     else:
-        _try_objective(model, views)
+        _try_objective(model, inputs)
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _try_objective(model: "InfoMax", views: torch.Tensor) -> None:
+def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     try:
-        model(views, views)
+        model(inputs)
     except UserError:
         raise
     except Exception as error:  # a formula of the user's own may raise anything
         raise UserError(
-            f"The objective {model.objective!r} cannot read scores of {len(views)} pairs: {error}."
+            f"The objective {model.objective!r} cannot read scores of {len(inputs[0])} pairs: {error}."
         ) from error
 
 
-def synchronise_batch_norm(model: "InfoMax") -> "InfoMax":
+def synchronise_batch_norm(model: "Model") -> "Model":
     """BatchNorm over all processes rather than over each one's part of the batch; before the optimiser is made.
 
     Raises UserError without a GPU, where torch has no synchronised form.
