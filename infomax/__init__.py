@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from infomax import critics, objectives, scores, training
 from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
 from infomax.errors import UserError
-from infomax.models import InfoMax, Model
+from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
 from infomax.objectives import (
     DV,
     JS,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from infomax.estimation import estimate
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
+    from infomax.run import ImageSettings, Run, Settings
 
 # In the order of a user's day. What needs timm, scikit-learn and the like is loaded when first asked for.
 _LATER = {
@@ -39,6 +40,9 @@ _LATER = {
     "evaluate": "infomax.evaluation",
     "estimate": "infomax.estimation",
     "probe": "infomax.evaluation.probing",
+    "Run": "infomax.run",
+    "Settings": "infomax.run",
+    "ImageSettings": "infomax.run",
 }
 _MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "training", "ui")
 _MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
@@ -48,7 +52,8 @@ __all__ = [
     "Objective", "objectives",
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
-    "InfoMax", "Model", "encoder", "train", "load", "evaluate", "estimate", "probe",
+    "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
+    "estimate", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

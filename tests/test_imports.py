@@ -20,7 +20,7 @@ LAYERS = (
     ("evaluation",),
     ("ui",),
     ("benchmarks",),
-    ("cli",),
+    ("run", "cli"),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that know nothing of each other, but for these.

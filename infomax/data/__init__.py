@@ -2,6 +2,7 @@
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
+from infomax.data.paired import Paired, PairedLoader, halves, paired, pairs
 from infomax.data.policy import Policy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.source import Dataset, Split
@@ -11,11 +12,16 @@ __all__ = [
     "Batch",
     "Dataset",
     "PairLoader",
+    "Paired",
+    "PairedLoader",
     "Policy",
     "Split",
     "Views",
     "dataset",
     "from_tensors",
+    "halves",
+    "paired",
+    "pairs",
     "policies",
     "registry",
     "views_for",

@@ -31,10 +31,12 @@ def _pixels(values: Tensor) -> Tensor:
     return values[:, None, None]  # [b] against [b, h, w]
 
 
-def moved(policy: Policy, x: Tensor, u: Tensor, knots: Tensor) -> Tensor:
+def moved(policy: Policy, x: Tensor, u: Tensor, knots: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     # x [b, c, h, w], u [8, b], knots [2 * KNOTS^2, b]. Where in the image does the view's pixel (X, Y) in [-1, 1] lie?
     # At turn(shear(size * (X, Y))) + shift. align_corners=False also keeps cuDNN's sampler out, which rounds otherwise.
+    # size: (height, width) of the view, by default the image's own.
     b, _, h, w = x.shape
+    h, w = size or (h, w)
     low, high = policy.scale
     area = low + (high - low) * u[0]
     stretch = torch.exp(_either(u[1], 0.5 * math.log(policy.ratio)))
@@ -51,7 +53,7 @@ def moved(policy: Policy, x: Tensor, u: Tensor, knots: Tensor) -> Tensor:
     slant = torch.tan(_either(rest.clamp(0, 1), math.radians(policy.shear)))
     width = torch.where(flipped, -width, width)
     cos, sin = torch.cos(turn), torch.sin(turn)
-    aspect = w / h  # a turn is one of pixels, not of the [-1, 1] square
+    aspect = x.shape[3] / x.shape[2]  # a turn is one of pixels, not of the [-1, 1] square
     xx, xy = cos * width, (cos * slant - sin) * height / aspect
     yx, yy = sin * width * aspect, (sin * slant + cos) * height
 

@@ -1,6 +1,7 @@
-"""Batches of pairs of views, each a function of the step number alone: nothing to save, nothing to skip on resuming."""
+"""Batches of samples, each a function of the step number alone: nothing to save, nothing to skip on resuming."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, final
 
@@ -12,7 +13,7 @@ from infomax.data.source import Split
 from infomax.data.views import Views
 from infomax.errors import UserError
 
-__all__ = ["Batch", "PairLoader"]
+__all__ = ["Batch", "Order", "PairLoader"]
 
 
 class Batch(NamedTuple):
@@ -24,32 +25,30 @@ class Batch(NamedTuple):
 
 
 @final
-class PairLoader:
-    """Pairs of views of a split's images in a shuffled order that (seed, step) fix.
+class Order:
+    """Which samples come at which step, in a shuffled order that (seed, step) fix.
 
-    batch_size is the global number of pairs, whatever the number of processes; the last, short batch of an epoch is
-    left out. Raises UserError for a batch of fewer than 2 pairs, or of more than the split holds.
+    count: of samples. batch_size: the global number of samples of a step, whatever the number of processes; the last,
+    short batch of an epoch is left out. seed: of the order. Raises UserError for a batch of fewer than 2, or of more
+    than there are.
     """
 
-    def __init__(self, split: Split, views: Views, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int = 0, what: str = "images") -> None:
         if not isinstance(batch_size, int) or batch_size < 2:
             raise UserError(
                 f"A batch needs at least 2 pairs, for without another pair there is no negative: {batch_size!r}."
             )
-        if batch_size > len(split):
+        if batch_size > count:
             raise UserError(
-                f"A batch of {batch_size} pairs is larger than the data set, which has {len(split)} training images: "
-                f"choose at most {len(split)}."
+                f"A batch of {batch_size} pairs is larger than the data set, which has {count} training {what}: "
+                f"choose at most {count}."
             )
-        self.split, self.views, self.batch_size, self.seed = split, views, batch_size, seed
-        self._order: tuple[int, Tensor] | None = None  # of the last epoch asked for; a cache, not a state
-        self._ahead: tuple[tuple[int, int, int], Future[Tensor]] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._last: tuple[int, Tensor] | None = None  # of the last epoch asked for; a cache, not a state
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        return len(self.split) // self.batch_size
+        return self.count // self.batch_size
 
     def epoch(self, step: int) -> int:
         """The epoch, from 0, that a step, from 0, belongs to."""
@@ -69,18 +68,58 @@ class PairLoader:
                 f"multiple of {world}, for instance {max(self.batch_size // world, 1) * world}."
             )
         epoch, share = self.epoch(step), self.batch_size // world
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, permutation(len(self.split), self.seed, epoch)
+        if self._last is None or self._last[0] != epoch:
+            self._last = epoch, permutation(self.count, self.seed, epoch)
         start = (step % len(self)) * self.batch_size + rank * share
-        return self._order[1][start : start + share]
+        return self._last[1][start : start + share]
 
-    def at(self, step: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> Batch:
-        """The batch of `step`, counted from 0 over all epochs: this process's part, its views made on `device`."""
+
+@final
+class PairLoader:
+    """Pairs of views of a split's images in a shuffled order that (seed, step) fix; or any number of views.
+
+    split: the images. views: of both views of a sample, or a sequence of two or more, one for each (multi-crop).
+    batch_size is the global number of samples, whatever the number of processes; the last, short batch of an epoch is
+    left out. seed: of order and views. Raises UserError for a batch of fewer than 2 pairs, or of more than the split
+    holds, and for fewer than two views.
+    """
+
+    def __init__(self, split: Split, views: Views | Sequence[Views], batch_size: int, seed: int = 0) -> None:
+        self.order = Order(len(split), batch_size, seed)
+        self.every = tuple(views) if isinstance(views, Sequence) else (views, views)
+        if len(self.every) < 2:
+            raise UserError(f"A sample needs two views or more, to be compared with each other; not {len(self.every)}.")
+        self.split, self.views, self.batch_size, self.seed = split, self.every[0], batch_size, seed
+        self._ahead: tuple[tuple[int, int, int], Future[Tensor]] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.order)
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that a step, from 0, belongs to."""
+        return self.order.epoch(step)
+
+    def ids(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """The samples, int64 [batch_size / world] on the CPU, that process `rank` of `world` sees at `step`.
+
+        The ranks' parts, one after another, are the global batch, the same for any `world`.
+        Raises UserError when batch_size is not a multiple of `world`.
+        """
+        return self.order.ids(step, rank, world)
+
+    def at(self, step: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> Sequence[Tensor]:
+        """The batch of `step`, counted from 0 over all epochs: this process's part, its views made on `device`.
+
+        A Batch of two views and the ids, or, of more views, all of them and the ids.
+        """
         ids = self.ids(step, rank, world)
         images = self._images(step, rank, world, ids).to(device, non_blocking=True)
         places, epoch = ids.to(device), self.epoch(step)
-        view1, view2 = (self.views(images, places, self.seed, epoch, view) for view in (0, 1))
-        return Batch(view1, view2, places)
+        made = [views(images, places, self.seed, epoch, number) for number, views in enumerate(self.every)]
+        return Batch(made[0], made[1], places) if len(made) == 2 else (*made, places)
 
     def _images(self, step: int, rank: int, world: int, ids: Tensor) -> Tensor:
         if self.split.in_memory:

@@ -25,17 +25,24 @@ if TYPE_CHECKING:
 class Views:
     """Images to normalised views: `Views(policy, mean, std)(images, ids, seed, epoch, view)`.
 
-    mean and std: a number per channel, of images in [0, 1]. Raises UserError for a std that is not positive.
+    policy: what a view may do to an image. mean and std: a number per channel, of images in [0, 1]. size: (height,
+    width) of a view in pixels, at most the image's, by default the image's own; small crops of a multi-crop recipe are
+    sampled at theirs. Raises UserError: a std that is not positive, a size that is no size or larger than the images.
     """
 
-    def __init__(self, policy: Policy, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, policy: Policy, mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None = None
+    ) -> None:
         if len(mean) != len(std) or not mean or not all(0 < value < math.inf for value in std):
             raise UserError(f"Views need as many means as positive deviations, not mean={mean!r}, std={std!r}.")
-        self.policy = policy
+        if size is not None and not (len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)):
+            raise UserError(f"A view's size is (height, width) in pixels, not {size!r}.")
+        self.policy, self.size = policy, size
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
 
     def __repr__(self) -> str:
-        return f"Views({self.policy!r}, mean={self.mean!r}, std={self.std!r})"
+        size = "" if self.size is None else f", size={self.size!r}"
+        return f"Views({self.policy!r}, mean={self.mean!r}, std={self.std!r}{size})"
 
     @torch.no_grad()
     def __call__(self, images: Tensor, ids: Tensor, seed: int, epoch: int, view: int) -> Tensor:
@@ -43,11 +50,16 @@ class Views:
         self._check(images)
         if ids.shape != images.shape[:1]:
             raise UserError(f"{images.shape[0]} images came with ids of shape {list(ids.shape)}: one id an image.")
+        if self.size is not None and (self.size[0] > images.shape[2] or self.size[1] > images.shape[3]):
+            raise UserError(
+                f"A crop of {self.size[0]} x {self.size[1]} pixels is larger than the images, which have"
+                f" {images.shape[2]} x {images.shape[3]}."
+            )
         policy = self.policy
         # A number each, in a fixed order: strengths may change without changing what the other draws are.
         u = uniforms(ids, 22 + 2 * KNOTS * KNOTS, seed, epoch, view)
         x = as_unit(images)
-        x = moved(policy, x, u[:8], u[22:])
+        x = moved(policy, x, u[:8], u[22:], self.size)
         if policy.thickness > 0:
             x = thickened(policy, x, u[8])
         x = coloured(policy, images, x, u[9:16])

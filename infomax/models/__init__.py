@@ -1,6 +1,12 @@
-"""Models: a batch in, nats out; what Accelerate wraps and checkpoints hold."""
+"""Models: a batch in, nats out; what Accelerate wraps and checkpoints hold. A file each."""
 
 from infomax.models.base import Model
+from infomax.models.cpc import CPC
+from infomax.models.deep_infomax import DeepInfoMax
 from infomax.models.infomax import InfoMax
+from infomax.models.moco import MoCo
+from infomax.models.two_tower import TwoTower
 
-__all__ = ["InfoMax", "Model"]
+__all__ = ["CPC", "DeepInfoMax", "InfoMax", "MoCo", "Model", "TwoTower", "registry"]
+
+registry: dict[str, type[Model]] = {kind.__name__.lower(): kind for kind in (InfoMax, MoCo, DeepInfoMax, CPC, TwoTower)}

@@ -22,10 +22,10 @@ class Model(nn.Module):
     the model, and im.load can make it again.
 
     critic: scores rows against columns. objective: reads the scores, in nats. networks: encoders and what follows them,
-    by the names of the subclass's parameters; an optimiser sees them first, in that order. microbatch: samples that `encode` works
-    on at once, twice, so that activations of no more are held; None for the whole batch. ring: across processes one
-    side's features come around instead of being gathered: memory for n d numbers a process rather than N d, same value
-    and gradient, up to a third slower. Raises UserError: microbatch < 1.
+    by the names of the subclass's parameters; an optimiser sees them first, in that order. microbatch: samples that
+    `encode` works on at once, twice, so that activations of no more are held; None for the whole batch. ring: across
+    processes one side's features come around instead of being gathered: memory for n d numbers a process rather than
+    N d, same value and gradient, up to a third slower. Raises UserError: microbatch < 1.
     """
 
     def __init__(
@@ -57,6 +57,9 @@ class Model(nn.Module):
     def term(self, name: str) -> tuple[Critic, Objective]:
         """The critic and the objective of a term, by the name that its `Sides` has."""
         return self.critic, self.objective
+
+    def check_batch(self, size: int) -> None:
+        """Raises UserError for a global batch of `size` samples that the model cannot be trained with."""
 
     def after_step(self) -> None:
         """What follows an optimiser step, and only a step that was made: momentum encoders and queues move here."""

@@ -2,6 +2,15 @@
 
 from infomax.ui.arguments import arguments, sentences
 from infomax.ui.progress import Progress, say
-from infomax.ui.tables import accuracies, print_evaluation, print_terms
+from infomax.ui.tables import accuracies, print_evaluation, print_results, print_terms
 
-__all__ = ["Progress", "accuracies", "arguments", "print_evaluation", "print_terms", "say", "sentences"]
+__all__ = [
+    "Progress",
+    "accuracies",
+    "arguments",
+    "print_evaluation",
+    "print_results",
+    "print_terms",
+    "say",
+    "sentences",
+]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
-    from infomax.evaluation import Probes, Terms
+    from infomax.evaluation import Evaluation, Probes, Terms
     from infomax.evaluation.probing import Probe
 
 
@@ -39,6 +39,11 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
             console.print(f"  {reason}")
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
+
+
+def print_results(found: "Evaluation", saved: Any = None) -> None:
+    """What an evaluation found, as its kind is shown."""
+    print_evaluation(found.probes, found.mi, saved)
 
 
 def print_terms(terms: "Terms") -> None:

@@ -1,0 +1,217 @@
+"""Two modalities of the same samples: paired arrays, halves of images, or any two sources of equal length."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.data.keyed import permutation
+from infomax.data.loader import Order
+from infomax.data.source import Split
+from infomax.errors import UserError
+
+if TYPE_CHECKING:
+    from infomax.data.source import Dataset
+
+
+@final
+class Modality:
+    """One side of the pairs: rows by index, as an encoder takes them.
+
+    rows: numbers [n, ...], or a Split of images. mean, std: what floating-point rows are standardised by, one number a
+    column of [n, d] and one a channel of [n, c, ...]; None leaves them as they are, as whole numbers (tokens) are.
+    """
+
+    def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None):
+        self.rows, self.mean, self.std = rows, mean, std
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """indices int64 [b] -> float32 [b, ...], standardised; whole numbers other than uint8 stay as they are."""
+        found = self.rows.batch(indices) if isinstance(self.rows, Split) else self.rows[indices]
+        if found.dtype != torch.uint8 and not found.is_floating_point():
+            return found
+        found = found.float() / 255 if found.dtype == torch.uint8 else found.float()
+        if self.mean is None or self.std is None:
+            return found
+        shape = (1, -1, *[1] * (found.ndim - 2))
+        return (found - self.mean.view(shape)) / self.std.view(shape)
+
+    def checksum(self) -> str:
+        """A checksum of all rows."""
+        if isinstance(self.rows, Split):
+            return self.rows.checksum()
+        return hashlib.sha256(self.rows.contiguous().numpy().tobytes()).hexdigest()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return tuple(self.rows.shape) if isinstance(self.rows, Split) else tuple(self.rows.shape[1:])
+
+
+@final
+@dataclass(frozen=True)
+class PairedSplit:
+    """Pairs (x_i, y_i): row i of both modalities is one sample."""
+
+    x: Modality
+    y: Modality
+    indices: Tensor  # int64 [n]: which rows of the modalities these are; they are the samples' numbers
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """places int64 [b], within this split -> x [b, ...] and y [b, ...]."""
+        rows = self.indices[places]
+        return self.x.batch(rows), self.y.batch(rows)
+
+
+@final
+@dataclass(frozen=True)
+class Paired:
+    """Training and test pairs of two modalities. Made by pairs() and halves()."""
+
+    name: str
+    train: PairedSplit
+    test: PairedSplit
+
+    @property
+    def fingerprint(self) -> str:
+        """How many pairs there are and a checksum of them: resuming compares it with the data of the run's start."""
+        digest = hashlib.sha256(self.train.indices.numpy().tobytes() + self.test.indices.numpy().tobytes())
+        for side in (self.train.x, self.train.y):
+            digest.update(side.checksum().encode())
+        return f"{len(self.train)} + {len(self.test)} pairs, sha256 {digest.hexdigest()[:16]}"
+
+
+@final
+class PairedLoader:
+    """Batches (x, y, ids) of paired data by step number, in a shuffled order that (seed, step) fix.
+
+    split: the pairs. batch_size: the global number of pairs. seed: of the order. Raises UserError as Order does.
+    """
+
+    def __init__(self, split: PairedSplit, batch_size: int, seed: int = 0) -> None:
+        self.order = Order(len(split), batch_size, seed, what="pairs")
+        self.split, self.batch_size = split, batch_size
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.order)
+
+    def at(self, step: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> Sequence[Tensor]:
+        """The batch of `step`: this process's part of x and y [b, ...] and the samples' numbers, int64 [b]."""
+        ids = self.order.ids(step, rank, world)
+        x, y = self.split.batch(ids)
+        return x.to(device), y.to(device), ids.to(device)
+
+
+def pairs(
+    x: Any, y: Any, *, test: float | int = 0.2, limit: int | None = None, seed: int = 0, name: str = "pairs"
+) -> Paired:
+    """Two modalities of the same samples: row i of x and row i of y are a pair.
+
+    x, y: NumPy or torch arrays [n, ...] of any shapes, or `Split`s of images. Floating-point and uint8 rows are
+    standardised by the training rows, whole numbers of another type (tokens) stay. test: the part of the pairs, or how
+    many of them, that are held out, drawn by `seed`; where x and y are two sequences (train, test) they are split
+    already. limit: keep this many training pairs, the first of the drawn order. Raises UserError: lengths that differ,
+    NaN or infinity, too few pairs.
+    """
+    rows = [_rows("x", x), _rows("y", y)]
+    if len(rows[0]) != len(rows[1]):
+        raise UserError(f"x has {len(rows[0])} rows and y has {len(rows[1])}; a pair is a row of each.")
+    n = len(rows[0])
+    held = round(test * n) if isinstance(test, float) else test
+    if not 1 <= held <= n - 2:
+        raise UserError(f"Of {n} pairs {held} cannot be held out for testing: 1 or more, with 2 left to train on.")
+    order = permutation(n, seed, 0x7E57)
+    train, tested = order[held:], order[:held]
+    if limit is not None:
+        train = train[:limit]
+    train, tested = train.sort().values, tested.sort().values
+    one, other = (_standardised(side, train) for side in rows)
+    return Paired(name, PairedSplit(one, other, train), PairedSplit(one, other, tested))
+
+
+def halves(dataset: "Dataset") -> Paired:
+    """The top and the bottom half of each image as two modalities: x [n, c, h / 2, w], y alike.
+
+    dataset: images with their own training and test part, which stay. An odd middle row belongs to the bottom half.
+    """
+    images = [split.batch(torch.arange(len(split))) for split in (dataset.train, dataset.test)]
+    whole, middle, n = torch.cat(images), dataset.shape[1] // 2, len(dataset.train)
+    if middle < 1:
+        raise UserError(f"Images of {dataset.shape[1]} pixels in height have no halves.")
+    train = torch.arange(n)
+    top, bottom = (_standardised(side.contiguous(), train) for side in (whole[:, :, :middle], whole[:, :, middle:]))
+    tested = torch.arange(n, len(whole))
+    return Paired(f"halves:{dataset.name}", PairedSplit(top, bottom, train), PairedSplit(top, bottom, tested))
+
+
+def read_pairs(text: str, limit: int | None = None) -> Paired:
+    """`X.npy,Y.npy`: two arrays of equal length, as pairs() takes them. Raises UserError: files that cannot be read."""
+    paths = text.split(",")
+    if len(paths) != 2 or not all(paths):
+        raise UserError(f"pairs:X.npy,Y.npy names two files, and {text!r} does not.")
+    arrays = []
+    for path in paths:
+        try:
+            arrays.append(np.load(Path(path).expanduser(), allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
+    return pairs(*arrays, limit=limit, name=f"pairs:{text}")
+
+
+def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None = None) -> Paired:
+    """Paired data by name: `halves:NAME` of a data set of images, or `pairs:X.npy,Y.npy`.
+
+    root and limit: as `dataset` takes them. Raises UserError: another name, and as `dataset` and pairs() do.
+    """
+    from infomax.data.registry import dataset
+
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "halves":
+        return halves(dataset(rest, root, limit))
+    if colon and kind == "pairs":
+        return read_pairs(rest, limit)
+    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, or pairs:X.npy,Y.npy.")
+
+
+def _rows(name: str, given: Any) -> "Tensor | Split":
+    if isinstance(given, Split):
+        return given
+    if isinstance(given, Tensor):
+        rows = given.detach().cpu()
+    else:
+        array = np.asarray(given)
+        if array.dtype.kind not in "uifb":
+            raise UserError(f"{name} must hold numbers, and has {array.dtype}.")
+        rows = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    if rows.ndim < 1 or not len(rows):
+        raise UserError(f"{name} must be rows of numbers [n, ...], and has shape {list(rows.shape)}.")
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.is_floating_point():
+        bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(f"{name} has NaN or infinity in {len(bad)} rows, the first of them row {bad[0]}.")
+        return rows.float()
+    return rows if rows.dtype == torch.uint8 else rows.long()
+
+
+def _standardised(rows: "Tensor | Split", train: Tensor) -> Modality:
+    plain = Modality(rows)
+    some = plain.batch(train[:4096])
+    if not some.is_floating_point():
+        return plain
+    axes = [i for i in range(some.ndim) if i != 1]
+    mean, std = some.mean(axes), some.std(axes, correction=0)
+    return Modality(rows, mean, torch.where(std > 1e-8, std, 1.0))

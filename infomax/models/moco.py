@@ -1,0 +1,126 @@
+"""MoCo: keys by a momentum encoder, and a queue of earlier keys as further negatives. (He et al., 2020)"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from infomax.critics import Critic
+from infomax.distributed import Ranks
+from infomax.errors import UserError
+from infomax.models.base import Model, features_of_rows
+from infomax.objectives import Objective
+from infomax.scores import Sides
+
+
+class MoCo(Model):
+    """Momentum contrast: queries of one view against keys of the other, and against a queue of earlier batches' keys.
+
+    encoder, projector, critic, objective: as InfoMax has them; any objective that reads rows. A second encoder and
+    projector, the key network, follow the first by an exponential moving average and get no gradient. Keys of this
+    batch and of the queue are all draws of p(y), so an objective's mean over negatives weighs them alike, and NWJ, DV
+    and SMILE estimate what they do without a queue, from more negatives.
+    queue: how many earlier keys, the same on all processes; a multiple of the batch and no smaller. They lie in
+    `keys` [queue, d] and are part of a checkpoint. Until the queue has been filled once, what is in it alone counts.
+    momentum: of the key network, in [0, 1). shuffle: across processes each key is encoded in another process's batch,
+    so that BatchNorm's statistics do not tell a key from its query's batch; without it BatchNorm sees each process's
+    own keys. ring and microbatch: as Model has them.
+    Raises UserError: a queue below 1, a momentum outside [0, 1), a batch that the queue is no multiple of.
+    """
+
+    encoder: nn.Module
+    projector: nn.Module
+    key_encoder: nn.Module
+    key_projector: nn.Module
+    keys: Tensor
+    filled: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        critic: Critic,
+        objective: Objective,
+        queue: int = 4096,
+        momentum: float = 0.99,
+        shuffle: bool = False,
+        microbatch: int | None = None,
+        ring: bool = False,
+    ):
+        super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
+        if not isinstance(queue, int) or queue < 1:
+            raise UserError(f"A queue holds a whole number of keys, 1 or more, not {queue!r}.")
+        if not 0 <= momentum < 1:
+            raise UserError(f"momentum must be in [0, 1), and {momentum!r} is not; 0.99 and 0.999 are usual.")
+        self.queue, self.momentum, self.shuffle = queue, momentum, shuffle
+        self.key_encoder, self.key_projector = copy.deepcopy(encoder), copy.deepcopy(projector)
+        for parameter in (*self.key_encoder.parameters(), *self.key_projector.parameters()):
+            parameter.requires_grad_(False)
+        self.register_buffer("keys", torch.zeros(queue, _width(projector, encoder)))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # keys that ever came in
+        self._latest: Tensor | None = None  # keys of this batch, of all processes
+        # All processes hold the same queue, so that nothing of it needs to be sent before each step.
+        self._ddp_params_and_buffers_to_ignore = ["keys", "filled"]
+
+    def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:
+        """inputs: two views [n, c, h, w], the query's and the key's; ids [n] -> n queries, n keys and the queue."""
+        if len(inputs) != 2:
+            raise UserError(f"MoCo takes two views, a query's and a key's; there are {len(inputs)}.")
+        ranks = Ranks.current()
+        if self.training:
+            self.check_batch(len(inputs[0]) * ranks.size)
+        (queries,) = self.encode(self._encode, inputs[0])
+        keys = self._keys(inputs[1], ranks)
+        if self.training:
+            self._latest = ranks.gather(keys)
+        there = min(int(self.filled), self.queue)
+        return Sides(queries, keys, ids, extra=self.keys[:there].clone() if there else None)
+
+    def check_batch(self, size: int) -> None:
+        if self.queue < size or self.queue % size:
+            raise UserError(
+                f"A queue of {self.queue} keys cannot be filled by batches of {size}: choose a multiple of the batch,"
+                f" such as {max(1, round(self.queue / size)) * size}."
+            )
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the key network towards the trained one, and this batch's keys into the queue, over the oldest."""
+        for key, query in (
+            (self.key_encoder, self.encoder), (self.key_projector, self.projector)
+        ):  # fmt: skip
+            for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
+                slow.lerp_(fast, 1 - self.momentum)
+        if self._latest is not None:
+            place = int(self.filled) % self.queue
+            self.keys[place : place + len(self._latest)] = self._latest.to(self.keys)
+            self.filled += len(self._latest)
+            self._latest = None
+
+    def _encode(self, views: Tensor) -> tuple[Tensor, ...]:
+        return (self.projector(features_of_rows(self.encoder, views)),)
+
+    @torch.no_grad()
+    def _keys(self, views: Tensor, ranks: Ranks) -> Tensor:
+        if not self.shuffle or ranks.size == 1 or not self.training:
+            return self.key_projector(self.key_encoder(views))
+        # The same permutation on all processes, drawn from what they share: how many keys have come so far.
+        n = len(views) * ranks.size
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(int(self.filled))).to(views.device)
+        mixed = ranks.own(ranks.gather(views)[order])
+        keys = ranks.gather(self.key_projector(self.key_encoder(mixed)))
+        return ranks.own(torch.empty_like(keys).index_copy_(0, order, keys))
+
+
+def _width(projector: nn.Module, encoder: nn.Module) -> int:
+    """Of what the projector gives: its last linear layer's, or the encoder's features where it changes nothing."""
+    widths = [part.out_features for part in projector.modules() if isinstance(part, nn.Linear)]
+    if widths:
+        return widths[-1]
+    found = getattr(encoder, "num_features", None)
+    if not isinstance(found, int):
+        raise UserError(
+            f"How many features {type(projector).__name__} gives cannot be told; end it with a torch.nn.Linear."
+        )
+    return found

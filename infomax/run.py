@@ -1,0 +1,293 @@
+"""A recipe's run: options read, processes started, a folder opened or gone on with, steps watched, results written.
+
+    with im.Run(Settings, __doc__) as run:
+        ...
+        for step in run.train(model, loader, optimizer, dataset): ...
+        run.evaluate(dataset)
+
+`Run` owns the order of these and no logic of theirs: that is in launch, training, checkpoints, evaluation and ui.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, final
+
+import torch
+
+from infomax import checkpoints, data, errors, launch, objectives, training, ui
+from infomax.evaluation import evaluate
+from infomax.models import Model
+from infomax.training.tracking import Tracker
+from infomax.training.watchdog import Watch
+
+__all__ = ["ImageSettings", "Run", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that every recipe has."""
+
+    epochs: int = 30
+    """Passes over the training samples."""
+    steps: int | None = None
+    """Optimiser steps in all; by default those of --epochs."""
+    limit: int | None = None
+    """Keep this many training samples; by default all."""
+    batch_size: int = 256
+    """Pairs in a batch over all processes: the N of the objective and of its ceiling log N."""
+    microbatch: int | None = None
+    """Pairs that are encoded at once, twice, for a batch beyond the memory; the same gradient. By default all."""
+    ring: bool = False
+    """Across processes pass features around rather than gather them: less memory, the same gradient, more time."""
+    lr: float = 3e-3
+    """AdamW's largest learning rate, after 10 % of warm-up and before a cosine to 0."""
+    objective: str | None = None
+    """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
+    dataset: str = "mnist5k"
+    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, or folder:PATH for an ImageFolder."""
+    seed: int = 0
+    """Of weights, order and views."""
+    run_dir: Path | None = None
+    """Where the run is saved; by default checkpoints/<recipe>, or checkpoints/<recipe>_<objective> where --objective is
+    of another class than the recipe's; with a suffix where that exists."""
+    resume: bool = False
+    """Go on from the newest whole checkpoint of --run-dir; without one, start."""
+    save_every: int | None = None
+    """Steps from one checkpoint to the next; by default those of an epoch."""
+    keep: int = 2
+    """Keep this many of the newest checkpoints."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
+    timeout: float = 20.0
+    """Seconds without a step, and 3 times the longest so far, after which several processes are given up as stuck."""
+    deterministic: bool = False
+    """Only algorithms whose result the seed decides, on GPUs too; what it costs is in docs/faults.md."""
+    tracker: str | None = None
+    """tensorboard, trackio or wandb, beside log.jsonl, which is always written."""
+    mixed_precision: str | None = None
+    """no, bf16 or fp16, of the encoder; scores are float32. By default the launcher's, else no."""
+    sync_bn: bool = False
+    """BatchNorm over all processes (GPUs only) rather than over each process's part of the batch."""
+
+
+@dataclass(frozen=True)
+class ImageSettings(Settings):
+    """The options of recipes that compare views of images by a cosine."""
+
+    temperature: float = 0.2
+    """Of the cosine critic: scores are cos / temperature + bias, in nats; the bias starts at 0 and is learnt."""
+    learn_temperature: bool = False
+    """Learn the temperature too; --temperature is then where it starts."""
+    encoder: str = "resnet10_tiny"
+    """Any timm model, or a small-image variant of infomax's: resnet10_tiny, resnet18_small, ..."""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+@final
+class Run(Generic[S]):
+    """A run of a recipe, from its command line to its results: `with Run(Settings, __doc__) as run`.
+
+    kind: the recipe's options, a dataclass derived from Settings. doc: the recipe's docstring, shown by --help.
+    objective: what is maximised unless --objective names another. name: of the recipe, by default its file's.
+    A user's mistake inside the with-block is one sentence on standard error and exit status 2; a signal saves first.
+    """
+
+    settings: S  # as they were typed; `objective` is the text of the one that is used
+
+    def __init__(self, kind: type[S], doc: str | None, objective: objectives.Objective, name: str | None = None):
+        self._kind, self._doc, self._default = kind, doc, objective
+        self._name = name or Path(sys.argv[0]).stem
+        self._trained: checkpoints.Run | None = None  # the folder of a training that came to its end
+        self._stop = 0  # the signal that ended the training
+
+    def __enter__(self) -> "Run[S]":
+        self._context = self._around()
+        return self._context.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._context.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _around(self) -> Iterator["Run[S]"]:
+        with ui.sentences():
+            self.settings = _read(self._kind, f"{self._name}.py", self._doc, self._default)
+            launch.die_with_launcher()
+            launch.set_threads()
+            if self.settings.deterministic:
+                launch.make_deterministic()
+            self._accelerator = launch.make_accelerator(self.settings.mixed_precision)
+            with (
+                Watch(self._accelerator, self.settings.timeout) as self._watch,
+                contextlib.ExitStack() as self._folders,
+            ):
+                torch.manual_seed(self.settings.seed)
+                yield self
+            launch.leave(self._accelerator, 128 + self._stop if self._stop else 0)
+
+    def steps(self, loader: training.Loader) -> int:
+        """How many optimiser steps there are in all, by --steps or by --epochs of the loader's."""
+        return self.settings.steps or self.settings.epochs * len(loader)
+
+    def train(
+        self,
+        model: Model,
+        loader: training.Loader,
+        optimizer: torch.optim.Optimizer | None,
+        dataset: Any,
+        schedule: Callable[[int], float] | None = None,
+    ) -> Iterator[training.Step]:
+        """Trains, or goes on; yields a Step after each optimiser step, and logs, shows and saves by the settings.
+
+        model: any Model. loader: its batches. optimizer: None takes AdamW at --lr, with decay 1e-3. dataset: what the
+        loader reads, which a resumed run must find unchanged. schedule: of the learning rate, by default 10 % of
+        warm-up and a cosine to 0. Whatever can be refused is refused before a folder is made.
+        """
+        settings, accelerator, watch = self.settings, self._accelerator, self._watch
+        model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
+        model = training.synchronise_batch_norm(model) if settings.sync_bn else model
+        optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-3)
+        steps, every = self.steps(loader), settings.save_every or len(loader)
+        schedule = schedule or training.warmup_cosine(steps, warmup=steps // 10)
+        _check(model, loader, accelerator)
+        tracker = Tracker(settings.tracker)
+        run = self._folders.enter_context(self._opened(model, loader, dataset, steps))
+        if run.finished:
+            accelerator.print(f"{run.folder} is finished: its results are in run.json.")
+            return
+        start, skipped = _restored(run, model, optimizer, accelerator)
+        if accelerator.is_main_process:
+            tracker.start(run.folder, run.configuration)
+        progress = ui.Progress(steps, start, shown=accelerator.is_main_process)
+        with watch.training(), progress:
+            for step in training.train(
+                model, loader, optimizer, schedule, accelerator,
+                steps=steps, start=start, skipped=skipped, nonfinite=settings.nonfinite,
+            ):  # fmt: skip
+                skipped = skipped + 1 if step.skipped else 0
+                progress.update(step)
+                run.log(step.to_dict())
+                tracker.log(step.to_dict(), step.number)
+                yield step
+                self._stop = watch.step(step.number)
+                if self._stop or step.number == steps or step.number % every == 0:
+                    with watch.paused():
+                        run.save(step.number, model, optimizer, _state(skipped, accelerator), wait=False)
+                if self._stop:
+                    start = step.number
+                    break
+            with watch.paused():
+                run.wait()
+        tracker.finish()
+        if self._stop:
+            told = f"{errors.signal_name(self._stop)}: saved after step {start}; go on with --resume --run-dir"
+            accelerator.print(f"{told} {run.folder}.", file=sys.stderr)
+        else:
+            self._trained = run
+
+    def evaluate(self, dataset: data.Dataset | data.Paired) -> None:
+        """What the trained model is worth on held-out data, printed and written into run.json, which ends the run.
+
+        dataset: images, for probes and the MI of two views; or pairs of two modalities, for retrieval and their MI.
+        Nothing is done where the run was stopped by a signal, or had been finished before.
+        """
+        run = self._trained
+        if run is None:
+            return
+        results: dict[str, Any] = {}
+        if self._accelerator.is_main_process:  # the others wait in run.finish
+            place = os.path.relpath(run.folder)
+            try:
+                found = evaluate(run.folder, dataset, device=self._accelerator.device, terms=False)
+                ui.print_results(found, saved=place)
+                results = found.to_dict()
+            except checkpoints.DamagedError:
+                raise
+            except errors.UserError as error:  # too few images; the encoder is trained and saved all the same
+                print(f"Saved in {place}; not evaluated: {error}")
+                results = {"not_evaluated": str(error)}
+        run.finish(results)
+
+    def print(self, *words: Any) -> None:
+        """Prints on standard output, once however many processes there are."""
+        self._accelerator.print(*words)
+
+    def _opened(self, model: Model, loader: Any, dataset: Any, steps: int) -> checkpoints.Run:
+        described = (checkpoints.describe(model) or {}).get("objective", self.settings.objective)
+        resolved = {
+            "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
+            "data": dataset.fingerprint,
+        }  # fmt: skip
+        configuration = asdict(self.settings) | {"recipe": self._name} | resolved
+        place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
+        folder = _folder(self._name, self._default, model.objective)
+        if place["resume"] and place["run_dir"] is None and folder != self._name:
+            place["run_dir"] = _older_folder(self._name, folder, described)
+        preprocessing = None
+        if isinstance(dataset, data.Dataset):
+            preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
+        return checkpoints.open_run(
+            place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
+            keep=self.settings.keep,
+        )  # fmt: skip
+
+
+def _read(kind: type[S], prog: str, doc: str | None, default: objectives.Objective) -> S:
+    """The options as they were typed, looked at; `objective` names the one that is used."""
+    settings: S = ui.arguments(kind, prog=prog, description=doc)
+    errors.require_seed(settings.seed)
+    errors.require_positive(
+        epochs=settings.epochs, steps=settings.steps, lr=settings.lr, save_every=settings.save_every,
+        keep=settings.keep, timeout=settings.timeout,
+    )  # fmt: skip
+    return replace(settings, objective=repr(default) if settings.objective is None else settings.objective)
+
+
+def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:
+    """Tries the model on black inputs of the loader's shapes. Raises UserError for what it cannot be trained on."""
+    model.check_batch(loader.batch_size)
+    *inputs, _ = loader.at(0, accelerator.process_index, accelerator.num_processes, "cpu")
+    training.check_inputs(model, [torch.zeros_like(t[:4]) for t in inputs])
+
+
+def _restored(
+    run: checkpoints.Run, model: Model, optimizer: torch.optim.Optimizer, accelerator: Any
+) -> tuple[int, int]:
+    """Fills what was saved; the step to go on from, and how many steps before it were skipped in succession."""
+    if run.checkpoint is None:
+        return 0, 0
+    model.to(accelerator.device)
+    state = run.checkpoint.restore(model, optimizer)
+    if accelerator.scaler is not None and "scaler" in state:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    accelerator.print(f"Going on from {run.checkpoint.folder}.", file=sys.stderr)
+    return run.checkpoint.step, state.get("skipped", 0)
+
+
+def _state(skipped: int, accelerator: Any) -> dict[str, Any]:
+    scaler = accelerator.scaler  # of float16, None otherwise
+    return {"skipped": skipped} | ({"scaler": scaler.state_dict()} if scaler else {})
+
+
+def _folder(name: str, default: objectives.Objective, used: objectives.Objective) -> str:
+    """simclr_smile with its own objective; simclr_nwj with --objective NWJ; moco_nwj for moco."""
+    kind = type(used).__name__.lower()
+    return name if type(used) is type(default) or not kind.isascii() else f"{name.split('_')[0]}_{kind}"
+
+
+def _older_folder(name: str, folder: str, objective: str | None) -> Path | None:
+    """Where there is no run in `folder`: the newest one of this objective in `name`, as older versions called them."""
+    if checkpoints.default_folder(folder).exists():
+        return None
+    found: list[Path] = []
+    for path in checkpoints.default_folder(name).parent.glob(f"{name}*/run.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or another's
+            if json.loads(path.read_text())["configuration"]["objective"] == objective:
+                found.append(path)
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
