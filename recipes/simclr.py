@@ -117,7 +117,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
     training.check_model(model, dataset.shape, pairs=min(len(own), 4))
     tracker = Tracker(settings.tracker)
 
-    described = checkpoints.describe(model) or {}  # spells an objective of the user's own as module:Class
+    described = (checkpoints.describe(model) or {})["parts"]  # spells an objective of the user's own as module:Class
     resolved = {"steps": steps, "objective": described["objective"], "mixed_precision": accelerator.mixed_precision,
                 "data": dataset.fingerprint}  # fmt: skip
     configuration = asdict(settings) | {"recipe": name} | resolved
