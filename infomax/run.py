@@ -219,7 +219,7 @@ class Run(Generic[S]):
         self._accelerator.print(*words)
 
     def _opened(self, model: Model, loader: Any, dataset: Any, steps: int) -> checkpoints.Run:
-        described = (checkpoints.describe(model) or {}).get("objective", self.settings.objective)
+        described = (checkpoints.describe(model) or {"parts": {}})["parts"].get("objective", self.settings.objective)
         resolved = {
             "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
             "data": dataset.fingerprint,

@@ -32,32 +32,46 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
     class, and `module:Class` where allow_imports is False (a text from a file that may be hostile).
     """
     module, colon, rest = text.partition(":")
-    if colon and module.replace(".", "").isidentifier():
-        if not allow_imports:
-            raise UserError(
-                f"{text!r} names a class outside infomax, and loading it would run its code;"
-                " pass allow_imports=True if you trust it."
-            )
-        name, positional, keywords = _call(rest, kind)
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{kind} {text!r} could not be imported: {error}.") from error
-    else:
-        name, positional, keywords = _call(text, kind)
-        if name.lower() not in registry:
-            raise UserError(f"Unknown {kind} {name!r}.{nearest(name, map(_spelt, registry.values()))}")
-        found = registry[name.lower()]
+    if not (colon and module.replace(".", "").isidentifier()):
+        module, rest = "", text
+    elif not allow_imports:
+        raise UserError(_not_imported(text))
+    name, positional, keywords = _call(rest, kind)
+    made = found(module, name, text, registry, kind, allow_imports)
     try:
-        return found(*positional, **keywords)
+        return made(*positional, **keywords)
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         try:
-            takes = f"{name}{inspect.signature(found)}"
+            takes = f"{name}{inspect.signature(made)}"
         except (TypeError, ValueError):
             takes = name
         raise UserError(f"{kind} {text!r} was refused: {error}. It takes {takes}.") from error
+
+
+def found(module: str, name: str, text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool) -> Any:
+    """The class `name` of a module, or without one the registry's; `text` is what was written, for messages.
+
+    Raises UserError as parse() does.
+    """
+    if module:
+        if not allow_imports:
+            raise UserError(_not_imported(text))
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two of a name such as "..x"
+            raise UserError(f"{kind} {text!r} could not be imported: {error}.") from error
+    if name.lower() not in registry:
+        raise UserError(f"Unknown {kind} {name!r}.{nearest(name, map(_spelt, registry.values()))}")
+    return registry[name.lower()]
+
+
+def _not_imported(text: str) -> str:
+    return (
+        f"{text!r} names a class outside infomax, and loading it would run its code;"
+        " pass allow_imports=True if you trust it."
+    )
 
 
 def _spelt(made: Any) -> str:

@@ -198,8 +198,9 @@ def test_a_saved_class_of_someone_elses_is_imported_only_when_allowed(tmp_path, 
     ],
 )
 def test_a_saved_description_reads_no_other_weights(encoder):
+    described = checkpoints.describe(infomax_model()) or {}
     with pytest.raises(UserError, match="not one that infomax writes"):
-        checkpoints.build({**(checkpoints.describe(infomax_model()) or {}), "encoder": encoder})
+        checkpoints.build({**described, "parts": {**described["parts"], "encoder": encoder}})
 
 
 def test_an_encoder_of_ones_own_is_filled_by_its_owner(tmp_path):
@@ -242,18 +243,25 @@ def test_no_pickle_is_read_under_any_name(tmp_path):
 # --------------------------------------------------------------------------------------------------- an older format
 
 
-@pytest.fixture
-def old(tmp_path) -> Path:
-    """A run as format 1 wrote it: 2 of 4 steps."""
-    shutil.copytree(Path(__file__).with_name("format-1"), tmp_path / "old")
+OLD = (1, 2)
+
+
+@pytest.fixture(params=OLD)
+def old(tmp_path, request) -> Path:
+    """A run as an older format wrote it: 2 of 4 steps."""
+    shutil.copytree(Path(__file__).with_name(f"format-{request.param}"), tmp_path / "old")
     return tmp_path / "old"
 
 
-# Value and surrogate of its next two steps, as the version that wrote it went on.
-NEXT = [(0.09505514800548553, 2.2450978755950928), (0.05154819041490555, 2.2034454345703125)]
+# Value and surrogate of their next two steps, as the version that wrote them went on. Format 2's is NT-Xent, with
+# --ring and micro-batches, which its description did not name.
+NEXT = {
+    1: [(0.09505514800548553, 2.2450978755950928), (0.05154819041490555, 2.2034454345703125)],
+    2: [(-0.009203179739415646, 1.8358787298202515), (0.05187423154711723, 1.9436638355255127)],
+}
 
 
-def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
+def test_a_run_of_an_older_format_is_read_and_goes_on(old, monkeypatch):
     from dataclasses import asdict
 
     import infomax as im
@@ -262,12 +270,18 @@ def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "recipes")
     import simclr  # pyright: ignore[reportMissingImports]
 
-    assert json.loads((old / "run.json").read_text())["format"] == 1 < files.FORMAT
+    version = json.loads((old / "run.json").read_text())["format"]
+    assert version in OLD and version < files.FORMAT
     found = read(old)
     assert (found.step, found.processes) == (2, 1)
     assert repr(checkpoints.load(old).objective) == "MINE(decay=0.99)"
+    assert checkpoints.load(old).ntxent is (version == 2)
+    assert isinstance(checkpoints.read_parts(old)[2], im.encoders.Projector)
+    images = torch.randint(0, 256, (48, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    split = data.from_tensors(images, None, images[:2], None)
     # What the recipe asks for today: its switches that came later have the value that they had when there were none.
     resolved = {"recipe": "simclr_smile", "steps": 4, "objective": "MINE(decay=0.99)", "mixed_precision": "no"}
+    resolved |= {"ring": True, "data": split.fingerprint} if version == 2 else {}
     configuration = asdict(simclr.Settings()) | resolved
     for key in ("run_dir", "resume"):
         configuration.pop(key)
@@ -279,22 +293,20 @@ def test_a_run_of_format_1_is_read_and_goes_on(old, monkeypatch):
     model = checkpoints.build(found.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     run.checkpoint.restore(model, optimizer)
-    images = torch.randint(0, 256, (48, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    split = data.from_tensors(images, None, images[:2], None)
     loader = data.PairLoader(split.train, data.views_for(split), 16, seed=0)
     by = launch.make_accelerator()
     values = []
     for step in im.train(model, loader, optimizer, training.warmup_cosine(4), by, steps=4, start=2):
         values.append((step.mi, step.surrogate))
         run.save(step.number, model, optimizer)
-    assert values == [pytest.approx(pair, rel=1e-4) for pair in NEXT]
+    assert values == [pytest.approx(pair, rel=1e-4) for pair in NEXT[version]]
     assert json.loads((old / "run.json").read_text())["format"] == files.FORMAT
     assert json.loads((old / "step-00000004/MANIFEST.json").read_text())["format"] == files.FORMAT
     assert len((old / "log.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "MANIFEST.json"])
-def test_damage_to_format_1_is_seen(old, name):
+def test_damage_to_an_older_format_is_seen(old, name):
     flip(old / "step-00000002" / name)
     with pytest.raises(DamagedError, match=name):
         read(old)

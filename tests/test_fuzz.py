@@ -16,9 +16,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 import infomax as im
-from infomax import checkpoints, cli, data
+from infomax import checkpoints, cli, data, models
 from infomax.checkpoints import DamagedError, files, snapshot
 from infomax.errors import UserError
 from infomax.spelling import parse
@@ -35,6 +36,7 @@ NUMBERS = st.one_of(
 WORDS = st.sampled_from(
     ["", "..", "../../x", "/etc/passwd", "F64", "BF16", "F4", "I8", "SMILE(tau=3)", "os:system('x')", "Projector(4)",
      "Projector(4, hidden=10**9)", "Linear(1000000000000, 4)", "Linear(200000, 200000)", "resnet152", "hf-hub:a/b",
+     "Linear(4, 2)", "Identity", "InfoMax", "os:Their", "projector",
      "$tensor", "model.safetensors", "nan", "\0", "(" * 3000, "Separable(4, 4, hidden=2**40)"]
 )  # fmt: skip
 TAGS = st.sampled_from(["$tensor", "$array", "$dict", "$tuple", "$float"])
@@ -182,6 +184,42 @@ def test_any_description_of_a_model(copied, choice, value, drop):
     read_in_every_way(folder)
 
 
+class Headed(im.InfoMax):
+    """With options of every kind and a list of parts."""
+
+    def __init__(self, encoder, projector, critic, objective, heads, queue=4, table=None, width=(2, 3)):
+        super().__init__(encoder, projector, critic, objective)
+        self.heads, self.queue, self.table, self.width = heads, queue, table, width
+        self.register_buffer("kept", torch.zeros(queue, 2))
+
+
+@BOUNDED
+@given(choice=st.integers(0, 10**9), value=JSON, drop=st.booleans())
+def test_any_description_of_a_model_of_options_and_nested_parts(tmp_path, choice, value, drop):
+    models.registry["headed"] = Headed
+    try:
+        folder = tmp_path / "headed"
+        if not folder.exists():
+            whole = model()
+            heads = nn.ModuleList([nn.Identity(), im.encoders.Projector(2, hidden=2, out=2, norm="layer")])
+            made = Headed(whole.encoder, whole.projector, whole.critic, whole.objective, heads, table={"a": [1, {}]})
+            checkpoints.save(made, folder, step=3)
+            assert isinstance(checkpoints.load(folder), Headed)
+            shutil.copy(folder / "step-00000003/state.json", tmp_path / "state.json")
+        state = json.loads((tmp_path / "state.json").read_text())
+        where = places(state["model"])
+        state["model"] = changed(state["model"], where[choice % len(where)], value, drop)
+        (folder / "step-00000003/state.json").write_text(json.dumps(state))
+        sealed(folder / "step-00000003")
+        read_in_every_way(folder)
+        with contextlib.suppress(UserError):
+            checkpoints.read_part(folder, "heads")
+        with contextlib.suppress(UserError):
+            checkpoints.read_parts(folder)
+    finally:
+        del models.registry["headed"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -193,7 +231,7 @@ def test_an_encoder_of_giant_or_negative_sizes_is_refused_in_no_time(copied, arg
     folder = copied()
     path = folder / "step-00000003/state.json"
     state = json.loads(path.read_text())
-    state["model"]["encoder"]["arguments"] |= arguments
+    state["model"]["parts"]["encoder"]["arguments"] |= arguments
     path.write_text(json.dumps(state))
     sealed(folder / "step-00000003")
     for way in (checkpoints.load, checkpoints.load_encoder):

@@ -8,7 +8,8 @@
 A step-* folder is whole or damaged from outside, never half-written: it is made under a temporary name, flushed to the
 disk and renamed. Nothing is pickled or unpickled: tensors lie in safetensors, the rest in JSON. Every file that is read
 is first checked against the manifest. A checkpoint folder can be moved, copied or read alone. Format 2 added sizes to
-the manifest and the number of threads to state.json; format 1 is read and its runs go on.
+the manifest and the number of threads to state.json, format 3 says which model it is and with which options; the
+older ones are read and their runs go on.
 
 Across processes `open_run`, `Run.save` and `Run.finish` are called by all of them; the main one writes, the others wait
 and see its errors. `Run.log` may be called by any: only the main process's lines are written.
@@ -21,10 +22,10 @@ from infomax.checkpoints.checkpoint import Checkpoint, latest, read
 from infomax.checkpoints.description import build, describe
 from infomax.checkpoints.files import DamagedError, UnusableError, write_json
 from infomax.checkpoints.folder import Run
-from infomax.checkpoints.loading import load, load_encoder, read_encoder, read_parts
+from infomax.checkpoints.loading import load, load_encoder, read_encoder, read_part, read_parts
 from infomax.checkpoints.opening import MAY_DIFFER, default_folder, open_run, save
 
 __all__ = [
     "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "UnusableError", "build", "default_folder", "describe", "latest",
-    "load", "load_encoder", "open_run", "read", "read_encoder", "read_parts", "save", "write_json",
+    "load", "load_encoder", "open_run", "read", "read_encoder", "read_part", "read_parts", "save", "write_json",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from infomax import distributed
-from infomax.checkpoints.description import unwrapped
+from infomax.checkpoints.description import migrated_description, unwrapped
 from infomax.checkpoints.files import (
     FORMAT,
     DamagedError,
@@ -239,7 +239,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             step=state["step"],
             configuration=configuration if manifest["format"] == FORMAT else migrated_configuration(configuration),
             preprocessing=state["preprocessing"],
-            model=state["model"],
+            model=state["model"] if manifest["format"] >= 3 else migrated_description(state["model"]),
             checksum=manifest["sha256"],
             processes=len(state["ranks"]),
             files={name: known["sha256"] for name, known in files.items()},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     pass
 
 
-FORMAT = 2
+FORMAT = 3
 TEMPORARY, REPLACED = ".tmp-", ".tmp-replaced-"
 _JSON_BYTES = 256 * 1024**2  # a larger one is not ours
 warn_log = logging.getLogger("infomax")  # unconfigured, its warnings are plain lines on standard error
@@ -129,9 +129,9 @@ def _is_sealed(content: Mapping[str, Any]) -> bool:
 
 
 def _migrated(content: dict[str, Any]) -> dict[str, Any]:
-    """What a file of format 1 says, in format 2."""
+    """What run.json or a manifest of an older format says, in this one; what has changed of a model is state.json's."""
     content = dict(content)
-    if isinstance(files := content.get("files"), dict):
+    if content["format"] == 1 and isinstance(files := content.get("files"), dict):
         content["files"] = {name: {"bytes": None, "sha256": digest} for name, digest in files.items()}
     if "configuration" in content:
         content["configuration"] = migrated_configuration(content["configuration"])

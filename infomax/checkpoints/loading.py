@@ -5,26 +5,27 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from infomax.checkpoints.checkpoint import ATTEMPTS, MODEL_FILE, Checkpoint, must_fit, read
-from infomax.checkpoints.description import build, build_encoder, registries
+from infomax.checkpoints.description import build, build_part, encoder_name, part_of
 from infomax.checkpoints.files import DamagedError, reason_of
 from infomax.errors import UserError
 
-if TYPE_CHECKING:
-    from infomax.models import InfoMax
 
+def load(path: str | os.PathLike[str], allow_imports: bool = False) -> Any:
+    """A saved model, of the class that was saved, in evaluation mode on the CPU.
 
-def load(path: str | os.PathLike[str], allow_imports: bool = False) -> "InfoMax":
-    """A saved model, in evaluation mode on the CPU, from a run folder (its newest whole checkpoint) or a checkpoint.
-
-    A critic or objective of the saver's own (`module:Class`) is imported only with allow_imports=True, which runs that
-    module's code. Raises UserError as read() does, and where the model cannot be rebuilt.
+    path: a run folder (its newest whole checkpoint) or a checkpoint. A class of the saver's own (`module:Class`: the
+    model's, its critic's, its objective's) is imported only with allow_imports=True, which runs that module's code.
+    Raises UserError as read() does, and where the model cannot be rebuilt.
     """
     checkpoint, weights = _read_weights(path)
     make = functools.partial(build, checkpoint.model, allow_imports)
@@ -32,32 +33,45 @@ def load(path: str | os.PathLike[str], allow_imports: bool = False) -> "InfoMax"
 
 
 def load_encoder(path: str | os.PathLike[str]) -> nn.Module:
-    """The encoder alone of a saved model, in evaluation mode on the CPU; needs nothing of its objective and critic."""
+    """The encoder alone of a saved model, in evaluation mode on the CPU; needs nothing of its objective and critic.
+
+    Of a model of two encoders, encoder_x; read_part() gives the other.
+    """
     return read_encoder(path)[1]
 
 
 def read_encoder(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module]:
     """load_encoder's, with the checkpoint that it was read from: one read, which pruning cannot come between."""
     checkpoint, weights = _read_weights(path)
-    return checkpoint, _part(checkpoint, weights, "encoder", functools.partial(build_encoder, checkpoint.model))
+    return checkpoint, _part(checkpoint, weights, encoder_name(checkpoint.model))
+
+
+def read_part(path: str | os.PathLike[str], name: str) -> tuple[Checkpoint, nn.Module]:
+    """One part of a saved model by its constructor's name for it, as read_encoder() gives the encoder.
+
+    path: of a run or checkpoint. name: projector, critic, encoder_y, ... Raises UserError as load() does, where there
+    is no such part, and for one of the saver's own class, which only load() may import.
+    """
+    checkpoint, weights = _read_weights(path)
+    return checkpoint, _part(checkpoint, weights, name)
 
 
 def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None]:
-    """read_encoder's, and the projector; None for one of the saver's own class, which only load() may import."""
-    from infomax.spelling import parse
-
+    """read_encoder's, and its projector; None where there is none, or one of the saver's own class."""
     checkpoint, weights = _read_weights(path)
-    encoder = _part(checkpoint, weights, "encoder", functools.partial(build_encoder, checkpoint.model))
-    text, known = (checkpoint.model or {}).get("projector"), registries()["projector"]
+    name = encoder_name(checkpoint.model)
+    encoder = _part(checkpoint, weights, name)
+    name = name.replace("encoder", "projector")
+    text = (checkpoint.model or {})["parts"].get(name)
     if not isinstance(text, str) or ":" in text:
         return checkpoint, encoder, None
-    make = functools.partial(parse, text, known, "projector", allow_imports=False)
-    return checkpoint, encoder, _part(checkpoint, weights, "projector", make)
+    return checkpoint, encoder, _part(checkpoint, weights, name)
 
 
-def _part(checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str, make: Callable[[], nn.Module]) -> nn.Module:
+def _part(checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str) -> nn.Module:
+    form = part_of(checkpoint.model, name)
     own = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
-    return _filled(make, own, checkpoint.folder).eval()
+    return _filled(functools.partial(build_part, name, form), own, checkpoint.folder).eval()
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -84,20 +98,24 @@ def _filled(make: Callable[[], Module], weights: Mapping[str, Tensor], folder: P
 
 @contextlib.contextmanager
 def _at_most(parameters: int, folder: Path) -> Iterator[None]:
-    """Within it, a module of more parameters cannot be made: raises DamagedError."""
-    made = 0
+    """Within it, more parameters, or far more modules, cannot be made: raises DamagedError."""
+    made = {"parameters": 0, "modules": 0}
+    most = {"parameters": parameters, "modules": 20 * parameters}  # a module without parameters is cheap, not free
 
-    def count(*_: object) -> None:
-        nonlocal made
-        made += 1
-        if made > parameters:
-            raise DamagedError(f"{folder} describes a model of more parameters than it holds.")
+    def count(what: str, *_: object) -> None:
+        made[what] += 1
+        if made[what] > most[what]:
+            raise DamagedError(f"{folder} describes a model of more {what} than it holds.")
 
-    hook = register_module_parameter_registration_hook(count)
+    hooks = (
+        register_module_parameter_registration_hook(functools.partial(count, "parameters")),
+        register_module_module_registration_hook(functools.partial(count, "modules")),
+    )
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _read_weights(path: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
 
 from infomax.checkpoints.checkpoint import LOG_FILE, MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, saved_steps
-from infomax.checkpoints.description import describe
+from infomax.checkpoints.description import describe, encoder_name
 from infomax.checkpoints.files import digest_of, flush_folder, flush_to, sealed, size_of
 from infomax.checkpoints.tensors import take_apart
 from infomax.errors import NonFinite
@@ -35,8 +35,7 @@ class Snapshot:
         save_safetensors(self.weights, folder / MODEL_FILE)
         save_safetensors(self.others, folder / OPTIMIZER_FILE)
         (folder / STATE_FILE).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
-        weights = {n.removeprefix("encoder."): w for n, w in self.weights.items() if n.startswith("encoder.")}
-        _save_encoder(self.model, weights, folder / "encoder", self.state["preprocessing"])
+        _save_encoder(self.model, self.weights, folder / "encoder", self.state["preprocessing"])
 
 
 def take_snapshot(
@@ -101,16 +100,19 @@ def seal_folder(folder: Path) -> None:
 def _save_encoder(
     model: nn.Module, weights: dict[str, Tensor], folder: Path, preprocessing: Mapping[str, Any] | None
 ) -> None:
-    """timm's own form of an InfoMax's encoder, where it is one that timm can rebuild."""
+    """timm's own form of a model's encoder, where it is one that timm can rebuild."""
     description = describe(model)
-    if description is None or description["encoder"] is None:
+    name = encoder_name(description)
+    config = None if description is None else description["parts"].get(name)
+    if config is None:
         return
     from infomax.encoders import save_timm
 
-    encoder: Any = model.encoder
+    encoder: Any = getattr(model, name)
+    weights = {n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")}
     given = preprocessing or getattr(encoder, "pretrained_cfg", None) or {}
     mean, std, size = given.get("mean"), given.get("std"), given.get("input_size")
-    channels = description["encoder"]["in_chans"]
+    channels = config["in_chans"]
     if not (mean and std and size and len(mean) == len(std) == size[0] == channels):
         # Nothing is known of the images but their channels: [0, 1] as it is, and the size that timm gives its model.
         mean, std, size = (0.0,) * channels, (1.0,) * channels, (channels, *(size or (0, 224, 224))[1:])

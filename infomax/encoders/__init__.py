@@ -1,6 +1,7 @@
 """Encoders: any timm model (timm), ResNets for small images (small_resnet), and the projector that follows them."""
 
 from infomax.encoders.context import CausalGRU
+from infomax.encoders.mlp import MLP, Times
 from infomax.encoders.projector import Projector
 from infomax.encoders.small_resnet import (
     SmallResNet,
@@ -14,7 +15,10 @@ from infomax.encoders.small_resnet import (
 from infomax.encoders.timm import encoder, encoder_config, encoder_from, features_of, save_timm
 
 __all__ = [
-    "CausalGRU", "Projector", "SmallResNet", "encoder", "encoder_config", "encoder_from", "features_of",
+    "MLP", "CausalGRU", "Projector", "SmallResNet", "Times", "encoder", "encoder_config", "encoder_from", "features_of",
     "resnet10_small_gn", "resnet10_tiny", "resnet10t_small", "resnet18_small", "resnet34_small", "resnet50_small",
-    "save_timm",
+    "parts", "save_timm",
 ]  # fmt: skip
+
+# By lower-case name: what saved models are made of anew from its text.
+parts = {kind.__name__.lower(): kind for kind in (Projector, CausalGRU, MLP, Times)}

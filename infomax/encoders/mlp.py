@@ -1,0 +1,64 @@
+"""Encoders of what is no image: rows of numbers, and sequences."""
+
+from typing import final
+
+from torch import Tensor, nn
+
+from infomax.errors import UserError
+from infomax.spelling import Spelled
+
+
+def _check(kind: str, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"{kind}'s {name} is a whole number of at least 1, not {size!r}.")
+
+
+@final
+class MLP(Spelled, nn.Module):
+    """Rows of numbers [n, ...] of in_features in all -> features [n, out], by so many hidden ReLU layers.
+
+    in_features: numbers in a row. hidden: units of a hidden layer. out: features. layers: hidden layers. Layer
+    normalisation follows each, so that no row's features depend on its batch. Raises UserError: sizes below 1.
+    """
+
+    def __init__(self, in_features: int, hidden: int = 256, out: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        _check("MLP", in_features=in_features, hidden=hidden, out=out, layers=layers)
+        self.in_features, self.hidden, self.out, self.layers = in_features, hidden, out, layers
+        self.num_features = out
+        widths = [in_features] + [hidden] * layers
+        body = [
+            m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU())
+        ]
+        self.body = nn.Sequential(*body, nn.Linear(hidden, out))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows [n, ...] -> [n, out]. Raises UserError: rows of another number of numbers."""
+        flat = rows.flatten(1).float()
+        if flat.shape[1] != self.in_features:
+            raise UserError(f"This MLP takes rows of {self.in_features} numbers, and these have {flat.shape[1]}.")
+        return self.body(flat)
+
+
+@final
+class Times(Spelled, nn.Module):
+    """Sequences [n, time, channels] -> features [n, time / stride, out] of each place, by two convolutions.
+
+    channels: of the sequence. out: features of a place. stride: times between two places. Raises UserError: sizes
+    below 1.
+    """
+
+    def __init__(self, channels: int, out: int = 64, stride: int = 4) -> None:
+        super().__init__()
+        _check("Times", channels=channels, out=out, stride=stride)
+        self.channels, self.out, self.stride = channels, out, stride
+        self.num_features = out
+        self.body = nn.Sequential(
+            nn.Conv1d(channels, out, 2 * stride - 1, stride, padding=stride - 1), nn.GroupNorm(1, out), nn.ReLU(),
+            nn.Conv1d(out, out, 1),
+        )  # fmt: skip
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """sequences [n, time, channels] -> [n, places, out]."""
+        return self.body(sequences.transpose(1, 2).float()).transpose(1, 2)
