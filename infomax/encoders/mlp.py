@@ -1,5 +1,6 @@
 """Encoders of what is no image: rows of numbers, and sequences."""
 
+import itertools
 from typing import final
 
 from torch import Tensor, nn
@@ -28,9 +29,7 @@ class MLP(Spelled, nn.Module):
         self.in_features, self.hidden, self.out, self.layers = in_features, hidden, out, layers
         self.num_features = out
         widths = [in_features] + [hidden] * layers
-        body = [
-            m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU())
-        ]
+        body = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU())]
         self.body = nn.Sequential(*body, nn.Linear(hidden, out))
 
     def forward(self, rows: Tensor) -> Tensor:

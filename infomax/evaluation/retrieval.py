@@ -1,0 +1,126 @@
+"""What two towers are worth: which y belongs to an x, and back, and the MI between the modalities."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from infomax.errors import UserError
+from infomax.estimation import Estimate, estimate_splits
+from infomax.evaluation.probing import wilson
+
+if TYPE_CHECKING:
+    from infomax.data import Paired, PairedSplit
+
+KS = (1, 5, 10)  # among so many of the best is the right one looked for
+SELECT = 0.15  # of the training pairs: the critic of the estimate stops on them (validation)
+ROWS = 1024  # at a time through a tower
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How often the right one is among the k best of all held-out candidates, with the 95 % interval (Wilson, 1927)."""
+
+    values: dict[int, float]  # by k, in [0, 1]
+    intervals: dict[int, tuple[float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"recall@1": value, "recall@1_interval": [low, high], ...}"""
+        found: dict[str, Any] = {}
+        for k, value in self.values.items():
+            found |= {f"recall@{k}": value, f"recall@{k}_interval": list(self.intervals[k])}
+        return found
+
+
+@dataclass(frozen=True)
+class Towers:
+    """What `evaluate` found of two towers: retrieval both ways among `pairs` held-out pairs, and I(X; Y) in nats."""
+
+    x_to_y: Recall
+    y_to_x: Recall
+    pairs: int
+    mi: Estimate
+    checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"checkpoint", "retrieval": {"x_to_y", "y_to_x", "pairs"}, "estimate"}"""
+        retrieval = {"x_to_y": self.x_to_y.to_dict(), "y_to_x": self.y_to_x.to_dict(), "pairs": self.pairs}
+        return {"checkpoint": self.checkpoint, "retrieval": retrieval, "estimate": self.mi.to_dict()}
+
+
+def evaluate_towers(
+    checkpoint: str | Path | nn.Module,
+    pairs: "Paired",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Towers:
+    """Retrieval and MI of a saved TwoTower, or one in hand, on held-out pairs.
+
+    checkpoint: a run or checkpoint folder, or a TwoTower. pairs: of its two modalities; the test part is scored, each x
+    against every y. seed: of the split of the training pairs on which the estimate's critic is fitted and stopped.
+    device: for the towers. options: estimator, critic and budget, as estimate takes them. What is estimated is the MI
+    of the two towers' projections, which bounds I(X; Y) of the modalities from below (data processing), as far as its
+    verdict goes. Raises UserError: a folder that cannot be read, a model that has no two towers.
+    """
+    from infomax.checkpoints import load, read
+    from infomax.models import TwoTower
+
+    identity = None
+    model: Any = checkpoint
+    if not isinstance(checkpoint, nn.Module):
+        found = read(checkpoint)
+        model, identity = load(found.folder), {"step": found.step, "checksum": found.checksum}
+    if not isinstance(model, TwoTower):
+        raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
+    with torch.no_grad(), _evaluating(model, device):
+        parts = [_features(model, split, device) for split in (pairs.train, pairs.test)]
+        (train_x, train_y), (zx, zy) = parts
+        scores = model.critic.to("cpu")(zx, zy)
+    order = torch.randperm(len(train_x), generator=torch.Generator().manual_seed(seed))
+    select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
+    ids = [pairs.train.indices[fit], pairs.train.indices[select], pairs.test.indices]
+    x = [train_x[fit], train_x[select], zx]
+    y = [train_y[fit], train_y[select], zy]
+    mi = estimate_splits(*zip(x, y, ids, strict=True), seed=seed, **options)
+    return Towers(recall(scores), recall(scores.T), len(zx), mi, identity)
+
+
+def recall(scores: Tensor) -> Recall:
+    """scores [n, n], the right candidates on the diagonal -> recall@1, 5 and 10 of the rows; ties count as half."""
+    n = len(scores)
+    right = scores.diagonal()[:, None]
+    above = (scores > right).sum(1) + ((scores == right).sum(1) - 1) / 2
+    values = {k: float((above < k).double().mean()) for k in KS if k <= n}
+    return Recall(values, {k: wilson(value, n) for k, value in values.items()})
+
+
+class _evaluating:
+    """The model in evaluation mode on a device; afterwards in the mode and place that it had."""
+
+    def __init__(self, model: nn.Module, device: str | torch.device | None):
+        self.model, self.device = model, device
+
+    def __enter__(self) -> None:
+        self.modes = [(module, module.training) for module in self.model.modules()]
+        self.place = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        self.model.eval()
+        if self.device is not None:
+            self.model.to(self.device)
+
+    def __exit__(self, *_: object) -> None:
+        for module, training in self.modes:
+            module.training = training
+        self.model.to(self.place)
+
+
+def _features(model: Any, split: "PairedSplit", device: str | torch.device | None) -> tuple[Tensor, Tensor]:
+    """What the critic is given of all pairs of a split: [n, d] each, float32 on the CPU."""
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for places in torch.arange(len(split)).split(ROWS):
+        x, y = (t.to(device or "cpu") for t in split.batch(places))
+        for side, z in zip(sides, model.features(x, y), strict=True):
+            side.append(z.float().cpu())
+    return torch.cat(sides[0]), torch.cat(sides[1])
