@@ -77,10 +77,8 @@ def siglip(matrix, negative, positive=None, names=None):
 def anchor(matrix, negative, positive=None, names=None, nu=1.0):
     n, total = len(matrix), 0.0
     own = list(range(n)) if positive is None else positive.tolist()
-    if names is None:  # equal rows of `negative` have equal ids
-        ids = [int((~negative[j]).nonzero()[0]) for j in range(n)]
-    else:
-        ids = names.tolist()
+    # Without names, equal rows of `negative` have equal ids.
+    ids = [int((~negative[j]).nonzero()[0]) for j in range(n)] if names is None else names.tolist()
     for i in range(n):
         # Left out of k - 1 is the first with the next greater id, and a queue's only where there is no other.
         name, queue = ids[own[i]], matrix.shape[1] - len(ids)

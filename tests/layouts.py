@@ -1,4 +1,4 @@
-"""Layouts of sides, with plain forms of what each means: shared by the engine's contracts on one process and several."""
+"""Layouts of sides, with what each means in plain form: for the engine's contracts on one process and several."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,8 @@ class Layout:
         def part(size: int) -> Tensor:
             if self.alike:
                 half = size // 2
-                return torch.cat([v + torch.arange(rank * half // world, (rank + 1) * half // world) for v in (0, half)])
+                own = torch.arange(rank * half // world, (rank + 1) * half // world)
+                return torch.cat([own, half + own])
             return torch.arange(rank * size // world, (rank + 1) * size // world)
 
         rows, columns = part(self.n), part(self.m)

@@ -1,6 +1,5 @@
 """Contracts of every layout of sides: rectangular, with extra columns, many rows to a column, both sides one tensor."""
 
-
 import dense
 import pytest
 import torch

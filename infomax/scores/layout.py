@@ -206,4 +206,5 @@ def _check(sides: Sides) -> None:
         if x is y and sides.ids is None:
             raise UserError("x and y are one tensor, so that a row is its own negative: say in ids whose each row is.")
     if extra is not None and (extra.shape[1:] != y.shape[1:] or extra.ndim != y.ndim):
-        raise UserError(f"extra must be rows like y's, [k, {', '.join(map(str, y.shape[1:]))}], not {list(extra.shape)}.")
+        like = ", ".join(map(str, ("k", *y.shape[1:])))
+        raise UserError(f"extra must be rows like y's, [{like}], not {list(extra.shape)}.")

@@ -25,12 +25,10 @@ class Rectangular:
         need_x, need_y, need_extra, *others = needs
         whole = ey if only_gradient or plan.ring else plan.ranks.gather(ey)
         self.gathered, queue = len(whole), len(extra) if extra is not None and need_extra else 0
-        self.leaves = [
-            t if need and t.is_floating_point() else None
-            for t, need in zip(
-                (ex, _like(ey, self.gathered + queue), *parameters), (need_x, need_y or need_extra, *others), strict=True
-            )
-        ]
+        columns = _like(ey, self.gathered + queue)
+        self.leaves = [t if need and t.is_floating_point() else None for t, need in zip(
+            (ex, columns, *parameters), (need_x, need_y or need_extra, *others), strict=True
+        )]  # fmt: skip
         self.own_leaf = None if self.leaves[1] is None else _like(ey, len(ey) + queue)
         if extra is not None and not only_gradient and not plan.ring:
             whole = torch.cat([whole, extra])

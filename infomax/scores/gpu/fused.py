@@ -79,7 +79,7 @@ def form(q: Reduction) -> Form:
 
 
 class FusedWalk(torch.autograd.Function):
-    """As `Walk`: (plan, ex [n, d], ey [m, d], extra [k, d], *parameters) -> positives, and a float64 tensor per request."""
+    """As `Walk`: (plan, ex [n, d], ey [m, d], extra [k, d], *parameters) -> positives, a float64 tensor per request."""
 
     @staticmethod
     def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, *parameters: Tensor):
