@@ -96,13 +96,16 @@ class Ranks:
             return own
         return self.own(self.sum(t)).clone()
 
-    def check_equal(self, n: int, device: torch.device) -> None:
+    def check_equal(self, n: int, device: torch.device, columns: int = 0, extra: int = 0) -> None:
         """Raises UserError on every process when their numbers of rows differ (a gather would hang or mix rows)."""
         if self.size == 1:
             return
-        counts = self.gather(torch.tensor([n], device=device)).tolist()
-        if len(set(counts)) > 1:
-            raise UserError(f"Processes hold different numbers of pairs ({counts}); drop the last, uneven batch.")
+        counts = self.gather(torch.tensor([[n, columns, extra]], device=device)).T.tolist()
+        if len(set(counts[0])) > 1:
+            raise UserError(f"Processes hold different numbers of pairs ({counts[0]}); drop the last, uneven batch.")
+        for found, what in zip(counts[1:], ("columns, the rows of y,", "extra columns"), strict=True):
+            if len(set(found)) > 1:
+                raise UserError(f"Processes hold different numbers of {what} ({found}); they must be equal.")
 
 
 _ALONE = Ranks()

@@ -93,7 +93,7 @@ class InfoNCE(Objective):
         return (value + self._direction(s, dim=0)) / 2 if self.symmetric else value
 
     def _direction(self, s, dim):
-        k = s.negative.per_row  # [n]
+        k = s.negative.per_row if dim == 1 else s.negative.per_column  # [n]
         everything = torch.logaddexp(s.positive, s.negative.logmeanexp(dim=dim) + k.log())
         return (s.positive - everything + (k + 1).log()).mean()
 

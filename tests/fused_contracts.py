@@ -12,6 +12,7 @@ import ranks_worker
 import torch
 import torch.distributed as dist
 from kernels import IDS, counted
+from layouts import CRITICS, LAYOUTS
 from test_scores import PowerMean, RowsTimesPartition, close, exact, leaves, relative, sides
 from triton.runtime import interpreter
 
@@ -66,6 +67,28 @@ def test_every_objective_has_the_dense_gradient(path, text, ids):
         pytest.skip("the dense form is slow, and reads negatives in another order")
     torch.manual_seed(1)
     compare(text, 21, ids, critics.Cosine(temperature=0.5, bias=0.3, learn=True).double())
+
+
+@pytest.mark.parametrize("critic_name", ["Cosine, learnt", "Separable"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_of_sides_has_the_dense_gradient(path, name, critic_name):
+    layout = LAYOUTS[name]
+    torch.manual_seed(1)
+    critic = CRITICS[critic_name]().double()
+    x, y, extra = layout.features()
+    inputs = leaves(x) if layout.alike else leaves(x, y)
+    x, y = inputs[0], inputs[-1]
+    matrix = critic(x, y if extra is None else torch.cat([y, extra]))
+    inputs += list(critic.parameters())
+    where = layout.negative, layout.own, layout.names
+    for text, (value_form, surrogate_form) in dense.FORMS.items():
+        if (text == "InfoNCE(symmetric=True)" and layout.k) or (text.startswith("Anchor") and layout.alike):
+            continue  # refused; and in another order
+        expected = value_form(matrix, *where).detach()
+        gradient = torch.autograd.grad(surrogate_form(matrix, *where), inputs, allow_unused=True, retain_graph=True)
+        value = objectives.objective(text).double()(Scores.of(critic, layout.sides(x, y, extra)))
+        found = torch.autograd.grad(value, inputs, allow_unused=True)
+        assert close([value], [expected]) and close(found, gradient), text
 
 
 @pytest.mark.parametrize(("n", "d"), [(2, 3), (16, 16), (48, 70), (53, 5)])

@@ -1,4 +1,5 @@
-"""Run by torchrun on 3 processes: every objective x critic x ids on 1, 2 and 3 processes against one process.
+"""Run by torchrun on 3 processes: every objective x critic x ids, and x layout of sides, on 1, 2 and 3 processes
+against one process.
 
 Each leaves rankR.json in the folder it is given: how many comparisons it made, and those that failed.
 """
@@ -12,10 +13,11 @@ from pathlib import Path
 import dense
 import torch
 import torch.distributed as dist
+from layouts import LAYOUTS
 from torch.nn.parallel import DistributedDataParallel
 
 from infomax import InfoMax, critics, objectives
-from infomax.scores import Scores
+from infomax.scores import Scores, Sides
 
 N = 12  # divisible by 1, 2 and 3
 IDS = {"distinct": None, "repeated": torch.tensor([0, 1, 2, 3, 0, 5, 6, 6, 6, 9, 10, 11])}
@@ -78,6 +80,42 @@ def compare(rank, world):
                     for ours, theirs in zip(mine[3], inner, strict=True):
                         dist.all_reduce(ours)
                         close(what + " d parameters", ours / world, theirs)
+
+
+def of_layout(text, critic, x, y, extra, layout, **options):
+    """Value, and gradients of x, y and parameters; of a tensor that is both sides, of x alone."""
+    objective = objectives.objective(text).double()
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    y = x if layout.alike else y
+    value = objective(Scores.of(critic, layout.sides(x, y, extra), **options))
+    inner = [*critic.parameters(), *objective.parameters()]
+    found = torch.autograd.grad(value, [x, y, *inner], allow_unused=True)
+    return [value.detach(), *(torch.zeros_like(t) if g is None else g
+                              for t, g in zip((x, y, *inner), found, strict=True))]  # fmt: skip
+
+
+def compare_layouts(rank, world):
+    torch.manual_seed(0)
+    for critic_name, make in CRITICS.items():
+        critic = make().double()
+        for name, layout in LAYOUTS.items():
+            if critic_name == "Bilinear" or ("Concat" in critic_name and "repeated" in name):  # more of the same
+                continue
+            x, y, extra = layout.features(4)
+            rows, columns, part = layout.shard(rank, world)
+            for text in dense.FORMS:
+                if text == "InfoNCE(symmetric=True)" and layout.k:
+                    continue
+                alone = of_layout(text, critic, x, y, extra, layout, local=True)
+                for ring in (False, True):
+                    size = {"rows": 3 + rank, "columns": 5}
+                    mine = of_layout(text, critic, x[rows], y[columns], extra, part, ring=ring, **size)
+                    what = f"{text} {critic_name} {name} on {world}{' in a ring' if ring else ''}"
+                    close(what + " d x", mine[1] / world, alone[1][rows])
+                    close(what + " d y", mine[2] / world, alone[2][columns])
+                    for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
+                        dist.all_reduce(ours)
+                        close(what + " value and d parameters", ours / world, theirs)
 
 
 def train_a_step(rank, world):
@@ -143,6 +181,22 @@ def uneven(rank, world):
     failed.append({"what": "uneven shards were not refused", "rank": rank})
 
 
+def uneven_columns(rank, world):
+    global made
+    x = torch.randn(4, 4)
+    for sides, words in (
+        (Sides(x, torch.randn(4 + rank, 4), positive=torch.arange(4)), "different numbers of columns"),
+        (Sides(x, x, extra=torch.randn(1 + rank, 4)), "different numbers of extra columns"),
+    ):
+        made += 1
+        try:
+            Scores.of(critics.Cosine(), sides)
+        except ValueError as error:
+            if words in str(error):
+                continue
+        failed.append({"what": f"{words} were not refused", "rank": rank})
+
+
 def main(folder):
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -152,9 +206,11 @@ def main(folder):
             dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
             assert dist.get_world_size() == world
             compare(rank, world)
+            compare_layouts(rank, world)
             train_a_step(rank, world)
             if world > 1:
                 uneven(rank, world)
+                uneven_columns(rank, world)
             dist.barrier()
             dist.destroy_process_group()
     # A file each: three processes that print to one pipe can end up on one line.

@@ -10,14 +10,14 @@ from infomax.scores.walk import Walk
 
 
 def walk(
-    plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor]
+    plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, Results]:
     """Runs a plan: the positives [n] of an inner product, and all requests with their results."""
     if ex.is_cuda or "TRITON_INTERPRET" in os.environ:
         from infomax.scores.gpu import fused  # asks for Triton, which is slow to import and not everywhere
 
         if fused.applies(plan, ex, ey):
-            positive, *results = fused.FusedWalk.apply(plan, ex, ey, *parameters)  # type: ignore[misc]
+            positive, *results = fused.FusedWalk.apply(plan, ex, ey, extra, *parameters)  # type: ignore[misc]
             return positive, dict(zip(plan.requests, results, strict=True))
-    positive, *results = Walk.apply(plan, head, ex, ey, *parameters)  # type: ignore[misc]
+    positive, *results = Walk.apply(plan, head, ex, ey, extra, *parameters)  # type: ignore[misc]
     return positive, dict(zip(plan.requests, results, strict=True))

@@ -90,6 +90,7 @@ class InnerProduct:
     def __init__(self, offset: Tensor | float, ex: Tensor, ey: Tensor):
         self.ex, self.ey = ex, ey
         self.first = 0  # the number of ey's first row among all columns
+        self.into = 0  # where the gradient of that row lies
         self.offset = None
         if isinstance(offset, Tensor) or offset != 0:
             self.offset = torch.as_tensor(offset, dtype=ex.dtype, device=ex.device)
@@ -103,7 +104,7 @@ class InnerProduct:
         return contextlib.nullcontext()  # it makes none
 
     def pair(self, ey: Tensor) -> Tensor:
-        """ey [n, d] of this process's rows -> the scores of the positive pairs [n]."""
+        """ey [n, d], of each row's positive -> the scores of the positive pairs [n]."""
         pair = torch.cat([(x * y).sum(1) for x, y in zip(self.ex.split(4096), ey.split(4096), strict=True)])
         return pair if self.offset is None else pair + self.offset
 
@@ -114,6 +115,7 @@ class InnerProduct:
 
     def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> None:
         """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of."""
+        place = _moved(c, self.first - self.into, gradient.ey)
         c = _within(c, self.first)
         x, y = self.ex[r], self.ey[c]
         if rows is not None:
@@ -123,17 +125,21 @@ class InnerProduct:
                 gradient.ex[r].addmm_(tile, y)
             else:
                 gradient.ex[r].addcmul_(tile @ y, rows)
-        if gradient.ey is not None:
-            gradient.ey[c].addmm_(tile.T, x)
+        if gradient.ey is not None and place is not None:
+            gradient.ey[place].addmm_(tile[:, : place.stop - place.start].T, x)
         if len(gradient.parts) > 2 and gradient.parts[2] is not None:  # the offset's, a sum over the tile
             gradient.parts[2] += tile.sum() if rows is None else (tile.sum(1) * rows.squeeze(1)).sum()
 
-    def pull_pairs(self, parts: list[Tensor | None], ey: Tensor, pair: Tensor) -> None:
-        """Adds the gradient that pair, [n], is d objective / d positive of."""
+    def pull_pairs(self, parts: list[Tensor | None], ey: Tensor, pair: Tensor, positive: Tensor | None) -> None:
+        """Adds the gradient that pair, [n], is d objective / d positive of; ey [m, d] are this process's columns."""
         pair = pair.to(self.ex.dtype)[:, None]
-        for part, other in zip(parts, (ey, self.ex), strict=False):
-            if part is not None:
-                part.addcmul_(other, pair)
+        if parts[0] is not None:
+            parts[0].addcmul_(ey if positive is None else ey[positive], pair)
+        if parts[1] is not None and positive is None:
+            parts[1][: len(ey)].addcmul_(self.ex, pair)
+        elif parts[1] is not None and positive is not None:
+            # Several rows may share a column: index_put_ adds them in an order that repeats, on a GPU too.
+            parts[1].index_put_((positive,), (self.ex * pair).to(parts[1].dtype), accumulate=True)
         if len(parts) > 2 and parts[2] is not None:
             parts[2] += pair.sum()
 
@@ -143,7 +149,7 @@ class AnyCritic:
 
     def __init__(self, critic: Any, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], graph: bool):
         self.critic, self.ex, self.ey, self.parameters, self.graph = critic, ex, ey, parameters, graph
-        self.first = 0
+        self.first = self.into = 0
         self.kept: tuple[Tensor, list[Tensor | None]] | None = None
 
     def largest(self) -> float:
@@ -170,23 +176,35 @@ class AnyCritic:
         """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of."""
         assert self.kept is not None
         s, leaves = self.kept
-        c = _within(c, self.first)
+        place = _moved(c, self.first - self.into, gradient.ey)
         tile = tile if rows is None else tile * rows.to(tile.dtype)[:, None]
         wanted = [(leaf, part) for leaf, part in zip(leaves, gradient.parts, strict=True)
-                  if part is not None and leaf is not None and leaf.requires_grad]  # fmt: skip
+                  if part is not None and leaf is not None and leaf.requires_grad
+                  and not (part is gradient.ey and place is None)]  # fmt: skip
         if not s.requires_grad:
             return
         # The graph is kept: several reductions may each pull their own gradient through it.
         of = [leaf for leaf, _ in wanted]
         found = torch.autograd.grad(s, of, tile.to(s.dtype), allow_unused=True, retain_graph=True)
         for (_, part), piece in zip(wanted, found, strict=True):
-            if piece is not None:
-                place = r if part is gradient.ex else c if part is gradient.ey else ...
-                part[place] += piece
+            if piece is None:
+                continue
+            if part is gradient.ey and place is not None:
+                part[place] += piece[: place.stop - place.start]
+            else:
+                part[r if part is gradient.ex else ...] += piece
 
 
 def _within(c: slice, first: int) -> slice:
     return slice(c.start - first, c.stop - first) if first else c
+
+
+def _moved(c: slice, by: int, gradient: Tensor | None) -> slice | None:
+    """Where columns' gradient goes, as far as one is wanted; None where none is, as of a frozen queue's."""
+    c = _within(c, by)
+    if gradient is not None and c.stop > len(gradient):
+        return slice(c.start, len(gradient)) if c.start < len(gradient) else None
+    return c
 
 
 def _largest_norm(t: Tensor) -> float:

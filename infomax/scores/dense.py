@@ -15,15 +15,24 @@ KEPT = 1 << 18  # scores, 512 x 512: larger matrices are walked tile by tile
 class Dense:
     """Scores <ex, ey> + offset [n, total], masked, with e^s where that is safe; results are made as they are asked for.
 
+    extra [k, d]: columns beside ey's. columns [n]: that of each row's positive; None: column i.
     views: n, where ex is ey and both are of all 2 n views, row i having its positive in column i + n, modulo 2 n.
     """
 
-    def __init__(self, tiles: Tiles, ex: Tensor, ey: Tensor, offset: Tensor | float, views: int | None):
-        self.tiles = tiles
+    def __init__(
+        self, tiles: Tiles, ex: Tensor, ey: Tensor, offset: Tensor | float, views: int | None,
+        extra: Tensor | None = None, columns: Tensor | None = None,
+    ):  # fmt: skip
+        self.tiles, self.columns = tiles, columns
         s: Tensor = ex @ ey.T if views is None else _Gram.apply(ex)  # type: ignore[assignment]
+        if extra is not None:  # a product of its own: none is spent on the gradient of a frozen queue
+            s = torch.cat([s, ex @ extra.T], 1)
         if isinstance(offset, Tensor) or offset:
             s += offset
-        positive = s.diagonal(views or 0).to(torch.float64, copy=True)  # before s is masked
+        if columns is None:
+            positive = s.diagonal(views or 0).to(torch.float64, copy=True)  # before s is masked
+        else:
+            positive = s[torch.arange(len(s), device=s.device), columns].double()  # gather would keep s
         self.positive = positive if views is None else torch.cat([positive, positive])
         least, most = torch.aminmax(s.detach())
         self.largest = max(-float(least), float(most))

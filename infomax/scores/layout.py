@@ -16,10 +16,16 @@ class Sides:
 
     x [n, dx]: anchors, the rows of this process. y [m, dy]: candidates, the columns of this process. ids [n] and
     column_ids [m]: the sample of each row and column, over all processes; a negative is a pair of two different
-    samples, and what is neither positive nor negative is ignored. Without them row i and column i are of one sample
-    and all samples differ. positive [n]: the column, among this process's, of each row's positive; by default column
-    i. extra [k, dy]: further columns that are negatives of every row, alike on all processes and without gradient (a
-    queue). weight and name: of this term, where a model has several.
+    samples, and what is neither positive nor negative is ignored. Without column_ids they are ids; without both,
+    column j is sample j and all columns differ, and a row is of its positive's sample. positive [n]: the column, among
+    this process's, of each row's positive; by default column i. extra [k, dy]: further columns that are negatives of
+    every row, alike on all processes and without gradient (a queue). weight and name: of this term, where a model has
+    several. Numbers of rows and of columns are equal on all processes.
+
+    Negatives of the batch and of `extra` weigh the same in every mean over negatives: both are draws from p(x) p(y), so
+    each term has one expectation, and a mean of more of them has the same one and less variance. The rows of a queue
+    must be draws from p(y) for that: of the same data, of other samples than this batch's, and embedded alike, which a
+    queue of a slowly moving copy of the encoder is nearly.
     """
 
     x: Tensor
@@ -68,31 +74,49 @@ class Samples:
     per_row: Tensor  # [n]: negatives of each row, float64
     fewest: int  # of any row of any process
     count: int  # over all processes
-    ids: Tensor | None = None  # [total]; None: all rows differ
+    ids: Tensor | None = None  # of columns less `extra`; None: all rows differ
     same: Pairs | None = None  # the pairs that are not; None where these are the positives alone, or too many to list
     unlisted: tuple[Tensor, Tensor] | None = None  # then, ids of rows and of columns
+    own: Tensor | None = None  # [n]: ids of rows, where these are not those of this process's columns
+    per_column: Tensor | None = None  # [n]: negatives of the column of each row's positive; None: as per_row
+    extra: int = 0  # columns at the end that are negatives of every row
 
     @staticmethod
-    def distinct(n: int, ranks: Ranks, device: torch.device) -> "Samples":
-        negatives = n * ranks.size - 1
+    def distinct(n: int, ranks: Ranks, device: torch.device, extra: int = 0) -> "Samples":
+        negatives = n * ranks.size - 1 + extra
         per_row = torch.full((n,), float(negatives), dtype=torch.float64, device=device)
-        return Samples(per_row, negatives, n * ranks.size * negatives)
+        return Samples(per_row, negatives, n * ranks.size * negatives, extra=extra)
 
     @staticmethod
-    def of(ids: Tensor, ranks: Ranks) -> "Samples":
-        """Raises UserError where no pair is a negative."""
+    def of(ids: Tensor, ranks: Ranks, extra: int = 0) -> "Samples":
+        """Of as many columns as rows, of the same ids. Raises UserError where a row has no negative."""
         everyone = ranks.gather(ids)
         total = len(everyone)
         _, inverse, counts = everyone.unique(return_inverse=True, return_counts=True)
-        fewest = total - int(counts.max())
+        fewest = total - int(counts.max()) + extra
         if fewest < 1:
             raise UserError(f"All {total} rows have the same id, so no pair is a negative; ids name samples.")
-        count = int(total**2 - counts.square().sum())
+        count = int(total**2 - counts.square().sum()) + total * extra
         same = pairs_of_equal(ids, everyone) if len(counts) < total else None
         listed = same is not None or len(counts) == total
         return Samples(
-            (total - counts[ranks.own(inverse)]).double(), fewest, count, everyone, same,
-            None if listed else (ranks.own(everyone), everyone),
+            (total - counts[ranks.own(inverse)] + extra).double(), fewest, count, everyone, same,
+            None if listed else _names(ranks.own(everyone), everyone, extra), extra=extra,
+        )  # fmt: skip
+
+    @staticmethod
+    def between(rows: Tensor, columns: Tensor, positive: Tensor, ranks: Ranks, extra: int = 0) -> "Samples":
+        """Of rows and columns [n], [m] with ids of their own. Raises UserError where a row has no negative."""
+        every_row, everyone = ranks.gather(rows), ranks.gather(columns)
+        per_row = len(everyone) + extra - _equal(every_row, everyone)
+        fewest = int(per_row.min())
+        if fewest < 1:
+            raise UserError(f"A row has the id of all {len(everyone)} columns, so no negative; ids name samples.")
+        same = pairs_of_equal(rows, everyone)
+        return Samples(
+            ranks.own(per_row).double(), fewest, int(per_row.sum()), everyone, same,
+            _names(rows, everyone, extra) if same is None else None, rows,
+            (len(every_row) - _equal(columns[positive], every_row)).double(), extra,
         )  # fmt: skip
 
     @staticmethod
@@ -111,8 +135,76 @@ def pairs_of_equal(own: Tensor, ids: Tensor) -> Pairs | None:
     low, high = torch.searchsorted(ordered, own), torch.searchsorted(ordered, own, right=True)
     counts = high - low
     ends = counts.cumsum(0)
-    if int(ends[-1]) > 16 * len(ids):
+    if int(ends[-1]) > 16 * max(len(own), len(ids)):
         return None
     rows = torch.repeat_interleave(torch.arange(len(own), device=own.device), counts)
     place = torch.arange(len(rows), device=own.device) - (ends - counts)[rows] + low[rows]
     return Pairs(rows, order[place])
+
+
+def _equal(ids: Tensor, among: Tensor) -> Tensor:
+    """How many of `among` are equal to each id."""
+    ordered = among.sort().values
+    return torch.searchsorted(ordered, ids, right=True) - torch.searchsorted(ordered, ids)
+
+
+def _names(rows: Tensor, columns: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+    """Ids of rows and of all columns, those of `extra` being no row's."""
+    if not extra:
+        return rows, columns
+    _, numbers = torch.cat([rows, columns]).unique(return_inverse=True)
+    return numbers[: len(rows)], torch.cat([numbers[len(rows) :], numbers.new_full((extra,), -1)])
+
+
+def layout_of(sides: Sides, ranks: Ranks) -> Samples:
+    """Which pairs are negatives. Raises UserError, on every process where they differ, for sides that do not fit."""
+    x, y, positive = sides.x, sides.y, sides.positive
+    n, m, extra = len(x), len(y), 0 if sides.extra is None else len(sides.extra)
+    _check(sides)
+    ranks.check_equal(n, x.device, m, extra)
+    ids, column_ids = (None if t is None else t.to(x.device) for t in (sides.ids, sides.column_ids))
+    if positive is None and (column_ids is None or column_ids is ids):
+        if n * ranks.size < 2 and not extra:
+            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {n * ranks.size}.")
+        return Samples.distinct(n, ranks, x.device, extra) if ids is None else Samples.of(ids, ranks, extra)
+    own = torch.arange(n, device=x.device) if positive is None else positive.to(x.device)
+    if column_ids is None:
+        column_ids = torch.arange(ranks.rank * m, (ranks.rank + 1) * m, device=x.device) if ids is None else ids
+    if ids is None:
+        ids = column_ids[own]
+    elif bool((wrong := ids != column_ids[own]).any()):
+        i = int(wrong.nonzero()[0])
+        raise UserError(
+            f"Row {i} is of sample {int(ids[i])}, and its positive, column {int(own[i])}, of sample"
+            f" {int(column_ids[own[i]])}; a positive is of its row's sample."
+        )
+    return Samples.between(ids, column_ids, own, ranks, extra)
+
+
+def _check(sides: Sides) -> None:
+    x, y, positive, extra = sides.x, sides.y, sides.positive, sides.extra
+    n, m = len(x), len(y)
+    if n != m and positive is None:
+        raise UserError(
+            f"x has {n} rows and y has {m}; a pair is a row of each, or say in `positive` which column is each row's."
+        )
+    for name, ids, size, what in (("ids", sides.ids, n, "row"), ("column_ids", sides.column_ids, m, "column")):
+        if ids is not None and ids.shape != (size,):
+            raise UserError(f"{name} must be one number a {what}, [{size}], and have shape {list(ids.shape)}.")
+    if sides.ids is not None and sides.column_ids is None and n != m:
+        raise UserError(f"ids are of x's {n} rows; y has {m}, so say in column_ids of which sample each is.")
+    if positive is not None:
+        if positive.shape != (n,) or positive.dtype.is_floating_point or positive.dtype in (torch.bool,):
+            raise UserError(
+                f"positive must be one column a row, whole numbers [{n}], and is {list(positive.shape)} of"
+                f" {str(positive.dtype).removeprefix('torch.')}."
+            )
+        outside = (positive < 0) | (positive >= m)
+        if bool(outside.any()):
+            i = int(outside.nonzero()[0])
+            raise UserError(f"The positive of row {i} is column {int(positive[i])}, and y has columns 0 to {m - 1}.")
+        if x is y and sides.ids is None:
+            raise UserError("x and y are one tensor, so that a row is its own negative: say in ids whose each row is.")
+    if extra is not None and (extra.shape[1:] != y.shape[1:] or extra.ndim != y.ndim):
+        like = ", ".join(map(str, ("k", *y.shape[1:])))
+        raise UserError(f"extra must be rows like y's, [{like}], not {list(extra.shape)}.")

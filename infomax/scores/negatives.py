@@ -29,6 +29,13 @@ class Negatives:
         return per_row - 1 if self._rest else per_row
 
     @property
+    def per_column(self) -> Float[Tensor, " n"]:
+        """[n]: how many negatives the column of each row's positive has, over all processes."""
+        self._refuse_columns()
+        per_column = self._samples.per_column
+        return self._samples.per_row[self._rows] if per_column is None else per_column[self._rows]
+
+    @property
     def per_positive(self) -> float:
         """How many negatives there are to each positive, over all processes."""
         return self._count / self._total
@@ -38,11 +45,15 @@ class Negatives:
         return self._samples.count - self._total if self._rest else self._samples.count
 
     def mean(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
-        """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
+        """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or its positive's column (dim=0), [n]."""
+        if dim == 0:
+            self._refuse_columns()
         return self._result(Reduction("sum", fn, dim, self._rest)) / self._number(dim)
 
     def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
-        """Log-mean-exp of fn(s): over all negatives, 0-d; of each row (dim=1) or column (dim=0), [n]."""
+        """Log-mean-exp of fn(s): over all negatives, 0-d; of each row (dim=1) or its positive's column (dim=0), [n]."""
+        if dim == 0:
+            self._refuse_columns()
         lse = self._result(Reduction("logsumexp", fn, dim, self._rest))
         number = self._number(dim)
         return lse - (number.log() if isinstance(number, Tensor) else math.log(number))
@@ -60,9 +71,14 @@ class Negatives:
         return Negatives(self._samples, self._rows, self._total, self._result, self._first, rest=True)
 
     def _number(self, dim: int | None) -> int | Tensor:
-        # Ids are the same for rows and columns, so a column has as many negatives as the row of the same number.
         if dim is None:
             return self._count
         if self._rest and dim == 0:
             raise UserError("Which column lacks a row's first negative varies: reduce `rest` over rows or over all.")
-        return self.per_row
+        return self.per_column if dim == 0 else self.per_row
+
+    def _refuse_columns(self) -> None:
+        if self._samples.extra:
+            raise UserError(
+                "This objective reads columns, and a queue's columns have no positives: use symmetric=False."
+            )

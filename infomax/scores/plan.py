@@ -32,6 +32,11 @@ class Plan:
     ring: bool = False  # columns come around from process to process, rather than being gathered
     grad: bool = True  # whether a gradient may be asked for: autograd itself does not tell a Function under no_grad
     dtype: torch.dtype = torch.float32  # of scores
+    positive: Tensor | None = None  # [n]: the own column of each row's positive; None: column i
+
+    def of_positives(self, ey: Tensor) -> Tensor:
+        """Own columns [m, ...] -> that of each row's positive [n, ...]."""
+        return ey if self.positive is None else ey[self.positive]
 
     @property
     def rest(self) -> bool:

@@ -17,24 +17,27 @@ class Rectangular:
     """One walk over a matrix of rows x and columns y."""
 
     def __init__(
-        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
-        only_gradient: bool,
+        self, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
+        needs: Sequence[bool], only_gradient: bool,
     ):  # fmt: skip
-        self.plan, self.tiles, self.own = plan, plan.tiles, ey
+        self.plan, self.tiles, self.own, self.extra = plan, plan.tiles, ey, extra
         self.positive: Tensor | None = None
-        self.leaves = [t if need and t.is_floating_point() else None
-                       for t, need in zip((ex, ey, *parameters), needs, strict=True)]  # fmt: skip
-        whole = ey
-        if not only_gradient and not plan.ring:
-            whole = plan.ranks.gather(ey)
-            if self.leaves[1] is not None:
-                self.leaves[1] = whole
+        need_x, need_y, need_extra, *others = needs
+        whole = ey if only_gradient or plan.ring else plan.ranks.gather(ey)
+        self.gathered, queue = len(whole), len(extra) if extra is not None and need_extra else 0
+        columns = _like(ey, self.gathered + queue)
+        self.leaves = [t if need and t.is_floating_point() else None for t, need in zip(
+            (ex, columns, *parameters), (need_x, need_y or need_extra, *others), strict=True
+        )]  # fmt: skip
+        self.own_leaf = None if self.leaves[1] is None else _like(ey, len(ey) + queue)
+        if extra is not None and not only_gradient and not plan.ring:
+            whole = torch.cat([whole, extra])
         if plan.offset is None:
             self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, whole, parameters, any(needs))
         else:
             self.critic = InnerProduct(plan.offset, ex, whole)
             if not only_gradient:
-                self.positive = self.critic.pair(ey)
+                self.positive = self.critic.pair(plan.of_positives(ey))
         if not only_gradient:
             self.forms = self._forms()
             self.buffers = Buffers(plan.dtype, ex.device)
@@ -42,6 +45,8 @@ class Rectangular:
     def _forms(self) -> Forms | None:
         largest = self.critic.largest()
         if self.plan.ring:  # of the columns that come around, too
+            if self.extra is not None and self.plan.offset is not None:
+                largest = max(largest, InnerProduct(self.plan.offset, self.critic.ex, self.extra).largest())
             largest = float(self.plan.ranks.gather(torch.tensor([largest], device=self.own.device)).max())
         return shared_forms(self.plan.requests, largest) if largest <= LARGEST else None
 
@@ -56,13 +61,18 @@ class Rectangular:
         return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
 
     def turns(self, gradients: Sequence[Gradient] = ()) -> Iterator[slice]:
-        """The columns that are at hand, all at once or those of one process after another's."""
+        """The columns that are at hand, all at once or those of one process after another's, then extra ones."""
         if not self.plan.ring:
             yield slice(0, self.tiles.total)
             return
-        for first, block in self.plan.ranks.around(self.own, [g.ey for g in gradients]):
-            self.critic.first, self.critic.ey = first, block
+        own = len(self.own)
+        travelling = [None if g.ey is None else g.ey[:own] for g in gradients]
+        for first, block in self.plan.ranks.around(self.own, travelling):
+            self.critic.first, self.critic.into, self.critic.ey = first, 0, block
             yield slice(first, first + len(block))
+        if self.extra is not None:  # alike everywhere: no process sends them
+            self.critic.first, self.critic.into, self.critic.ey = self.tiles.total - len(self.extra), own, self.extra
+            yield slice(self.critic.first, self.tiles.total)
 
     def values(self) -> Results:
         """All results, and no gradient: one product."""
@@ -144,15 +154,23 @@ class Rectangular:
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:
+        """Columns' gradients summed where the columns are. Those of extra ones, which all processes have, are not:
+        what a critic's parameters make of them is a part of each process's gradient, as their rows' is."""
         ex, ey, *rest = gradient.parts
-        return [ex, ey if ey is None or self.plan.ring else self.plan.ranks.scatter_sum(ey), *rest]
+        if ey is not None and not self.plan.ring:
+            if len(ey) > self.gathered and self.plan.ranks.size > 1:
+                ey = torch.cat([self.plan.ranks.scatter_sum(ey[: self.gathered]), ey[self.gathered :]])
+            else:
+                ey = self.plan.ranks.scatter_sum(ey)
+        return [ex, ey, *rest]
 
     def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
         assert isinstance(self.critic, InnerProduct)
-        parts = filled(parts, self._own_leaves())
-        self.critic.pull_pairs(parts, self.own, positive)
+        parts = filled(parts, [self.leaves[0], self.own_leaf, *self.leaves[2:]])
+        self.critic.pull_pairs(parts, self.own, positive, self.plan.positive)
         return parts
 
-    def _own_leaves(self) -> list[Tensor | None]:
-        ex, ey, *rest = self.leaves
-        return [ex, None if ey is None else self.own, *rest]
+
+def _like(t: Tensor, rows: int) -> Tensor:
+    """A stand-in for so many rows like t's, which takes no memory."""
+    return t.new_empty(()).expand(rows, *t.shape[1:])

@@ -1,7 +1,7 @@
 """What an objective sees: the scores of positive pairs, and reductions over the negatives."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from infomax.scores.face import (
     refuse_hidden_weights,
     symmetric_embedding,
 )
-from infomax.scores.layout import Pairs, Samples, Sides
+from infomax.scores.layout import Pairs, Samples, Sides, layout_of
 from infomax.scores.negatives import Negatives
 from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
@@ -49,6 +49,9 @@ class Scores:
     different numbers of rows.
     """
 
+    _own: Tensor | None = None  # [n]: the column of each row's positive, among this process's; None: column i
+    _extra: Tensor | None = None  # [k, ...]: embedded columns beside those of processes
+
     def __init__(
         self,
         critic: Any,
@@ -61,18 +64,23 @@ class Scores:
         local: bool = False,
         ring: bool = False,
     ):
-        if x.shape[0] != y.shape[0]:
-            raise UserError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; a pair is a row of each.")
-        if ids is not None and ids.shape != (x.shape[0],):
-            raise UserError(f"ids must be one number a row, [{x.shape[0]}], and have shape {list(ids.shape)}.")
-        ranks, n = Ranks.current(local), x.shape[0]
-        ranks.check_equal(n, x.device)
-        if n * ranks.size < 2:
-            raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {n * ranks.size}.")
-        samples = Samples.distinct(n, ranks, x.device) if ids is None else Samples.of(ids.to(x.device), ranks)
-        self._x, self._y = at_least_float32(x), at_least_float32(y)
-        with products(x):
-            self._ex, self._ey = critic.embed(as_taken_by(critic, self._x), as_taken_by(critic, self._y))
+        self._make(critic, Sides(x, y, ids), rows, columns, local, ring)
+
+    def _make(
+        self, critic: Any, sides: Sides, rows: int | None = None, columns: int | None = None, local: bool = False,
+        ring: bool = False,
+    ) -> None:  # fmt: skip
+        ranks, extra = Ranks.current(local), sides.extra
+        samples = layout_of(sides, ranks)
+        self._x, self._y = at_least_float32(sides.x), at_least_float32(sides.y)
+        with products(sides.x):
+            x, y = as_taken_by(critic, self._x), as_taken_by(critic, self._y)
+            self._ex, self._ey = critic.embed(x, y)
+            if extra is not None and len(extra):
+                # By itself, with a row that is not used: whether it has a gradient, by the critic's parameters, then
+                # shows, and where it has none no product is spent on it.
+                self._extra = critic.embed(x[:1].detach(), extra.detach().to(y.dtype))[1]
+        self._own = None if sides.positive is None else sides.positive.to(sides.x.device).long()
         self._begin(critic, ranks, samples, rows, columns, ring)
 
     def _begin(
@@ -80,11 +88,12 @@ class Scores:
         ring: bool = False, views: int | None = None,
     ) -> None:  # fmt: skip
         self.n, self.total = len(self._ex), len(self._ex) * ranks.size
+        self._gathered = len(self._ey) * ranks.size
         self._critic, self._ranks, self._samples = critic, ranks, samples
         self._offset, self._views, self._ring = offset_of(critic), views, ring and ranks.size > 1
         self._tiles = Tiles(
-            self.n, self.total, ranks.rank * self.n, rows, columns, max(1, getattr(critic, "width", 1)),
-            samples.same, samples.unlisted, cuda=self._ex.is_cuda,
+            self.n, self._gathered + samples.extra, ranks.rank * self.n, rows, columns,
+            max(1, getattr(critic, "width", 1)), samples.same, samples.unlisted, cuda=self._ex.is_cuda,
         )  # fmt: skip
         self._results: dict[Reduction, Tensor] = {}
         self._positive: Tensor | None = None
@@ -92,22 +101,27 @@ class Scores:
         if self._offset is None:  # what autograd of the critic itself is needed for
             refuse_hidden_weights(critic)
             with products(self._ex):
-                pair = critic.pair(self._ex, self._ey)
+                pair = critic.pair(self._ex, self._of_positives(self._ey))
             self.dtype, self._positive = torch.promote_types(pair.dtype, torch.float32), pair.double()
         else:
             self._ex, self._ey = at_least_float32(self._ex), at_least_float32(self._ey)
+            self._extra = None if self._extra is None else at_least_float32(self._extra)
             self.dtype = torch.promote_types(self._ex.dtype, self._ey.dtype)
         self._dense = self._small()
+
+    def _of_positives(self, t: Tensor) -> Tensor:
+        """Of own columns [m, ...], that of each row's positive [n, ...]."""
+        return t if self._own is None else t[self._own]
 
     def _small(self) -> dense.Dense | None:
         """The matrix itself, where it is small and nothing was asked of its tiles."""
         tiles, offset = self._tiles, self._offset
         if offset is None or self._ranks.size > 1 or tiles.rows or tiles.columns or not exact_products():
             return None
-        if self.n * self.total > (dense.KEPT if self._views is None else 4 * dense.KEPT):  # symmetry saves a product
+        if self.n * tiles.total > (dense.KEPT if self._views is None else 4 * dense.KEPT):  # symmetry saves a product
             return None
         with products(self._ex):
-            made = dense.Dense(tiles, self._ex, self._ey, offset, self._views)
+            made = dense.Dense(tiles, self._ex, self._ey, offset, self._views, self._extra, self._own)
         self._positive = made.positive
         return made
 
@@ -118,23 +132,40 @@ class Scores:
         return self._dense
 
     @classmethod
-    def from_matrix(cls, matrix: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
-        """Scores that are given: matrix [n, n], positives on its diagonal."""
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise UserError(f"A score matrix is square, a row and a column a pair; this one is {list(matrix.shape)}.")
+    def from_matrix(
+        cls, matrix: Tensor, ids: Tensor | None = None, *, positive: Tensor | None = None,
+        column_ids: Tensor | None = None, **options: Any,
+    ) -> "Scores":  # fmt: skip
+        """Scores that are given: matrix [n, n], positives on its diagonal; or [n, m] with `positive` [n], the column of
+        each row's. ids [n] and column_ids [m]: as `Sides` has them. options: rows and columns, of a tile."""
+        if matrix.ndim != 2 or (matrix.shape[0] != matrix.shape[1] and positive is None):
+            raise UserError(
+                f"A score matrix is square, a row and a column a pair, or comes with `positive`, the column of each"
+                f" row's; this one is {list(matrix.shape)}."
+            )
         if not matrix.is_floating_point():
             matrix = matrix.to(torch.get_default_dtype())
-        return cls(GivenMatrix(), matrix, torch.arange(len(matrix), device=matrix.device), ids, local=True, **options)
+        columns = torch.arange(matrix.shape[1], device=matrix.device)
+        sides = Sides(matrix, columns, ids, column_ids, positive)
+        return cls.of(GivenMatrix(), sides, local=True, **options)
 
     @classmethod
     def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
-        """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them."""
-        if sides.x is sides.y and sides.positive is not None and sides.ids is not None:
-            n = len(sides.x) // 2
-            return cls.of_views(critic, sides.x[:n], sides.x[n:], sides.ids[:n], **options)
-        if sides.column_ids is not None or sides.positive is not None or sides.extra is not None:
-            raise UserError("Scores.of takes square sides so far.")
-        return cls(critic, sides.x, sides.y, sides.ids, **options)
+        """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them.
+
+        Both views of n samples against each other, where x and y are one tensor [2n, d], the first views and then the
+        second, and ids and positive say so, are scored as `of_views` does.
+        """
+        if sides.y is sides.x and _are_views(sides):
+            z, n = sides.x, len(sides.x) // 2
+            ids = None if sides.ids is None else sides.ids.to(z.device)
+            together = symmetric_embedding(critic) if Ranks.current(options.get("local", False)).size == 1 else None
+            if together is None:
+                return cls(critic, z, z.roll(-n, 0), ids, **options)
+            return cls._of_views(critic, together, z, ids, n, **options)
+        scores = cls.__new__(cls)
+        scores._make(critic, sides, **options)
+        return scores
 
     @classmethod
     def of_views(cls, critic: Any, z1: Tensor, z2: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
@@ -153,16 +184,21 @@ class Scores:
             if ids is None:
                 ids = torch.arange(ranks.rank * n, (ranks.rank + 1) * n, device=z1.device)
             return cls(critic, torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids]), **options)
+        if ids is not None:
+            ids = torch.cat([ids, ids]).to(z1.device)
+        return cls._of_views(critic, together, torch.cat([z1, z2]), ids, n, **options)
+
+    @classmethod
+    def _of_views(
+        cls, critic: Any, together: Callable[[Tensor], Tensor], z: Tensor, ids: Tensor | None, n: int,
+        local: bool = False, **options: Any,
+    ) -> "Scores":  # fmt: skip
         scores = cls.__new__(cls)
-        scores._x, scores._y = at_least_float32(torch.cat([z1, z2])), None
-        with products(z1):
+        scores._x, scores._y = at_least_float32(z), None
+        with products(z):
             scores._ex = scores._ey = together(as_taken_by(critic, scores._x))
-        if ids is None:
-            samples = Samples.of_views(n, z1.device)
-        else:
-            samples = Samples.of(torch.cat([ids, ids]).to(z1.device), ranks)
-        options.pop("local", None)
-        scores._begin(critic, ranks, samples, views=n, **options)
+        samples = Samples.of_views(n, z.device) if ids is None else Samples.of(ids, Ranks.current(True))
+        scores._begin(critic, Ranks.current(True), samples, views=n, **options)
         return scores
 
     @property
@@ -172,21 +208,22 @@ class Scores:
 
     @property
     def y(self) -> Shaped[Tensor, "n ..."]:
-        """[n, dy]: as x."""
-        return self._other_views(self._x) if self._y is None else self._y
+        """[n, dy]: as x, of each row's positive."""
+        return self._other_views(self._x) if self._y is None else self._of_positives(self._y)
 
     @property
     def positive(self) -> Float[Tensor, " n"]:
         """[n]: the scores of the pairs."""
         if not self._usable(self._positive):
             with products(self._ex):
-                self._positive = self._critic.pair(*self._sides()).double()
+                ex, ey = self._sides()
+                self._positive = self._critic.pair(ex, self._of_positives(ey)).double()
         assert self._positive is not None
         return self._positive
 
     @property
     def negative(self) -> "Negatives":
-        return Negatives(self._samples, slice(None), self.total, self._result, self._first_scores)
+        return Negatives(self._samples, slice(None), self.total, self._of_rows, self._first_scores)
 
     def walk_for(self, estimate: Formula, surrogate: Formula) -> "Scores":
         """Walks the matrix once for all the reductions that the formulas will ask for; returns self.
@@ -221,12 +258,18 @@ class Scores:
         return found is not None and (found.requires_grad or not (torch.is_grad_enabled() and self._has_gradient()))
 
     def _has_gradient(self) -> bool:
-        return any(t.requires_grad for t in (self._ex, self._ey, *self._parameters()))
+        extra = () if self._extra is None else (self._extra,)
+        return any(t.requires_grad for t in (self._ex, self._ey, *extra, *self._parameters()))
 
     def _parameters(self) -> Sequence[Tensor]:
         if self._offset is not None:
             return (self._offset,) if isinstance(self._offset, Tensor) else ()
         return tuple(self._critic.parameters()) if isinstance(self._critic, torch.nn.Module) else ()
+
+    def _of_rows(self, q: Reduction) -> Tensor:
+        """A result as formulas read it, a number a row or one: a column's is that of the rows it is the positive of."""
+        result = self._result(q)
+        return self._of_positives(result) if q.dim == 0 else result
 
     def _result(self, q: Reduction) -> Tensor:
         if not self._usable(self._results.get(q)):
@@ -257,16 +300,16 @@ class Scores:
         symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype,
+            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own,
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
-        positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._parameters())
+        positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._extra, self._parameters())
         if positive is not None and not self._usable(self._positive):
             self._positive = positive
         self._results.update(results)
 
     def _sides(self) -> tuple[Tensor, Tensor]:
-        """Embedded rows and columns, of which equal numbers are positive pairs."""
+        """Embedded rows and own columns."""
         return self._ex, self._ey if self._views is None else self._other_views(self._ey)
 
     def _other_views(self, t: Tensor) -> Tensor:
@@ -278,7 +321,9 @@ class Scores:
     ) -> dict[Reduction, Tensor]:  # fmt: skip
         """d surrogate / d result, as far as rows r say, if it is a mean over rows."""
         leaves = {q: t.detach().requires_grad_() for q, t in results.items() if q in carried}
-        view = SomeRows(self, r, {**results, **leaves}, self.positive.detach() if positive is None else positive)
+        with torch.enable_grad():
+            read = {q: self._of_positives(leaf) if q.dim == 0 else leaf for q, leaf in leaves.items()}
+        view = SomeRows(self, r, {**results, **read}, self.positive.detach() if positive is None else positive)
         with torch.enable_grad(), left_unchanged(getattr(surrogate, "__self__", None)):
             value = surrogate(view) * (view.n / self.n)
         found: Sequence[Tensor | None] = [None] * len(leaves)
@@ -297,18 +342,44 @@ class Scores:
             else:
                 with products(self._ex):
                     ex, ey = self._sides()
-                    self._first = self._critic.pair(ex, rows_of(self._ranks, ey, columns)).double()
+                    if self._extra is not None and self._only_extra():
+                        other = self._extra[columns - self._gathered]
+                    else:
+                        other = rows_of(self._ranks, ey, columns)
+                    self._first = self._critic.pair(ex, other).double()
         assert self._first is not None
         return self._first
+
+    def _only_extra(self) -> bool:
+        """Whether the columns of all processes are of one sample, so that negatives are extra ones alone."""
+        ids = self._samples.ids
+        return self._gathered == 1 if ids is None else bool((ids == ids[0]).all())
 
     def _first_columns(self) -> Int[Tensor, " n"]:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
-        By ids and not by place, since the order of columns differs between one process and several.
+        By ids and not by place, since the order of columns differs between one process and several. The first extra
+        one where no other column is a negative.
         """
-        columns = torch.arange(self.total, device=self._ex.device)
-        if self._samples.ids is None:
-            return self._ranks.own((columns + 1) % self.total)
-        values, inverse = self._samples.ids.unique(return_inverse=True)
-        earliest = columns.new_full((len(values),), self.total).scatter_reduce(0, inverse, columns, "amin")
-        return earliest[(self._ranks.own(inverse) + 1) % len(values)]
+        columns = torch.arange(self._gathered, device=self._ex.device)
+        samples = self._samples
+        if samples.extra and self._only_extra():
+            return columns.new_full((self.n,), self._gathered)
+        if samples.ids is None:
+            return self._ranks.own((columns + 1) % self._gathered)
+        values, inverse = samples.ids.unique(return_inverse=True)
+        earliest = columns.new_full((len(values),), self._gathered).scatter_reduce(0, inverse, columns, "amin")
+        own = self._ranks.own(inverse) if samples.own is None else torch.searchsorted(values, samples.own)
+        return earliest[(own + 1) % len(values)]
+
+
+def _are_views(sides: Sides) -> bool:
+    """Whether both sides are all views of n samples, the first view of each and then the second: NT-Xent's form."""
+    ids, positive, n = sides.ids, sides.positive, len(sides.x) // 2
+    if ids is None or positive is None or sides.extra is not None or n < 2 or len(sides.x) % 2:
+        return False
+    if ids.shape != (2 * n,) or positive.shape != (2 * n,):
+        return False
+    rows = torch.arange(2 * n, device=positive.device)
+    alike = sides.column_ids is None or sides.column_ids is ids or torch.equal(sides.column_ids, ids)
+    return alike and torch.equal(ids[:n], ids[n:]) and torch.equal(positive, (rows + n) % (2 * n))

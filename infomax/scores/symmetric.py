@@ -19,14 +19,14 @@ class Symmetric:
     """
 
     def __init__(
-        self, plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool],
-        only_gradient: bool,
+        self, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
+        needs: Sequence[bool], only_gradient: bool,
     ):  # fmt: skip
-        assert plan.offset is not None and plan.views is not None
+        assert extra is None and plan.offset is not None and plan.views is not None
         self.plan, self.tiles, self.e, self.n = plan, plan.tiles, ex, plan.views
         self.critic = InnerProduct(plan.offset, ex, ex)
         self.leaves = [ex if needs[0] else None, None, *(p if need else None for p, need in
-                                                         zip(parameters, needs[2:], strict=True))]  # fmt: skip
+                                                         zip(parameters, needs[3:], strict=True))]  # fmt: skip
         if not only_gradient:
             half = InnerProduct(plan.offset, ex[: self.n], ex).pair(ex[self.n :])
             self.positive = torch.cat([half, half])

@@ -27,17 +27,18 @@ from infomax.scores.symmetric import Symmetric
 
 
 class Walk(torch.autograd.Function):
-    """(plan, head, ex [n, ...], ey [n, ...], *parameters) -> positives, and a float64 tensor per request.
+    """(plan, head, ex [n, ...], ey [m, ...], extra [k, ...], *parameters) -> positives, a float64 tensor per request.
 
     head is not kept: it knows the Scores that will hold the results, and the circle would outlive a step.
-    Positives [n] are those of an inner product, None for any other critic. Requests are [n] or 0-d.
+    Positives [n] are those of an inner product, None for any other critic. Requests are [n], [m] or 0-d. extra: None
+    where there are no columns beside those of processes.
     """
 
     @staticmethod
-    def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, *parameters: Tensor):
+    def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, extra: Tensor | None, *parameters: Tensor):
         needs = [need and plan.grad for need in ctx.needs_input_grad[2:]]
         with products(ex):
-            run = run_of(plan, ex, ey, parameters, needs)
+            run = run_of(plan, ex, ey, extra, parameters, needs)
             results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
             shared = {q: over_ranks(plan.ranks, q, t) for q, t in results.items()}
             for part in ready:
@@ -48,19 +49,20 @@ class Walk(torch.autograd.Function):
         ctx.plan, ctx.ready = plan, ready
         ctx.parameters = len(parameters)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(ex, ey, *parameters, *results)
+        ctx.save_for_backward(ex, ey, extra, *parameters, *results)
         return None if run.positive is None else run.positive.double(), *results
 
     @staticmethod
     @once_differentiable
     def backward(ctx, positive: Tensor | None, *gradients: Tensor | None):
         plan: Plan = ctx.plan
-        ex, ey, *saved = ctx.saved_tensors
+        ex, ey, extra, *saved = ctx.saved_tensors
         parameters, results = saved[: ctx.parameters], saved[ctx.parameters :]
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = factors_of(plan.ranks, ctx.ready, arrived)
         with products(ex):
-            run = run_of(plan, ex, ey, parameters, ctx.needs_input_grad[2:], only_gradient=factors is not None)
+            needs = ctx.needs_input_grad[2:]
+            run = run_of(plan, ex, ey, extra, parameters, needs, only_gradient=factors is not None)
             if factors is not None:
                 # Handed out, not copied: a loss that is used again walks again.
                 ready, ctx.ready = ctx.ready, []
@@ -74,11 +76,20 @@ class Walk(torch.autograd.Function):
         parts = [
             part if part is None else part.to(t.dtype) for part, t in zip(parts, (ex, ey, *parameters), strict=True)
         ]
-        return None, None, *parts
+        return None, None, *by_input(parts, len(ey), ctx.needs_input_grad[2:])
+
+
+def by_input(parts: Sequence[Tensor | None], own: int, needs: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x, of columns with extra ones after the `own`, and of parameters -> of x, y, extra, parameters."""
+    ex, ey, *others = parts
+    if ey is None or not needs[2]:
+        return [ex, ey, None, *others]
+    return [ex, ey[:own] if needs[1] else None, ey[own:], *others]
 
 
 def run_of(
-    plan: Plan, ex: Tensor, ey: Tensor, parameters: Sequence[Tensor], needs: Sequence[bool], only_gradient: bool = False
-) -> "Rectangular | Symmetric":
+    plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor], needs: Sequence[bool],
+    only_gradient: bool = False,
+) -> "Rectangular | Symmetric":  # fmt: skip
     kind = Rectangular if plan.views is None else Symmetric
-    return kind(plan, ex, ey, parameters, needs, only_gradient)
+    return kind(plan, ex, ey, extra, parameters, needs, only_gradient)

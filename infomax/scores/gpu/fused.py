@@ -29,7 +29,7 @@ from infomax.scores.functions import Clip, Function, Identity, Kind, Softplus, S
 from infomax.scores.plan import Plan, Term
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
-from infomax.scores.walk import run_of
+from infomax.scores.walk import by_input, run_of
 
 # Above it a row's running sums, in float32 also the two halves of its features, do not stay in registers.
 LARGEST_DIM = {torch.bfloat16: 384, torch.float32: 128, torch.float64: 384}
@@ -79,21 +79,23 @@ def form(q: Reduction) -> Form:
 
 
 class FusedWalk(torch.autograd.Function):
-    """As `Walk`: (plan, ex [n, d], ey [n, d], *parameters) -> positives, and a float64 tensor per request."""
+    """As `Walk`: (plan, ex [n, d], ey [m, d], extra [k, d], *parameters) -> positives, a float64 tensor per request."""
 
     @staticmethod
-    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, *parameters: Tensor):
-        _, need_x, need_y, *need_offset = ctx.needs_input_grad
+    def forward(ctx, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, *parameters: Tensor):
+        _, need_x, need_y, need_extra, *need_offset = ctx.needs_input_grad
         with _surroundings(ex):
-            own = ey if plan.views is None else ex.roll(-plan.views, 0)  # in the order of rows
+            own = plan.of_positives(ey) if plan.views is None else ex.roll(-plan.views, 0)  # in the order of rows
             positive = InnerProduct(plan.offset or 0.0, ex, own).pair(own)
-            matrix = _matrix(plan, ex, plan.ranks.gather(ey))
+            matrix = _matrix(plan, ex, _columns(plan, ey, extra))
             rows = tuple(dict.fromkeys(form(q) for q in plan.requests if q.dim != 0))
             columns = tuple(dict.fromkeys(form(q) for q in plan.requests if q.dim == 0))
             carried = {form(q) for q in plan.carried}
             # Not where scores are needed again for x's gradient anyway.
             carry = plan.grad and need_x and len(carried) == 1 and all(q.dim != 0 for q in plan.carried)
-            carry = carry and matrix.fits() and plan.views is None and (need_y or not any(need_offset))
+            carry = carry and matrix.fits() and plan.views is None
+            # The offset's gradient goes along with that of all columns.
+            carry = carry and ((need_y and (extra is None or need_extra)) or not any(need_offset))
             place = rows.index(carried.pop()) if carry else -1
             by_row, by_column, pulled = values(matrix, rows, columns, place, plan.tiles)
             results = []
@@ -106,42 +108,52 @@ class FusedWalk(torch.autograd.Function):
         ctx.plan, ctx.matrix = plan, replace(matrix, x=None, y=None)
         ctx.carried = rows[place] if carry else None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(ex, ey, pulled, by_row[place] if carry else None, *results)
+        ctx.save_for_backward(ex, ey, extra, pulled, by_row[place] if carry else None, *results)
         return positive.double(), *results
 
     @staticmethod
     @once_differentiable
     def backward(ctx, positive: Tensor | None, *gradients: Tensor | None):
         plan: Plan = ctx.plan
-        ex, ey, pulled, by_row, *results = ctx.saved_tensors
-        _, need_x, need_y, *need_offset = ctx.needs_input_grad
+        ex, ey, extra, pulled, by_row, *results = ctx.saved_tensors
+        _, need_x, need_y, need_extra, *need_offset = ctx.needs_input_grad
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         with _surroundings(ex):
-            matrix = _with_features(ctx.matrix, ex, plan.ranks.gather(ey))
+            matrix = _with_features(ctx.matrix, ex, _columns(plan, ey, extra))
             terms = terms_of(plan.ranks, dict(zip(plan.requests, results, strict=True)), arrived)
             if plan.views is not None:  # s[i, j] and s[j, i] together, to the one tensor that is both sides
                 both = [*terms, *(t.mirrored for t in terms)]
-                d_ex, d_ey, total = gradient(matrix, both, True, False, any(need_offset), plan.tiles)
+                d_ex, d_ey, total = gradient(matrix, both, True, 0, any(need_offset), plan.tiles)
                 total = None if total is None else 0.5 * total
             else:
+                gathered = plan.ranks.size * len(ey)
+                columns = plan.tiles.total if need_extra else gathered if need_y else 0
                 done = [t for t in terms if form(t.q) == ctx.carried and t.q.dim != 0]
                 if need_x and len(done) == len(terms):  # all of x's gradient is there but for its rows' scales
-                    d_ex, d_ey, total = gradient(matrix, terms, False, need_y, any(need_offset), plan.tiles)
+                    d_ex, d_ey, total = gradient(matrix, terms, False, columns, any(need_offset), plan.tiles)
                     d_ex = pulled * _scales(done, by_row).to(pulled.dtype)[:, None]
                 else:
-                    d_ex, d_ey, total = gradient(matrix, terms, need_x, need_y, any(need_offset), plan.tiles)
+                    d_ex, d_ey, total = gradient(matrix, terms, need_x, columns, any(need_offset), plan.tiles)
                 if d_ey is not None:
-                    d_ey = plan.ranks.scatter_sum(d_ey[:, : ex.shape[1]])
+                    d_ey = d_ey[:, : ex.shape[1]]
+                    own = plan.ranks.scatter_sum(d_ey[:gathered])
+                    d_ey = own if columns == gathered else torch.cat([own, d_ey[gathered:]])
             parameters = [plan.offset] if isinstance(plan.offset, Tensor) else []
             if total is not None:
                 total = total.to(parameters[0]).reshape(parameters[0].shape)
-            sides = (d_ex if need_x else None), (d_ey if need_y else None)
+            sides = (d_ex if need_x else None), (d_ey if need_y or need_extra else None)
             parts = [None if t is None else t[:, : ex.shape[1]] for t in sides]
             parts += [total if need else None for need in need_offset]
             if positive is not None:
-                run = run_of(plan, ex, ey, parameters, ctx.needs_input_grad[1:], only_gradient=True)
+                run = run_of(plan, ex, ey, extra, parameters, ctx.needs_input_grad[1:], only_gradient=True)
                 parts = run.pull_pairs(parts, positive)
-        return None, *parts
+        return None, *by_input(parts, len(ey), ctx.needs_input_grad[1:])
+
+
+def _columns(plan: Plan, ey: Tensor, extra: Tensor | None) -> Tensor:
+    """All columns: those of all processes, then extra ones."""
+    whole = plan.ranks.gather(ey)
+    return whole if extra is None else torch.cat([whole, extra])
 
 
 def _scales(terms: Sequence[Term], by_row: Tensor) -> Tensor:
@@ -355,18 +367,20 @@ def values(
 
 
 def gradient(
-    matrix: Matrix, terms: Sequence[Term], x: bool, y: bool, total: bool, tiles: Tiles
+    matrix: Matrix, terms: Sequence[Term], x: bool, y: int, total: bool, tiles: Tiles
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """d objective / d x [rows, D], / d y [columns, D] and / d offset, as far as wanted."""
+    """d objective / d x [rows, D], / d y [y, D] of the first y columns and / d offset, as far as wanted."""
     if not terms:
         return None, None, None
     if not matrix.fits():
         return _gradient_by_blocks(matrix, terms, x, y, total, tiles)
     d_y = d_x = sums = None
+    whole = y == len(matrix.right)
     if y:
-        d_y, sums = _pull(matrix.exchanged(), terms, True, total)
-    if x or (total and not y):
-        d_x, other = _pull(matrix, terms, False, total and not y)
+        of = matrix if whole else matrix.block(slice(0, len(matrix.left)), slice(0, y))
+        d_y, sums = _pull(of.exchanged(), terms, True, total and whole)
+    if x or (total and not whole):
+        d_x, other = _pull(matrix, terms, False, total and not whole)
         sums = other if sums is None else sums
     return d_x, d_y, sums
 
@@ -520,12 +534,13 @@ def _reduce_block(matrix: Matrix, s: Tensor, forms: Sequence[Form], parameters: 
 
 
 def _gradient_by_blocks(
-    matrix: Matrix, terms: Sequence[Term], x: bool, y: bool, total: bool, tiles: Tiles
+    matrix: Matrix, terms: Sequence[Term], x: bool, y: int, total: bool, tiles: Tiles
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     weights = _Weights.of(matrix, terms, False)
     parameters = _parameters([form(t.q) for t in terms], matrix)
     d_x, d_y = (
-        torch.zeros_like(t, dtype=matrix.sums) if need else None for t, need in ((matrix.left, x), (matrix.right, y))
+        torch.zeros_like(t, dtype=matrix.sums) if need else None
+        for t, need in ((matrix.left, x), (matrix.right[:y], y))
     )
     sums = torch.zeros((), dtype=torch.float64, device=matrix.left.device) if total else None
     bm, bn = (16, 16) if interpreted() else (32, 128)
@@ -542,8 +557,8 @@ def _gradient_by_blocks(
             sums += totals.double().sum()
         if d_x is not None:
             _add_product(d_x[r], slopes, part.right)
-        if d_y is not None:
-            _add_product(d_y[c], slopes.T, part.left)
+        if d_y is not None and c.start < y:
+            _add_product(d_y[c], slopes[:, : y - c.start].T, part.left)
     return d_x, d_y, sums
 
 
