@@ -74,6 +74,12 @@ class Settings:
     sync_bn: bool = False
     """BatchNorm over all processes (GPUs only) rather than over each process's part of the batch."""
 
+    def maximised(self) -> objectives.Objective:
+        """The objective that --objective names, or else the recipe's own. Raises UserError: one that is not there."""
+        if self.objective is None:
+            raise errors.UserError("Which objective is maximised? Run() says so, or --objective.")
+        return objectives.objective(self.objective)
+
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):

@@ -17,8 +17,7 @@ def main(doc: str | None, name: str, objective: im.Objective) -> None:
         encoder = im.encoder(s.encoder, in_chans=dataset.shape[0])
         projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
         critic = im.Cosine(s.temperature, learn=s.learn_temperature or "bias")
-        used = im.objectives.objective(s.objective or objective)
-        model = im.InfoMax(encoder, projector, critic, used, microbatch=s.microbatch, ring=s.ring)
+        model = im.InfoMax(encoder, projector, critic, s.maximised(), microbatch=s.microbatch, ring=s.ring)
         for _ in run.train(model, loader, None, dataset):
             pass  # log.jsonl and the progress line have every step; what else is wanted of one goes here
         run.evaluate(dataset)

@@ -2,7 +2,7 @@
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
-from infomax.data.paired import Paired, PairedLoader, halves, paired, pairs
+from infomax.data.paired import Modality, Paired, PairedLoader, PairedSplit, halves, paired, pairs
 from infomax.data.policy import Policy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.source import Dataset, Split
@@ -11,9 +11,11 @@ from infomax.data.views import Views, views_for
 __all__ = [
     "Batch",
     "Dataset",
+    "Modality",
     "PairLoader",
     "Paired",
     "PairedLoader",
+    "PairedSplit",
     "Policy",
     "Split",
     "Views",

@@ -1,6 +1,7 @@
 """Two modalities of the same samples: paired arrays, halves of images, or any two sources of equal length."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class Modality:
         if isinstance(self.rows, Split):
             return self.rows.checksum()
         return hashlib.sha256(self.rows.contiguous().numpy().tobytes()).hexdigest()
+
+    @property
+    def numbers(self) -> int:
+        """In one row."""
+        return math.prod(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,12 +12,12 @@ from infomax.encoders.small_resnet import (
     resnet34_small,
     resnet50_small,
 )
-from infomax.encoders.timm import encoder, encoder_config, encoder_from, features_of, save_timm
+from infomax.encoders.timm import encoder, encoder_config, encoder_from, features_of, map_width, save_timm
 
 __all__ = [
     "MLP", "CausalGRU", "Projector", "SmallResNet", "Times", "encoder", "encoder_config", "encoder_from", "features_of",
     "resnet10_small_gn", "resnet10_tiny", "resnet10t_small", "resnet18_small", "resnet34_small", "resnet50_small",
-    "parts", "save_timm",
+    "map_width", "parts", "save_timm",
 ]  # fmt: skip
 
 # By lower-case name: what saved models are made of anew from its text.

@@ -88,6 +88,44 @@ def features_of(model: nn.Module) -> int:
     )
 
 
+@torch.no_grad()
+def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) -> int:
+    """How many channels the feature map has that an encoder passes through, for images of `shape` (c, h, w).
+
+    layer: the part, by name, whose output is the map; None: what timm's forward_features gives. Raises UserError: no
+    such part, or an output that is no map [n, c, h, w] or [n, t, c].
+    """
+    image = torch.zeros(1, *shape, device=next((p.device for p in model.parameters()), None))
+    caught: list[Any] = []
+    if layer is not None and layer not in dict(model.named_modules()):
+        raise UserError(f"The encoder, a {type(model).__name__}, has no part {layer!r}.{nearest(layer, _parts(model))}")
+    if layer is None and not hasattr(model, "forward_features"):
+        raise UserError(f"The encoder, a {type(model).__name__}, shows no feature map: name the part that gives one.")
+    training = model.training
+    model.eval()
+    try:
+        if layer is None:
+            caught.append(model.forward_features(image))  # pyright: ignore[reportCallIssue]
+        else:
+            hook = model.get_submodule(layer).register_forward_hook(lambda _, given, out: caught.append(out))
+            try:
+                model(image)
+            finally:
+                hook.remove()
+    finally:
+        model.train(training)
+    found = caught[-1] if caught else None
+    if isinstance(found, torch.Tensor) and found.ndim in (3, 4):
+        return found.shape[1] if found.ndim == 4 else found.shape[2]
+    raise UserError(
+        f"{layer or 'forward_features'} of the {type(model).__name__} gives no map [n, c, h, w] or [n, t, c]."
+    )
+
+
+def _parts(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_children()]
+
+
 def save_timm(
     model: nn.Module,
     folder: str | os.PathLike[str],

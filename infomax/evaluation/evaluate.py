@@ -9,29 +9,33 @@ from infomax.errors import UserError
 from infomax.evaluation.information import mutual_information
 from infomax.evaluation.probing import probe
 from infomax.evaluation.result import Evaluation, Probes
-from infomax.evaluation.subject import Source, subject
+from infomax.evaluation.retrieval import Towers, evaluate_towers
+from infomax.evaluation.subject import Source, pairs_of, subject
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset
+    from infomax.data import Dataset, Paired
 
 
 def evaluate(
     checkpoint: Source,
-    dataset: "str | Dataset | None" = None,
+    dataset: "str | Dataset | Paired | None" = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     *,
     terms: bool = True,
     audit: bool = False,
-) -> Evaluation:
+) -> Evaluation | Towers:
     """Probes, kNN and the MI of a saved run's encoder, with their baselines and caps.
 
     checkpoint: a run or checkpoint folder, an InfoMax, or an encoder. dataset: a name or Dataset; a saved run's own by
     default. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its end. audit: I(Z1; Z2) with the checks of
     `infomax.estimation.audit`, nine more estimates, and with one more, of mosaics seen by the encoder.
+    Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections.
     Raises UserError: a folder that cannot be read, an encoder without a dataset.
     """
-    about = subject(checkpoint, dataset)
+    if (pairs := pairs_of(checkpoint, dataset)) is not None:
+        return evaluate_towers(checkpoint, pairs, seed, device)  # type: ignore[arg-type]
+    about = subject(checkpoint, dataset)  # type: ignore[arg-type]
     found = mutual_information(about, None, seed, device, terms=terms, audit=audit)
     return Evaluation(probes(about, None, seed, device), found, about.checkpoint)
 

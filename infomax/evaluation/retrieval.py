@@ -84,7 +84,8 @@ def evaluate_towers(
     ids = [pairs.train.indices[fit], pairs.train.indices[select], pairs.test.indices]
     x = [train_x[fit], train_x[select], zx]
     y = [train_y[fit], train_y[select], zy]
-    mi = estimate_splits(*zip(x, y, ids, strict=True), seed=seed, **options)
+    of: Any = [*zip(x, y, ids, strict=True)]
+    mi = estimate_splits(*of, seed=seed, **options)
     return Towers(recall(scores), recall(scores.T), len(zx), mi, identity)
 
 

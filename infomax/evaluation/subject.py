@@ -9,7 +9,7 @@ from torch import nn
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset
+    from infomax.data import Dataset, Paired
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,22 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
     images = data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
     return Subject(encoder, projector, images, identity)
+
+
+def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
+    """The paired data that an evaluation is about; None where it is about images.
+
+    checkpoint: a run's folder knows the name of its pairs. dataset: pairs, or their name, which come before.
+    """
+    from infomax import data
+    from infomax.checkpoints import read
+
+    limit = None
+    if dataset is None and not isinstance(checkpoint, nn.Module | Subject):
+        configuration = read(checkpoint).configuration
+        dataset, limit = configuration.get("dataset"), configuration.get("limit")
+    if isinstance(dataset, data.Paired):
+        return dataset
+    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:")):
+        return data.paired(dataset, limit=limit)
+    return None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
-    from infomax.evaluation import Evaluation, Probes, Terms
+    from infomax.evaluation import Evaluation, Probes, Terms, Towers
     from infomax.evaluation.probing import Probe
 
 
@@ -41,9 +41,28 @@ def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any 
         console.print(f"Saved in {saved}", soft_wrap=True)
 
 
-def print_results(found: "Evaluation", saved: Any = None) -> None:
+def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
     """What an evaluation found, as its kind is shown."""
-    print_evaluation(found.probes, found.mi, saved)
+    if hasattr(found, "x_to_y"):
+        print_towers(found, saved)  # type: ignore[arg-type]
+    else:
+        print_evaluation(found.probes, found.mi, saved)  # type: ignore[union-attr]
+
+
+def print_towers(found: "Towers", saved: Any = None) -> None:
+    """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
+    print(f"Retrieval among {found.pairs} held-out pairs: % found among the k best, with 95 % intervals")
+    for name, way in (("x -> y", found.x_to_y), ("y -> x", found.y_to_x)):
+        cells = [
+            f"@{k} {_percent(value)} [{', '.join(map(_percent, way.intervals[k]))}]" for k, value in way.values.items()
+        ]
+        print(f"{name}  {'  '.join(cells)}")
+    print(f"I(X; Y) of the modalities, by their projections: {_nats(found.mi)};")
+    print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
+    for reason in found.mi.reasons:
+        print(f"  {reason}")
+    if saved is not None:
+        print(f"Saved in {saved}")
 
 
 def print_terms(terms: "Terms") -> None:
