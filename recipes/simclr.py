@@ -124,7 +124,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
     place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
     if place["resume"] and place["run_dir"] is None and folder != name:
         place["run_dir"] = named_after_recipe(name, folder, described["objective"])
-    preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
+    preprocessing = {**data.describe_views(loader.views), "input_size": dataset.shape}
     with checkpoints.open_run(
         place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing, keep=settings.keep
     ) as run:
@@ -175,7 +175,7 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
                 results = found.to_dict()
             except checkpoints.DamagedError:
                 raise
-            except im.UserError as error:  # too few images or classes; the encoder is trained and saved all the same
+            except im.UserError as error:  # too few images; the encoder is trained and saved all the same
                 print(f"Saved in {os.path.relpath(run.folder)}; not evaluated: {error}")
                 results = {"not_evaluated": str(error)}
         run.finish(results)

@@ -53,7 +53,7 @@ class Checkpoint:
     folder: Path
     step: int
     configuration: dict[str, Any]
-    preprocessing: dict[str, Any] | None  # mean, std (a number a channel, of images in [0, 1]), input_size
+    preprocessing: dict[str, Any] | None  # as open_run() takes it; mean and std: a number a channel
     model: dict[str, Any] | None  # as describe() gives it
     checksum: str  # of all its content: equal checksums, equal checkpoints
     processes: int  # that trained it

@@ -68,8 +68,8 @@ def open_run(
     named: the folder that the user asked for (--run-dir). None takes checkpoints/<default>, with a fresh suffix if
     that exists (<default>-2, ...), or with `resume` the newest of these. A named folder that holds a run is refused
     without `resume`; with it, training goes on from Run.checkpoint, and log.jsonl is cut back to that moment. With
-    nothing there yet `resume` starts at the beginning. preprocessing: mean, std and input_size (channels, height,
-    width), for timm's form of the encoder and for whoever evaluates it.
+    nothing there yet `resume` starts at the beginning. preprocessing: mean, std, views (data.describe_views() gives
+    these) and input_size (channels, height, width), for whoever evaluates it and for timm's form of the encoder.
     Raises UserError: a folder that holds something else, another configuration or preprocessing (the differing keys;
     those in MAY_DIFFER may differ), another process at work in it, no checkpoint left that is whole.
     """
@@ -102,9 +102,9 @@ def open_run(
         if saved is not None:
             old, new = saved["configuration"], run.configuration
             if saved["preprocessing"] is not None and run.preprocessing is not None:
-                old, new = ({**c, "preprocessing": p} for c, p in (
-                    (old, saved["preprocessing"]), (new, run.preprocessing)
-                ))  # fmt: skip
+                asked = {"views": None, **run.preprocessing}
+                known = {"views": asked["views"], **saved["preprocessing"]}  # older ones do not say, and go on
+                old, new = {**old, "preprocessing": known}, {**new, "preprocessing": asked}
             changed = _compare(old, new, folder)
             finished = saved["results"] is not None and not changed & _LENGTH
             results = saved["results"] if finished else None
@@ -241,7 +241,8 @@ def save(
     """Save a model into a run folder without a recipe; returns the checkpoint's folder. load(path) gives it back.
 
     Called by all processes. The folder is made, or goes on: `step` is by default one more than its newest, and
-    `configuration` that of its newest. Raises UserError as open_run() and Run.save() do.
+    `configuration` and `preprocessing`, which is as open_run() takes it, are those of its newest. Raises UserError as
+    open_run() and Run.save() do.
     """
 
     def known() -> tuple[int, dict[str, Any], dict[str, Any] | None]:

@@ -5,7 +5,7 @@ from infomax.data.memory import from_tensors
 from infomax.data.policy import Policy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.source import Dataset, Split
-from infomax.data.views import Views, views_for
+from infomax.data.views import Views, describe_views, views_for, views_from
 
 __all__ = [
     "Batch",
@@ -15,8 +15,10 @@ __all__ = [
     "Split",
     "Views",
     "dataset",
+    "describe_views",
     "from_tensors",
     "policies",
     "registry",
     "views_for",
+    "views_from",
 ]
