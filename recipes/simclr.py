@@ -16,6 +16,7 @@ import torch
 import infomax as im
 from infomax import checkpoints, data, encoders, errors, launch, training, ui
 from infomax.errors import signal_name
+from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
 
@@ -126,8 +127,9 @@ def train(settings: Settings, name: str, folder: str, objective: im.Objective, a
         place["run_dir"] = named_after_recipe(name, folder, described["objective"])
     preprocessing = {**data.describe_views(loader.views), "input_size": dataset.shape}
     with checkpoints.open_run(
-        place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing, keep=settings.keep
-    ) as run:
+        place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
+        keep=settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,
+    ) as run:  # fmt: skip
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return 0

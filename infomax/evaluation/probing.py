@@ -90,22 +90,18 @@ def probe(
     from infomax.data.registry import dataset as named
     from infomax.data.views import views_from
 
-    encoder, preprocessing = _encoder(checkpoint_or_encoder)
+    encoder, preprocessing = checkpoint_or_encoder, None
+    if not isinstance(encoder, nn.Module):
+        from infomax.checkpoints import read_encoder
+
+        checkpoint, encoder = read_encoder(encoder)
+        preprocessing = checkpoint.preprocessing
     data = named(dataset) if isinstance(dataset, str) else dataset
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
     plain = (views or views_from(preprocessing, data)).plain
     train_x = features(encoder, data.train, plain, device, batch_size)
     test_x = features(encoder, data.test, plain, device, batch_size)
     return probe_features(train_x, train_y, test_x, test_y, seed=seed)
-
-
-def _encoder(source: str | Path | nn.Module) -> tuple[nn.Module, dict[str, Any] | None]:
-    if isinstance(source, nn.Module):
-        return source, None
-    from infomax.checkpoints import read_encoder
-
-    checkpoint, encoder = read_encoder(source)
-    return encoder, checkpoint.preprocessing
 
 
 def labels(split: "Split", name: str = "this data set") -> Tensor:
