@@ -55,9 +55,9 @@ def open_run(
     resume: bool = False,
     preprocessing: Mapping[str, Any] | None = None,
     keep: int = 2,
-    may_differ: Collection[str] = MAY_DIFFER,
-    length: Collection[str] = LENGTH,
-    later: Collection[str] = LATER,
+    may_differ: Collection[str] | None = None,
+    length: Collection[str] | None = None,
+    later: Collection[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run folder to train in. Called by all processes; needs a file system that all of them see.
@@ -67,12 +67,14 @@ def open_run(
     without `resume`; with it, training goes on from Run.checkpoint, and log.jsonl is cut back to that moment. With
     nothing there yet `resume` starts at the beginning. preprocessing: mean, std, views (data.describe_views() gives
     these) and input_size (channels, height, width), for whoever evaluates it and for timm's form of the encoder.
-    Of the configuration's keys: may_differ, which may differ from the saved one's, by default those of the recipes;
-    length, of these, which make a finished run go on; later, which an older configuration need not have; defaults, the
-    values, by key, of what older configurations did not have yet.
+    Of the configuration's keys: may_differ, which may differ from the saved one's; length, of these, which make a
+    finished run go on; later, which an older configuration need not have; None: those of infomax.training.settings.
+    defaults: the values, by key, of what older configurations did not have yet.
     Raises UserError: a folder that holds something else, another configuration or preprocessing (the differing keys;
     those in may_differ may differ), another process at work in it, no checkpoint left that is whole.
     """
+    may_differ = MAY_DIFFER if may_differ is None else may_differ
+    length, later = LENGTH if length is None else length, LATER if later is None else later
     run = Run(Path(), configuration, preprocessing, keep)
     lock: int | None = None
 
