@@ -80,8 +80,17 @@ def estimate(
     elif x.suffix == ".npy" or x.is_file():
         raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
-        from infomax.evaluation import mutual_information, subject
+        from infomax.evaluation import evaluate_towers, mutual_information, pairs_of, subject
 
+        if (pairs := pairs_of(x, dataset)) is not None:
+            if audit:
+                raise UserError("--audit goes with two arrays, or with a run of one encoder.")
+            towers = evaluate_towers(x, pairs, **options)
+
+            def shown() -> None:
+                print(_one_line(towers.mi.to_dict()) if json else towers.mi)
+
+            return _finished(output, report, towers, shown, x)
         about = subject(x, dataset)
         checkpoint = about.checkpoint
         terms = mutual_information(about, said=ui.say, audit=audit, **options)
@@ -118,15 +127,25 @@ def report(
         output: Where to write the page, NAME.html. By default report.html in the folder of the run.
         json: Print one JSON object, and nothing else: what the page says, and where it is.
     """
-    from infomax.evaluation import evaluate, subject
+    from infomax.evaluation import Evaluation, evaluate, evaluate_towers, pairs_of, subject
     from infomax.ui import report as page
 
     errors.require_seed(seed)
+    if (pairs := pairs_of(run, dataset)) is not None:
+        if audit:
+            raise UserError("--audit goes with a run of one encoder.")
+        place = page.run_folder(run) / "report.html" if output is None else output
+        page.require(place)
+        towers = evaluate_towers(run, pairs, seed)
+        page.write(place, page.of_pairs(towers.mi, f"the two modalities of {run.name}"))
+        print(_one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
+        return
     about = subject(run, dataset)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
     ui.say("probes and mutual information")
     found = evaluate(about, seed=seed, audit=audit)
+    assert isinstance(found, Evaluation)
     page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name))
     print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
 
@@ -143,10 +162,17 @@ def probe(
         output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
-    from infomax.evaluation import probes, subject
+    from infomax.evaluation import evaluate_towers, pairs_of, probes, subject
 
     errors.require_seed(seed)
     _require_file(output)
+    if (pairs := pairs_of(run, dataset)) is not None:
+        towers = evaluate_towers(run, pairs, seed)
+
+        def shown() -> None:
+            print(_one_line(towers.to_dict())) if json else ui.print_results(towers)
+
+        return _report(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset)
     found = probes(about, seed=seed)
 
@@ -224,6 +250,17 @@ def _report(
                 _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
             except OSError as error:
                 raise UserError(f"{path} could not be written ({error}).") from error
+
+
+def _finished(output: Path | None, report: Path | None, towers: Any, show: Callable[[], None], run: Path) -> None:
+    """What `infomax estimate` says of a run of two towers."""
+    from infomax.ui import report as page
+
+    try:
+        _report(output, towers.checkpoint, "estimate", towers.mi, show)
+    finally:
+        if report is not None:
+            page.write(report, page.of_pairs(towers.mi, f"the two modalities of {run.name}"))
 
 
 def _require_file(path: Path | None) -> None:

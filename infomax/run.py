@@ -22,6 +22,7 @@ import torch
 from infomax import checkpoints, data, errors, launch, objectives, training, ui
 from infomax.evaluation import evaluate
 from infomax.models import Model
+from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
 
@@ -237,10 +238,13 @@ class Run(Generic[S]):
             place["run_dir"] = _older_folder(self._name, folder, described)
         preprocessing = None
         if isinstance(dataset, data.Dataset):
-            preprocessing = {"mean": dataset.mean, "std": dataset.std, "input_size": dataset.shape}
+            preprocessing = {
+                **data.describe_views(getattr(loader, "views", None) or data.views_for(dataset)),
+                "input_size": dataset.shape,
+            }
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
-            keep=self.settings.keep,
+            keep=self.settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,
         )  # fmt: skip
 
 

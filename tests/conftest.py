@@ -139,7 +139,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 images of one class, 64 for training: runs on them end without an evaluation, and so soon."""
+    """80 images of one class, 64 for training: runs on them end without probes, and so soon."""
     return write_images(tmp_path_factory.mktemp("images") / "one", classes=1, each=80)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from infomax import checkpoints
 from infomax.checkpoints import Checkpoint, DamagedError, Run, files, latest, open_run, read
 from infomax.errors import NonFinite, UserError
+from infomax.training.settings import DEFAULTS
 
 CONFIGURATION = {"objective": "SMILE(tau=5.0)", "lr": 0.001, "epochs": 3, "data": {"name": "mnist5k", "limit": None}}
 
@@ -286,8 +287,11 @@ def test_a_run_of_an_older_format_is_read_and_goes_on(old, monkeypatch):
     for key in ("run_dir", "resume"):
         configuration.pop(key)
     with pytest.raises(UserError, match="deterministic is False there and True here"):
-        open_run(old, "run", {**configuration, "deterministic": True}, resume=True)
-    run = open_run(old, "run", configuration, resume=True, preprocessing=found.preprocessing)
+        open_run(old, "run", {**configuration, "deterministic": True}, resume=True, defaults=DEFAULTS)
+    if version == 1:
+        with pytest.raises(UserError, match="deterministic is not set there and False here; ring is not set there"):
+            open_run(old, "run", configuration, resume=True)
+    run = open_run(old, "run", configuration, resume=True, preprocessing=found.preprocessing, defaults=DEFAULTS)
     assert run.checkpoint is not None
     torch.manual_seed(5)
     model = checkpoints.build(found.model)
@@ -517,6 +521,30 @@ def test_data_of_another_fingerprint_or_preprocessing_are_refused_where_the_save
         other = {**kind, "mean": (0.2,)}
         with pytest.raises(UserError, match=r"preprocessing\.mean is \[0\.1\] there and \[0\.2\] here"):
             open_run(old, "run", {**noted, "data": "64 + 16 images, sha256 1"}, resume=True, preprocessing=other)
+
+
+def test_which_keys_may_differ_is_the_callers_affair(tmp_path):
+    def opened(**configuration) -> Run:
+        return open_run(
+            tmp_path / "run", "run", configuration, resume=True,
+            may_differ={"pages"}, length={"pages"}, later={"paper"}, defaults={"ink": "black"},
+        )  # fmt: skip
+
+    run = opened(pages=3, lr=1)
+    run.save(1, network())
+    run.finish({"ok": 1})
+    same_again = opened(pages=3, lr=1, ink="black", paper="A4")
+    assert same_again.finished and same_again.results == {"ok": 1}
+    same_again.close()
+    longer = opened(pages=4, lr=1, ink="black", paper="A4")
+    assert not longer.finished and longer.results is None
+    longer.close()
+    with pytest.raises(UserError, match=r"steps is not set there and 1 here\. .*\(pages may differ\)"):
+        opened(pages=4, lr=1, ink="black", paper="A4", steps=1)
+    with pytest.raises(UserError, match="ink is 'black' there and 'red' here"):
+        opened(pages=4, lr=1, ink="red", paper="A4")
+    with pytest.raises(UserError, match="paper is 'A4' there and 'A5' here"):
+        opened(pages=4, lr=1, ink="black", paper="A5")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")

@@ -10,7 +10,7 @@ from torch import nn
 import infomax as im
 from infomax.data import from_tensors
 from infomax.estimation import Budget
-from infomax.evaluation import information, mosaics, mutual_information, processing, subject
+from infomax.evaluation import Subject, information, mosaics, mutual_information, probing, processing, subject
 from infomax.evaluation import layers as layer_rows
 
 ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
@@ -116,3 +116,97 @@ def test_a_saved_run_brings_its_projector(finished):
     assert subject(whole, about.data).encoder is whole.encoder
     with pytest.raises(im.UserError, match="needs a dataset"):
         subject(whole)
+
+
+# ------------------------------------------------------------------------------------------- a run's own views
+
+
+OWN = im.data.Views(im.data.Policy(scale=(0.3, 0.9), rotate=30.0, noise=0.2, erase=0.5), (0.1,), (0.7,))
+
+
+def small():
+    torch.manual_seed(0)
+    encoder = im.encoder("resnet10_small_gn", in_chans=1, channels=[2, 4, 4, 8], stem_width=2)
+    projector = im.encoders.Projector(8, hidden=4, out=4, norm="layer")
+    return im.InfoMax(encoder, projector, im.Cosine(0.3), im.InfoNCE())
+
+
+def saved(folder, views=None, **more):
+    kind = None if views is None else {**im.data.describe_views(views), "input_size": (1, 8, 8)}
+    im.checkpoints.save(small(), folder, preprocessing=kind or more or None)
+    return folder
+
+
+def test_views_come_back_from_words(halves):
+    for views in (OWN, im.data.views_for(halves)):
+        words = im.data.describe_views(views)
+        assert repr(im.data.views_from(words, halves)) == repr(views)
+        assert words["views"] == repr(views.policy)
+    named = im.data.views_from({"views": "digits"}, halves)
+    assert named.policy == im.data.policies["digits"]() and (named.mean, named.std) == (halves.mean, halves.std)
+    assert repr(im.data.views_from(None, halves)) == repr(im.data.views_for(halves))
+    half = im.data.views_from({"mean": [0.1], "std": [0.2], "input_size": [1, 8, 8]}, halves)
+    assert (half.policy, half.mean, half.std) == (im.data.views_for(halves).policy, (0.1,), (0.2,))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"views": 3}, {"views": "os:system('x')"}, {"views": "Policy(rotate=900)"}, {"views": "Policy(wings=2)"},
+        {"mean": "0", "std": "1"}, {"mean": [0.0], "std": [0.0]}, {"mean": [10**400], "std": [1]},
+        {"mean": 1, "std": 1}, {"mean": [0.0], "std": [float("nan")]}, {"mean": [True], "std": [1.0]},
+        {"mean": [0.0, 0.0], "std": [1.0]},
+    ],
+)  # fmt: skip
+def test_odd_words_of_views_are_refused(halves, words):
+    with pytest.raises(im.UserError):
+        im.data.views_from(words, halves)
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_on_its_own_views_and_normalisation(halves, tmp_path):
+    own, default, bare = (saved(tmp_path / name, v) for name, v in
+                          (("own", OWN), ("default", im.data.views_for(halves)), ("bare", None)))  # fmt: skip
+    encoder = im.checkpoints.load_encoder(own)
+    found = {path: mutual_information(path, halves, terms=False, **ONCE).to_dict() for path in (own, default, bare)}
+    # To the bit what views_for() gives, as before there was anything to read back.
+    assert found[default] == found[bare] == mutual_information(small(), halves, terms=False, **ONCE).to_dict()
+    assert found[own]["mi"] != found[default]["mi"]
+    direct = Subject(encoder, small().projector, halves, None, OWN)
+    assert found[own] == mutual_information(direct, terms=False, **ONCE).to_dict()
+    given, chosen = im.evaluation.probes(own, halves), im.evaluation.probes(bare, halves)
+    assert given.trained == im.probe(own, halves) == im.probe(encoder, halves, views=OWN)
+    sides = [probing.features(encoder, split, OWN.plain) for split in (halves.train, halves.test)]
+    assert given.trained == probing.probe_features(sides[0], halves.train.labels, sides[1], halves.test.labels)
+    assert chosen.trained == im.probe(encoder, halves) == im.evaluation.probes(default, halves).trained
+    apart = [probing.features(encoder, halves.test, views.plain) for views in (OWN, im.data.views_for(halves))]
+    assert not torch.allclose(*apart)
+    assert given.trained.accuracy != chosen.trained.accuracy
+    assert given.pixels == im.probe(nn.Flatten(), halves, views=OWN)
+
+
+def test_another_policy_is_not_resumed_and_a_run_that_names_none_goes_on(tmp_path):
+    kind = {**im.data.describe_views(OWN), "input_size": [1, 8, 8]}
+    im.checkpoints.save(small(), tmp_path / "run", preprocessing={k: v for k, v in kind.items() if k != "views"})
+    im.checkpoints.save(small(), tmp_path / "run", preprocessing=kind)
+    assert im.checkpoints.read(tmp_path / "run").preprocessing == kind
+    with pytest.raises(im.UserError, match=r'preprocessing\.views is "Policy\(.*" there and "Policy\(.*" here'):
+        im.checkpoints.save(small(), tmp_path / "run", preprocessing={**kind, "views": repr(im.data.Policy())})
+
+
+@pytest.mark.slow
+def test_mi_is_kept_where_nothing_can_be_probed(halves, capsys):
+    from infomax import ui
+
+    for labels, why in ((None, "has no labels"), (torch.zeros(200, dtype=torch.int64), "has the label 0")):
+        images = from_tensors(
+            halves.train.images, labels, halves.test.images, None if labels is None else labels[:100], name="bare"
+        )
+        found = im.evaluate(Rows(), images, terms=False)
+        assert isinstance(found.probes, str) and why in found.probes
+        assert found.mi == mutual_information(Rows(), images, terms=False).mi
+        written = found.to_dict()
+        assert why in written["probe"]["not_measured"] and written["estimate"]["mi"] == found.mi.mi
+        ui.print_evaluation(found.probes, found.mi)
+        told = " ".join(capsys.readouterr().out.split())
+        assert told.startswith(f"Probes: not measured: {found.probes}") and "I(Z1; Z2) of two views: " in told

@@ -138,7 +138,7 @@ def test_a_saved_encoder_is_also_timms(finished):
 
 @pytest.fixture
 def short(run, unlabelled, tmp_path, monkeypatch):
-    """short(*arguments): 6 steps of a recipe, 3 an epoch, on images that nothing can be evaluated on."""
+    """short(*arguments): 6 steps of a recipe, 3 an epoch, on images of one class, which nothing can be probed on."""
     monkeypatch.delenv("STOP_AT", raising=False)
     (tmp_path / "own.py").write_text(OWN)
     arguments = ("simclr_smile", *TINY, "--steps", 6, "--limit", 48, "--dataset", f"folder:{unlabelled}")
@@ -150,9 +150,14 @@ def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp
     for name in ("simclr_smile", "simclr_smile-2"):
         ended = short()
         assert ended.status == 0, ended.err
-        assert ended.out.startswith(f"Saved in checkpoints/{name}; not evaluated: Every training image has the label 0")
+        told = " ".join(ended.out.split())
+        assert told.startswith(
+            "Probes: not measured: Every training image has the label 0: a probe needs at least two"
+        ), told
+        assert "I(Z1; Z2) of two views: " in told and told.endswith(f"Saved in checkpoints/{name}")
     assert tree(tmp_path / "checkpoints")[0] == "simclr_smile" and len(list((tmp_path / "checkpoints").iterdir())) == 2
-    assert "two classes" in read(tmp_path / "checkpoints/simclr_smile")["results"]["not_evaluated"]
+    results = read(tmp_path / "checkpoints/simclr_smile")["results"]
+    assert "two classes" in results["probe"]["not_measured"] and math.isfinite(results["estimate"]["mi"])
     before = tree(tmp_path)
     ended = short("--resume")
     assert (ended.status, ended.err) == (0, "")
@@ -163,9 +168,9 @@ def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp
 @pytest.mark.slow
 def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp_path):
     own = ("--objective", "own:Stops")
-    assert short(*own).out.startswith("Saved in checkpoints/simclr_stops;")
+    assert short(*own).out.endswith("Saved in checkpoints/simclr_stops\n")
     assert read(tmp_path / "checkpoints/simclr_stops")["configuration"]["recipe"] == "simclr_smile"
-    assert short("--objective", "SMILE(tau=3)").out.startswith("Saved in checkpoints/simclr_smile;")
+    assert short("--objective", "SMILE(tau=3)").out.endswith("Saved in checkpoints/simclr_smile\n")
     done = "is finished: its results are in run.json.\n"
     assert short(*own, "--resume").out == f"checkpoints/simclr_stops {done}"
     # As an older version would have named it; that of another objective is nothing to go on from.
@@ -174,7 +179,7 @@ def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp
     (tmp_path / "checkpoints/simclr_smile-3").mkdir()
     (tmp_path / "checkpoints/simclr_smile-3/run.json").write_text("cut")
     assert short(*own, "--resume").out == f"checkpoints/simclr_smile-2 {done}"
-    assert short("--objective", "own:Stops(tau=4.0)", "--resume").out.startswith("Saved in checkpoints/simclr_stops;")
+    assert short("--objective", "own:Stops(tau=4.0)", "--resume").out.endswith("Saved in checkpoints/simclr_stops\n")
 
 
 def test_resume_of_nothing_starts(short, tmp_path):

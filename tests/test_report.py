@@ -120,6 +120,8 @@ def test_the_page_of_a_run_has_curve_probes_terms_and_chain(found, tmp_path):
     assert page.count("<svg") == 6 and len(read.ids) == len(set(read.ids))
     bare = report.of_run(Terms(found), None, None, tmp_path / "none", "digits")
     assert "Training" not in flat(bare) and "Probes" not in flat(bare)
+    without = flat(report.of_run(Terms(found), "There is <1> class.", None, tmp_path / "none", "digits"))
+    assert "Probes Not measured: There is <1> class." in without and "trained encoder" not in without
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from infomax import distributed
 from infomax.checkpoints.description import migrated_description, unwrapped
 from infomax.checkpoints.files import (
-    FORMAT,
     DamagedError,
     UnusableError,
     children_of,
     digest_of,
-    migrated_configuration,
     read_sealed,
     reason_of,
     warn_log,
@@ -53,7 +51,7 @@ class Checkpoint:
     folder: Path
     step: int
     configuration: dict[str, Any]
-    preprocessing: dict[str, Any] | None  # mean, std (a number a channel, of images in [0, 1]), input_size
+    preprocessing: dict[str, Any] | None  # as open_run() takes it; mean and std: a number a channel
     model: dict[str, Any] | None  # as describe() gives it
     checksum: str  # of all its content: equal checksums, equal checkpoints
     processes: int  # that trained it
@@ -233,11 +231,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if hashlib.sha256(content).hexdigest() != files[STATE_FILE]["sha256"]:
             raise DamagedError(f"{path} does not match its checksum: it was altered.")
         state = json.loads(content)
-        configuration = state["configuration"]
         checkpoint = Checkpoint(
             folder=folder,
             step=state["step"],
-            configuration=configuration if manifest["format"] == FORMAT else migrated_configuration(configuration),
+            configuration=state["configuration"],
             preprocessing=state["preprocessing"],
             model=state["model"] if manifest["format"] >= 3 else migrated_description(state["model"]),
             checksum=manifest["sha256"],

@@ -133,16 +133,7 @@ def _migrated(content: dict[str, Any]) -> dict[str, Any]:
     content = dict(content)
     if content["format"] == 1 and isinstance(files := content.get("files"), dict):
         content["files"] = {name: {"bytes": None, "sha256": digest} for name, digest in files.items()}
-    if "configuration" in content:
-        content["configuration"] = migrated_configuration(content["configuration"])
     return content
-
-
-def migrated_configuration(configuration: Any) -> Any:
-    """A recipe's, with the switches that it did not have yet as they were; others are their owners' affair."""
-    if isinstance(configuration, dict) and "recipe" in configuration:
-        return {"deterministic": False, "ring": False, **configuration}
-    return configuration
 
 
 def plain(value: Any) -> Any:

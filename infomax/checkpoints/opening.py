@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +20,13 @@ from infomax.checkpoints.checkpoint import (
     saved_steps,
     step_name,
 )
-from infomax.checkpoints.files import TEMPORARY, DamagedError, children_of, read_sealed, warn_log
+from infomax.checkpoints.files import TEMPORARY, DamagedError, children_of, plain, read_sealed, warn_log
 from infomax.checkpoints.folder import Run, sweep
 from infomax.errors import UserError
+from infomax.training.settings import LATER, LENGTH, MAY_DIFFER
 
 if TYPE_CHECKING:
     pass
-
-
-MAY_DIFFER = frozenset({
-    "epochs", "steps", "keep", "log_every", "save_every", "tracker", "progress", "run_dir", "resume", "nonfinite",
-    "timeout",
-})  # fmt: skip
-_LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
-_LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
 
 
 def _set_aside(folder: Path, step: int) -> None:
@@ -62,17 +55,26 @@ def open_run(
     resume: bool = False,
     preprocessing: Mapping[str, Any] | None = None,
     keep: int = 2,
+    may_differ: Collection[str] | None = None,
+    length: Collection[str] | None = None,
+    later: Collection[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run folder to train in. Called by all processes; needs a file system that all of them see.
 
     named: the folder that the user asked for (--run-dir). None takes checkpoints/<default>, with a fresh suffix if
     that exists (<default>-2, ...), or with `resume` the newest of these. A named folder that holds a run is refused
     without `resume`; with it, training goes on from Run.checkpoint, and log.jsonl is cut back to that moment. With
-    nothing there yet `resume` starts at the beginning. preprocessing: mean, std and input_size (channels, height,
-    width), for timm's form of the encoder and for whoever evaluates it.
+    nothing there yet `resume` starts at the beginning. preprocessing: mean, std, views (data.describe_views() gives
+    these) and input_size (channels, height, width), for whoever evaluates it and for timm's form of the encoder.
+    Of the configuration's keys: may_differ, which may differ from the saved one's; length, of these, which make a
+    finished run go on; later, which an older configuration need not have; None: those of infomax.training.settings.
+    defaults: the values, by key, of what older configurations did not have yet.
     Raises UserError: a folder that holds something else, another configuration or preprocessing (the differing keys;
-    those in MAY_DIFFER may differ), another process at work in it, no checkpoint left that is whole.
+    those in may_differ may differ), another process at work in it, no checkpoint left that is whole.
     """
+    may_differ = MAY_DIFFER if may_differ is None else may_differ
+    length, later = LENGTH if length is None else length, LATER if later is None else later
     run = Run(Path(), configuration, preprocessing, keep)
     lock: int | None = None
 
@@ -100,13 +102,13 @@ def open_run(
             saved = {"configuration": found.configuration, "preprocessing": found.preprocessing, "results": None}
         results, finished = None, False
         if saved is not None:
-            old, new = saved["configuration"], run.configuration
+            old, new = {**plain(defaults or {}), **saved["configuration"]}, run.configuration
             if saved["preprocessing"] is not None and run.preprocessing is not None:
-                old, new = ({**c, "preprocessing": p} for c, p in (
-                    (old, saved["preprocessing"]), (new, run.preprocessing)
-                ))  # fmt: skip
-            changed = _compare(old, new, folder)
-            finished = saved["results"] is not None and not changed & _LENGTH
+                asked = {"views": None, **run.preprocessing}
+                known = {"views": asked["views"], **saved["preprocessing"]}  # older ones do not say, and go on
+                old, new = {**old, "preprocessing": known}, {**new, "preprocessing": asked}
+            changed = _compare(old, new, folder, may_differ, later)
+            finished = saved["results"] is not None and not changed & set(length)
             results = saved["results"] if finished else None
         if found is not None:
             _set_aside(folder, found.step)
@@ -190,7 +192,13 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
-def _compare(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> set[str]:
+def _compare(
+    saved: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    folder: Path,
+    may_differ: Collection[str],
+    later: Collection[str],
+) -> set[str]:
     """The keys that differ and may. Raises UserError for those that may not."""
 
     def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -203,17 +211,18 @@ def _compare(saved: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -
     old, new = dict(leaves(saved)), dict(leaves(asked))
     absent = object()
     different = {key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent)}
-    different -= {key for key in _LATER if key not in old}
-    refused = sorted(key for key in different if key.split(".")[0] not in MAY_DIFFER)
+    different -= {key for key in later if key not in old}
+    refused = sorted(key for key in different if key.split(".")[0] not in may_differ)
     if refused:
 
         def shown(values: Mapping[str, Any], key: str) -> str:
             return repr(values[key]) if key in values else "not set"
 
+        told = f" ({', '.join(sorted(may_differ))} may differ)" if may_differ else ""
         clauses = "; ".join(f"{key} is {shown(old, key)} there and {shown(new, key)} here" for key in refused)
         raise UserError(
             f"{folder} holds a run of another configuration: {clauses}."
-            f" Ask for the same, or name another --run-dir ({', '.join(sorted(MAY_DIFFER))} may differ)."
+            f" Ask for the same, or name another --run-dir{told}."
         )
     return {key.split(".")[0] for key in different}
 
@@ -241,7 +250,8 @@ def save(
     """Save a model into a run folder without a recipe; returns the checkpoint's folder. load(path) gives it back.
 
     Called by all processes. The folder is made, or goes on: `step` is by default one more than its newest, and
-    `configuration` that of its newest. Raises UserError as open_run() and Run.save() do.
+    `configuration` and `preprocessing`, which is as open_run() takes it, are those of its newest. Raises UserError as
+    open_run() and Run.save() do.
     """
 
     def known() -> tuple[int, dict[str, Any], dict[str, Any] | None]:

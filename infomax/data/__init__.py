@@ -6,7 +6,7 @@ from infomax.data.paired import Modality, Paired, PairedLoader, PairedSplit, hal
 from infomax.data.policy import Policy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.source import Dataset, Split
-from infomax.data.views import Views, views_for
+from infomax.data.views import Views, describe_views, views_for, views_from
 
 __all__ = [
     "Batch",
@@ -20,6 +20,7 @@ __all__ = [
     "Split",
     "Views",
     "dataset",
+    "describe_views",
     "from_tensors",
     "halves",
     "paired",
@@ -27,4 +28,5 @@ __all__ = [
     "policies",
     "registry",
     "views_for",
+    "views_from",
 ]

@@ -53,7 +53,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("scale", "erase_area"):
             pair = getattr(self, name)
-            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_number, pair))) or not (
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair))) or not (
                 0 < pair[0] <= pair[1] < math.inf
             ):
                 raise UserError(f"Policy's {name} is a range (low, high) with 0 < low <= high, not {pair!r}.")
@@ -65,11 +65,11 @@ class Policy:
         limits = {"ratio": 100, "rotate": 180, "shear": 60, "translate": 2, "hue": 0.5, "blur": 50}
         for name in (field.name for field in fields(self) if field.name not in ("scale", "erase_area", "padding")):
             value, low, high = getattr(self, name), int(name == "ratio"), limits.get(name, 1)
-            if not _is_number(value) or not low <= value <= high:
+            if not is_number(value) or not low <= value <= high:
                 raise UserError(f"Policy's {name} lies in {low} .. {high}, not {value!r}.")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

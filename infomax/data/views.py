@@ -6,16 +6,17 @@ matrix product, no floating-point reduction), so a sample's view also comes out 
 """
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
 from infomax.data.augment import KNOTS, _erase, as_unit, blurred, coloured, moved, noisy, thickened
 from infomax.data.keyed import uniforms
-from infomax.data.policy import Policy, digits, natural
+from infomax.data.policy import Policy, digits, is_number, natural, policies
 from infomax.errors import UserError
+from infomax.spelling import parse
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset
@@ -93,3 +94,34 @@ def views_for(dataset: "Dataset", policy: Policy | None = None) -> Views:
     if policy is None:
         policy = natural(dataset.flip) if dataset.kind == "natural" else digits()
     return Views(policy, dataset.mean, dataset.std)
+
+
+def describe_views(views: Views) -> dict[str, Any]:
+    """What a checkpoint's `preprocessing` says of the views that a model was trained on; views_from() reads it.
+
+    views: whose policy's constructor call is given as "views", beside "mean" and "std".
+    """
+    return {"mean": list(views.mean), "std": list(views.std), "views": repr(views.policy)}
+
+
+def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> Views:
+    """The views that a saved model was trained on, to evaluate it on a data set.
+
+    preprocessing: a checkpoint's; what it does not say, as older ones do not, is as views_for() has it.
+    Raises UserError for a preprocessing that describe_views() did not write.
+    """
+    known = preprocessing or {}
+    views = views_for(dataset)
+    text, mean, std = known.get("views"), known.get("mean"), known.get("std")
+    if not isinstance(text, str | None):
+        raise UserError(f"The saved views {text!r} are not a policy's constructor call.")
+    policy = (
+        views.policy if text is None else parse(text, {"policy": Policy, **policies}, "policy", allow_imports=False)
+    )
+    if mean is None or std is None:
+        return Views(policy, views.mean, views.std)
+    if not all(
+        isinstance(side, list | tuple) and all(is_number(v) and abs(v) < 1e9 for v in side) for side in (mean, std)
+    ):
+        raise UserError(f"The saved mean={mean!r} and std={std!r} are not numbers, one a channel.")
+    return Views(policy, mean, std)

@@ -4,9 +4,9 @@ from infomax.evaluation.evaluate import evaluate, probes
 from infomax.evaluation.information import mutual_information, processing, views_mi
 from infomax.evaluation.result import Chain, Evaluation, Probes, Terms
 from infomax.evaluation.retrieval import Recall, Towers, evaluate_towers, recall
-from infomax.evaluation.subject import Subject, subject
+from infomax.evaluation.subject import Subject, pairs_of, subject
 
 __all__ = [
     "Chain", "Evaluation", "Probes", "Recall", "Subject", "Terms", "Towers", "evaluate", "evaluate_towers",
-    "mutual_information", "probes", "processing", "recall", "subject", "views_mi",
+    "mutual_information", "pairs_of", "probes", "processing", "recall", "subject", "views_mi",
 ]  # fmt: skip

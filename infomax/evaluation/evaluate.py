@@ -7,7 +7,7 @@ from torch import nn
 
 from infomax.errors import UserError
 from infomax.evaluation.information import mutual_information
-from infomax.evaluation.probing import probe
+from infomax.evaluation.probing import Probe, probe
 from infomax.evaluation.result import Evaluation, Probes
 from infomax.evaluation.retrieval import Towers, evaluate_towers
 from infomax.evaluation.subject import Source, pairs_of, subject
@@ -31,13 +31,18 @@ def evaluate(
     default. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its end. audit: I(Z1; Z2) with the checks of
     `infomax.estimation.audit`, nine more estimates, and with one more, of mosaics seen by the encoder.
     Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections.
-    Raises UserError: a folder that cannot be read, an encoder without a dataset.
+    Where there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same.
+    Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate MI.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device)  # type: ignore[arg-type]
     about = subject(checkpoint, dataset)  # type: ignore[arg-type]
     found = mutual_information(about, None, seed, device, terms=terms, audit=audit)
-    return Evaluation(probes(about, None, seed, device), found, about.checkpoint)
+    try:
+        probed: Probes | str = probes(about, None, seed, device)
+    except UserError as error:  # the MI that was found needs no labels
+        probed = str(error)
+    return Evaluation(probed, found, about.checkpoint)
 
 
 def probes(
@@ -50,6 +55,10 @@ def probes(
     from infomax.encoders import encoder_config, encoder_from
 
     about = subject(checkpoint, dataset)
+
+    def of(encoder: nn.Module) -> Probe:
+        return probe(encoder, about.data, seed=seed, device=device, views=about.views)
+
     try:
         config = encoder_config(about.encoder)
     except UserError:
@@ -58,6 +67,6 @@ def probes(
     if config is not None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            untrained = probe(encoder_from(config), about.data, seed=seed, device=device)
-    pixels = probe(nn.Flatten(), about.data, seed=seed, device=device)
-    return Probes(probe(about.encoder, about.data, seed=seed, device=device), pixels, untrained)
+            untrained = of(encoder_from(config))
+    pixels = of(nn.Flatten())
+    return Probes(of(about.encoder), pixels, untrained)

@@ -50,7 +50,7 @@ def mutual_information(
     from infomax.data import views_for
 
     about = subject(checkpoint, dataset)
-    images, views = about.data, views_for(about.data)
+    images, views = about.data, about.views or views_for(about.data)
     order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
     # Test images are numbered after the training images, since an id names an image over all splits.

@@ -20,6 +20,7 @@ from infomax.errors import UserError
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset, Split
+    from infomax.data.views import Views
 
 # Features are standardised, so a grid of absolute strengths covers good and bad encoders alike.
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -78,30 +79,29 @@ def probe(
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int = 256,
+    views: "Views | None" = None,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
-    `dataset` is a name or a Dataset with labels; device: the encoder's own by default. Raises UserError where labels
-    are missing, of one class, or too few.
+    `dataset` is a name or a Dataset with labels; device: the encoder's own by default. views: whose mean and deviation
+    normalise images, by default a saved run's own, and for a module those that suit the data set. Raises UserError
+    where labels are missing, of one class, or too few.
     """
     from infomax.data.registry import dataset as named
-    from infomax.data.views import views_for
+    from infomax.data.views import views_from
 
-    encoder = _encoder(checkpoint_or_encoder)
+    encoder, preprocessing = checkpoint_or_encoder, None
+    if not isinstance(encoder, nn.Module):
+        from infomax.checkpoints import read_encoder
+
+        checkpoint, encoder = read_encoder(encoder)
+        preprocessing = checkpoint.preprocessing
     data = named(dataset) if isinstance(dataset, str) else dataset
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
-    plain = views_for(data).plain
+    plain = (views or views_from(preprocessing, data)).plain
     train_x = features(encoder, data.train, plain, device, batch_size)
     test_x = features(encoder, data.test, plain, device, batch_size)
     return probe_features(train_x, train_y, test_x, test_y, seed=seed)
-
-
-def _encoder(source: str | Path | nn.Module) -> nn.Module:
-    if isinstance(source, nn.Module):
-        return source
-    from infomax.checkpoints import load_encoder
-
-    return load_encoder(source)
 
 
 def labels(split: "Split", name: str = "this data set") -> Tensor:

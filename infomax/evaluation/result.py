@@ -62,9 +62,12 @@ class Terms:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: probes with their baselines, and MI, in nats; mi, label, noise and chain as in Terms."""
+    """What `evaluate` found: probes with their baselines, and MI, in nats; mi, label, noise and chain as in Terms.
 
-    probes: Probes
+    probes is a text that says why where none could be measured: no labels, one class, too few images of a class.
+    """
+
+    probes: Probes | str
     terms: Terms
     checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
 
@@ -85,4 +88,6 @@ class Evaluation:
         return self.terms.chain
 
     def to_dict(self) -> dict[str, Any]:
-        return {"checkpoint": self.checkpoint, "probe": self.probes.to_dict(), "estimate": self.terms.to_dict()}
+        """checkpoint, probe and estimate, each as JSON has it; probe is {"not_measured": why} where there is none."""
+        probed = {"not_measured": self.probes} if isinstance(self.probes, str) else self.probes.to_dict()
+        return {"checkpoint": self.checkpoint, "probe": probed, "estimate": self.terms.to_dict()}

@@ -9,17 +9,21 @@ from torch import nn
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset, Paired
+    from infomax.data import Dataset, Paired, Views
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation is about: an encoder, its projector where known, images, and the checkpoint it came from."""
+    """What an evaluation is about: an encoder, its projector where known, images, the checkpoint it came from, views.
+
+    views: those that it was trained on; None for those that suit the data set.
+    """
 
     encoder: nn.Module
     projector: nn.Module | None
     data: "Dataset"
     checkpoint: dict[str, Any] | None  # {"step", "checksum"}
+    views: "Views | None" = None
 
 
 Source = str | Path | nn.Module | Subject
@@ -28,14 +32,14 @@ Source = str | Path | nn.Module | Subject
 def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subject:
     """The encoder and data that an evaluation is about, and which checkpoint was read. Raises as `evaluate` does.
 
-    A saved run knows its data set. The encoder is read into memory whole, with its checksum compared, so a run may
-    train, save and prune meanwhile.
+    A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
+    its checksum compared, so a run may train, save and prune meanwhile.
     """
     from infomax import data
     from infomax.checkpoints import read_parts
     from infomax.models import InfoMax
 
-    limit = identity = projector = None
+    limit = identity = projector = preprocessing = None
     if isinstance(checkpoint, Subject):
         return checkpoint
     if isinstance(checkpoint, nn.Module):
@@ -46,6 +50,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
             encoder, projector = checkpoint.encoder, checkpoint.projector
     else:
         found, encoder, projector = read_parts(checkpoint)
+        preprocessing = found.preprocessing
         identity = {"step": found.step, "checksum": found.checksum}
         if dataset is None:
             configuration = found.configuration
@@ -53,7 +58,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
             if not isinstance(dataset, str):
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
     images = data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
-    return Subject(encoder, projector, images, identity)
+    return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images))
 
 
 def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":

@@ -75,7 +75,9 @@ they overlap, the higher the MI; where they do not, few negatives decide a value
 {% if terms is none %}{{ estimate(value, "I(X; Y).") }}{% else %}
 <h2>I(Z1; Z2) of two views</h2>
 {{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
-{% if probes is not none %}<h2>Probes</h2>
+{% if probes is string %}<h2>Probes</h2>
+<p>Not measured: {{ probes }}</p>
+{% elif probes is not none %}<h2>Probes</h2>
 <p>% right of {{ probes.trained.protocol["test_images"] }} test images, on frozen features, with 95 % intervals. All
 choices were made on training images.</p>
 <div class="scroll"><table><thead><tr><th></th><th>linear</th><th>10 images a class</th><th>kNN</th></tr></thead><tbody>
@@ -110,9 +112,9 @@ def of_pairs(estimate: Estimate, title: str) -> str:
 
 
 def of_run(
-    terms: "Terms", probes: "Probes | None", checkpoint: Mapping[str, Any] | None, run: Path, dataset: str
+    terms: "Terms", probes: "Probes | str | None", checkpoint: Mapping[str, Any] | None, run: Path, dataset: str
 ) -> str:
-    """The page of a saved run: its training curve (log.jsonl), probes where given, and the MI of its features."""
+    """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
     from infomax.ui import accuracies
 
     told = f"Evaluated on {dataset}."
@@ -127,7 +129,7 @@ def of_run(
         ),
     ]
     rows: list[tuple[str, list[str]]] = []
-    if probes is not None:
+    if probes is not None and not isinstance(probes, str):
         named = {
             "trained encoder": probes.trained, "untrained encoder": probes.untrained, "raw pixels": probes.pixels
         }  # fmt: skip

@@ -9,14 +9,19 @@ if TYPE_CHECKING:
     from infomax.evaluation.probing import Probe
 
 
-def print_evaluation(probes: "Probes | None", mi: "Estimate | None", saved: Any = None) -> None:
-    """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns."""
+def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None) -> None:
+    """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
+
+    probes: a text says why there are none.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
-    if probes is not None:
+    if isinstance(probes, str):
+        console.print(f"Probes: not measured: {probes}")
+    elif probes is not None:
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
         table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)

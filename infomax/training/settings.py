@@ -1,0 +1,12 @@
+"""What the recipes' settings mean to a run that goes on: which may differ, which make it longer, which came later.
+
+checkpoints.open_run() takes these, and a script with settings of its own gives its own.
+"""
+
+MAY_DIFFER = frozenset({
+    "epochs", "steps", "keep", "log_every", "save_every", "tracker", "progress", "run_dir", "resume", "nonfinite",
+    "timeout",
+})  # fmt: skip
+LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
+LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
+DEFAULTS = {"deterministic": False, "ring": False}  # switches that came later, as they were when there were none
