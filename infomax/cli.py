@@ -309,8 +309,32 @@ def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
 
 
+def recipe(name: str, /, into: Path = Path()) -> None:
+    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, ...
+
+    Args:
+        name: The recipe's, such as moco.
+        into: The folder to write it into; by default this one.
+    """
+    from infomax.ui.recipes import written
+
+    files = written(name, into)
+    print(f"Written: {', '.join(map(str, files))}. Start it with: accelerate launch {files[0]}")
+
+
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
-BENCHMARKS = ("staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training")
+BENCHMARKS = (
+    "staircase",
+    "consistency",
+    "mosaics",
+    "samples",
+    "tau",
+    "accuracy",
+    "scores",
+    "caching",
+    "training",
+    "models",
+)
 
 
 def benchmark(what: str, /) -> None:
@@ -320,7 +344,8 @@ def benchmark(what: str, /) -> None:
         what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
             mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
-            beyond the encoder's memory), training (what saving and deterministic algorithms cost).
+            beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
+            of model beside SimCLR, by its recipe).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
@@ -338,6 +363,7 @@ def main() -> None:
             {
                 "estimate": estimate,
                 "probe": probe,
+                "recipe": recipe,
                 "report": report,
                 "objectives": objectives,
                 "estimators": estimators,

@@ -1,0 +1,83 @@
+"""Every kind of model beside SimCLR: recipes on one data set with one budget, several seeds; what has run is kept."""
+
+import json as _json
+import math
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infomax import errors
+from infomax.errors import UserError
+from infomax.ui.recipes import place_of
+
+# Epochs of each that take about the time of SimCLR's 30 on two quiet cores; a small crop costs half of a large view.
+BUDGETS: dict[str, tuple[str, int]] = {
+    "simclr": ("simclr_infonce", 30),
+    "moco": ("moco", 22),
+    "deep_infomax": ("deep_infomax", 27),
+    "multicrop": ("multicrop", 16),
+    "cpc": ("cpc", 14),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Trains each model by its recipe and prints the probes of frozen features, means over seeds."""
+
+    models: tuple[str, ...] = tuple(BUDGETS)
+    """Which, of simclr, moco, deep_infomax, multicrop and cpc."""
+    seeds: int = 3
+    """So many, from 0."""
+    times: float = 1.0
+    """The budget, in those of SimCLR's 30 epochs."""
+    dataset: str = "mnist5k"
+    """As the recipes take it."""
+    folder: Path = Path("results/models")
+    """Where the runs are kept; those that are finished are not run again."""
+    json: bool = False
+    """Print one JSON object, and nothing else."""
+
+
+def command(settings: Settings = Settings()) -> None:  # a frozen dataclass
+    """Every kind of model beside SimCLR, by its recipe, with one budget of time."""
+    errors.require_positive(seeds=settings.seeds, times=settings.times)
+    for name in settings.models:
+        if name not in BUDGETS:
+            raise UserError(f"There is no model {name!r}.{errors.nearest(name, BUDGETS)}")
+    rows = [_row(name, [_run(settings, name, seed) for seed in range(settings.seeds)]) for name in settings.models]
+    if settings.json:
+        print(_json.dumps({"models": rows}))
+        return
+    print("| model | epochs | linear | 10 images a class | kNN | seconds |\n|---|---|---|---|---|---|")
+    for row in rows:
+        cells = [f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in row["accuracies"]]
+        print(f"| {row['model']} | {row['epochs']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+
+
+def _run(settings: Settings, name: str, seed: int) -> dict[str, Any]:
+    recipe, epochs = BUDGETS[name]
+    epochs = max(1, round(epochs * settings.times))
+    folder = settings.folder / f"{name}-{epochs}-{seed}"
+    words = ["--epochs", epochs, "--seed", seed, "--dataset", settings.dataset, "--run-dir", folder, "--resume"]
+    done = subprocess.run([sys.executable, str(place_of(recipe)), *map(str, words)], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(f"{recipe} with seed {seed} ended with status {done.returncode}; what it said is above.")
+    results = _json.loads((folder / "run.json").read_text())["results"]
+    steps = [_json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    views = 2 + 4 * (name == "multicrop")
+    seconds = sum(views * step["pairs"] / step["images_per_second"] for step in steps)
+    return {"epochs": epochs, "probe": results["probe"], "seconds": seconds}
+
+
+def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, with the lowest and the highest."""
+    accuracies = []
+    for key in ("accuracy", "shots_10", "knn"):
+        values = [run["probe"][key] for run in runs]
+        accuracies.append((statistics.fmean(values), min(values), max(values)))
+    seconds = statistics.median(run["seconds"] for run in runs)
+    assert math.isfinite(seconds)
+    return {"model": name, "epochs": runs[0]["epochs"], "accuracies": accuracies, "seconds": seconds}

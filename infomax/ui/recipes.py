@@ -1,0 +1,47 @@
+"""The recipes that come with the library, as files to start from."""
+
+from importlib import util
+from pathlib import Path
+
+from infomax.errors import UserError, nearest
+
+NAMES = ("simclr_smile", "simclr_infonce", "simclr_nwj", "simclr", "moco", "deep_infomax", "multicrop", "cpc", "clip")
+
+
+def folder() -> Path:
+    """Where they lie: in the wheel as infomax.recipes, in a checkout beside the library."""
+    spec = util.find_spec("infomax.recipes")
+    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec is not None else []
+    for place in (*places, Path(__file__).parents[2] / "recipes"):
+        if (place / "simclr.py").is_file():
+            return place
+    raise UserError("The recipes did not come with this installation; they lie in the project's folder recipes/.")
+
+
+def place_of(name: str) -> Path:
+    """The file of a recipe, by name. Raises UserError: an unknown one, with the nearest names."""
+    found = folder() / f"{name.removesuffix('.py')}.py"
+    if name.removesuffix(".py") not in NAMES or not found.is_file():
+        raise UserError(f"There is no recipe {name!r}.{nearest(name, NAMES)}")
+    return found
+
+
+def written(name: str, into: Path) -> list[Path]:
+    """Copies a recipe into a folder, with simclr.py where it needs that; returns the files. Raises UserError: one that
+    is there already, a folder that cannot be written."""
+    names = [name.removesuffix(".py")]
+    if names[0].startswith("simclr_"):
+        names.append("simclr")
+    sources = [place_of(each) for each in names]
+    targets = [into / source.name for source in sources]
+    for target in targets[:1]:
+        if target.exists():
+            raise UserError(f"{target} is there already; name another folder with --into, or remove it.")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        for source, target in zip(sources, targets, strict=True):
+            if not target.exists():
+                target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The recipe could not be written to {into} ({error}).") from error
+    return targets
