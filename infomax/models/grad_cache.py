@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from infomax.randomness import set_torch_state, torch_state
+
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -39,7 +41,7 @@ class _Chunks(torch.autograd.Function):
         features = []
         with _autocast(ctx.cast):
             for a, b in zip(view1.split(size), view2.split(size), strict=True):
-                ctx.states.append(_random_state(view1.device))
+                ctx.states.append(torch_state(view1.device))
                 features.append(encode(a, b))
         ctx.save_for_backward(view1, view2, *parameters)
         first, second = zip(*features, strict=True)
@@ -57,7 +59,7 @@ class _Chunks(torch.autograd.Function):
         with torch.random.fork_rng(devices=devices), _autocast(ctx.cast), torch.enable_grad():
             chunks = zip(*(t.split(ctx.size) for t in (view1, view2, *gradients)), ctx.states, strict=True)
             for a, b, d_first, d_second, state in chunks:
-                _set_random_state(view1.device, state)
+                set_torch_state(state, view1.device)
                 a, b = (
                     t.detach().requires_grad_(need) for t, need in zip((a, b), ctx.needs_input_grad[3:5], strict=True)
                 )
@@ -92,13 +94,3 @@ def _autocast(cast: Cast) -> torch.autocast:
     # Without its cache: a weight cast while no graph was made would be found again, graphless, by the second pass.
     device, dtype, enabled = cast
     return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
