@@ -271,7 +271,7 @@ def _require_file(path: Path | None) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Into a file, or that at the end of a link, whole or not at all; a device or a pipe is given what comes."""
-    from infomax.checkpoints import write_json
+    from infomax.files import write_json
 
     if path.exists() and not path.is_dir() and (not path.is_file() or _is_open(path)):
         with path.open("a", encoding="utf-8") as file:

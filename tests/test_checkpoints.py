@@ -720,6 +720,7 @@ from torch import nn
 from infomax import checkpoints
 from infomax.checkpoints import checkpoint, files, opening, snapshot
 from infomax.checkpoints import folder as run_folder
+from infomax import files as whole
 
 folder = Path(sys.argv[1])
 import infomax.models  # loaded once; each trainer is a fork
@@ -745,7 +746,7 @@ def train(point, nth):
     if point == "replace":
         Path.rename = wrapped(Path.rename)
     elif point:
-        for module in (files, checkpoint, snapshot, run_folder, opening):
+        for module in (whole, files, checkpoint, snapshot, run_folder, opening):
             if hasattr(module, point):
                 setattr(module, point, wrapped(getattr(module, point)))
     first = 1 + (run.checkpoint.step if run.checkpoint else 0)

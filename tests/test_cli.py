@@ -288,11 +288,11 @@ def test_what_is_wrong_with_a_checkpoint_is_told(run, finished, tmp_path, caplog
 
     def age():
         text = (newest / "MANIFEST.json").read_text()
-        assert '"format": 2' in text
-        (newest / "MANIFEST.json").write_text(text.replace('"format": 2', '"format": 7'))
+        assert '"format": 3' in text
+        (newest / "MANIFEST.json").write_text(text.replace('"format": 3', '"format": 7'))
 
     assert "state.json is missing" in said((newest / "state.json").unlink)
-    assert "has format 7, and this version of infomax reads formats 1 to 2: use the version that wrote it" in said(age)
+    assert "has format 7, and this version of infomax reads formats 1 to 3: use the version that wrote it" in said(age)
     assert "model.safetensors was altered or cut short: it has 1000 bytes" in said(truncate)
     # Of the run, there is an earlier one.
     ended = run("infomax", "probe", "simclr", "--json")

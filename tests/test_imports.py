@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports its own layer and those before it.
 LAYERS = (
-    ("errors", "spelling"),
+    ("errors", "spelling", "files", "randomness"),
     ("distributed", "launch"),
     ("scores",),
     ("objectives", "critics"),

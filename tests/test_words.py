@@ -172,6 +172,18 @@ def test_a_model_of_the_savers_own_is_imported_only_when_allowed(tmp_path, monke
     assert (type(found).__name__, found.depth) == ("Their", 5) and same(found, model)
 
 
+def test_a_model_in_memory_is_evaluated_by_its_first_encoder():
+    from infomax.evaluation import subject
+
+    images = im.data.from_tensors(
+        torch.zeros(4, 1, 8, 8, dtype=torch.uint8), None, torch.zeros(2, 1, 8, 8).byte(), None
+    )
+    towers, whole = Towers(encoder(), encoder(6), projector(), projector(6), im.Cosine(), im.NWJ()), Queued(**parts())
+    about = subject(towers, images)
+    assert about.encoder is towers.encoder_x and about.projector is towers.projector_x
+    assert subject(whole, images).encoder is whole.encoder and subject(whole.encoder, images).encoder is whole.encoder
+
+
 @pytest.mark.slow
 def test_wrapped_models_are_described_without_their_wrapping():
     model = im.InfoMax(**parts())

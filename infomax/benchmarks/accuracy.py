@@ -17,6 +17,7 @@ from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
 from infomax.estimation import estimate
 from infomax.estimation.registry import DEFAULT, row
+from infomax.files import finite, write_json
 
 SETS = {"set": tasks.the_set, "held out": tasks.held_out}
 QUICK = ("normal 3, two pairs", "student 3, 3 degrees, two pairs", "3 labels in 2", "gaussian 10, 0 nats",
@@ -203,6 +204,6 @@ def command(
     found["load"] = os.getloadavg()[0]
     text = table(found)
     (output / "table.md").write_text(text + "\n")
-    (output / "accuracy.json").write_text(_json.dumps(cells.finite(found), allow_nan=False))
+    write_json(output / "accuracy.json", finite(found))
     draw(found, output / "accuracy.png")
-    print(_json.dumps(cells.finite(found), allow_nan=False) if json else text)
+    print(_json.dumps(finite(found), allow_nan=False) if json else text)

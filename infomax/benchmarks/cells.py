@@ -19,8 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from infomax.checkpoints import write_json
 from infomax.errors import UserError
+from infomax.files import finite, lock, plain, write_json, write_whole
 
 Work = Callable[[], Generator[float, None, dict[str, Any]]]
 """Yields its progress in [0, 1] and returns what it found: numbers, texts, lists, and tensors at the top."""
@@ -44,7 +44,7 @@ def path_of(folder: Path, key: Mapping[str, Any]) -> Path:
 
 
 def _text(key: Mapping[str, Any]) -> str:
-    return json.dumps(_plain(dict(key)), sort_keys=True)
+    return json.dumps(plain(key, spell=float), sort_keys=True)
 
 
 def finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -72,13 +72,8 @@ def keep(folder: Path, key: Mapping[str, Any], result: Mapping[str, Any]) -> Non
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if tensors:
-            temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
-            try:
-                save_file(tensors, temporary)
-                os.replace(temporary, path.with_suffix(".safetensors"))
-            finally:
-                temporary.unlink(missing_ok=True)
-        write_json(path, {"key": _plain(dict(key)), "result": _plain(rest), "tensors": bool(tensors)})
+            write_whole(path.with_suffix(".safetensors"), lambda temporary: save_file(tensors, temporary))
+        write_json(path, {"key": key, "result": rest, "tensors": bool(tensors)})
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -151,22 +146,19 @@ def _taken(folder: Path, key: Mapping[str, Any]) -> Iterator[bool]:
     path = path_of(folder, key).with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = path.open("a")
+        held, free = lock(path), True  # without locks, as on Windows, one process a folder
+    except BlockingIOError:
+        held, free = None, False
     except OSError as error:
         raise _unwritable(folder, error) from error
-    with held:
-        try:
-            import fcntl
-
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not on Windows: there, one process a folder
-            pass
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-        # Whoever waits at the old file finds the cell finished; had it not been, the file would still be there.
-        path.unlink(missing_ok=True)
+    try:
+        yield free
+        if free:
+            # Whoever waits at the old file finds the cell finished; had it not been, the file would still be there.
+            path.unlink(missing_ok=True)
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
@@ -249,7 +241,7 @@ def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Se
                 writer.writerows(rows)
                 slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
                 (folder / f"{name}-{slug}.csv").write_text(buffer.getvalue(), encoding="utf-8")
-        write_json(folder / f"{name}.json", {"protocol": protocol, "tables": _plain(dict(tables))})
+        write_json(folder / f"{name}.json", {"protocol": protocol, "tables": tables})
     except OSError as error:
         raise _unwritable(folder, error) from error
     return text
@@ -258,7 +250,7 @@ def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Se
 def report(text: str, tables: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """What a command prints at its end."""
     if as_json:
-        print(json.dumps(finite({"output": str(folder), "tables": _plain(dict(tables))}), allow_nan=False))
+        print(json.dumps(finite({"output": str(folder), "tables": tables}), allow_nan=False))
     else:
         print(f"{text}\n\nPicture, tables and cells: {folder}")
 
@@ -291,14 +283,6 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return float(value) if hasattr(value, "dtype") else value
-
-
 def _numbers(value: Any) -> Any:
     # The words that write_json has for numbers that JSON lacks.
     if isinstance(value, dict):
@@ -306,12 +290,3 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     return float(value) if value in ("inf", "-inf", "nan") else value
-
-
-def finite(value: Any) -> Any:
-    """The same with None for a number that is not finite, which JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,15 +15,16 @@ Across processes `open_run`, `Run.save` and `Run.finish` are called by all of th
 and see its errors. `Run.log` may be called by any: only the main process's lines are written.
 
 opening (a run folder), folder (Run), snapshot (what is written), checkpoint (what is read), loading (models),
-description (a model in words), tensors (state without pickle), files (whole or absent).
+description (a model in words), tensors (state without pickle), files (checksums and formats).
 """
 
 from infomax.checkpoints.checkpoint import Checkpoint, latest, read
 from infomax.checkpoints.description import build, describe
-from infomax.checkpoints.files import DamagedError, UnusableError, write_json
+from infomax.checkpoints.files import DamagedError, UnusableError
 from infomax.checkpoints.folder import Run
 from infomax.checkpoints.loading import load, load_encoder, read_encoder, read_part, read_parts
 from infomax.checkpoints.opening import MAY_DIFFER, default_folder, open_run, save
+from infomax.files import write_json
 
 __all__ = [
     "MAY_DIFFER", "Checkpoint", "DamagedError", "Run", "UnusableError", "build", "default_folder", "describe", "latest",

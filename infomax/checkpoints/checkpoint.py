@@ -25,8 +25,9 @@ from infomax.checkpoints.files import (
     reason_of,
     warn_log,
 )
-from infomax.checkpoints.tensors import put_together, random_state, set_random_state
+from infomax.checkpoints.tensors import put_together
 from infomax.errors import UserError, nearest
+from infomax.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
     pass

@@ -1,25 +1,22 @@
-"""Files that are whole or absent: atomic writes, checksums, JSON without surprises."""
+"""What a run's files say of themselves: checksums and formats, read without trust."""
 
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
 from infomax.errors import UserError
+from infomax.files import TEMPORARY, plain
 
 if TYPE_CHECKING:
     pass
 
 
 FORMAT = 3
-TEMPORARY, REPLACED = ".tmp-", ".tmp-replaced-"
+REPLACED = f"{TEMPORARY}replaced-"
 _JSON_BYTES = 256 * 1024**2  # a larger one is not ours
 warn_log = logging.getLogger("infomax")  # unconfigured, its warnings are plain lines on standard error
 
@@ -30,38 +27,6 @@ class UnusableError(UserError):
 
 class DamagedError(UserError):
     """A file of a run or checkpoint is missing, altered, cut short, or written by another version."""
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Replace a JSON file atomically: a reader, and a kill at any moment, sees the old one or the new one whole.
-
-    Numbers that JSON has no word for are written as "inf", "-inf" and "nan".
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        flush_to(temporary, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-        flush_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def flush_to(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and needs no flush
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest_of(path: Path, flush: bool = False) -> dict[str, Any]:
@@ -134,23 +99,6 @@ def _migrated(content: dict[str, Any]) -> dict[str, Any]:
     if content["format"] == 1 and isinstance(files := content.get("files"), dict):
         content["files"] = {name: {"bytes": None, "sha256": digest} for name, digest in files.items()}
     return content
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold, from configurations, log records and results: scalars of torch and numpy, paths, tuples."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(f"A {type(value).__name__} cannot be written as JSON.")
 
 
 def reason_of(error: Exception) -> str:

@@ -18,19 +18,11 @@ from torch import nn
 from infomax import distributed
 from infomax.checkpoints.checkpoint import LOG_FILE, RUN_FILE, STEP_NAME, Checkpoint, saved_steps, step_name
 from infomax.checkpoints.description import unwrapped
-from infomax.checkpoints.files import (
-    REPLACED,
-    TEMPORARY,
-    children_of,
-    flush_folder,
-    plain,
-    sealed,
-    warn_log,
-    write_json,
-)
+from infomax.checkpoints.files import REPLACED, children_of, sealed, warn_log
 from infomax.checkpoints.snapshot import Snapshot, seal_folder, take_snapshot
-from infomax.checkpoints.tensors import random_state
 from infomax.errors import UserError
+from infomax.files import TEMPORARY, flush_folder, plain, write_json
+from infomax.randomness import random_state
 
 if TYPE_CHECKING:
     pass

@@ -20,9 +20,10 @@ from infomax.checkpoints.checkpoint import (
     saved_steps,
     step_name,
 )
-from infomax.checkpoints.files import TEMPORARY, DamagedError, children_of, plain, read_sealed, warn_log
+from infomax.checkpoints.files import DamagedError, children_of, read_sealed, warn_log
 from infomax.checkpoints.folder import Run, sweep
 from infomax.errors import UserError
+from infomax.files import TEMPORARY, lock, plain
 from infomax.training.settings import LATER, LENGTH, MAY_DIFFER
 
 if TYPE_CHECKING:
@@ -76,20 +77,20 @@ def open_run(
     may_differ = MAY_DIFFER if may_differ is None else may_differ
     length, later = LENGTH if length is None else length, LATER if later is None else later
     run = Run(Path(), configuration, preprocessing, keep)
-    lock: int | None = None
+    held: int | None = None
 
     def act() -> tuple[str, int | None, dict[str, Any] | None, bool]:
-        nonlocal lock
+        nonlocal held
         folder = _claimed(None if named is None else Path(named), default, resume)
         try:
             for name in (RUN_FILE, LOG_FILE, LOCK_FILE):
                 if (folder / name).is_symlink():
                     raise DamagedError(f"{folder / name} is a link, and a run holds none.")
-            lock = _lock(folder)
+            held = _held(folder)
             return prepare(folder)
         except BaseException as error:
-            if lock is not None:
-                os.close(lock)
+            if held is not None:
+                os.close(held)
             if isinstance(error, OSError):
                 raise UserError(f"{folder} cannot hold a run ({error}).") from error
             raise
@@ -119,7 +120,7 @@ def open_run(
         return os.fspath(folder), None if found is None else found.step, results, finished
 
     folder, step, run.results, run.finished = distributed.on_main(act)
-    run.folder, run._lock = Path(folder), lock
+    run.folder, run._lock = Path(folder), held
     run.checkpoint = None if step is None else read_checkpoint(run.folder / step_name(step))
     return run
 
@@ -172,24 +173,12 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder until it is closed, which the end of this process does, however it ends.
-
-    None where the system or the file system has no such locks. Raises UserError where another holds it.
-    """
+def _held(folder: Path) -> int | None:
+    """The lock of a folder, as lock() has it. Raises UserError where another holds it."""
     try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise UserError(f"Another process is training in {folder}; name another --run-dir.") from None
-        return None
-    return descriptor
+        return lock(folder / LOCK_FILE)
+    except BlockingIOError:
+        raise UserError(f"Another process is training in {folder}; name another --run-dir.") from None
 
 
 def _compare(

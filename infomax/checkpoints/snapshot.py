@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from infomax.checkpoints.checkpoint import LOG_FILE, MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, saved_steps
 from infomax.checkpoints.description import describe, encoder_name
-from infomax.checkpoints.files import digest_of, flush_folder, flush_to, sealed, size_of
+from infomax.checkpoints.files import digest_of, sealed, size_of
 from infomax.checkpoints.tensors import take_apart
 from infomax.errors import NonFinite
+from infomax.files import flush_folder, flush_to
 
 if TYPE_CHECKING:
     pass

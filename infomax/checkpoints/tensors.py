@@ -1,7 +1,6 @@
-"""State without pickle: nested dicts, lists and tensors as JSON beside safetensors, and the random generators."""
+"""State without pickle: nested dicts, lists and tensors as JSON beside safetensors."""
 
 import math
-import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,27 +54,3 @@ def put_together(form: Any, tensors: Mapping[str, Tensor]) -> Any:
         case {"$dict": pairs}:
             return {put_together(key, tensors): put_together(item, tensors) for key, item in pairs}
     return {key: put_together(item, tensors) for key, item in form.items()}
-
-
-def random_state() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    numpy: Any = np.random.get_state(legacy=True)
-    state = {
-        "torch": torch.get_rng_state(),
-        # int64, since older safetensors know no uint32
-        "numpy": {"name": numpy[0], "words": torch.tensor(numpy[1].tolist()), "rest": list(numpy[2:])},
-        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    numpy = state["numpy"]
-    np.random.set_state((numpy["name"], numpy["words"].numpy().astype(np.uint32), *numpy["rest"]))
-    python = state["python"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -1,8 +1,9 @@
 """What an estimate says: a number in nats that is never alone."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from infomax.files import finite
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -22,7 +23,7 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values; a number that is not finite is None."""
-        return _jsonable(asdict(self))
+        return finite(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values, with `trusted` and `reasons`; a number that is not finite is None."""
-        return _jsonable(asdict(self) | {"trusted": self.trusted, "reasons": self.reasons})
+        return finite(asdict(self) | {"trusted": self.trusted, "reasons": self.reasons})
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -91,11 +92,3 @@ class Estimate:
         ]
         lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]
         return "\n".join(lines)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,7 +27,7 @@ def evaluate(
 ) -> Evaluation | Towers:
     """Probes, kNN and the MI of a saved run's encoder, with their baselines and caps.
 
-    checkpoint: a run or checkpoint folder, an InfoMax, or an encoder. dataset: a name or Dataset; a saved run's own by
+    checkpoint: a run or checkpoint folder, a model, or an encoder. dataset: a name or Dataset; a saved run's own by
     default. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its end. audit: I(Z1; Z2) with the checks of
     `infomax.estimation.audit`, nine more estimates, and with one more, of mosaics seen by the encoder.
     Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections.

@@ -37,7 +37,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
     """
     from infomax import data
     from infomax.checkpoints import read_parts
-    from infomax.models import InfoMax
+    from infomax.checkpoints.description import is_model
 
     limit = identity = projector = preprocessing = None
     if isinstance(checkpoint, Subject):
@@ -46,8 +46,9 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
         if dataset is None:
             raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
         encoder = checkpoint
-        if isinstance(checkpoint, InfoMax):
-            encoder, projector = checkpoint.encoder, checkpoint.projector
+        if is_model(checkpoint):
+            side = "" if hasattr(checkpoint, "encoder") else "_x"  # of a model of two encoders, the first
+            encoder, projector = getattr(checkpoint, f"encoder{side}"), getattr(checkpoint, f"projector{side}", None)
     else:
         found, encoder, projector = read_parts(checkpoint)
         preprocessing = found.preprocessing

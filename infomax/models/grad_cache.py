@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from infomax.randomness import set_torch_state, torch_state
+
 Encode = Callable[..., tuple[Tensor, ...]]
 
 
@@ -38,7 +40,7 @@ class _Chunks(torch.autograd.Function):
         features = []
         with _autocast(ctx.cast):
             for chunk in zip(*(t.split(size) for t in inputs), strict=True):
-                ctx.states.append(_random_state(inputs[0].device))
+                ctx.states.append(torch_state(inputs[0].device))
                 features.append(encode(*chunk))
         ctx.save_for_backward(*tensors)
         return tuple(torch.cat(pieces) for pieces in zip(*features, strict=True))
@@ -58,7 +60,7 @@ class _Chunks(torch.autograd.Function):
             chunks = zip(*(t.split(ctx.size) for t in inputs), strict=True)
             arrived = zip(*(g.split(ctx.size) for g in gradients), strict=True)
             for chunk, pieces, state in zip(chunks, arrived, ctx.states, strict=True):
-                _set_random_state(device, state)
+                set_torch_state(state, device)
                 again = [t.detach().requires_grad_(need) for t, need in zip(chunk, needs, strict=True)]
                 leaves = [t for t in again if t.requires_grad]
                 # A feature without a graph, of a frozen encoder, has nothing to carry back.
@@ -92,13 +94,3 @@ def _autocast(cast: Cast) -> torch.autocast:
     # Without its cache: a weight cast while no graph was made would be found again, graphless, by the second pass.
     device, dtype, enabled = cast
     return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -132,7 +132,7 @@ class Samples:
 def pairs_of_equal(own: Tensor, ids: Tensor) -> Pairs | None:
     """The pairs (i, j) with own[i] == ids[j]; None where they are too many to list."""
     ordered, order = ids.sort(stable=True)
-    low, high = torch.searchsorted(ordered, own), torch.searchsorted(ordered, own, right=True)
+    low, high = (torch.searchsorted(ordered, own.contiguous(), right=right) for right in (False, True))
     counts = high - low
     ends = counts.cumsum(0)
     if int(ends[-1]) > 16 * max(len(own), len(ids)):

@@ -6,13 +6,13 @@ import itertools
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infomax.errors import UserError
 from infomax.estimation.result import Estimate
+from infomax.files import write_text, write_whole
 
 if TYPE_CHECKING:
     from infomax.evaluation import Probes, Terms
@@ -166,19 +166,7 @@ def write(path: Path, page: str) -> None:
     """Writes a page whole or not at all. Raises UserError where it cannot be written."""
     require(path)
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".tmp-{path.name}-", delete=False
-        ) as file:
-            try:
-                file.write(page)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(file.name)
-                raise
+        write_whole(path, lambda temporary: write_text(temporary, page))
     except OSError as error:
         raise UserError(f"{path} could not be written ({error}).") from error
 
