@@ -5,7 +5,6 @@ import math
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,30 @@ BUDGETS: dict[str, tuple[str, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Trains each model by its recipe and prints the probes of frozen features, means over seeds."""
+def command(
+    models: tuple[str, ...] = tuple(BUDGETS),
+    seeds: int = 3,
+    times: float = 1.0,
+    dataset: str = "mnist5k",
+    folder: Path = Path("results/models"),
+    json: bool = False,
+) -> None:
+    """Every kind of model beside SimCLR, each by its recipe and with about one budget of processor time.
 
-    models: tuple[str, ...] = tuple(BUDGETS)
-    """Which, of simclr, moco, deep_infomax, multicrop and cpc."""
-    seeds: int = 3
-    """So many, from 0."""
-    times: float = 1.0
-    """The budget, in those of SimCLR's 30 epochs."""
-    dataset: str = "mnist5k"
-    """As the recipes take it."""
-    folder: Path = Path("results/models")
-    """Where the runs are kept; those that are finished are not run again."""
-    json: bool = False
-    """Print one JSON object, and nothing else."""
-
-
-def command(settings: Settings = Settings()) -> None:  # a frozen dataclass
-    """Every kind of model beside SimCLR, by its recipe, with one budget of time."""
-    errors.require_positive(seeds=settings.seeds, times=settings.times)
-    for name in settings.models:
+    Args:
+        models: Which, of simclr, moco, deep_infomax, multicrop and cpc.
+        seeds: So many, from 0.
+        times: The budget, in those of SimCLR's 30 epochs.
+        dataset: As the recipes take it.
+        folder: Where the runs are kept; those that are finished are not run again.
+        json: Print one JSON object, and nothing else.
+    """
+    errors.require_positive(seeds=seeds, times=times)
+    for name in models:
         if name not in BUDGETS:
             raise UserError(f"There is no model {name!r}.{errors.nearest(name, BUDGETS)}")
-    rows = [_row(name, [_run(settings, name, seed) for seed in range(settings.seeds)]) for name in settings.models]
-    if settings.json:
+    rows = [_row(name, [_run(name, seed, times, dataset, folder) for seed in range(seeds)]) for name in models]
+    if json:
         print(_json.dumps({"models": rows}))
         return
     print("| model | epochs | linear | 10 images a class | kNN | seconds |\n|---|---|---|---|---|---|")
@@ -57,11 +54,11 @@ def command(settings: Settings = Settings()) -> None:  # a frozen dataclass
         print(f"| {row['model']} | {row['epochs']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
 
 
-def _run(settings: Settings, name: str, seed: int) -> dict[str, Any]:
+def _run(name: str, seed: int, times: float, dataset: str, place: Path) -> dict[str, Any]:
     recipe, epochs = BUDGETS[name]
-    epochs = max(1, round(epochs * settings.times))
-    folder = settings.folder / f"{name}-{epochs}-{seed}"
-    words = ["--epochs", epochs, "--seed", seed, "--dataset", settings.dataset, "--run-dir", folder, "--resume"]
+    epochs = max(1, round(epochs * times))
+    folder = place / f"{name}-{epochs}-{seed}"
+    words = ["--epochs", epochs, "--seed", seed, "--dataset", dataset, "--run-dir", folder, "--resume"]
     done = subprocess.run([sys.executable, str(place_of(recipe)), *map(str, words)], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise UserError(f"{recipe} with seed {seed} ended with status {done.returncode}; what it said is above.")
