@@ -1,0 +1,13 @@
+"""Which objective should an encoder be trained with? python recipes/which_objective.py
+
+The question that Song & Ermon (2020) leave open: every objective on the same budget, three seeds, a table and a page.
+It takes about an hour on two quiet cores; what has run is kept in results/which_objective, and a second start goes on.
+The numbers, and the default that follows from them, are in docs/training.md.
+"""
+
+from infomax import ui
+from infomax.benchmarks.which_objective import command
+
+if __name__ == "__main__":
+    with ui.sentences():
+        ui.arguments(command, prog="which_objective.py", description=__doc__)
