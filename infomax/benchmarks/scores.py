@@ -286,7 +286,7 @@ def command(
     precision: str = "fp32",
     compiled: bool = True,
     threads: int | None = None,
-    queue: int = 0,
+    queue: int = 65_536,
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -301,7 +301,7 @@ def command(
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
         compiled: On a GPU, time the plain form under torch.compile as well.
         threads: CPU threads. By default all cores.
-        queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain. 65536 is MoCo's.
+        queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; 0 for none.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
