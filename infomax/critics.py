@@ -333,7 +333,7 @@ def _factor(x: Tensor, length: float) -> Tensor:
     """What makes rows [n, d] so long; 0 for a row of zeros."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if not norm.is_cuda and norm.numel() and x.dtype not in (torch.float16, torch.bfloat16):
-        least, most = norm.aminmax()
+        least, most = norm.detach().aminmax()
         if float(least) > 1e-12 and float(most) < 1e15:
             return norm.reciprocal() * length
     # Squares of very large or small numbers leave a float's range. A power of two as scale changes no bit of the rest.
