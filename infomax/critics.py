@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,17 +57,34 @@ class _InnerProduct(Critic):
 class Cosine(_InnerProduct):
     """cos(x, y) / temperature + bias: SimCLR's critic. (Chen et al., 2020)
 
-    Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. learn=True learns log temperature
-    and bias (as CLIP and SigLIP do), learn="bias" the bias alone. Raises UserError: temperature <= 0, another `learn`.
+    Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. A row's length has no part in it;
+    a row of zeros has cosine 0 with all, and no gradient. learn=True learns log temperature and bias (as CLIP and
+    SigLIP do), learn="bias" the bias alone. minimum: below it no learnt temperature falls, for every use of the critic
+    first brings it back there (0.01, as CLIP's scale of 100 at most); a fixed one is not limited. Without an end it
+    would fall for ever where the value is not bounded, as DV's. Raises UserError: temperature <= 0, another `learn`, a
+    minimum <= 0, or above a temperature that is learnt.
     """
 
-    def __init__(self, temperature: float = 0.1, bias: float = 0.0, learn: bool | Literal["bias"] = False):
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        bias: float = 0.0,
+        learn: bool | Literal["bias"] = False,
+        minimum: float = 0.01,
+    ):
         super().__init__()
         if not (temperature > 0 and math.isfinite(temperature)):
             raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
         if learn not in (True, False, "bias"):
             raise UserError(f'learn is True, False or "bias", not {learn!r}.')
-        self.temperature, self.bias, self.learn = temperature, bias, learn
+        if not (minimum > 0 and math.isfinite(minimum)):
+            raise UserError(f"minimum must be a positive temperature, not {minimum!r}; 0.01 is usual.")
+        if learn is True and temperature < minimum:
+            raise UserError(
+                f"A learnt temperature starts at its minimum, {minimum!r}, or above, and not at {temperature!r}; give a"
+                " lower minimum."
+            )
+        self.temperature, self.bias, self.learn, self.minimum = temperature, bias, learn, minimum
         # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn is True else None
         self.shift = nn.Parameter(torch.tensor(float(bias))) if learn else float(bias)
@@ -76,18 +93,35 @@ class Cosine(_InnerProduct):
     def offset(self) -> Tensor | float:  # type: ignore[override]
         return self.shift
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y)
+        if x.shape[1] != y.shape[1]:
+            raise UserError(
+                f"Cosine takes x and y of one width, not {x.shape[1]} and {y.shape[1]} features; Bilinear and Separable"
+                " take two."
+            )
         # Dividing one side, O(N d), rather than the scores, O(N^2); autograd then gives d log temperature for free.
         if self.log_temperature is None:
             return _Lengthened.apply((1 / self.temperature, 1.0), x, y)  # type: ignore[return-value]
         ex, ey = _Lengthened.apply((1.0, 1.0), x, y)  # type: ignore[misc]
-        return ex * (-self.log_temperature).exp(), ey
+        return ex * (-self._bounded()).exp(), ey
 
-    def embed_alike(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def embed_alike(self, z: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
         """z [n, d] -> e [n, d] with score(x, y) = <e(x), e(y)> + offset: the critic is symmetric."""
+        _check(self, z, z)
         if self.log_temperature is None:
             return _Lengthened.apply((self.temperature**-0.5,), z)[0]  # type: ignore[index]
-        return _Lengthened.apply((1.0,), z)[0] * (-0.5 * self.log_temperature).exp()  # type: ignore[index]
+        return _Lengthened.apply((1.0,), z)[0] * (-0.5 * self._bounded()).exp()  # type: ignore[index]
+
+    def _bounded(self) -> Tensor:
+        """The log temperature, after the parameter itself is brought back to its bound.
+
+        Projected, for a clamp's gradient would be 0 below the bound, and nothing would raise it again. Through `data`:
+        another use of the parameter, before backward, is not one of a number that has changed since.
+        """
+        assert self.log_temperature is not None
+        self.log_temperature.data.clamp_(min=math.log(self.minimum))
+        return self.log_temperature
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         return ex @ ey.T + self.shift
@@ -105,7 +139,8 @@ class Bilinear(_InnerProduct):
         self.dx, self.dy = dx, dy
         self.weight = nn.Parameter(torch.randn(dx, dy) * 0.1 / math.sqrt(dx * dy))
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y, self.dx, self.dy)
         return x @ self.weight, y
 
 
@@ -118,7 +153,8 @@ class Separable(_InnerProduct):
         self.g = mlp(dx, hidden, out, layers)
         self.h = mlp(dy, hidden, out, layers)
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y, self.dx, self.dy)
         return self.g(x), self.h(y)
 
 
@@ -144,7 +180,8 @@ class Concat(Critic):
     def width(self) -> int:  # type: ignore[override]
         return self.hidden * (self.layers + 1)
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y, self.dx, self.dy)
         return x @ self.weight_x.T, y @ self.weight_y.T + self.first_bias
 
     def score(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
@@ -176,7 +213,8 @@ class ConvSeparable(_InnerProduct):
         self.g = _images(self.shape, channels, hidden, out)
         self.h = _images(self.shape_y or self.shape, channels, hidden, out)
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y, math.prod(self.shape), math.prod(self.shape_y or self.shape))
         return self.g(x), self.h(y)
 
 
@@ -215,7 +253,8 @@ class ConvConcat(Critic):
     def width(self) -> int:  # type: ignore[override]
         return 3 * math.prod(self.inner)
 
-    def embed(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Embedded:
+    def embed(self, x: Shaped[Tensor, "n ..."], y: Shaped[Tensor, "m ..."]) -> Embedded:
+        _check(self, x, y, math.prod(self.shape), math.prod(self.shape_y or self.shape))
         ex = F.conv2d(x.unflatten(1, self.shape), self.weight_x, stride=2, padding=1)
         ey = F.conv2d(y.unflatten(1, self.shape_y or self.shape), self.weight_y, self.first_bias, stride=2, padding=1)
         return ex.flatten(1), ey.flatten(1)
@@ -226,6 +265,21 @@ class ConvConcat(Critic):
 
     def pair(self, ex: Float[Tensor, "n d"], ey: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         return self.rest(F.relu(ex + ey).unflatten(1, self.inner)).squeeze(-1)
+
+
+def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int | None = None) -> None:
+    """Raises UserError for features that a critic of these widths cannot take."""
+    name = type(critic).__name__
+    for side, t, width in (("x", x, dx), ("y", y, dy)):
+        if t.ndim != 2:
+            raise UserError(f"{name} takes {side} as rows of features, [n, d], and not of shape {list(t.shape)}.")
+        if not t.is_floating_point():
+            raise UserError(
+                f"{name} takes {side} in floating point, and not in {str(t.dtype).removeprefix('torch.')}; convert it,"
+                " as by .float()."
+            )
+        if width is not None and t.shape[1] != width:
+            raise UserError(f"{name} was made for {side} of {width} features, and is given {t.shape[1]}.")
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -276,7 +330,21 @@ class _Lengthened(torch.autograd.Function):
 
 
 def _factor(x: Tensor, length: float) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12).reciprocal() * length
+    """What makes rows [n, d] so long; 0 for a row of zeros."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if not norm.is_cuda and norm.numel() and x.dtype not in (torch.float16, torch.bfloat16):
+        least, most = norm.detach().aminmax()
+        if float(least) > 1e-12 and float(most) < 1e15:
+            return norm.reciprocal() * length
+    # Squares of very large or small numbers leave a float's range. A power of two as scale changes no bit of the rest.
+    # On a GPU always: to ask there would be to wait for it.
+    peak = x.detach().abs().amax(-1, keepdim=True)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        scale = torch.ones_like(peak)
+    else:
+        scale = torch.ldexp(torch.ones_like(peak), -torch.frexp(peak).exponent.clamp(-120, 120))
+    norm = torch.linalg.vector_norm(x * scale, dim=-1, keepdim=True)
+    return torch.where(peak == 0, 0.0, norm.where(peak != 0, 1.0).reciprocal() * length * scale)
 
 
 def mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:

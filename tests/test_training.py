@@ -50,7 +50,12 @@ def model_of(objective, make=perceptron, temperature=0.3):
     encoder = make()
     width = encoder(torch.zeros(2, 1, SIDE, SIDE)).shape[1]
     projector = encoders.Projector(width, hidden=12, out=6, norm="layer")
-    return im.InfoMax(encoder, projector, Cosine(temperature, learn=True), im.objectives.objective(objective))
+    return im.InfoMax(
+        encoder,
+        projector,
+        Cosine(temperature, learn=True, minimum=min(temperature, 0.01)),
+        im.objectives.objective(objective),
+    )
 
 
 def accelerator(**arguments):

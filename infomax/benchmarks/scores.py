@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infomax import critics, errors, objectives
+from infomax.benchmarks import queues
 from infomax.benchmarks.peers import LIBRARIES, PEERS, Peer
 from infomax.errors import UserError
 from infomax.scores import Scores, set_precision
@@ -243,6 +244,8 @@ def table(found: dict[str, Any]) -> str:
             f" | {100 * row['share']:.0f} % | {number(row['error'], '.0e')} | {number(row['naive_error'], '.0e')}"
             f" | {others or '-'} |"
         )
+    if found.get("queue"):
+        lines += queues.lines(found["queue"])
     return "\n".join(lines)
 
 
@@ -283,6 +286,7 @@ def command(
     precision: str = "fp32",
     compiled: bool = True,
     threads: int | None = None,
+    queue: int = 65_536,
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -297,6 +301,7 @@ def command(
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
         compiled: On a GPU, time the plain form under torch.compile as well.
         threads: CPU threads. By default all cores.
+        queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; 0 for none.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
@@ -304,6 +309,11 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     found = scores(pairs, dim, objective, temperature, seconds, precision=precision, compiled=compiled)
+    if queue:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        found["queue"] = [
+            asdict(row) for row in queues.queued(alternate, queue, 256, dim, temperature, seconds, device)
+        ]
     if picture is not None:
         draw(found, picture)
     print(_json.dumps(found) if json else table(found))

@@ -208,8 +208,8 @@ def require_scores(critic: Any, pairs: Pairs) -> None:
     try:
         with torch.no_grad():
             critic.pair(*critic.embed(pairs.x[:2], pairs.y[:2]))
-    except (RuntimeError, AttributeError, TypeError) as error:
+    except (UserError, RuntimeError, AttributeError, TypeError) as error:
         raise UserError(
             f"The critic {critic.residual!r} cannot score x with {pairs.x.shape[1]} and y with {pairs.y.shape[1]} "
-            f"columns: {error}."
+            f"columns: {str(error).removesuffix('.')}."
         ) from error

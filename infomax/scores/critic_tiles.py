@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.scores.face import refuse_shape
 
 _precision: str = "fp32"
 
@@ -161,6 +162,7 @@ class AnyCritic:
             leaf.requires_grad_(self.graph and leaf.is_floating_point())
         with torch.set_grad_enabled(self.graph):
             s = self.critic.score(*leaves)
+        refuse_shape(self.critic, "score", s, (len(leaves[0]), len(leaves[1])))
         self.kept = s, [*leaves, *self.parameters]
         return s.detach().to(out.dtype)
 

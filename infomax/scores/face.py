@@ -1,6 +1,7 @@
 """What the engine reads of a critic: whether its score is an inner product, its dtype, a given matrix as a critic."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,3 +66,46 @@ def as_taken_by(critic: Any, t: Tensor) -> Tensor:
 
 def at_least_float32(t: Tensor) -> Tensor:
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+
+
+def refuse_shape(critic: Any, method: str, found: Tensor, wanted: tuple[int, ...]) -> None:
+    """Raises UserError for scores of another shape than that of their pairs."""
+    if found.shape != wanted:
+        given = " rows of x and ".join(map(str, wanted)) + (" rows of y" if len(wanted) > 1 else " pairs")
+        raise UserError(
+            f"{type(critic).__name__}.{method} gave {list(found.shape)} for {given}; it must give {list(wanted)}."
+        )
+
+
+def refuse_features(critic: Any, x: Tensor, y: Tensor) -> None:
+    """Raises UserError for data that are not finite.
+
+    Data alone: what has a gradient comes from a network that trains, whose failure is the training loop's to see, and
+    so is what is scored where no gradient is made. On a GPU nothing is asked, for that is to wait for it.
+    """
+    if isinstance(critic, GivenMatrix) or not torch.is_grad_enabled():
+        return
+    for name, t in (("x", x), ("y", y)):
+        # A sum is the cheapest to ask: it is finite where all is, but for numbers near the largest.
+        if t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
+            continue
+        rows = (~t.isfinite().flatten(1).all(1)).nonzero().flatten().tolist() if t.ndim > 1 else []
+        if rows:
+            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            raise UserError(
+                f"{name} has NaN or infinite numbers in {len(rows)} of {len(t)} rows ({shown}); leave those rows out."
+            )
+
+
+def embedded(critic: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """critic.embed; raises UserError where features and the critic's parameters are on several devices."""
+    try:
+        return critic.embed(as_taken_by(critic, x), as_taken_by(critic, y))
+    except RuntimeError as error:
+        parameters = critic.parameters() if isinstance(critic, torch.nn.Module) else ()
+        found = {str(t.device) for t in (x, y, *parameters)}
+        if len(found) > 1:
+            raise UserError(
+                f"The features and the critic are on several devices, {', '.join(sorted(found))}; move them to one."
+            ) from error
+        raise

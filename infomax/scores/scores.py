@@ -1,5 +1,6 @@
 """What an objective sees: the scores of positive pairs, and reductions over the negatives."""
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,11 @@ from infomax.scores.face import (
     GivenMatrix,
     as_taken_by,
     at_least_float32,
+    embedded,
     offset_of,
+    refuse_features,
     refuse_hidden_weights,
+    refuse_shape,
     symmetric_embedding,
 )
 from infomax.scores.layout import Pairs, Samples, Sides, layout_of
@@ -74,14 +78,15 @@ class Scores:
         samples = layout_of(sides, ranks)
         self._x, self._y = at_least_float32(sides.x), at_least_float32(sides.y)
         with products(sides.x):
-            x, y = as_taken_by(critic, self._x), as_taken_by(critic, self._y)
-            self._ex, self._ey = critic.embed(x, y)
+            self._ex, self._ey = embedded(critic, self._x, self._y)
             if extra is not None and len(extra):
                 # By itself, with a row that is not used: whether it has a gradient, by the critic's parameters, then
                 # shows, and where it has none no product is spent on it.
-                self._extra = critic.embed(x[:1].detach(), extra.detach().to(y.dtype))[1]
+                self._extra = embedded(critic, self._x[:1].detach(), extra.detach().to(self._y.dtype))[1]
         self._own = None if sides.positive is None else sides.positive.to(sides.x.device).long()
         self._begin(critic, ranks, samples, rows, columns, ring)
+        if self._dense is None or not math.isfinite(self._dense.largest):  # a small batch need not be asked
+            refuse_features(critic, sides.x, sides.y)
 
     def _begin(
         self, critic: Any, ranks: Ranks, samples: Samples, rows: int | None = None, columns: int | None = None,
@@ -102,6 +107,7 @@ class Scores:
             refuse_hidden_weights(critic)
             with products(self._ex):
                 pair = critic.pair(self._ex, self._of_positives(self._ey))
+            refuse_shape(critic, "pair", pair, (self.n,))
             self.dtype, self._positive = torch.promote_types(pair.dtype, torch.float32), pair.double()
         else:
             self._ex, self._ey = at_least_float32(self._ex), at_least_float32(self._ey)
@@ -153,9 +159,8 @@ class Scores:
     def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
         """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them.
 
-        Both views of n samples against each other, where x and y are one tensor [2n, d], the first views and then the
-        second, and ids and positive say so, are scored as `of_views` does.
-        """
+        Where both sides are one tensor [2n, d], of the first and then the second view of n samples as ids and positive
+        say, they are scored as `of_views` does."""
         if sides.y is sides.x and _are_views(sides):
             z, n = sides.x, len(sides.x) // 2
             ids = None if sides.ids is None else sides.ids.to(z.device)
