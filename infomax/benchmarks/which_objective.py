@@ -22,7 +22,7 @@ from infomax.errors import UserError
 from infomax.files import write_json, write_whole
 from infomax.ui.recipes import place_of
 
-ESTIMATORS = ("CopulaJS()", "InfoNCE()", "GCMI()")
+ESTIMATORS = ("CopulaJS()", "InfoNCE()", "JSPlugin()")
 BATCHES = 8  # of which the gradient's noise is the spread
 
 
@@ -149,7 +149,7 @@ def _row(call: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "call": call, "linear": over_seeds(lambda run: run["accuracy"]), "interval": runs[0]["accuracy_interval"],
         "shots_10": over_seeds(lambda run: run["shots_10"]), "knn": over_seeds(lambda run: run["knn"]),
-        "mi": {e: (statistics.fmean(m[e]["mi"] for m in last), sum(m[e]["trusted"] for m in last)) for e in ESTIMATORS},
+        "mi": {e: (statistics.fmean(float(m[e]["mi"]) for m in last), sum(m[e]["trusted"] for m in last)) for e in ESTIMATORS},
         "label": over_seeds(lambda run: run["label"]["mi"]), "labels_trusted": sum(r["label"]["trusted"] for r in runs),
         "noise": statistics.median(run["noise"] for run in runs), "seeds": len(runs),
         "processor": statistics.median(run["processor"] for run in runs),
@@ -178,7 +178,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def points(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """MI against accuracy: of every objective and seed at its end, and of seed 0 on its way."""
     return [
-        {"call": call, "seed": seed, "final": place == len(run["curve"]) - 1, "mi": at["mi"]["CopulaJS()"]["mi"],
+        {"call": call, "seed": seed, "final": place == len(run["curve"]) - 1, "mi": float(at["mi"]["CopulaJS()"]["mi"]),
          "linear": at["linear"]}
         for call, found in runs.items() for seed, run in enumerate(found) for place, at in enumerate(run["curve"])
     ]  # fmt: skip
