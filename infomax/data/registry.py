@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.source import Dataset, Parts, finished, limited
 from infomax.data.torchvision import from_torchvision_by
 from infomax.errors import UserError, nearest
+
+_log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 
 
 def dataset(
@@ -26,14 +29,32 @@ def dataset(
         raise UserError(f"The limit is a number of training images, at least 1, not {limit!r}.")
     if size is not None and (not isinstance(size, int) or not 4 <= size <= 4096):
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
-    if name.startswith("folder:"):
-        return read_folder(name, Path(name.removeprefix("folder:")).expanduser(), limit, size)
+    made = _opened(name, root, limit, size)
+    if os.environ.get("RANK", "0") == "0":  # one of several processes tells
+        for note in made.notes:
+            _log.warning("%s: %s", name, note)
+    return made
+
+
+def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None) -> Dataset:
+    prefix, colon, rest = name.partition(":")
+    if colon:
+        if prefix not in readers:
+            known = ", ".join(f"{prefix}:" for prefix in readers)
+            raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")
+        return readers[prefix](name, rest, limit, size)
     if size is not None:
         raise UserError(f"A size can be asked for with folder:PATH only; the images of {name!r} have theirs.")
     if name not in registry:
         raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or folder:PATH for a folder of images.")
     train, test, kind, flip = registry[name](Path(root).expanduser())
     return finished(name, limited(train, limit), test, kind, flip)
+
+
+# What opens `prefix:REST`: (name, REST, limit, size) -> Dataset. A new source is its file and a line here.
+readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
+    "folder": read_folder,
+}
 
 
 registry: dict[str, Callable[[Path], Parts]] = {
