@@ -51,7 +51,7 @@ OWN = """
 from timm.models import register_model
 from timm.models.resnet import BasicBlock
 import infomax as im
-from infomax.encoders import SmallResNet, _small
+from infomax.encoders.small_resnet import SmallResNet, _small
 
 @register_model
 def faults_tiny(pretrained=False, **arguments):
