@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infomax.data.folder import read_folder
 from infomax.data.packaged import digits_of_sklearn, mnist5k
+from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.source import Dataset, Parts, finished, limited
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
@@ -18,7 +19,8 @@ _log = logging.getLogger("infomax")  # without a handler its warnings are lines 
 def dataset(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
 ) -> Dataset:
-    """A data set by name: one of `registry`, `folder:PATH` for a folder of images, or `csv:PATH` for a table of them.
+    """A data set by name: one of `registry`, `folder:PATH` for a folder of images, or `csv:PATH` for a table of them,
+    or `scenes:N` for N drawn scenes with known factors (infomax.data.scenes).
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
@@ -63,12 +65,14 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
 readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
     "folder": read_folder,
     "csv": read_csv,
+    "scenes": read_scenes,
 }
 
 
 registry: dict[str, Callable[[Path], Parts]] = {
     "mnist5k": mnist5k,
     "digits": digits_of_sklearn,
+    "scenes": scenes_parts,
     "mnist": from_torchvision_by("mnist", "digits", False),
     "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
     "cifar10": from_torchvision_by("cifar10", "natural", True),
