@@ -253,6 +253,21 @@ def test_transparent_pixels_are_white_whatever_their_colour(tmp_path, mode):
     assert torch.equal(found, expected)
 
 
+def test_one_colour_of_a_grey_png_may_be_transparent(tmp_path):
+    values = random_numbers(8, 8)
+    values[2:5] = 77
+    Image.fromarray(values).save(tmp_path / "x.png", transparency=77)
+    found = decode(tmp_path / "x.png", (1, 8, 8))[0].numpy()
+    assert np.array_equal(found, np.where(values == 77, 255, values))
+
+
+def test_damaged_exif_is_as_if_there_were_none(tmp_path):
+    values = random_numbers(8, 8)
+    Image.fromarray(values).save(tmp_path / "x.png", exif=b"Exif\0\0rubbish that no camera wrote")
+    assert np.array_equal(decode(tmp_path / "x.png", (1, 8, 8))[0].numpy(), values)
+    assert header(tmp_path / "x.png")[:3] == (8, 8, 1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
     upright = random_numbers(6, 9, 3)
@@ -331,15 +346,24 @@ def test_alpha_white_is_zero_and_palettes_of_deep_tiffs(tmp_path):
 
 
 def test_with_and_without_tifffile_pixels_are_the_same(tmp_path, monkeypatch):
-    pytest.importorskip("tifffile")
+    tifffile = pytest.importorskip("tifffile")
     for i, dtype in enumerate((np.uint16, np.int32, np.float32)):
         Image.fromarray(random_numbers(6, 7, most=3000, dtype=dtype)).save(tmp_path / f"{i}.tif")
+    values = random_numbers(3, 6, 7, most=3000, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "unsigned.tif", values[0].astype(np.uint32) << 20, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "signed.tif", values[0].astype(np.int16) - 1500, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "white.tif", values[0], photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "pages.tif", values, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "bytes.tif", values.astype(np.uint8), photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "small.tif", values[0].astype(np.int8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "turned.tif", values[0], byteorder=">", photometric="minisblack")
     files = sorted(tmp_path.iterdir())
     found = [(header(file), own_depth(file)) for file in files]
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    for file, (head, values) in zip(files, found, strict=True):
-        assert header(file) == head
-        assert np.array_equal(own_depth(file), values) and own_depth(file).dtype == values.dtype
+    for file, (head, expected) in zip(files, found, strict=True):
+        assert header(file) == head, file
+        there = own_depth(file)
+        assert there.dtype == expected.dtype and np.array_equal(there, expected), file
 
 
 def test_what_needs_tifffile_says_so(tmp_path, monkeypatch):
@@ -401,6 +425,15 @@ def test_images_are_known_by_their_content_and_what_is_left_out_is_counted(tmp_p
         assert words in told
     assert all(note in caplog.text for note in data.notes)
     assert ".DS_Store" not in told
+
+
+def test_arrays_beside_pictures_are_something_else(tmp_path):
+    arrays = random_numbers(10, 8, 8)
+    written(tmp_path, arrays)
+    np.save(tmp_path / "c0" / "features.npy", np.zeros((30, 12), np.float32))
+    data = dataset(f"folder:{tmp_path}")
+    assert same_rows(pixels_of(data), arrays)
+    assert data.notes == ("1 file is left out: 1 .npy: arrays beside pictures.",)
 
 
 def test_clean_folders_have_no_notes(tmp_path, caplog):

@@ -115,7 +115,8 @@ def test_words_are_labels(words):
 
 @pytest.mark.parametrize("labels", [
     *(np.array([0, 1] * 10, dtype) for dtype in (object, ">i4", np.uint16, np.uint64)),
-    [np.int64(0), np.int64(1)] * 10, torch.tensor([0, 1] * 10, dtype=torch.uint8),
+    [np.int64(0), np.int64(1)] * 10, [torch.tensor(0), torch.tensor(1)] * 10,
+    torch.tensor([0, 1] * 10, dtype=torch.uint8),
 ])  # fmt: skip
 def test_whole_numbers_of_any_kind_are_labels(labels):
     assert from_tensors(IMAGES, labels, IMAGES, labels).train.labels.tolist() == [0, 1] * 10

@@ -17,6 +17,7 @@ from infomax.errors import UserError
 MAX_PIXELS = 64 * 1024**2  # of one image file: a small file can claim to be larger than memory
 MAX_CHANNELS = 64  # pages and channels of one picture; beyond, it is a film or a volume
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PAGES = "its pages or channels are read as {} channels"
 
 
@@ -38,7 +39,7 @@ def header(path: Path, image: Any = None) -> tuple[int, int, int, str, str]:
     if image is None or image.format == "TIFF":
         return _tiff_header(path, image)
     channels = 3 if len(image.getbands()) >= 3 and not _is_grey_png(image) else 1
-    width, height = image.size if _orientation(image) < 5 else image.size[::-1]
+    width, height = image.size if orientation(image) < 5 else image.size[::-1]
     return width, height, channels, "uint16", ""
 
 
@@ -53,12 +54,12 @@ def pixels(path: Path, image: Any = None) -> np.ndarray:
     elif image is None or image.format == "TIFF":
         values = _tiff(path, image)
     elif image.mode in ("RGB", "RGBA"):
-        values = turned(_deep_png(image), _orientation(image))
+        values = turned(_deep_png(image), orientation(image))
     else:
         values = np.asarray(image)[..., None]
         if values.dtype.kind == "i" and values.min() >= 0 and values.max() < 2**16:
             values = values.astype(np.uint16)  # Pillow's mode I: a PGM's 16 bits in 32
-        values = turned(values, _orientation(image))
+        values = turned(values, orientation(image))
     _named(values.dtype)
     if values.dtype.kind == "f":
         lost = ~np.isfinite(values)
@@ -69,19 +70,23 @@ def pixels(path: Path, image: Any = None) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+def turned(values: np.ndarray, how: int) -> np.ndarray:
     """[h, w, c] as EXIF's orientation, 1 to 8, says that it is shown."""
-    if orientation >= 5:
+    if how >= 5:
         values = values.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
+    if how in (2, 3, 6, 7):
         values = values[:, ::-1]
-    if orientation in (3, 4, 7, 8):
+    if how in (3, 4, 7, 8):
         values = values[::-1]
     return values
 
 
-def _orientation(image: Any) -> int:
-    found = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+def orientation(image: Any) -> int:
+    """How EXIF says that Pillow's image is to be turned, 1 to 8; 1 where EXIF cannot be read, as viewers do."""
+    try:
+        found = image.getexif().get(0x0112, 1) if _EXIF & image.info.keys() else 1
+    except Exception:  # Pillow raises many kinds for damaged EXIF
+        return 1
     return found if found in range(1, 9) else 1
 
 
@@ -197,7 +202,7 @@ def _tiff_header(path: Path, image: Any) -> tuple[int, int, int, str, str]:
         if _alpha(page):
             channels -= 1
         note = "of several colour pages the first is read" if frames > 1 else ""
-        if channels > 4:
+        if channels > 4 or (channels > 1 and "S" not in series.axes and page.photometric != 3):
             note = _PAGES.format(channels)
         if _orientation_of(page) >= 5:
             height, width = width, height
@@ -294,5 +299,8 @@ def _by_pillow(path: Path, image: Any) -> np.ndarray:
         values = np.asarray(image)
         if dtype == np.uint32 and values.dtype == np.int32:
             values = values.view(np.uint32)  # Pillow has no unsigned 32 bits
-        read.append(values.view(np.int8) if dtype == np.int8 else values.astype(dtype, copy=False))
+        values = values.view(np.int8) if dtype == np.int8 else values.astype(dtype, copy=False)
+        if image.tag_v2.get(262) == 0 and dtype.kind == "u" and dtype != np.uint8:
+            values = np.iinfo(dtype).max - values  # white is zero; of 8 bits Pillow knows
+        read.append(values)
     return np.stack(read, axis=-1)

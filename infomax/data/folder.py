@@ -23,6 +23,7 @@ MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded images held in memory; a larger 
 _MAX_SIDE = 224  # of the common size that a folder's images are brought to, unless another is asked for
 _LONG = 2  # times as long as wide, and a square would lose more than half of a picture
 _HEADERS = 50_000  # files whose headers are read to learn size and colour; of more, an even sample
+_END = 4096  # bytes at the end of a file, where two pictures of one camera differ
 _SCALED = 4096  # training images that the scale of deep pixels is learned on; of more, an even sample
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -116,8 +117,8 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
         notes.append(note)
     splits: list[Split] = []
     for index, most in ((train, limit), (test, None)):
-        whole: Split = everything.subset(index.tolist()) if images is None else _rows(images, everything, index)
-        splits.append(limited(whole, most))
+        part: Split = everything.subset(index.tolist()) if images is None else _rows(images, everything, index, limit)
+        splits.append(limited(part, most))
     if sum(map(len, splits)) * int(np.prod(form.shape)) <= MEMORY_BUDGET:
         splits = [split.loaded() if isinstance(split, FileSplit) else split for split in splits]
     made = finished(name, splits[0], splits[1], "natural", True, tuple(notes))
@@ -128,9 +129,11 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     return made
 
 
-def _rows(images: Tensor, everything: FileSplit, index: np.ndarray) -> MemorySplit:
+def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int | None) -> MemorySplit:
+    # A piece of memory as it is, unless most of what is in it is about to be left out.
     rows = torch.from_numpy(index)
-    piece = slice(int(index[0]), int(index[-1]) + 1) if len(index) and np.ptp(index) + 1 == len(index) else rows
+    one_piece = limit is None and len(index) > 0 and np.ptp(index) + 1 == len(index)
+    piece = slice(int(index[0]), int(index[-1]) + 1) if one_piece else rows
     labels = None if everything.labels is None else everything.labels[rows]
     return MemorySplit(images[piece], labels, everything.classes)
 
@@ -214,7 +217,7 @@ def _sampled_all(files: list[Path], channels: int) -> list[tuple[str, Sampled | 
         if pixels is None:
             return "", None
         try:
-            taken = sampled(as_channels(pixels, channels), min(len(files), _SCALED))
+            taken = sampled(as_channels(pixels, channels), len(files))
         except ValueError as error:
             raise unreadable(file, error) from error
         mark = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
@@ -244,23 +247,32 @@ def _decoded(split: FileSplit) -> tuple[Tensor, list[str]]:
 
 
 def _prints_of_bytes(files: list[Path]) -> list[str]:
-    # Of a folder too large to be decoded: files of one size are compared by their bytes, others are different.
-    def size(file: Path) -> int:
+    # Of files that are not decoded: those of one size whose last bytes agree are compared whole. Of very many, whose
+    # reading would take longer than anything else, none are.
+    if len(files) > _HEADERS:
+        return [str(place) for place in range(len(files))]
+
+    def size(file: Path) -> tuple[int, str]:
         try:
-            return file.stat().st_size
+            return file.stat().st_size, ""
         except OSError as error:
             raise unreadable(file, error) from error
 
-    sizes = [size(file) for file in files]
-    shared = {size for size, places in _places(sizes).items() if len(places) > 1}
-
-    def mark(place: int) -> str:
-        if sizes[place] not in shared:
-            return f"{place}"
+    def end(place: int) -> tuple[int, str]:
         with files[place].open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
+            file.seek(max(0, marks[place][0] - _END))
+            return marks[place][0], hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
-    return _in_threads(mark, range(len(files)))
+    def all_of_it(place: int) -> tuple[int, str]:
+        with files[place].open("rb") as file:
+            return marks[place][0], hashlib.file_digest(file, "blake2b").hexdigest()
+
+    marks = [size(file) for file in files]
+    for look in (end, all_of_it):
+        alike = [place for places in _places(marks).values() if len(places) > 1 for place in places]
+        for place, mark in zip(alike, _in_threads(look, alike), strict=True):
+            marks[place] = mark
+    return [f"{size} {mark}" for size, mark in marks]
 
 
 def _places(values: Sequence[_Item]) -> dict[_Item, list[int]]:

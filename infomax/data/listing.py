@@ -77,6 +77,15 @@ class _Images:
         self.left[f"{ending or 'without an ending'}: {why}"] += 1
         return False
 
+    def of_one_kind(self, listing: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        """Without .npy files where there are others: beside pictures an array is something else, as features are."""
+        arrays = sum(file.suffix.lower() == ".npy" for files in listing.values() for file in files)
+        if not arrays or arrays == sum(map(len, listing.values())):
+            return listing
+        self.left[".npy: arrays beside pictures"] += arrays
+        kept = {name: [f for f in files if f.suffix.lower() != ".npy"] for name, files in listing.items()}
+        return {name: files for name, files in kept.items() if files}
+
     def note(self) -> list[str]:
         total = sum(self.left.values())
         if not total:
@@ -225,9 +234,9 @@ def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:
         if files:
             listing[folder.name] = files
     if listing:
-        return listing, len(loose)
+        return images.of_one_kind(listing), len(loose)
     if loose:
-        return {"": loose}, 0
+        return images.of_one_kind({"": loose}), 0
     raise UserError(
         f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in _EXTENSIONS))}); "
         "images lie in a folder per class, or, without classes, in the folder itself."

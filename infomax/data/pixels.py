@@ -164,11 +164,7 @@ def _plain(image: Any, shape: tuple[int, int, int], whole: bool) -> Tensor:
 
 def _turn(image: Any) -> int:
     # How EXIF says the picture is to be turned, 1 to 8. Pillow turns TIFFs itself, and their headers' sizes.
-    info = image.info
-    if image.format == "TIFF" or not ("exif" in info or "Raw profile type exif" in info or "xmp" in info):
-        return 1
-    turn = image.getexif().get(0x0112, 1)
-    return turn if turn in range(1, 9) else 1
+    return 1 if image.format == "TIFF" else arrays.orientation(image)
 
 
 def _transposes() -> dict[int, Any]:

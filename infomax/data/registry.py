@@ -29,8 +29,9 @@ def dataset(
     the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out).
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
-    the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part. What was
-    left out or scaled is in `notes`, also printed on standard error.
+    the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
+    (they are not looked for in folders of over 50,000 images and 2 GiB). What was left out or scaled is in `notes`,
+    also printed on standard error.
     Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image.
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
