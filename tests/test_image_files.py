@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -569,6 +571,25 @@ def test_a_copy_saved_in_another_format_is_a_copy(tmp_path):
     written(tmp_path, arrays, "webp", save=lambda path, array: Image.fromarray(array).save(path, lossless=True))
     data = dataset(f"folder:{tmp_path}")
     assert _shared(data) == 0 and len(data.test) >= 6
+
+
+def test_copies_under_several_classes_are_in_one_part(tmp_path):
+    arrays = random_numbers(30, 8, 8)
+    written(tmp_path, np.concatenate([arrays, arrays[::-1]]), classes=3)
+    data = dataset(f"folder:{tmp_path}")
+    assert _shared(data) == 0 and 6 <= len(data.test) <= 12
+
+
+def test_very_many_copies_take_no_long_time():
+    n = 200_000
+    held = np.arange(n) % 5 == 0
+    prints = [str(i // 3) for i in range(n)]
+    start = time.perf_counter()
+    changed, notes = module._copies_together(held, False, prints, None, [Path("x")] * n)
+    assert time.perf_counter() - start < 20
+    for part in (changed[:-2:3], changed[1:-1:3], changed[2::3]):
+        assert np.array_equal(part[: n // 3], changed[: n // 3 * 3 : 3])
+    assert abs(changed.mean() - 0.2) < 0.001 and len(notes) == 1
 
 
 def test_without_copies_the_fifth_is_that_of_the_names(tmp_path):

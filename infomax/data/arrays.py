@@ -18,7 +18,7 @@ MAX_PIXELS = 64 * 1024**2  # of one image file: a small file can claim to be lar
 MAX_CHANNELS = 64  # pages and channels of one picture; beyond, it is a film or a volume
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-_PAGES = "its pages or channels are read as {} channels"
+_PAGES = "pages or channels are read as {} channels"
 
 
 def is_array(path: Path) -> bool:

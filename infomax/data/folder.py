@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,8 +149,8 @@ class _Form:
 def _form(files: list[Path], size: int | None) -> _Form:
     looked = files[:: max(1, -(-len(files) // _HEADERS))]
     headers = _in_threads(header, looked)
-    notes = [f"Of {len(looked)} images, {sum(h.note == note for h in headers)}: {note}."
-             for note in dict.fromkeys(h.note for h in headers) if note]  # fmt: skip
+    counts = Counter(h.note for h in headers if h.note)
+    notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
     channels = _channels(looked, headers, notes)
     (height, width), whole = _size(headers, size)
     if whole:
@@ -300,9 +300,11 @@ def _copies_together(
     changed, wanted = held.copy(), np.bincount(of[held], minlength=int(of.max()) + 1)
     for places in split:
         changed[places] = False
+    counts = np.bincount(of[changed], minlength=len(wanted))
     for places in split:
         kind = of[places[0]]
-        if np.count_nonzero(changed & (of == kind)) + len(places) <= wanted[kind]:
+        if counts[kind] + len(places) <= wanted[kind]:
+            counts[kind] += len(places)
             changed[places] = True
     if not changed.any() or changed.all():
         return held, [f"{note}; kept in one part, they would leave the other empty, so they are in both."]
