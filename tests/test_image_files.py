@@ -343,7 +343,7 @@ def test_alpha_white_is_zero_and_palettes_of_deep_tiffs(tmp_path):
     assert np.array_equal(own_depth(tmp_path / "w.tif")[..., 0], 65535 - values[..., 0])
     pages = random_numbers(3, 8, 9, 3)
     tifffile.imwrite(tmp_path / "p.tif", pages, photometric="rgb")
-    assert header(tmp_path / "p.tif").note == "of several colour pages the first is read"
+    assert header(tmp_path / "p.tif").note == "of several frames the first is read"
     assert torch.equal(decode(tmp_path / "p.tif", (3, 8, 9)), torch.from_numpy(pages[0]).permute(2, 0, 1))
 
 
@@ -368,13 +368,51 @@ def test_with_and_without_tifffile_pixels_are_the_same(tmp_path, monkeypatch):
         assert there.dtype == expected.dtype and np.array_equal(there, expected), file
 
 
-def test_what_needs_tifffile_says_so(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tifffile", None)
+def _plain_tiff(path, values):
+    """A little-endian TIFF of one strip, as the format's description has it: values uint16 [h, w, c]."""
+    import struct
+
+    height, width, channels = values.shape
+    data, place = values.astype("<u2").tobytes(), 8
+    bits = struct.pack(f"<{channels}H", *[16] * channels)
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, place + len(data)), (259, 3, 1, 1),
+               (262, 3, 1, 2 if channels == 3 else 1), (273, 4, 1, place), (277, 3, 1, channels), (278, 3, 1, height),
+               (279, 4, 1, len(data))]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    start = struct.pack("<4sI", b"II*\0", place + len(data) + len(bits))
+    path.write_bytes(start + data + bits + directory + b"\0\0\0\0")
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_what_needs_tifffile_says_so(tmp_path, monkeypatch, channels):
+    values = random_numbers(8, 9, channels, most=65536, dtype=np.uint16)
     written(tmp_path, random_numbers(6, 8, 8), "tif")
-    frames = [Image.fromarray(frame) for frame in random_numbers(2, 8, 8, 3)]
-    frames[0].save(tmp_path / "c0" / "odd.tif", save_all=True, append_images=frames[1:])
+    _plain_tiff(tmp_path / "c0" / "odd.tif", values)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(UserError, match=r"odd\.tif.*pip install tifffile"):
         dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_tiff_by_the_book_is_read(tmp_path, channels):
+    if channels > 1:
+        pytest.importorskip("tifffile")
+    values = random_numbers(8, 9, channels, most=65536, dtype=np.uint16)
+    _plain_tiff(tmp_path / "x.tif", values)
+    assert np.array_equal(own_depth(tmp_path / "x.tif"), values)
+
+
+def test_of_several_colour_pages_the_first_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    pages = random_numbers(10, 3, 8, 8, 3)
+
+    def save(path, stack):
+        first, *others = [Image.fromarray(page) for page in stack]
+        first.save(path, save_all=True, append_images=others)
+
+    data = dataset(f"folder:{written(tmp_path, pages, 'tif', save=save)}")
+    assert same_rows(pixels_of(data), pages[:, 0].transpose(0, 3, 1, 2))
+    assert any("of several frames the first" in note for note in data.notes)
 
 
 # Sizes.
@@ -619,3 +657,26 @@ def test_a_limit_takes_no_other_test_images(tmp_path):
 def test_unknown_prefixes_name_those_there_are():
     with pytest.raises(UserError, match=re.escape("starts with one of folder:")):
         dataset("foldr:/somewhere")
+
+
+@pytest.mark.parametrize("kind", ["npy", "png", "rgb.png", "tif"])
+def test_damaged_deep_files_are_read_or_named(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    arrays = random_numbers(4, 8, 8, 3, most=4000, dtype=np.uint16)
+    ending = kind.split(".")[-1]
+    written(tmp_path, arrays if kind in ("npy", "rgb.png") else arrays[..., 0], ending,
+            save=(lambda path, array: _png16(path, array, 2)) if kind == "rgb.png" else None)  # fmt: skip
+    file = tmp_path / "c0" / f"000.{ending}"
+    whole = file.read_bytes()
+    for _ in range(40):
+        content = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 300), rng.integers(1, 6)):
+            content[place] = rng.integers(256)
+        file.write_bytes(content[: int(len(whole) * min(1, rng.uniform(0.05, 1.5)))])
+        told = ""
+        try:
+            data = dataset(f"folder:{tmp_path}")
+            assert len(data.train) + len(data.test) == 4
+        except UserError as error:
+            told = str(error)
+        assert told == "" or f"c0/000.{ending}" in told

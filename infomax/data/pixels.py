@@ -42,7 +42,7 @@ def opened(path: Path) -> Any:
 
 
 def _bytes_hold(image: Any) -> bool:
-    # Whether Pillow reads every channel of every page, none of more than 8 bits.
+    # Whether Pillow reads every channel, none of which has more than 8 bits.
     if image.mode[0] in "IF":
         return False
     if image.format == "PNG":
@@ -54,7 +54,7 @@ def _bytes_hold(image: Any) -> bool:
             max(bits) <= 8
             and set(signs) == {1}
             and tags.get(277, 1) == len(image.getbands())
-            and getattr(image, "n_frames", 1) == 1
+            and (image.mode not in ("1", "L") or getattr(image, "n_frames", 1) == 1)  # grey pages are channels
         )
     return True
 
