@@ -375,7 +375,8 @@ def _plain_tiff(path, values):
     height, width, channels = values.shape
     data, place = values.astype("<u2").tobytes(), 8
     bits = struct.pack(f"<{channels}H", *[16] * channels)
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 16 if channels == 1 else place + len(data)), (259, 3, 1, 1),
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 16 if channels == 1 else place + len(data)),
+               (259, 3, 1, 1),
                (262, 3, 1, 2 if channels == 3 else 1), (273, 4, 1, place), (277, 3, 1, channels), (278, 3, 1, height),
                (279, 4, 1, len(data))]  # fmt: skip
     directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
