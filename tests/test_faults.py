@@ -51,8 +51,7 @@ OWN = """
 from timm.models import register_model
 from timm.models.resnet import BasicBlock
 import infomax as im
-from infomax.encoders import SmallResNet
-from infomax.encoders.small_resnet import _small
+from infomax.encoders.small_resnet import SmallResNet, _small
 
 @register_model
 def faults_tiny(pretrained=False, **arguments):
@@ -558,7 +557,7 @@ def test_a_raising_process_ends_all_and_is_named(nursery, images, place):
     assert "Process 1 ended after step 5: ZeroDivisionError" in texts[0], texts
 
 
-ON_DISK = "from infomax.data import datasets\ndatasets.MEMORY_BUDGET = 0\n"  # decode as the images are needed
+ON_DISK = "from infomax.data import folder\nfolder.MEMORY_BUDGET = 0\n"  # decode as the images are needed
 
 
 def test_an_image_that_goes_bad_ends_all_and_is_named(nursery, images, place):

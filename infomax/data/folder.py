@@ -1,40 +1,56 @@
-"""Folders of image files, one folder a class, with or without a split of their own."""
+"""Data sets of image files: FileSplit decodes them as they are asked for; a folder is a data set."""
 
 import hashlib
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.listing import Found, found_in
 from infomax.data.memory import MemorySplit
-from infomax.data.source import Dataset, Split, checksum_of, finished, limited
+from infomax.data.pixels import Header, as_channels, decode, header, own_depth, unreadable
+from infomax.data.scale import Sampled, Scale, learned, sampled
+from infomax.data.source import Dataset, Split, checksum_of, finished, limited, varies
 from infomax.errors import UserError
 
 MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded images held in memory; a larger folder is decoded as it is needed
-MAX_PIXELS = 64 * 1024**2  # of one image file: a small file can claim to be larger than memory
 _MAX_SIDE = 224  # of the common size that a folder's images are brought to, unless another is asked for
-_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-TEST_PART = 5  # one in so many images of each class is a test image where no split is given
+_LONG = 2  # times as long as wide, and a square would lose more than half of a picture
 _HEADERS = 50_000  # files whose headers are read to learn size and colour; of more, an even sample
+_EVERY = 61  # of an image's numbers, one in so many is compared first
+_END = 4096  # bytes at the end of a file, where two pictures of one camera differ
+_SCALED = 4096  # training images that the scale of deep pixels is learned on; of more, an even sample
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 @final
 class FileSplit(Split):
-    """Images decoded from their files each time they are asked for, a few at once in threads."""
+    """Images decoded from their files each time they are asked for, a few at once in threads.
+
+    whole: they are scaled to fit inside the shape, with black around them, rather than cut to it. scale: brings pixels
+    of more than 8 bits to bytes.
+    """
 
     in_memory = False
 
     def __init__(
-        self, files: Sequence[Path], labels: Tensor | None, classes: Sequence[str], shape: tuple[int, int, int]
+        self,
+        files: Sequence[Path],
+        labels: Tensor | None,
+        classes: Sequence[str],
+        shape: tuple[int, int, int],
+        whole: bool = False,
+        scale: Scale | None = None,
     ) -> None:
         self.files, self.labels, self.classes, self.shape = list(files), labels, list(classes), shape
+        self.whole, self.scale = whole, scale
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,24 +59,26 @@ class FileSplit(Split):
         files = [self.files[i] for i in torch.as_tensor(indices, dtype=torch.int64).tolist()]
         images = torch.empty(len(files), *self.shape, dtype=torch.uint8)
 
-        def decode(place: int) -> None:
-            images[place] = _decode(files[place], self.shape)
+        def read(place: int) -> None:
+            images[place] = decode(files[place], self.shape, self.whole, self.scale)
 
-        _in_threads(decode, range(len(files)))
+        _in_threads(read, range(len(files)))
         return images
 
     def subset(self, indices: Tensor | Sequence[int]) -> "FileSplit":
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
-        return FileSplit([self.files[i] for i in index.tolist()], labels, self.classes, self.shape)
+        files = [self.files[i] for i in index.tolist()]
+        return FileSplit(files, labels, self.classes, self.shape, self.whole, self.scale)
 
     def checksum(self) -> str:
         """Of the files' names, from the folder that holds all of them, and sizes: reading them would take too long."""
         root = os.path.commonpath([file.parent for file in self.files]) if self.files else ""
+        how = [repr(self.scale).encode()] if self.scale is not None else []
         try:
             lines = (b"%s\0%d\0" % (os.fsencode(file)[len(os.fsencode(root)) :], file.stat().st_size)
                      for file in self.files)  # fmt: skip
-            return checksum_of(self, *lines)
+            return checksum_of(self, *how, *lines)
         except OSError as error:
             raise UserError(f"The image {error.filename} cannot be read ({error.strerror}).") from error
 
@@ -69,131 +87,239 @@ class FileSplit(Split):
         return MemorySplit(self.batch(range(len(self))), self.labels, self.classes)
 
 
-def read_folder(name: str, path: Path, limit: int | None, size: int | None) -> Dataset:
-    if not path.is_dir():
-        raise UserError(
-            f"There is no folder {path}: folder:PATH names a folder that holds a folder of images per class."
-        )
-    held = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
-    if (path / "train").is_dir():
-        if held is None:
-            raise UserError(
-                f"{path} has a folder train but neither test nor val: add one, or name the classes' folder."
-            )
-        train, test = _listing(path / "train"), _listing(held)
-        unknown = sorted(set(test) - set(train))
-        if unknown:
-            raise UserError(f"{held} has classes that {path / 'train'} lacks: {', '.join(unknown)}.")
+def read_folder(name: str, path: str, limit: int | None, size: int | None) -> Dataset:
+    """The data set of `folder:PATH`: see infomax.data.dataset."""
+    return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size)
+
+
+def dataset_of_files(name: str, found: Found, limit: int | None, size: int | None) -> Dataset:
+    """The data set of image files: one shape and one number of channels for all, deep pixels brought to bytes, copies
+    of a picture in one part. limit, size: as for infomax.data.dataset. Raises UserError for an unreadable image."""
+    form = _form(found.files, size)
+    notes = [*found.notes, *form.notes]
+    # Training images, then test images: as copies are rare, each part is then one piece of memory.
+    order = np.argsort(found.held, kind="stable")
+    files = [found.files[i] for i in order]
+    labels = None if found.labels is None else found.labels[torch.from_numpy(order)]
+    held, everything = found.held[order], FileSplit(files, labels, found.classes, form.shape, form.whole)
+    in_reach = len(files) * int(np.prod(form.shape)) <= MEMORY_BUDGET
+    images, samples = None, {}
+    if not in_reach:
+        prints = _prints_of_bytes(files)
+    elif form.deep:
+        prints, samples = _prints_in_own_depth(files, form.shape[0])
     else:
-        train, test = _fifth(path, _listing(path))
-    classes = sorted(train)
-    files, labels = zip(*(_flat(part, classes) for part in (train, test)), strict=True)
-    shape = _common_shape([*files[0], *files[1]], size)
-    splits = [FileSplit(file, label, classes, shape) for file, label in zip(files, labels, strict=True)]
-    splits[0] = limited(splits[0], limit)
-    if sum(map(len, splits)) * int(np.prod(shape)) <= MEMORY_BUDGET:
-        return finished(name, splits[0].loaded(), splits[1].loaded(), "natural", True)
-    return finished(name, splits[0], splits[1], "natural", True)
-
-
-def _listing(path: Path) -> dict[str, list[Path]]:
-    # Class folder -> its image files, however deep, in the order of their names.
-    found: dict[str, list[Path]] = {}
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(
-            Path(place) / file
-            for place, _, names in os.walk(folder, followlinks=True)
-            for file in names
-            if Path(file).suffix.lower() in _EXTENSIONS and not file.startswith(".")
-        )
-        if files:
-            found[folder.name] = files
-    if not found:
+        images, prints = _decoded(everything)
+    held, told = _copies_together(held, found.given, prints, labels, files)
+    notes += told
+    train, test = np.flatnonzero(~held), np.flatnonzero(held)
+    if form.deep:
+        everything.scale, note = _scale([files[i] for i in train], [files[i] for i in test], samples, form)
+        notes.append(note)
+    splits: list[Split] = []
+    for index, most in ((train, limit), (test, None)):
+        part: Split = everything.subset(index.tolist()) if images is None else _rows(images, everything, index, limit)
+        splits.append(limited(part, most))
+    if sum(map(len, splits)) * int(np.prod(form.shape)) <= MEMORY_BUDGET:
+        splits = [split.loaded() if isinstance(split, FileSplit) else split for split in splits]
+    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes))
+    if not varies(made):
         raise UserError(
-            f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in _EXTENSIONS))}); "
-            "images lie in a folder per class."
+            f"The pixels of all training images of {name!r} come out alike: see whether these are the right files."
         )
+    return made
+
+
+def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int | None) -> MemorySplit:
+    # A piece of memory as it is, unless most of what is in it is about to be left out.
+    rows = torch.from_numpy(index)
+    one_piece = limit is None and len(index) > 0 and np.ptp(index) + 1 == len(index)
+    piece = slice(int(index[0]), int(index[-1]) + 1) if one_piece else rows
+    labels = None if everything.labels is None else everything.labels[rows]
+    return MemorySplit(images[piece], labels, everything.classes)
+
+
+class _Form:
+    """What all images of a data set are brought to: shape, whether whole, whether some pixels are deeper than bytes."""
+
+    def __init__(self, shape: tuple[int, int, int], whole: bool, depths: set[str], notes: list[str]) -> None:
+        self.shape, self.whole, self.notes = shape, whole, notes
+        self.deep, self.beside_bytes = bool(depths - {""}), "" in depths
+
+
+def _form(files: list[Path], size: int | None) -> _Form:
+    looked = files[:: max(1, -(-len(files) // _HEADERS))]
+    headers = _in_threads(header, looked)
+    counts = Counter(h.note for h in headers if h.note)
+    notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
+    channels = _channels(looked, headers, notes)
+    (height, width), whole = _size(headers, size)
+    if whole:
+        notes.append(f"These long images are kept whole: scaled to fit {width} x {height} pixels, black around them.")
+    return _Form((channels, height, width), whole, {h.depth for h in headers}, notes)
+
+
+def _channels(files: list[Path], headers: list[Header], notes: list[str]) -> int:
+    # The most common number; grey images among others are repeated to it, two other numbers do not go together.
+    counts = defaultdict(list)
+    for file, head in zip(files, headers, strict=True):
+        counts[head.channels].append(file)
+    grey = counts.pop(1, [])
+    if not counts:
+        return 1
+    most = max(counts, key=lambda channels: (len(counts[channels]), channels))
+    others = {channels: held for channels, held in counts.items() if channels != most}
+    if others:
+        channels, odd = next(iter(others.items()))
+        raise UserError(
+            f"{len(odd)} of {len(files)} images have {channels} channels where {len(counts[most])} have {most}, for "
+            f"instance {odd[0]}: images of one data set need the same channels."
+        )
+    if grey:
+        notes.append(f"Of {len(files)} images {len(grey)} are grey, and are read with {most} equal channels.")
+    return most
+
+
+def _size(headers: list[Header], size: int | None) -> tuple[tuple[int, int], bool]:
+    # (height, width), and whether images are kept whole. The files' own size when they share one that is not too large;
+    # a square that they are cut to; long ones keep their shape.
+    middle = len(headers) // 2
+    height, width = (sorted(sides)[middle] for sides in ([h.height for h in headers], [h.width for h in headers]))
+    long = sorted(max(h.height, h.width) / max(min(h.height, h.width), 1) for h in headers)[middle] > _LONG
+    same = len({(h.height, h.width) for h in headers}) == 1
+    if size is None and same and (max(height, width) <= _MAX_SIDE or (long and height * width <= _MAX_SIDE**2)):
+        return (height, width), False
+    if long:
+        by = (_MAX_SIDE**2 / (height * width)) ** 0.5 if size is None else size / min(height, width)
+        by = min(by, 1.0) if size is None else by
+        return (max(round(height * by), 1), max(round(width * by), 1)), True
+    if size is None:
+        size = min(_MAX_SIDE, sorted(min(h.height, h.width) for h in headers)[middle])
+    return (size, size), False
+
+
+def _scale(train: list[Path], test: list[Path], samples: dict[Path, Sampled], form: _Form) -> tuple[Scale, str]:
+    # Learned on training images; only where none of them is deep, on those test images that are.
+    for files in (train, test):
+        if samples:
+            chosen = [samples[file] for file in files if file in samples]
+        else:
+            some = _sampled_all(files[:: max(1, -(-len(files) // _SCALED))], form.shape[0])
+            chosen = [sample for _, sample in some if sample is not None]
+        if chosen:
+            return learned(chosen, form.beside_bytes)
+    return Scale((0.0,) * form.shape[0], (255.0,) * form.shape[0]), "Too few images have more than 8 bits to be scaled."
+
+
+def _sampled_all(files: list[Path], channels: int) -> list[tuple[str, Sampled | None]]:
+    # Of each file a hash of its pixels and, where they are deeper than bytes, some of them.
+    def look(file: Path) -> tuple[str, Sampled | None]:
+        pixels = own_depth(file)
+        if pixels is None:
+            return "", None
+        try:
+            taken = sampled(as_channels(pixels, channels), len(files))
+        except ValueError as error:
+            raise unreadable(file, error) from error
+        mark = hashlib.blake2b(repr((pixels.shape, pixels.dtype)).encode(), digest_size=16)
+        mark.update(np.ascontiguousarray(pixels).data)
+        return mark.hexdigest(), taken if pixels.dtype != np.uint8 else None
+
+    return _in_threads(look, files)
+
+
+def _prints_in_own_depth(files: list[Path], channels: int) -> tuple[list[str], dict[Path, Sampled]]:
+    looked = _sampled_all(files, channels)
+    shallow = [file for file, (mark, _) in zip(files, looked, strict=True) if not mark]
+    others = iter(_prints_of_bytes(shallow))
+    prints = [mark or next(others) for mark, _ in looked]
+    return prints, {file: sample for file, (_, sample) in zip(files, looked, strict=True) if sample is not None}
+
+
+def _decoded(split: FileSplit) -> tuple[Tensor, list[str]]:
+    # All images uint8 [n, c, h, w], and a hash of each: of some pixels, and of all where some agree.
+    images = torch.empty(len(split), *split.shape, dtype=torch.uint8)
+    flat = images.flatten(1).numpy()
+
+    def read(place: int) -> str:
+        images[place] = decode(split.files[place], split.shape, split.whole)
+        return _hash(flat[place, ::_EVERY])
+
+    marks = _in_threads(read, range(len(split)))
+    for places in _places(marks).values():
+        if len(places) > 1:
+            for place in places:
+                marks[place] = _hash(flat[place])
+    return images, marks
+
+
+def _hash(values: np.ndarray) -> str:
+    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+
+
+def _prints_of_bytes(files: list[Path]) -> list[str]:
+    # Of files that are not decoded: those of one size whose last bytes agree are compared whole. Of very many, whose
+    # reading would take longer than anything else, none are.
+    if len(files) > _HEADERS:
+        return [str(place) for place in range(len(files))]
+
+    def size(file: Path) -> tuple[int, str]:
+        try:
+            return file.stat().st_size, ""
+        except OSError as error:
+            raise unreadable(file, error) from error
+
+    def end(place: int) -> tuple[int, str]:
+        with files[place].open("rb") as file:
+            file.seek(max(0, marks[place][0] - _END))
+            return marks[place][0], hashlib.blake2b(file.read(), digest_size=16).hexdigest()
+
+    def all_of_it(place: int) -> tuple[int, str]:
+        with files[place].open("rb") as file:
+            return marks[place][0], hashlib.file_digest(file, "blake2b").hexdigest()
+
+    marks = [size(file) for file in files]
+    for look in (end, all_of_it):
+        alike = [place for places in _places(marks).values() if len(places) > 1 for place in places]
+        for place, mark in zip(alike, _in_threads(look, alike), strict=True):
+            marks[place] = mark
+    return [f"{size} {mark}" for size, mark in marks]
+
+
+def _places(values: Sequence[_Item]) -> dict[_Item, list[int]]:
+    found = defaultdict(list)
+    for place, value in enumerate(values):
+        found[value].append(place)
     return found
 
 
-def _fifth(path: Path, listing: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    # By a hash of the file's name, so that neighbours (the frames of a film) spread over both parts.
-    train, test = {}, {}
-    for name, files in listing.items():
-        mixed = sorted(files, key=lambda f: hashlib.sha256(f.relative_to(path).as_posix().encode()).digest())
-        count = max(len(files) // TEST_PART, 1) if len(files) > 1 else 0
-        chosen = set(mixed[:count])
-        train[name] = [file for file in files if file not in chosen]
-        test[name] = [file for file in files if file in chosen]
-    if not any(test.values()):
-        raise UserError(f"{path} has one image in each class, so none is left for a test set: add images.")
-    return train, test
-
-
-def _flat(listing: dict[str, list[Path]], classes: list[str]) -> tuple[list[Path], Tensor]:
-    pairs = [(file, label) for label, name in enumerate(classes) for file in listing.get(name, ())]
-    return [file for file, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64)
-
-
-def _common_shape(files: list[Path], size: int | None) -> tuple[int, int, int]:
-    # Grey when every file is; the files' own size when they share one that is not too large; else a square.
-    looked = files[:: max(1, -(-len(files) // _HEADERS))]
-    headers = _in_threads(_header, looked)  # (grey, width, height) each
-    channels = 1 if all(grey for grey, _, _ in headers) else 3
-    if size is not None:
-        return channels, size, size
-    sizes = {(width, height) for _, width, height in headers}
-    if len(sizes) == 1 and max(next(iter(sizes))) <= _MAX_SIDE:
-        width, height = sizes.pop()
-        return channels, height, width
-    sides = sorted(min(width, height) for _, width, height in headers)
-    side = min(_MAX_SIDE, sides[len(sides) // 2])
-    return channels, side, side
-
-
-def _open(path: Path) -> Any:
-    from PIL import Image
-
-    image = Image.open(path)
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS} pixels")
-    return image
-
-
-def _header(path: Path) -> tuple[bool, int, int]:
-    try:
-        with _open(path) as image:
-            return image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L"), image.width, image.height
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _decode(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    # One file -> uint8 [c, h, w]: scaled to cover the shape, then cut about its middle.
-    from PIL import Image, ImageOps
-
-    channels, height, width = shape
-    try:
-        with _open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits, of which the upper 8 are kept
-                image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-            elif image.mode == "P":
-                image = image.convert("RGBA")  # a palette may hold transparent colours
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise _unreadable(path, error) from error
-    return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    if path.is_file() and path.stat().st_size == 0:
-        return UserError(f"The image {path} is empty (0 bytes): remove it or copy it again.")
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).replace(str(path), "it").rstrip(".")
-    return UserError(f"The image {path} cannot be read ({reason}): remove it or replace it.")
+def _copies_together(
+    held: np.ndarray, given: bool, prints: list[str], labels: Tensor | None, files: list[Path]
+) -> tuple[np.ndarray, list[str]]:
+    # Copies of one picture in one part: those in both become training images, and as many pictures go back, whole, as
+    # keep the test part of their class no larger than it was.
+    copies = [places for places in _places(prints).values() if len(places) > 1]
+    if not copies:
+        return held, []
+    more = sum(map(len, copies)) - len(copies)
+    note = f"{more} of {len(files)} images are copies of another, as {files[copies[0][1]]} is of {files[copies[0][0]]}"
+    split = [places for places in copies if len(set(held[places])) > 1]
+    if given:
+        inside = int(sum(held[places].sum() for places in split))
+        return held, [f"{note}; {inside} test images are also training images, for the split is kept as it is."]
+    of = np.zeros(len(files), np.int64) if labels is None else labels.numpy()
+    changed, wanted = held.copy(), np.bincount(of[held], minlength=int(of.max()) + 1)
+    for places in split:
+        changed[places] = False
+    counts = np.bincount(of[changed], minlength=len(wanted))
+    for places in split:
+        kind = of[places[0]]
+        if counts[kind] + len(places) <= wanted[kind]:
+            counts[kind] += len(places)
+            changed[places] = True
+    if not changed.any() or changed.all():
+        return held, [f"{note}; kept in one part, they would leave the other empty, so they are in both."]
+    return changed, [f"{note}; copies are in one part, training or test."]
 
 
 def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

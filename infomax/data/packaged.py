@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.data.folder import TEST_PART
+from infomax.data.listing import TEST_PART
 from infomax.data.memory import MemorySplit
 from infomax.data.source import Parts
 from infomax.errors import UserError

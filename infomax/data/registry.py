@@ -1,44 +1,79 @@
 """Data sets by name."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from infomax.data.folder import read_folder
 from infomax.data.packaged import digits_of_sklearn, mnist5k
+from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.source import Dataset, Parts, finished, limited
+from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
 from infomax.errors import UserError, nearest
+
+_log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 
 
 def dataset(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
 ) -> Dataset:
-    """A data set by name: one of `registry`, or `folder:PATH` for an ImageFolder.
+    """A data set by name: one of `registry`, `folder:PATH` for a folder of images, or `csv:PATH` for a table of them,
+    or `scenes:N` for N drawn scenes with known factors (infomax.data.scenes).
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
-    the classes as can be, the first of each. size: the side in pixels of a folder's images.
+    the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
-    images every class gives a fixed fifth to the test set. Images that differ in size are cut to a square.
+    images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
+    the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out).
+    Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
+    with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
+    the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
+    (they are not looked for in folders of over 50,000 images and 2 GiB). What was left out or scaled is in `notes`,
+    also printed on standard error.
     Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image.
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"The limit is a number of training images, at least 1, not {limit!r}.")
     if size is not None and (not isinstance(size, int) or not 4 <= size <= 4096):
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
-    if name.startswith("folder:"):
-        return read_folder(name, Path(name.removeprefix("folder:")).expanduser(), limit, size)
+    made = _opened(name, root, limit, size)
+    if os.environ.get("RANK", "0") == "0":  # one of several processes tells
+        for note in made.notes:
+            _log.warning("%s: %s", name, note)
+    return made
+
+
+def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None) -> Dataset:
+    prefix, colon, rest = name.partition(":")
+    if colon:
+        if prefix not in readers:
+            known = ", ".join(f"{prefix}:" for prefix in readers)
+            raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")
+        return readers[prefix](name, rest, limit, size)
     if size is not None:
-        raise UserError(f"A size can be asked for with folder:PATH only; the images of {name!r} have theirs.")
+        raise UserError(
+            f"A size can be asked for with folder:PATH and csv:PATH only; the images of {name!r} have theirs."
+        )
     if name not in registry:
-        raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or folder:PATH for a folder of images.")
+        raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or folder:PATH, csv:PATH.")
     train, test, kind, flip = registry[name](Path(root).expanduser())
     return finished(name, limited(train, limit), test, kind, flip)
+
+
+# What opens `prefix:REST`: (name, REST, limit, size) -> Dataset. A new source is its file and a line here.
+readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
+    "folder": read_folder,
+    "csv": read_csv,
+    "scenes": read_scenes,
+}
 
 
 registry: dict[str, Callable[[Path], Parts]] = {
     "mnist5k": mnist5k,
     "digits": digits_of_sklearn,
+    "scenes": scenes_parts,
     "mnist": from_torchvision_by("mnist", "digits", False),
     "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
     "cifar10": from_torchvision_by("cifar10", "natural", True),

@@ -13,6 +13,7 @@ from torch import Tensor
 from infomax.errors import UserError
 
 _STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
+_NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
 Kind = Literal["digits", "natural"]
 
 
@@ -50,7 +51,8 @@ class Dataset:
     """Training and test images. mean, std: per channel, of the training images in [0, 1].
 
     kind says what a view may do: "digits" are bright strokes on black that a mirror would change, "natural" are
-    photographs; flip, whether a mirrored image is as good.
+    photographs; flip, whether a mirrored image is as good. notes: sentences on what of the source was left out,
+    scaled or changed; infomax.data.dataset prints them on standard error as it opens a data set.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Dataset:
     std: tuple[float, ...]
     kind: Kind = "natural"
     flip: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,12 +87,16 @@ class Dataset:
 Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
 
 
-def finished(name: str, train: Split, test: Split, kind: Kind, flip: bool) -> Dataset:
+def finished(name: str, train: Split, test: Split, kind: Kind, flip: bool, notes: tuple[str, ...] = ()) -> Dataset:
     for what, split in (("training", train), ("test", test)):
         if len(split) == 0:
             raise UserError(f"The data set {name!r} is empty: it has no {what} images.")
     mean, std = _statistics(train)
-    return Dataset(name, train, test, mean, std, kind, flip)
+    return Dataset(name, train, test, mean, std, kind, flip, notes)
+
+
+def varies(dataset: Dataset) -> bool:
+    return any(deviation != _NO_DEVIATION for deviation in dataset.std)
 
 
 def limited(split: Any, limit: int | None) -> Any:
@@ -121,7 +128,7 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = [value / count for value in total.tolist()]
     variance = [value / count - m * m for value, m in zip(square.tolist(), mean, strict=True)]
     # A channel that never changes has no deviation to divide by.
-    std = [v**0.5 / 255 if v > 1e-9 else 1.0 for v in variance]
+    std = [v**0.5 / 255 if v > 1e-9 else _NO_DEVIATION for v in variance]
     return tuple(m / 255 for m in mean), tuple(std)
 
 

@@ -1,0 +1,268 @@
+"""Which files of a folder are images, of which class, and which of them are the test part."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.errors import UserError
+
+TEST_PART = 5  # one in so many images of each class is a test image where no split is given
+TRAIN = ("train", "training")
+HELD = ("test", "testing", "val", "valid", "validation")  # the first of them that there is, is the test part
+# With one of these endings a file is an image, and one that cannot be read is an error. Others are looked into.
+_EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+     ".jp2", ".j2k", ".avif", ".npy")
+)  # fmt: skip
+# TIFFs whose first page is a thumbnail.
+_RAW = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".raf", ".srw"))
+_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"8BPS", b"qoif"),
+    *(b"\0\0\1\0", b"DDS ", b"\1\xda", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \n\t\r"),
+)
+_JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave beside images, as names with a dot are
+
+
+class Found(NamedTuple):
+    """Images by class, then name; labels int64 [n] or None; which are held out, bool [n]; what is to be told."""
+
+    files: list[Path]
+    labels: Tensor | None
+    classes: list[str]
+    held: np.ndarray
+    given: bool  # whether the split is the user's own
+    notes: list[str]
+
+
+class _Images:
+    """Lists a folder's images, and counts what it leaves out."""
+
+    def __init__(self) -> None:
+        self.left: Counter[str] = Counter()
+
+    def under(self, folder: Path) -> list[Path]:
+        """The images in a folder, however deep, in the order of their paths."""
+        return sorted(
+            Path(place) / file
+            for place, folders, names in os.walk(folder, followlinks=True)
+            if not _unseen(folders)
+            for file in names
+            if self._is_image(Path(place), file)
+        )
+
+    def directly(self, folder: Path) -> list[Path]:
+        """The images in a folder itself."""
+        return sorted(folder / e.name for e in os.scandir(folder) if e.is_file() and self._is_image(folder, e.name))
+
+    def _is_image(self, place: Path, name: str) -> bool:
+        ending = os.path.splitext(name)[1].lower()
+        if name.startswith(".") or name.lower() in _JUNK:
+            return False
+        if ending in _EXTENSIONS:
+            return True
+        why = "no image" if ending not in _RAW else "a camera's raw file"
+        if ending not in _RAW:
+            kind = _looked_into(place / name)
+            if kind == "image":
+                return True
+            why = kind
+        self.left[f"{ending or 'without an ending'}: {why}"] += 1
+        return False
+
+    def of_one_kind(self, listing: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        """Without .npy files where there are others: beside pictures an array is something else, as features are."""
+        arrays = sum(file.suffix.lower() == ".npy" for files in listing.values() for file in files)
+        if not arrays or arrays == sum(map(len, listing.values())):
+            return listing
+        self.left[".npy: arrays beside pictures"] += arrays
+        kept = {name: [f for f in files if f.suffix.lower() != ".npy"] for name, files in listing.items()}
+        return {name: files for name, files in kept.items() if files}
+
+    def note(self) -> list[str]:
+        total = sum(self.left.values())
+        if not total:
+            return []
+        kinds = ", ".join(f"{count} {what}" for what, count in self.left.most_common())
+        return [f"{total} {'file is' if total == 1 else 'files are'} left out: {kinds}."]
+
+
+def _unseen(folders: list[str]) -> None:
+    folders[:] = [name for name in folders if name.lower() not in _JUNK]
+
+
+def _looked_into(path: Path) -> str:
+    # "image", or why not. The first bytes say; where they are few, Pillow does.
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
+    if start[:6] == b"\x93NUMPY":
+        return "a NumPy array, which as an image ends in .npy"
+    boxed = start[4:8] == b"ftyp"
+    if boxed and start[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "HEIF, to be converted to PNG or JPEG"
+    if not (start.startswith(_STARTS) or (boxed and start[8:11] == b"avi") or start[8:12] == b"WEBP"):
+        return "no image"
+    from PIL import Image
+
+    try:
+        with Image.open(path):
+            return "image"
+    except Exception:
+        return "no image that can be read"
+
+
+def found_in(path: Path) -> Found:
+    """The images of a folder, with their classes and split. Raises UserError for a folder without any, or a split
+    that is not whole."""
+    if not path.is_dir():
+        raise UserError(
+            f"There is no folder {path}: folder:PATH names a folder that holds a folder of images per class."
+        )
+    images, notes = _Images(), []
+    path = _through(path, notes)
+    train, held = _splits(path, notes)
+    if train is None or held is None:
+        listing, loose = _classes(path, images)
+        files, labels = _flat(listing)
+        held_out = fifth(_relative(files, path), labels)
+        if not held_out.any():
+            raise UserError(f"{path} has one image in each class, so none is left for a test set: add images.")
+        notes += _loose(path, loose) + images.note() + _deeper(path, listing)
+        classes = [] if labels is None else list(listing)
+        return Found(files, labels, classes, held_out, False, notes)
+    parts = [_classes(part, images) for part in (train, held)]
+    if any("" in listing for listing, _ in parts):  # one has no classes, so neither has
+        if not all("" in listing for listing, _ in parts):
+            notes.append(f"One of {train} and {held} has no folders of classes: neither part has labels.")
+        both = [sorted(file for files in listing.values() for file in files) for listing, _ in parts]
+        files, labels, classes = [*both[0], *both[1]], None, []
+        sizes = [len(part) for part in both]
+    else:
+        classes = list(parts[0][0])
+        unknown = [name for name in parts[1][0] if name not in parts[0][0]]
+        if unknown:
+            raise UserError(f"{held} has classes that {train} lacks: {', '.join(unknown)}.")
+        pairs = [[(f, k) for k, name in enumerate(classes) for f in listing.get(name, ())] for listing, _ in parts]
+        files = [file for part in pairs for file, _ in part]
+        labels = torch.tensor([label for part in pairs for _, label in part], dtype=torch.int64)
+        sizes = [len(part) for part in pairs]
+        notes += _deeper(train, parts[0][0])
+    for part, (_, loose) in zip((train, held), parts, strict=True):
+        notes += _loose(part, loose)
+    return Found(files, labels, classes, np.repeat([False, True], sizes), True, notes + images.note())
+
+
+def fifth(names: Sequence[str], labels: Tensor | None) -> np.ndarray:
+    """Which images are the test part, bool [n]: a fifth of each class, at least one of two or more.
+
+    By a hash of the file's name, so that neighbours (the frames of a film) spread over both parts.
+    """
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())
+    of = [0] * len(names) if labels is None else labels.tolist()
+    left = [max(count // TEST_PART, 1) if count > 1 else 0 for count in np.bincount(of).tolist()]
+    held = np.zeros(len(names), bool)
+    for i in order:
+        if left[of[i]]:
+            left[of[i]] -= 1
+            held[i] = True
+    return held
+
+
+def _relative(files: list[Path], root: Path) -> list[str]:
+    # file.relative_to(root).as_posix(), ten times as fast
+    start = len(root.as_posix().rstrip("/")) + 1 if root != Path() else 0
+    return [file.as_posix()[start:] for file in files]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(
+        e for e in path.iterdir() if e.is_dir() and not e.name.startswith(".") and e.name.lower() not in _JUNK
+    )
+
+
+def _through(path: Path, notes: list[str]) -> Path:
+    # PATH/images/cat, PATH/images/dog: the folder that holds the classes, or the splits, is the one meant.
+    place = path
+    while True:
+        folders, loose = _folders(place), _Images().directly(place)
+        if place != path and not loose and (len(folders) > 1 or any(f.name.lower() in TRAIN for f in folders)):
+            notes.append(f"The images are those of {place}.")
+            return place
+        if loose or len(folders) != 1 or folders[0].name.lower() in (*TRAIN, *HELD):
+            return path  # of one class, if any
+        place = folders[0]
+
+
+def _splits(path: Path, notes: list[str]) -> tuple[Path | None, Path | None]:
+    folders = _folders(path)
+    train = [folder for folder in folders if folder.name.lower() in TRAIN]
+    held = sorted((f for f in folders if f.name.lower() in HELD), key=lambda f: HELD.index(f.name.lower()))
+    if len(train) > 1:
+        raise UserError(
+            f"{path} has several training parts, {' and '.join(f.name for f in train)}: rename all but one."
+        )
+    if not train:
+        if held and len(held) == len(folders):
+            raise UserError(
+                f"{path} has {' and '.join(f.name for f in held)} but no folder train: add one, or name one of them."
+            )
+        return None, None
+    if not held:
+        raise UserError(f"{path} has a folder train but neither test nor val: add one, or name the classes' folder.")
+    unread = [f.name for f in folders if f not in (train[0], held[0])]
+    if unread:
+        notes.append(f"{held[0]} is the test part; not read: {', '.join(unread)}.")
+    return train[0], held[0]
+
+
+def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:
+    # Class folder -> its image files, however deep, in the order of their names; and how many lie beside the folders.
+    # Where no folder holds any, the images of the folder itself, under no name.
+    listing, loose = {}, images.directly(path)
+    for folder in _folders(path):
+        files = images.under(folder)
+        if files:
+            listing[folder.name] = files
+    if listing:
+        return images.of_one_kind(listing), len(loose)
+    if loose:
+        return images.of_one_kind({"": loose}), 0
+    raise UserError(
+        f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in _EXTENSIONS))}); "
+        "images lie in a folder per class, or, without classes, in the folder itself."
+        + (f" {images.note()[0]}" if images.left else "")
+    )
+
+
+def _flat(listing: dict[str, list[Path]]) -> tuple[list[Path], Tensor | None]:
+    if "" in listing:
+        return listing[""], None
+    pairs = [(file, label) for label, files in enumerate(listing.values()) for file in files]
+    return [file for file, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64)
+
+
+def _loose(path: Path, count: int) -> list[str]:
+    return [f"Images that lie in {path} beside the folders of classes, {count}, are left out."] if count else []
+
+
+def _deeper(path: Path, listing: dict[str, list[Path]]) -> list[str]:
+    # Classes are the first level of folders: to be told where one holds several further folders.
+    for name, files in listing.items():
+        inner = (file.split("/") for file in _relative(files, path))
+        below = {parts[1] for parts in inner if len(parts) > 2}
+        if name and len(below) > 1:
+            return [
+                f"Classes are the {len(listing)} folders directly in {path}; folders inside them, as {name}'s "
+                f"{', '.join(sorted(below)[:3])}, are parts of a class."
+            ]
+    return []

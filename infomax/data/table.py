@@ -1,0 +1,131 @@
+"""Images named by a table: `csv:PATH`, a text file with the columns path, label and split."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from infomax.data.folder import dataset_of_files
+from infomax.data.listing import HELD, TRAIN, Found, fifth
+from infomax.data.source import Dataset
+from infomax.errors import UserError
+
+_COLUMNS = ("path", "label", "split")
+
+
+def read_csv(name: str, path: str, limit: int | None, size: int | None) -> Dataset:
+    """The data set of `csv:PATH`: see infomax.data.dataset.
+
+    path: of an image, from the table's own folder unless it is absolute. label: a word or a whole number; without that
+    column the data set has no labels. split: train and test, in the spellings of folders; without that column a fixed
+    fifth of each class is the test part. Raises UserError for a missing column, file, label or split, named with its
+    line.
+    """
+    file = Path(path).expanduser()
+    rows, columns = _rows(file)
+    names = [row["path"] for _, row in rows]
+    files = [file.parent / name for name in names]
+    _check_files(file, rows, files)
+    notes: list[str] = []
+    held = _held(file, rows, notes) if "split" in columns else None
+    if held is not None:  # rows of a part that is not read have none
+        kept = [i for i, part in enumerate(held) if part is not None]
+        rows, names, files = [rows[i] for i in kept], [names[i] for i in kept], [files[i] for i in kept]
+        held = np.array([held[i] for i in kept], bool)
+    labels, classes = _labels(file, rows, notes) if "label" in columns else (None, [])
+    if labels is not None:
+        order = sorted(range(len(rows)), key=labels.tolist().__getitem__)
+        files, names, labels = [files[i] for i in order], [names[i] for i in order], labels[order]
+        held = None if held is None else held[np.array(order)]
+    elif "label" not in columns:
+        notes.append("The table has no column label, so the images have no labels.")
+    given = held is not None
+    if held is None:
+        held = fifth(names, labels)
+        if not held.any():
+            raise UserError(f"{file} has one image in each class, so none is left for a test set: add images.")
+    elif labels is not None:
+        unknown = sorted(set(labels[held].tolist()) - set(labels[~held].tolist()))
+        if unknown:
+            missing = ", ".join(classes[label] for label in unknown)
+            raise UserError(f"The test rows of {file} have labels that its training rows lack: {missing}.")
+    return dataset_of_files(name, Found(files, labels, classes, held, given, notes), limit, size)
+
+
+def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    # Lines of the file with their numbers, as columns that have a name of ours.
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            sample = opened.read(4096)
+            opened.seek(0)
+            head = sample.splitlines()[0] if sample.strip() else ""
+            comma = max(",;\t", key=head.count)
+            reader = csv.reader(opened, delimiter=comma, strict=True)
+            columns = [column.strip().lower() for column in next(reader, [])]
+            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {file}: csv:PATH names a table of images.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read as a table ({error}).") from error
+    known = [column for column in columns if column in _COLUMNS]
+    if "path" not in known or ("label" not in known and set(columns) - set(_COLUMNS)):
+        missing = "path" if "path" not in known else "label"
+        shown = ", ".join(columns) or "none"
+        raise UserError(f"{file} has no column {missing}; its columns are {shown}: name them path, label and split.")
+    if len(set(known)) != len(known):
+        raise UserError(f"{file} has a column twice: {', '.join(columns)}.")
+    for number, row in lines:
+        if len(row) != len(columns):
+            raise UserError(f"Line {number} of {file} has {len(row)} cells where the first has {len(columns)}.")
+    if not lines:
+        raise UserError(f"{file} is empty: it names no image.")
+    return [(n, {c: cell.strip() for c, cell in zip(columns, row, strict=True)}) for n, row in lines], known
+
+
+def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path]) -> None:
+    missing = [i for i, image in enumerate(files) if not rows[i][1]["path"] or not image.is_file()]
+    if missing:
+        number, first = rows[missing[0]][0], files[missing[0]]
+        raise UserError(
+            f"{len(missing)} of {len(files)} images that {file} names are not there, for instance {first} in line "
+            f"{number}: paths start from the table's folder."
+        )
+    seen: dict[Path, int] = {}
+    for (number, _), image in zip(rows, files, strict=True):
+        if image in seen:
+            raise UserError(f"Lines {seen[image]} and {number} of {file} name the same image, {image}: keep one.")
+        seen[image] = number
+
+
+def _held(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[bool | None]:
+    parts = [row["split"].lower() for _, row in rows]
+    for (number, row), part in zip(rows, parts, strict=True):
+        if part not in (*TRAIN, *HELD):
+            raise UserError(
+                f"The split {row['split']!r} in line {number} of {file} is neither train nor test (or val)."
+            )
+    tests = sorted({part for part in parts if part in HELD}, key=HELD.index)
+    if not tests or not any(part in TRAIN for part in parts):
+        raise UserError(f"The column split of {file} has rows of {' and '.join(sorted(set(parts)))} alone: "
+                        "mark some train and some test, or leave the column out.")  # fmt: skip
+    for part in tests[1:]:
+        notes.append(f"{tests[0]} is the test part; not read: {parts.count(part)} rows of {part}.")
+    return [None if part in tests[1:] else part in HELD for part in parts]
+
+
+def _labels(
+    file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]
+) -> tuple[torch.Tensor | None, list[str]]:
+    words = [row["label"] for _, row in rows]
+    empty = [number for (number, _), word in zip(rows, words, strict=True) if not word]
+    if len(empty) == len(words):
+        notes.append("The column label is empty, so the images have no labels.")
+        return None, []
+    if empty:
+        raise UserError(f"{len(empty)} of {len(words)} images of {file} have no label, the first in line {empty[0]}: "
+                        "give all of them one, or none.")  # fmt: skip
+    numbers = all(word.removeprefix("-").isdecimal() for word in words)
+    classes = sorted(set(words), key=(lambda word: (int(word), word)) if numbers else None)
+    index = {word: label for label, word in enumerate(classes)}
+    return torch.tensor([index[word] for word in words], dtype=torch.int64), classes
