@@ -11,10 +11,11 @@ import torch
 import infomax as im
 from infomax import estimation
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, estimate, estimator, fitting
+from infomax.estimation import Budget, estimate, estimator
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases.discriminant import Classifier, as_they_are
 from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.critic import gated
 from infomax.estimation.estimators.classical import KSG
 from infomax.estimation.evidence import rematching
 
@@ -25,7 +26,7 @@ def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> 
     y = rho * x + math.sqrt(1 - rho**2) * e
     base = GaussianCopula(x, y, x, y)
     base.a, base.b, base.rho = torch.eye(d), torch.eye(d), torch.full((d,), claimed)
-    model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model = gated(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
     return estimator.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {}), inputs.Pairs(
         x, y, torch.arange(n)

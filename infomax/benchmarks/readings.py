@@ -10,6 +10,7 @@ import torch
 from infomax.errors import UserError
 from infomax.estimation import DEFAULT, Budget, estimate_splits, fitting, registry
 from infomax.estimation import pairs as inputs
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Estimator
 
 Part = tuple[Any, Any]  # x and y of a split, arrays of rows
@@ -66,7 +67,7 @@ def require_critic(critic: str) -> None:
     """Raises UserError for a critic that cannot score images, before any is trained."""
     x = torch.zeros(2, 1, 28, 28)
     pairs = inputs.Pairs(x.flatten(1), x.flatten(1), torch.arange(2))
-    fitting.require_scores(fitting.Together(None, fitting.fresh(shaped(critic, x, x), pairs)), pairs)
+    fitting.require_scores(gated(None, fitting.fresh(shaped(critic, x, x), pairs)), pairs)
 
 
 def shaped(critic: str | None, x: Any, y: Any) -> str | None:

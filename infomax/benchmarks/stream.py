@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.benchmarks.stacked import matrices
+from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.student import elliptical
@@ -177,8 +178,7 @@ class Stream(Follower):
         if self.copulas:
             self.gains.append(self.gain)
             if len(self.gains) >= HEARD:
-                gains = torch.tensor(self.gains)
-                self.open = bool(gains.mean() > gains.std() / len(gains) ** 0.5)
+                self.open = is_gain(torch.tensor(self.gains))
             batch = self.embedded.beside(self.new, REPLAYED)
             with torch.no_grad():
                 base = self._base(batch)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
+from infomax.estimation.critic import FittedCritic, gated
 from infomax.estimation.pairs import Pairs
 from infomax.estimation.result import Check
 from infomax.scores import Scores
@@ -97,20 +98,24 @@ class Fitted:
     """
 
     estimator: Estimator
-    critic: Any | None
+    critic: Any  # FittedCritic | None, once made
     maps: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
     protocol: dict[str, Any]
     checks: tuple[Check, ...] = field(default=())
 
+    def __post_init__(self):
+        if self.critic is not None and not isinstance(self.critic, FittedCritic):  # a user's estimator has its own
+            object.__setattr__(self, "critic", gated(None, self.critic))
+
     @property
     def named(self) -> str:
         """The text of the critic that a user may choose or change."""
-        return "none" if self.critic is None else repr(getattr(self.critic, "residual", self.critic))
+        return "none" if self.critic is None else self.critic.named
 
     @property
     def costly(self) -> bool:
         """Whether n^2 scores are too dear to be read lightly."""
-        return getattr(self.critic, "costly", False)
+        return self.critic is not None and self.critic.costly
 
     def mapped(self, pairs: Pairs) -> Pairs:
         return Pairs(self.maps[0](pairs.x), self.maps[1](pairs.y), pairs.ids)
@@ -123,6 +128,11 @@ class Fitted:
         """The value on mapped pairs, which it has never seen unless it reads_all; in nats."""
         with torch.no_grad():
             return float(self.estimator.read(self.critic, mapped))
+
+
+def plug_in(critic: Any, pairs: Pairs) -> Tensor:
+    """The mean of log r over mapped pairs, 0-d, in nats: no negative is scored."""
+    return critic.pair(*critic.embed(pairs.x, pairs.y)).double().mean()
 
 
 def scores(critic: Any, pairs: Pairs) -> Scores:

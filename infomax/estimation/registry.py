@@ -11,6 +11,7 @@ from infomax import objectives
 from infomax.errors import UserError
 from infomax.estimation import fitting
 from infomax.estimation.bases.normal_scores import Standard
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.estimators import classical, generative
 from infomax.estimation.estimators.copula_js import CopulaJS
@@ -41,7 +42,7 @@ class Variational(Estimator):
     ) -> Fitted:
         maps = Standard(fit.x), Standard(fit.y)
         fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids).to(device) for p in (fit, select))
-        model = fitting.Together(None, fitting.fresh(critic, fit)).to(device)
+        model = gated(None, fitting.fresh(critic, fit)).to(device)
         fitting.require_scores(model, fit)
         trained = Variational(deepcopy(self.objective).to(device))  # running averages and baselines are the fit's own
         return Fitted(trained, model, maps, fitting.train(trained.objective, model, fit, select, budget, seed))

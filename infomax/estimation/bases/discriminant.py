@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.critics import Embedded, InnerProduct
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
+from infomax.estimation.critic import FittedCritic
 from infomax.estimation.pairs import Pairs, is_label
 
 Map = Callable[[Tensor], Tensor]
@@ -38,14 +40,13 @@ def mixed(log_ratio: Tensor, doubt: float) -> Tensor:
     return torch.logaddexp(log_ratio + math.log1p(-doubt), log_ratio.new_tensor(math.log(doubt)))
 
 
-class Classifier(nn.Module):
+class Classifier(InnerProduct, FittedCritic):
     """log q(label | other) / p(label), a label side being one-hot: E_neg[r] = 1 by construction.
 
     q is the softmax of the base's logits, or the prior's without one, plus `strength` times those of `network`, which a
     gate can close.
     """
 
-    width = 1
     log_prior: Tensor  # [labels]
 
     def __init__(
@@ -59,8 +60,11 @@ class Classifier(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """Whether every score is 0, by choice on the select split."""
         return not self.open and self.base is None
+
+    @property
+    def closed_form(self) -> "Classifier | None":
+        return self.base
 
     def logits(self, other: Tensor) -> Tensor:
         known = self.log_prior.expand(len(other), -1) if self.base is None else self.base.logits(other)
@@ -70,14 +74,8 @@ class Classifier(nn.Module):
         """Of every label [n, labels]."""
         return mixed(self.logits(other).log_softmax(1) - self.log_prior, self.doubt)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         return (x, self.log_ratio(y)) if self.label == 0 else (self.log_ratio(x), y)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
 
     def __repr__(self) -> str:
         parts = ([] if self.base is None else [self.base.network]) + ([self.network] if self.open else [])

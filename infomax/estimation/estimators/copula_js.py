@@ -10,9 +10,10 @@ from infomax.estimation.bases import spatial
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.pair_copula import closed_form
-from infomax.estimation.estimator import Budget, Estimator, Fitted
+from infomax.estimation.critic import FittedCritic, gated
+from infomax.estimation.estimator import Budget, Estimator, Fitted, plug_in
 from infomax.estimation.estimators.residuals import fitted_classifiers, fitted_residuals
-from infomax.estimation.estimators.starts import protocol_of, start_of
+from infomax.estimation.estimators.starts import start_of
 from infomax.estimation.pairs import Pairs, is_label
 from infomax.objectives import JSPlugin
 from infomax.scores import Scores
@@ -49,11 +50,11 @@ class CopulaJS(Estimator):
         residual = fitting.fresh(critic, fit)
         if not isinstance(critic, nn.Module):  # a module that was handed in keeps what it knows
             fitting.silence(residual)
-        model = fitting.Together(base, residual).to(device)
+        model = gated(base, residual).to(device)
         fit, select = fit.to(device), select.to(device)
         fitting.require_scores(model, fit)
         protocol = fitting.train(JSPlugin(), model, fit, select, budget, seed)
-        return Fitted(self, model, maps, protocol | {"copula": protocol_of(base)})
+        return Fitted(self, model, maps, protocol | {"copula": base.protocol()})
 
     def fit_folds(self, folds: Sequence[tuple[Pairs, Pairs]], budget: Budget, seed: int, device: str) -> list[Fitted]:
         """Fits on each (fit, select), all residuals in one run: their weights are stacked, and so is the arithmetic."""
@@ -72,3 +73,6 @@ class CopulaJS(Estimator):
 
     def estimate(self, s: Scores) -> Tensor:
         return s.positive.mean()
+
+    def read(self, critic: FittedCritic, pairs: Pairs) -> Tensor:
+        return plug_in(critic, pairs)

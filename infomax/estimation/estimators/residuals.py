@@ -3,20 +3,22 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases import discriminant
-from infomax.estimation.bases.gains import infonce_shares, is_gain, js_shares
+from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, jensen_shannon, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.pair_copula import noise, products
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
-from infomax.estimation.estimators.starts import Map, Start, Unmixed, protocol_of
+from infomax.estimation.estimators.starts import Map, Start, Unmixed
 from infomax.estimation.pairs import Pairs
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
@@ -68,25 +70,17 @@ class Columns(nn.Module):
         return torch.cat([z * self.weights, length], 1)
 
 
-class Residual(nn.Module):
+class Residual(InnerProduct):
     """<g(x), h(y)> + c of features of each side."""
-
-    width = 1
 
     def __init__(self, columns: tuple[Columns, Columns], g: nn.Module, h: nn.Module, constant: Tensor):
         super().__init__()
         self.columns_x, self.columns_y = columns
         self.g, self.h, self.constant = g, h, nn.Parameter(constant)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         g, h = self.g(self.columns_x(x)), self.h(self.columns_y(y))
         return torch.cat([g, self.constant.expand(len(g), 1)], 1), torch.cat([h, h.new_ones(len(h), 1)], 1)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
 
     def __repr__(self) -> str:
         return f"Separable(hidden={HIDDEN}, out={OUT}, layers={LAYERS}), SiLU"
@@ -132,20 +126,13 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
 
     def bound(part: _Stacked, index: Tensor | slice) -> Tensor:
         s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
-        p = s.diagonal(dim1=1, dim2=2)
-        n = s.shape[1]
-        if part.ids is not None:  # views of one sample are no negatives of each other
-            ids = part.ids[:, index]
-            other = (ids[:, :, None] != ids[:, None]).to(s)
-            return -F.softplus(-p).mean(1) - (F.softplus(s) * other).sum((1, 2)) / other.sum((1, 2)).clamp(min=1)
-        # Off the diagonal all, less the diagonal: n (n - 1) negatives a fold.
-        return -F.softplus(-p).mean(1) - (F.softplus(s).sum((1, 2)) - F.softplus(p).sum(1)) / (n * (n - 1))
+        return jensen_shannon(s, None if part.ids is None else part.ids[:, index])
 
-    protocol = _descend(parameters, fit, select, bound, budget, seed)
+    protocol = _ascended(parameters, fit, select, bound, budget, seed)
     found = []
     for k, start in enumerate(starts):
         residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
-        model = fitting.Together(bases[k], residual).to(device).eval()
+        model = gated(bases[k], residual).to(device).eval()
         x, y = start.select.x.to(device), start.select.y.to(device)
         gain = js_shares(model, x, y)
         model.open = False
@@ -154,9 +141,9 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
         model.open = is_gain(gain)
         if model.open:
             # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
-            loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
-            model.open = float(loss.mean()) <= float(loss.std()) / math.sqrt(len(loss))
-        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": protocol_of(start.base),
+            high = infonce_shares(model, x, y) - infonce_shares(bases[k], x, y)
+            model.open = is_no_loss(high)
+        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": start.base.protocol(),
                               "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
         found.append(Fitted(row, model, start.maps, told))
     return found
@@ -182,19 +169,16 @@ class _Stacked:
         return torch.stack([base.score(ex[index], ey[index]) for base, (ex, ey) in found])
 
 
-def _descend(
+def _ascended(
     parameters: list[nn.Parameter],
     fit: Any,
     select: Any,
     bound: Callable[[Any, Any], Tensor],
     budget: Budget,
     seed: int,
+    every: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Ascends `bound` [folds] on batches of fit; each fold keeps its weights of the best bound on select."""
-    folds = parameters[0].shape[0]
-    steps, size = min(budget.steps, STEPS), min(budget.batch_size, len(fit))
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
-    generator = torch.Generator().manual_seed(seed)
+    """Ascends `bound` [folds] on batches of training pairs; each fold keeps its weights of the best on validation."""
 
     @torch.no_grad()
     def criterion() -> Tensor:
@@ -202,31 +186,15 @@ def _descend(
         parts = torch.arange(len(select), device=select.x.device).tensor_split(number)
         return torch.stack([bound(select, part) for part in parts]).mean(0)
 
-    best, best_step, step = criterion(), torch.zeros(folds), 0
-    state = [p.detach().clone() for p in parameters]
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < size:
-            order = torch.randperm(len(fit), generator=generator)
-        index, order = order[:size].to(fit.x.device), order[size:]
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = -bound(fit, index).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0 * folds)
-        optimizer.step()
-        if step % budget.every == 0 or step == steps:
-            value = criterion()
-            better = value > best  # never for one that is not a number
-            for kept, p in zip(state, parameters, strict=True):
-                kept[better] = p.detach()[better]
-            best, best_step = torch.where(better, value, best), torch.where(better.cpu(), float(step), best_step)
-            if step - float(best_step.max()) >= budget.every * min(budget.patience, PATIENCE):
-                break
-    for kept, p in zip(state, parameters, strict=True):
-        p.data.copy_(kept)
-    return [{"steps": step, "best_step": int(best_step[k])} for k in range(folds)]
+    how = fitting.Ascent(
+        min(budget.steps, STEPS), budget.batch_size, RATE, every or budget.every, min(budget.patience, PATIENCE), DECAY,
+        scheduled=True,
+    )  # fmt: skip
+    result = fitting.ascend(
+        parameters, lambda index: bound(fit, index.to(fit.x.device)), criterion, lambda: parameters, len(fit), how,
+        seed, criterion(),
+    )  # fmt: skip
+    return [{"steps": result.steps, "best_step": int(step)} for step in result.best_step]
 
 
 class Network(nn.Sequential):
@@ -276,12 +244,12 @@ def fitted_classifiers(
     fit, select = stacked("fit"), stacked("select")
     labels = len(starts[0].log_prior)
     network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, labels), silent=True).to(device)
-    looks = replace(budget, every=min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit)))))
+    every = min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit))))
 
     def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
         return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
 
-    protocol = _descend(list(network.parameters()), fit, select, bound, looks, seed)
+    protocol = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
     with torch.no_grad():
         all_rows = slice(None)
         learned = network(select.x)

@@ -4,14 +4,14 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from infomax.estimation.bases.gains import js_shares
+from infomax.estimation.bases.gains import js_shares, standard_error
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
-from infomax.estimation.bases.pair_copula import Base, PairwiseCopula, closed_form
+from infomax.estimation.bases.pair_copula import closed_form
+from infomax.estimation.critic import ClosedForm
 from infomax.estimation.pairs import Pairs
 
 Map = Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ class Start:
     fit: Pairs
     select: Pairs
     maps: tuple[Map, Map]
-    base: Base
+    base: ClosedForm
 
 
 def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
@@ -94,7 +94,7 @@ def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
-                best = float(each.mean()), float(each.std()) / math.sqrt(len(each))
+                best = float(each.mean()), standard_error(each)
                 found = Start(
                     Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
                 )
@@ -114,13 +114,3 @@ def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
     z = z @ (vectors * values.rsqrt())
     kurtosis = (z**4).mean(0) - 3
     return [Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else []
-
-
-def protocol_of(base: Base) -> dict[str, Any]:
-    return {
-        "kind": type(base).__name__,
-        "strength": base.strength,
-        "share_read": base.share_read,
-        "dof": getattr(base, "dof", None),
-        "pairs": len(base.matched) if isinstance(base, PairwiseCopula) else 0,
-    }

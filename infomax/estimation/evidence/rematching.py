@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.bases.gaussian import COMPONENTS
-from infomax.estimation.bases.normal_scores import NormalScores, Standard
+from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
 from infomax.estimation.pairs import Pairs, has_density, is_label, shuffled
 
@@ -62,7 +62,7 @@ def lack(each: Sequence[Fitted], reports: Sequence[Pairs], seed: int, device: st
     moved = float((drawn != torch.arange(start)).double().mean())
     continuous = not (is_label(x) or is_label(y)) and has_density(x) and has_density(y)
     scores = [None if is_label(side) else NormalScores(side)(side) for side in (x, y)]
-    hx, hy = (_shares(side) if z is None else _hermite(z) for side, z in zip((x, y), scores, strict=True))
+    hx, hy = (_shares(side) if z is None else hermite(z) for side, z in zip((x, y), scores, strict=True))
     products = _products(hx, hy, drawn)
     if not continuous:
         return Lack(products, products, moved)
@@ -122,12 +122,6 @@ def _products(hx: Tensor, hy: Tensor, drawn: Tensor) -> float:
     largest = max(float((e - mean - (own - e) / len(each)).abs().max()) for e in each)
     difference = own - mean
     return float(difference[difference.abs() > largest].square().sum()) / 2
-
-
-def _hermite(z: Tensor) -> Tensor:
-    z = z.clamp(-4, 4)
-    parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
-    return Standard(parts)(parts)
 
 
 def _shares(label: Tensor) -> Tensor:

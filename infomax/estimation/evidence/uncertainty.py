@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from infomax.estimation.bases.gains import standard_error
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.estimator import Estimator, Fitted
@@ -86,10 +87,9 @@ def read(
     s = None if method.leans_on == "rows" else fitted.scores(report.first(COSTLY) if fitted.costly else report)
     learned = 0.0
     if method.cross_fits:
-        base = getattr(fitted.critic, "base", None)
-        base = getattr(base, "gaussian", base)  # kernels learn too, and as slowly
-        with torch.no_grad():
-            known = 0.0 if base is None else float(base.pair(*base.embed(report.x, report.y)).mean())
+        base = None if fitted.critic is None else fitted.critic.closed_form
+        with torch.no_grad():  # kernels learn too, and as slowly: they are not known
+            known = 0.0 if base is None else float(base.known.pair(*base.known.embed(report.x, report.y)).mean())
         learned = abs(mi - known)
     return Reading(
         sizes, mi, stderr, (mi - half, mi + half), value_on, bound, other, None if s is None else partition(s),
@@ -190,7 +190,7 @@ def permutation(fitted: Fitted, report: Pairs, seed: int = 0) -> float | None:
     own sample.
     """
     critic = fitted.critic
-    if critic is None or getattr(critic, "is_zero", False) or len(report.ids.unique()) < len(report):
+    if critic is None or critic.is_zero or len(report.ids.unique()) < len(report):
         return None
     ex, ey = critic.embed(report.x, report.y)
     own = float(critic.pair(ex, ey).mean())
@@ -215,7 +215,7 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
     from scipy.stats import t
 
     critic = fitted.critic
-    if critic is not None and getattr(critic, "is_zero", False):
+    if critic is not None and critic.is_zero:
         critic.open = True
         try:
             return jackknife(fitted, report, seed)
@@ -288,7 +288,7 @@ def _betting(values: NDArray[np.float64], level: float) -> float:
 
 def gaussian(fitted: Fitted, fit: Pairs, select: Pairs) -> Fitted:
     """A Gaussian copula's critic, fitted on the same pairs, which InfoNCE reads. No part is mapped yet."""
-    base = getattr(fitted.critic, "base", None)
+    base = None if fitted.critic is None else fitted.critic.closed_form
     if base is not None:
         # A copy, as moving a module moves it for everyone.
         return Fitted(Variational(InfoNCE()), deepcopy(base).cpu(), fitted.maps, {})
@@ -304,7 +304,7 @@ def rival(gaussian: Fitted, report: Pairs) -> tuple[float, float]:
     s = Scores(gaussian.critic, report.x, report.y, local=True)
     k = s.negative.per_row
     each = (k + 1).log() - torch.nn.functional.softplus(s.negative.logmeanexp(dim=1) + k.log() - s.positive)
-    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
+    return float(each.mean()), standard_error(each)
 
 
 def partition(s: Scores) -> tuple[float, float, float]:
