@@ -33,8 +33,8 @@ def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> 
     )
 
 
-def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Lack:
-    found = rematching.lack([fitted], [pairs], 0, "cpu")
+def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Misfit:
+    found = rematching.misfit([fitted], [pairs], 0, "cpu")
     assert found is not None
     return found
 
@@ -94,7 +94,7 @@ def test_labels_that_a_classifier_missed_are_seen():
     none.open = False
     fitted = estimator.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {})
     parts = [part[2] for part in inputs.folds(pairs, 5, 0)]
-    missed = rematching.lack([fitted] * 5, parts, 0, "cpu")
+    missed = rematching.misfit([fitted] * 5, parts, 0, "cpu")
     assert missed is not None
     assert 0.1 < missed.shown < math.log(2)  # it is 0.32 nats
     found = estimate(x, label)
@@ -105,9 +105,9 @@ def test_labels_that_a_classifier_missed_are_seen():
 
 def test_what_cannot_be_compared_is_not():
     fitted, pairs = normals(2, 0.6, 0.6)
-    assert rematching.lack([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
+    assert rematching.misfit([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
     wide = inputs.Pairs(torch.randn(400, 300), pairs.y, pairs.ids)
-    assert rematching.lack([fitted], [wide], 0, "cpu") is None
+    assert rematching.misfit([fitted], [wide], 0, "cpu") is None
     rounded = inputs.Pairs((2 * pairs.x).round() / 2, pairs.y, pairs.ids)
     assert lack(fitted, rounded).moved > 0.8  # of neighbours nothing can be said, of products all
 

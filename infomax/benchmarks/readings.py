@@ -52,7 +52,7 @@ def read(
                 [(*part, None) for part in (fit, select, report)], fitting.reads_images(critic)
             )
             fitted = rows[0].fit(pairs[0], pairs[1], critic, budget, seed, device)
-            reported = inputs.joined(pairs) if rows[0].reads_all else pairs[2]
+            reported = inputs.joined(pairs) if rows[0].training_free else pairs[2]
             held_out = fitted.mapped(reported).to(device)
             return {
                 repr(row): replace(fitted, estimator=_trained(row, fitted.estimator)).value(held_out) for row in rows

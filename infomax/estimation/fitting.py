@@ -146,7 +146,7 @@ def train(
     def criterion(pairs: Pairs = select) -> float:
         model.eval()
         objective.eval()
-        formula = objective.surrogate if objective.ranked_by_surrogate else objective.estimate
+        formula = objective.surrogate if objective.select_by_surrogate else objective.estimate
         with torch.no_grad():
             value = float(formula(scores(model, pairs)))
         model.train()

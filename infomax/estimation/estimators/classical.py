@@ -15,7 +15,7 @@ from infomax.estimation.pairs import Pairs, one_a_sample, require_density
 class _Classical(Estimator):
     """Those that learn nothing beforehand. Their error is the jackknife's, each value without a group of pairs."""
 
-    reads_all = True
+    training_free = True
     widest = 0  # columns a side
 
     def fit(
@@ -50,7 +50,7 @@ class KSG(_Classical):
     density (labels, quantised numbers), k too large, more than k copies of a pair.
     """
 
-    leans_on = "neighbours"
+    value_from = "neighbours"
     widest = 10
 
     def __init__(self, k: int = 5):

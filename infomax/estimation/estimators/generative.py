@@ -123,7 +123,7 @@ class DifferenceOfEntropies(_ByDensity):
 
 
 class _UpperBound(_Conditional):
-    leans_on = "upper bound"
+    value_from = "upper bound"
 
     def __init__(self, density: str = "Gaussian", transforms: int = 2, hidden: int = 64):
         super().__init__(density, transforms, hidden)

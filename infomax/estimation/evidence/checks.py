@@ -2,14 +2,14 @@
 
 import math
 
-from infomax.estimation.estimator import Leaning
+from infomax.estimation.estimator import ValueFrom
 from infomax.estimation.result import Check, Verdict
 
 
-def ceiling(mi: float, ceiling: float, leaning: Leaning) -> Check:
+def ceiling(mi: float, ceiling: float, value_from: ValueFrom) -> Check:
     """A value near log N. One that leans on rows never passes log N and falls short before it: at 1.5 nats below, by
     more than half a nat, even with a perfect critic."""
-    fail, warn = (1.5, 2.5) if leaning == "rows" else (0.5, 1.0)
+    fail, warn = (1.5, 2.5) if value_from == "rows" else (0.5, 1.0)
     room = ceiling - mi
     if room < fail:
         sentence = (
