@@ -62,7 +62,9 @@ def estimate(
     asked = {name: value for name, value in named.items() if value is not None}
     if len(asked) > 1:
         told = " and ".join(f"--{name} {value}" for name, value in asked.items())
-        raise UserError(f"{told} are one option by {'two' if len(asked) == 2 else 'three'} names; give --estimator.")
+        raise UserError(
+            f"{told} are one option by {'two' if len(asked) == 2 else 'three'} names; give one, --estimator."
+        )
     errors.require_seed(seed)
     if report is not None:
         page.require(report)

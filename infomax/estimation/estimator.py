@@ -78,8 +78,8 @@ class Estimator(Spelled):
 
         fit: training pairs, x [n, dx] and y [n, dy]. select: validation pairs. critic: the text or module of an
         estimator that takes_critic, None for its default. budget: how long it may train. seed: of what is drawn, beside
-        torch's own generator, which is to be forked around. device: "cpu" or "cuda". Raises UserError: a critic that cannot score such
-        pairs, sides that such an estimator has no meaning for.
+        torch's own generator, which is to be forked around. device: "cpu" or "cuda". Raises UserError: a critic that
+        cannot score such pairs, sides that such an estimator has no meaning for.
         """
         raise TypeError(f"{type(self).__name__} defines no fit(...).")
 
