@@ -18,6 +18,7 @@ from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.critic import gated
 from infomax.estimation.estimators.classical import KSG
 from infomax.estimation.evidence import rematching
+from infomax.estimation.neighbours import by_distances
 
 
 def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[estimator.Fitted, inputs.Pairs]:
@@ -58,7 +59,8 @@ def test_a_matching_is_drawn_by_its_chance():
 def test_the_neighbours_are_those_of_ksg():
     x, y = (side.double().numpy() for side in (normals(2, 0.8, 0.8)[1].x, normals(2, 0.8, 0.8)[1].y))
     dx, dy = (torch.cdist(torch.from_numpy(s), torch.from_numpy(s), p=math.inf) for s in (x, y))
-    assert rematching.neighbours(dx, dy) == pytest.approx(KSG(k=rematching.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
+    found = by_distances(dx, dy, rematching.NEIGHBOURS)
+    assert found == pytest.approx(KSG(k=rematching.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

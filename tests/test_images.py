@@ -11,8 +11,8 @@ from infomax.estimation import Budget, estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.audit import WRONG
 from infomax.estimation.bases import spatial
+from infomax.estimation.bases.base import Principal
 from infomax.estimation.estimators.copula_js import CopulaJS
-from infomax.estimation.estimators.starts import Principal
 from infomax.estimation.pairs import Image, Pairs
 from infomax.objectives import Anchor, JSPlugin
 

@@ -125,21 +125,21 @@ class Counted(nn.Module):
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a fold's network starts from.
+class Base:
+    """What a fold's network is added to.
 
-    map: of the other side, to features. base: None where the prior is no worse. plain: discriminants, or counts, with
-    nothing shrunk, whose noise says how little such pairs can show. told: how the base came about.
+    map: of the other side, to features. classifier: None where the prior is no worse. plain: discriminants, or counts,
+    with nothing shrunk, whose noise says how little such pairs can show. protocol: how the classifier came about.
     """
 
     map: Map
     log_prior: Tensor
-    base: Classifier | None
+    classifier: Classifier | None
     plain: nn.Module
-    told: dict[str, Any] | None
+    protocol: dict[str, Any] | None
 
 
-def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
+def base_of(fit: Pairs, select: Pairs, label: int, doubt: float) -> Base:
     """The closed form, of normal scores of columns or of the columns, under which the select labels are the likeliest:
     by more than a standard error, else normal scores, else the prior alone."""
     (other, own), (others, owns) = ((p.x, p.y) if label == 1 else (p.y, p.x) for p in (fit, select))
@@ -148,7 +148,7 @@ def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
     number = max(1000, LOOKED_AT // len(log_prior))
     y, target = own.argmax(1), owns[:number].argmax(1)
     maps: list[Map] = [as_they_are] if is_label(other) else [NormalScores(other), Standard(other)]
-    found: Start | None = None
+    found: Base | None = None
     best = torch.zeros(len(target))  # log-ratio of each select row
     for of_other in maps:
         z, seen = of_other(other), of_other(others[:number])
@@ -157,9 +157,9 @@ def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
         each, base, told = _likeliest(tried, seen, target, log_prior, label, doubt)
         gain = each - best
         if is_gain(gain):
-            best, found = each, Start(of_other, log_prior, base, plain, told)
+            best, found = each, Base(of_other, log_prior, base, plain, told)
         elif found is None:
-            found = Start(of_other, log_prior, None, plain, None)
+            found = Base(of_other, log_prior, None, plain, None)
     assert found is not None
     return found
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
+from infomax.estimation import neighbours
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.pairs import Pairs, one_a_sample, require_density
@@ -59,23 +60,10 @@ class KSG(_Classical):
         self.k = k
 
     def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
-        from scipy.special import digamma
-        from sklearn.neighbors import KDTree
-
         n, k = len(x), self.k
         if n <= k + 1:
             raise UserError(f"KSG's k={k} neighbours need more than {n} different pairs.")
-        both = np.concatenate([x, y], 1)
-        distance = KDTree(both, metric="chebyshev").query(both, k + 1)[0][:, k]
-        if not (distance > 0).all():
-            rows = np.flatnonzero(distance == 0)
-            raise UserError(
-                f"{len(rows)} pairs have k={k} copies or more, and KSG measures distances between pairs: remove the "
-                "copies, or raise k."
-            )
-        inside = np.nextafter(distance, 0)  # nearer than the k-th neighbour, and not as near
-        counts = [KDTree(side, metric="chebyshev").query_radius(side, inside, count_only=True) for side in (x, y)]
-        return float(digamma(k) + digamma(n) - np.mean(digamma(counts[0]) + digamma(counts[1])))
+        return neighbours.by_trees(x, y, k)
 
 
 class GCMI(_Classical):

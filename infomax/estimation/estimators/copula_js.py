@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from infomax.estimation import fitting
 from infomax.estimation.bases import spatial
+from infomax.estimation.bases.base import base_of
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.pair_copula import closed_form
 from infomax.estimation.critic import FittedCritic, gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted, plug_in
 from infomax.estimation.estimators.residuals import fitted_classifiers, fitted_residuals
-from infomax.estimation.estimators.starts import start_of
 from infomax.estimation.pairs import Pairs, is_label
 from infomax.objectives import JSPlugin
 from infomax.scores import Scores
@@ -61,8 +61,8 @@ class CopulaJS(Estimator):
         label = [is_label(side) for side in (folds[0][0].x, folds[0][0].y)]
         if any(label):
             return fitted_classifiers(self, folds, 1 if label[1] else 0, budget, seed, device)
-        starts = [start_of(fit, select, seed) for fit, select in folds]
-        of_columns = fitted_residuals(self, starts, budget, seed, device)
+        bases = [base_of(fit, select, seed) for fit, select in folds]
+        of_columns = fitted_residuals(self, bases, budget, seed, device)
         if None in folds[0][0].images:
             return of_columns
         of_places = [spatial.fitted(self, fit, select, budget, seed, device) for fit, select in folds]

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases import discriminant
+from infomax.estimation.bases.base import Base, Map, Unmixed
 from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, jensen_shannon, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.pair_copula import noise, products
 from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
-from infomax.estimation.estimators.starts import Map, Start, Unmixed
 from infomax.estimation.pairs import Pairs
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
@@ -102,23 +102,23 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     return Columns(found[0]), Columns(found[1])
 
 
-def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, seed: int, device: str) -> list[Fitted]:
-    bases = [start.base.to(device) for start in starts]
-    columns = [_columns(start.fit) for start in starts]
+def fitted_residuals(row: Estimator, bases: Sequence[Base], budget: Budget, seed: int, device: str) -> list[Fitted]:
+    copulas = [base.copula.to(device) for base in bases]
+    columns = [_columns(base.fit) for base in bases]
     splits = {}
     for name in ("fit", "select"):
-        parts: list[Pairs] = [getattr(start, name) for start in starts]
+        parts: list[Pairs] = [base.fit if name == "fit" else base.select for base in bases]
         least = min(map(len, parts))
         parts = [part.first(least).to(device) for part in parts]
         with torch.no_grad():
-            embedded = [base.embed(part.x, part.y) for base, part in zip(bases, parts, strict=True)]
+            embedded = [copula.embed(part.x, part.y) for copula, part in zip(copulas, parts, strict=True)]
         splits[name] = _Stacked(
             torch.stack([c[0].to(device)(part.x) for c, part in zip(columns, parts, strict=True)]),
             torch.stack([c[1].to(device)(part.y) for c, part in zip(columns, parts, strict=True)]),
-            torch.stack([part.ids for part in parts]), bases, embedded,
+            torch.stack([part.ids for part in parts]), copulas, embedded,
         )  # fmt: skip
     fit, select = splits["fit"], splits["select"]
-    folds = len(starts)
+    folds = len(bases)
     g = Stack(folds, (fit.x.shape[2], *[HIDDEN] * LAYERS, OUT), silent=False).to(device)
     h = Stack(folds, (fit.y.shape[2], *[HIDDEN] * LAYERS, OUT), silent=True).to(device)
     constant = nn.Parameter(torch.zeros(folds, 1, 1, device=device))
@@ -130,10 +130,10 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
 
     protocol = _ascended(parameters, fit, select, bound, budget, seed)
     found = []
-    for k, start in enumerate(starts):
+    for k, base in enumerate(bases):
         residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
-        model = gated(bases[k], residual).to(device).eval()
-        x, y = start.select.x.to(device), start.select.y.to(device)
+        model = gated(copulas[k], residual).to(device).eval()
+        x, y = base.select.x.to(device), base.select.y.to(device)
         gain = js_shares(model, x, y)
         model.open = False
         gain = gain - js_shares(model, x, y)
@@ -141,11 +141,11 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
         model.open = is_gain(gain)
         if model.open:
             # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
-            high = infonce_shares(model, x, y) - infonce_shares(bases[k], x, y)
+            high = infonce_shares(model, x, y) - infonce_shares(copulas[k], x, y)
             model.open = is_no_loss(high)
-        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": start.base.protocol(),
-                              "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
-        found.append(Fitted(row, model, start.maps, told))
+        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": base.copula.protocol(),
+                              "components": [isinstance(m, Unmixed) for m in base.maps]}  # fmt: skip
+        found.append(Fitted(row, model, base.maps, told))
     return found
 
 
@@ -225,24 +225,24 @@ def fitted_classifiers(
 ) -> list[Fitted]:
     """Each fold's closed form, and what a network, which starts at 0, adds to its logits by the labels' likelihood."""
     doubt = 1 / min(len(select) for _, select in folds)  # what none of n select rows shows may be in one of n
-    starts = [discriminant.start(fit, select, label, doubt) for fit, select in folds]
+    bases = [discriminant.base_of(fit, select, label, doubt) for fit, select in folds]
     columns: list[Columns] = []
     parts: dict[str, list[tuple[Tensor, ...]]] = {"fit": [], "select": []}
-    for start, both in zip(starts, folds, strict=True):
+    for base, both in zip(bases, folds, strict=True):
         for name, part in zip(parts, both, strict=True):
             other, own = (part.x, part.y) if label == 1 else (part.y, part.x)
-            z, y = start.map(other), own.argmax(1)
+            z, y = base.map(other), own.argmax(1)
             if name == "fit":
                 columns.append(Columns(torch.ones(z.shape[1])))
-            known = start.log_prior.expand(len(z), -1) if start.base is None else start.base.logits(z)
-            parts[name].append((columns[-1](z), y, known, start.log_prior[y]))
+            known = base.log_prior.expand(len(z), -1) if base.classifier is None else base.classifier.logits(z)
+            parts[name].append((columns[-1](z), y, known, base.log_prior[y]))
 
     def stacked(name: str) -> _Labelled:
         least = min(len(part[0]) for part in parts[name])
         return _Labelled(*(torch.stack([t[:least] for t in of]).to(device) for of in zip(*parts[name], strict=True)))
 
     fit, select = stacked("fit"), stacked("select")
-    labels = len(starts[0].log_prior)
+    labels = len(bases[0].log_prior)
     network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, labels), silent=True).to(device)
     every = min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit))))
 
@@ -255,18 +255,18 @@ def fitted_classifiers(
         learned = network(select.x)
         gains = select.log_ratio(learned, all_rows, doubt) - select.log_ratio(0 * learned, all_rows, doubt)
     found = []
-    for k, (start, gain) in enumerate(zip(starts, gains, strict=True)):
+    for k, (base, gain) in enumerate(zip(bases, gains, strict=True)):
         # The best of many looks beats the base by luck alone: it has to by one standard error.
         kept = is_gain(gain)
         # Where all is zero, the plain closed form stays behind the closed gate: its noise says how little such pairs
         # could show.
-        lost = start.base is None and not kept
-        inner = start.plain if lost else Network(columns[k], *network.fold(k))
-        model = discriminant.Classifier(label, start.log_prior, doubt, inner, base=start.base)
+        lost = base.classifier is None and not kept
+        inner = base.plain if lost else Network(columns[k], *network.fold(k))
+        model = discriminant.Classifier(label, base.log_prior, doubt, inner, base=base.classifier)
         model.open = kept
-        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": start.told, "labels": labels}
+        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels}
         maps: tuple[Map, Map] = (
-            (start.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, start.map)
+            (base.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, base.map)
         )
         found.append(Fitted(row, model.to(device).eval(), maps, told))
     return found

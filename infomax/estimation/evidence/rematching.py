@@ -18,6 +18,7 @@ from torch import Tensor
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
+from infomax.estimation.neighbours import by_distances
 from infomax.estimation.pairs import Pairs, has_density, is_label, shuffled
 
 DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of twenty cases
@@ -86,8 +87,8 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     if not continuous:
         return Misfit(products, products, moved)
     distances = [torch.cdist(z, z, p=math.inf) for z in normal if z is not None]
-    own = neighbours(distances[0], distances[1])
-    others = [neighbours(distances[0], distances[1][m][:, m]) for m in drawn]
+    own = by_distances(distances[0], distances[1], NEIGHBOURS)
+    others = [by_distances(distances[0], distances[1][m][:, m], NEIGHBOURS) for m in drawn]
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
     return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
@@ -112,17 +113,6 @@ def matched(s: Tensor, number: int, generator: torch.Generator) -> Tensor:
             swap = torch.rand(odds.shape, generator=generator) < odds.sigmoid()
             found.scatter_(1, i, torch.where(swap, b, a)).scatter_(1, j, torch.where(swap, a, b))
     return found
-
-
-def neighbours(dx: Tensor, dy: Tensor, k: int = NEIGHBOURS) -> float:
-    """MI in nats from the distances [n, n] within each side, (Kraskov et al., 2004, estimator 1)."""
-    from scipy.special import digamma
-
-    n = len(dx)
-    k = min(k, n - 1)
-    reach = torch.maximum(dx, dy).kthvalue(k + 1, dim=1).values[:, None]
-    counts = [(d < reach).sum(1).clamp(min=1).numpy() for d in (dx, dy)]  # with the pair itself
-    return float(digamma(k) + digamma(n) - sum(digamma(count).mean() for count in counts))
 
 
 def _products(hx: Tensor, hy: Tensor, drawn: Tensor) -> float:

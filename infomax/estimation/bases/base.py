@@ -1,4 +1,4 @@
-"""Where the default starts from: the closed form that select (validation) pairs tell best, of columns or components."""
+"""The base of the default: the closed form that validation pairs prefer, of columns or of components."""
 
 import math
 import warnings
@@ -67,16 +67,16 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a fold's residual starts from: mapped pairs, the maps, and a base."""
+class Base:
+    """What a fold's residual is added to: mapped training and validation pairs, the maps, and a copula."""
 
     fit: Pairs
     select: Pairs
     maps: tuple[Map, Map]
-    base: ClosedForm
+    copula: ClosedForm
 
 
-def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
+def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
     """Of normal scores of columns and of independent components, a side each, what tells select pairs from others."""
     options = [
         [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
@@ -95,7 +95,7 @@ def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
                 best = float(each.mean()), standard_error(each)
-                found = Start(
+                found = Base(
                     Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
                 )
     assert found is not None
