@@ -51,7 +51,7 @@ class Variational(Estimator):
         return self.objective.estimate(s)
 
 
-def _row(kind: type[Objective]) -> Callable[..., Variational]:
+def _estimator(kind: type[Objective]) -> Callable[..., Variational]:
     @functools.wraps(kind, updated=())  # its name, docstring and parameters
     def make(*arguments: Any, **options: Any) -> Variational:
         return Variational(kind(*arguments, **options))
@@ -60,8 +60,8 @@ def _row(kind: type[Objective]) -> Callable[..., Variational]:
 
 
 registry: dict[str, Callable[..., Estimator]] = {
-    **{name: _row(kind) for name, kind in objectives.registry.items()},
-    **{kind.__name__.lower(): kind for kind in (CopulaJS, *generative.rows, *classical.rows)},
+    **{name: _estimator(kind) for name, kind in objectives.registry.items()},
+    **{kind.__name__.lower(): kind for kind in (CopulaJS, *generative.ESTIMATORS, *classical.ESTIMATORS)},
 }
 DEFAULT = "CopulaJS"
 

@@ -1,7 +1,7 @@
 """What a side of labels has for a base, in closed form: log q(label | other) / p(label), by Bayes' rule from classes
 that are Gaussian, or, beside other labels, by counting.
 
-What the classes' means and covariances tell then needs no learning. (Linear discriminants: Fisher, 1936; covariances
+What the classes' means and covariances say then needs no learning. (Linear discriminants: Fisher, 1936; covariances
 between pooled and own: Friedman, 1989; means that are themselves drawn from a Gaussian: Ioffe, 2006)
 """
 
@@ -154,10 +154,10 @@ def base_of(fit: Pairs, select: Pairs, label: int, doubt: float) -> Base:
         z, seen = of_other(other), of_other(others[:number])
         tried = _counted(z, y, log_prior) if is_label(other) else _discriminants(z, y, len(log_prior))
         plain = next(tried)[1]
-        each, base, told = _likeliest(tried, seen, target, log_prior, label, doubt)
+        each, base, protocol = _likeliest(tried, seen, target, log_prior, label, doubt)
         gain = each - best
         if is_gain(gain):
-            best, found = each, Base(of_other, log_prior, base, plain, told)
+            best, found = each, Base(of_other, log_prior, base, plain, protocol)
         elif found is None:
             found = Base(of_other, log_prior, None, plain, None)
     assert found is not None
@@ -172,14 +172,14 @@ def _likeliest(
 ) -> tuple[Tensor, Classifier, dict[str, Any]]:
     """Of what is tried at any strength, what rows' labels are the likeliest under, and their log-likelihoods [n]."""
     best, found = -math.inf, None
-    for told, module in tried:
+    for protocol, module in tried:
         logits = module(z)
         for strength in STRENGTHS:
             log_q = (log_prior + strength * logits).log_softmax(1)
             each = mixed((log_q - log_prior).gather(1, y[:, None])[:, 0], doubt)
             if float(each.mean()) > best:
                 best = float(each.mean())
-                found = each, Classifier(label, log_prior, doubt, module, strength), told | {"strength": strength}
+                found = each, Classifier(label, log_prior, doubt, module, strength), protocol | {"strength": strength}
     assert found is not None
     return found
 
@@ -207,8 +207,8 @@ def _discriminants(z: Tensor, y: Tensor, labels: int) -> Tried:
         classes, basis = _Classes(u @ axes, y, labels), basis @ axes
     for ridge in OWN_RIDGES:
         for pooled in POOLED:
-            told = {"kind": "quadratic", "ridge": ridge, "pooled": pooled}
-            yield told, classes.quadratic(mean, basis, ridge, pooled)
+            protocol = {"kind": "quadratic", "ridge": ridge, "pooled": pooled}
+            yield protocol, classes.quadratic(mean, basis, ridge, pooled)
 
 
 def _basis(z: Tensor, y: Tensor, labels: int) -> Tensor:

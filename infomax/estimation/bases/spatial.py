@@ -108,7 +108,7 @@ class SpatialCritic(InnerProduct):
         return f"SpatialCritic(channels={WIDTHS}, out={OUT}), SiLU"
 
 
-def fitted(row: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int, device: str) -> Fitted:
+def fitted(estimator: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int, device: str) -> Fitted:
     """Learned on `fit` by the Jensen-Shannon bound, then by Anchor's, stopped on `select`. Both sides are images."""
     maps = [Pixels(side, image) for side, image in zip((fit.x, fit.y), fit.images, strict=True) if image is not None]
     fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids).to(device) for p in (fit, select))
@@ -116,26 +116,26 @@ def fitted(row: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int,
     towers = [*critic.g.parameters(), *critic.h.parameters(), critic.constant]
     # Most pairs of images lie on each other. Where that is so, a learned matrix of places only adds what is learned by
     # heart; where it is not, it is what there is to learn.
-    told: dict[str, Any] = {
+    protocol: dict[str, Any] = {
         "same places": _learn(JSPlugin(), critic, towers, fit, select, budget, seed),
         "any places": _learn(JSPlugin(), critic, list(critic.parameters()), fit, select, budget, seed),
     }
     learned = deepcopy(critic.state_dict())
-    told["scale"] = _calibrate(critic, select)
+    protocol["scale"] = _calibrate(critic, select)
     size = min(budget.batch_size, len(fit))
     if all(_leaves_two(part, min(size, len(part))) for part in (fit, select)):
         # The Jensen-Shannon bound has its gradient where log r is near 0, Anchor's up to the logarithm of a batch. Both
         # are compared with scores of the right scale, as a scale alone would tell one from the other.
         shares, before = js_shares(critic, select.x, select.y), deepcopy(critic.state_dict())
         critic.load_state_dict(learned)
-        told["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
+        protocol["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
         scale = _calibrate(critic, select, NU)
         if is_gain(js_shares(critic, select.x, select.y) - shares):
-            told["scale"] = scale
+            protocol["scale"] = scale
         else:
             critic.load_state_dict(before)
-            told["high scores"]["kept"] = "before"
-    return Fitted(row, gated(None, critic).to(device).eval(), (maps[0], maps[1]), told)
+            protocol["high scores"]["kept"] = "before"
+    return Fitted(estimator, gated(None, critic).to(device).eval(), (maps[0], maps[1]), protocol)
 
 
 def _leaves_two(pairs: Pairs, size: int) -> bool:
@@ -195,13 +195,13 @@ def _calibrate(critic: SpatialCritic, select: Pairs, negatives: float = 1.0) -> 
     looks at scores near 0, at K one that looks at scores near log K. What was learned by heart is too sure of itself,
     and what was learned from moved images not sure enough. (Platt, 1999; Gutmann & Hyvärinen, 2010)
     """
-    told = {"scale": 1.0, "constant": 0.0, "negatives": negatives}
+    protocol = {"scale": 1.0, "constant": 0.0, "negatives": negatives}
     select = select.first(CALIBRATED)
     s = critic.score(*critic.embed(select.x, select.y)).double()
     other = select.ids[:, None] != select.ids[None, :]
     n, s = len(s), torch.cat([s.diagonal(), s[other]])
     if not float(s.std()) > 0:
-        return told
+        return protocol
     design = torch.stack([s, torch.ones_like(s)], 1)  # [pairs and others, 2]
     sign = torch.where(torch.arange(len(s), device=s.device) < n, 1.0, -1.0).double()
     weight = torch.where(sign > 0, 1 / n, negatives / (len(s) - n)).double()
@@ -225,11 +225,11 @@ def _calibrate(critic: SpatialCritic, select: Pairs, negatives: float = 1.0) -> 
     a, b = found.tolist()
     # Scores that tell nothing have no scale, and those that tell all can have any.
     if not (0.5 < a < 2 and least < first):
-        return told
+        return protocol
     for p in (*critic.g.last.parameters(), critic.constant):
         p.mul_(a)
     critic.constant.add_(b)
-    return told | {"scale": a, "constant": b}
+    return protocol | {"scale": a, "constant": b}
 
 
 def _moved(rows: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows without a critic, which read all pairs at once: neighbours, and the Gaussian copula's closed form."""
+"""Estimators without a critic, which read all pairs at once: neighbours, and the Gaussian copula's closed form."""
 
 from typing import Any
 
@@ -118,4 +118,4 @@ def _as_it_is(t: Tensor) -> Tensor:
     return t
 
 
-rows = (KSG, GCMI)
+ESTIMATORS = (KSG, GCMI)

@@ -23,14 +23,14 @@ class CopulaJS(Estimator):
     """A copula in closed form plus a learned residual, cross-fitted: log r = log r_copula + f. The default.
 
     The copula is Gaussian or Student's, of the columns or of each side's independent components, or Gaussian with
-    kernels for pairs of columns that are not (`pairwise.py`), whichever the select rows prefer; f starts at 0 and
-    learns by the Jensen-Shannon bound, so that only what the copula missed costs samples. Where both sides are
-    images, [n, h, w] or [n, c, h, w] and not narrower than 8, a copula of principal components is tried too, and a
-    critic of what stands at which place, with no copula (`spatial.py`). A side of labels has a classifier instead,
+    kernels for pairs of columns that are not (`pair_copula.py`). Validation pairs choose. f starts at 0 and learns by
+    the Jensen-Shannon bound, so that only what the copula missed costs samples. Where both sides are images, [n, h, w]
+    or [n, c, h, w] and not narrower than 8, two more compete: a copula of principal components, and a convolutional
+    critic that compares two images location by location (`spatial.py`). A side of labels has a classifier instead,
     log p(label | other) / p(label): discriminants in closed form, or counts beside other labels, plus a learned
-    residual (`discriminant.py`). Each fifth of the pairs is reported on by a critic that never saw it. No bound: the
-    value is the plug-in mean of log r. Ceiling: 4.3 nats a canonical pair of the copula, none of what is learned.
-    Variance: that of log r over pairs.
+    residual (`discriminant.py`). Each fifth of the pairs is tested by a critic that never saw it. The value is the
+    plug-in mean of log r, which is not a bound. Ceiling: 4.3 nats a canonical pair of the copula, none of what is
+    learned. Variance: that of log r over pairs.
     (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; kernels: Geenens et
     al., 2017; independent components: Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov
     et al., 2018)

@@ -1,4 +1,4 @@
-"""Rows that model densities: log r is a difference of log-likelihoods, and nothing is told from anything.
+"""Estimators that model densities: log r is a difference of log-likelihoods, and no classifier is trained.
 
 Sides go to normal scores first, at no cost in MI, so that neither scale nor tail of a column has to be learnt. One
 model of p(y|x) serves Barber & Agakov's value and both upper bounds: read from scores s = log q(y|x) - log q(y), the
@@ -308,4 +308,4 @@ class _GaussianRatio(InnerProduct, DensityRatio):
         return ex, torch.cat([y**2, y, one[1], -self.of_y(y, y)[:, None]], 1)
 
 
-rows = (BarberAgakov, DifferenceOfEntropies, CLUB, LeaveOneOut)
+ESTIMATORS = (BarberAgakov, DifferenceOfEntropies, CLUB, LeaveOneOut)

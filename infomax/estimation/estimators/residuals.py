@@ -102,7 +102,9 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     return Columns(found[0]), Columns(found[1])
 
 
-def fitted_residuals(row: Estimator, bases: Sequence[Base], budget: Budget, seed: int, device: str) -> list[Fitted]:
+def fitted_residuals(
+    estimator: Estimator, bases: Sequence[Base], budget: Budget, seed: int, device: str
+) -> list[Fitted]:
     copulas = [base.copula.to(device) for base in bases]
     columns = [_columns(base.fit) for base in bases]
     splits = {}
@@ -128,7 +130,7 @@ def fitted_residuals(row: Estimator, bases: Sequence[Base], budget: Budget, seed
         s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
         return jensen_shannon(s, None if part.ids is None else part.ids[:, index])
 
-    protocol = _ascended(parameters, fit, select, bound, budget, seed)
+    ascents = _ascended(parameters, fit, select, bound, budget, seed)
     found = []
     for k, base in enumerate(bases):
         residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
@@ -143,9 +145,9 @@ def fitted_residuals(row: Estimator, bases: Sequence[Base], budget: Budget, seed
             # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
             high = infonce_shares(model, x, y) - infonce_shares(copulas[k], x, y)
             model.open = is_no_loss(high)
-        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": base.copula.protocol(),
+        protocol = ascents[k] | {"kept": "trained" if model.open else "zero", "copula": base.copula.protocol(),
                               "components": [isinstance(m, Unmixed) for m in base.maps]}  # fmt: skip
-        found.append(Fitted(row, model, base.maps, told))
+        found.append(Fitted(estimator, model, base.maps, protocol))
     return found
 
 
@@ -221,7 +223,7 @@ class _Labelled:
 
 
 def fitted_classifiers(
-    row: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
+    estimator: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
 ) -> list[Fitted]:
     """Each fold's closed form, and what a network, which starts at 0, adds to its logits by the labels' likelihood."""
     doubt = 1 / min(len(select) for _, select in folds)  # what none of n select rows shows may be in one of n
@@ -249,7 +251,7 @@ def fitted_classifiers(
     def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
         return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
 
-    protocol = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
+    ascents = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
     with torch.no_grad():
         all_rows = slice(None)
         learned = network(select.x)
@@ -264,9 +266,9 @@ def fitted_classifiers(
         inner = base.plain if lost else Network(columns[k], *network.fold(k))
         model = discriminant.Classifier(label, base.log_prior, doubt, inner, base=base.classifier)
         model.open = kept
-        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels}
+        protocol = ascents[k] | {"kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels}
         maps: tuple[Map, Map] = (
             (base.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, base.map)
         )
-        found.append(Fitted(row, model.to(device).eval(), maps, told))
+        found.append(Fitted(estimator, model.to(device).eval(), maps, protocol))
     return found
