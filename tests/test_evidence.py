@@ -317,6 +317,17 @@ def test_pairs_are_mapped_once_a_fold():
     assert fold.floor < fold.mi < fold.interval[1]
 
 
+@pytest.mark.parametrize("text", ["CopulaJS", "InfoNCE", "BarberAgakov('Gaussian')", "CLUB", "GCMI"])
+def test_values_of_parts_are_those_of_their_pairs(text):
+    """What the jackknife reads, at once where a value is a mean."""
+    pairs = inputs.Pairs(*sides(120), torch.arange(120))
+    fitted = estimation.row(text).fit(pairs, pairs, None, Budget(steps=3, every=1), 0, "cpu")
+    mapped, parts = fitted.mapped(pairs), inputs.without_a_group(pairs, 5, 0)
+    known = [fitted.value(mapped[index]) for index in parts]
+    assert fitted.values(mapped, parts) == pytest.approx(known, abs=1e-6)
+    assert len(set(known)) == 5
+
+
 def a_request(**changes: Any) -> Request:
     x, y = sides(300)
     parts = inputs.folds(inputs.Pairs(x, y, torch.arange(300)), 3, 0)

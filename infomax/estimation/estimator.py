@@ -95,6 +95,28 @@ class Estimator(Spelled):
         """The value of mapped pairs, by a critic of log r or None: 0-d, in nats."""
         return self.estimate(scores(critic, pairs))
 
+    def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The values [] of some of the mapped pairs at a time: those that each index of `parts` picks."""
+        return [self.read(critic, pairs[index]) for index in parts]
+
+
+class PlugIn(Estimator):
+    """Base class of estimators whose value is the mean of log r over pairs: no negative is scored for it."""
+
+    def estimate(self, s: Scores) -> Tensor:
+        return s.positive.mean()
+
+    def read(self, critic: Any, pairs: Pairs) -> Tensor:
+        return self._log_ratio(critic, pairs).mean()
+
+    def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
+        each = self._log_ratio(critic, pairs)  # of a pair, whatever the others are
+        return [each[index].mean() for index in parts]
+
+    @staticmethod
+    def _log_ratio(critic: Any, pairs: Pairs) -> Tensor:
+        return critic.pair(*critic.embed(pairs.x, pairs.y)).double()
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -137,10 +159,10 @@ class Fitted:
         with torch.no_grad():
             return float(self.estimator.read(self.critic, mapped))
 
-
-def plug_in(critic: Any, pairs: Pairs) -> Tensor:
-    """The mean of log r over mapped pairs, 0-d, in nats: no negative is scored."""
-    return critic.pair(*critic.embed(pairs.x, pairs.y)).double().mean()
+    def values(self, mapped: Pairs, parts: Sequence[Tensor]) -> list[float]:
+        """The values on some of the mapped pairs at a time, those that each index of `parts` picks; in nats."""
+        with torch.no_grad():
+            return [float(value) for value in self.estimator.read_parts(self.critic, mapped, parts)]
 
 
 def scores(critic: Any, pairs: Pairs) -> Scores:

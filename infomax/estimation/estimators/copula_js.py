@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infomax.estimation import fitting
 from infomax.estimation.bases import spatial
@@ -11,15 +11,14 @@ from infomax.estimation.bases.base import base_of
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.pair_copula import closed_form
-from infomax.estimation.critic import FittedCritic, gated
-from infomax.estimation.estimator import Budget, Estimator, Fitted, plug_in
+from infomax.estimation.critic import gated
+from infomax.estimation.estimator import Budget, Fitted, PlugIn
 from infomax.estimation.estimators.residuals import fitted_classifiers, fitted_residuals
 from infomax.estimation.pairs import Pairs, is_label
 from infomax.objectives import JSPlugin
-from infomax.scores import Scores
 
 
-class CopulaJS(Estimator):
+class CopulaJS(PlugIn):
     """A copula in closed form plus a learned residual, cross-fitted: log r = log r_copula + f. The default.
 
     The copula is Gaussian or Student's, of the columns or of each side's independent components, or Gaussian with
@@ -70,9 +69,3 @@ class CopulaJS(Estimator):
         gain = torch.cat([spatial.gain(new, old, select, device) for new, old, (_, select) in tried])
         # All folds alike, as their critics are to be compared; by one standard error, as everywhere.
         return of_places if is_gain(gain) else of_columns
-
-    def estimate(self, s: Scores) -> Tensor:
-        return s.positive.mean()
-
-    def read(self, critic: FittedCritic, pairs: Pairs) -> Tensor:
-        return plug_in(critic, pairs)

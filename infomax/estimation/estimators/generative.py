@@ -18,7 +18,7 @@ from infomax.estimation import fitting
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import NormalScores, Standard
 from infomax.estimation.critic import FittedCritic
-from infomax.estimation.estimator import Budget, Estimator, Fitted, plug_in, scores
+from infomax.estimation.estimator import Budget, Estimator, Fitted, PlugIn, scores
 from infomax.estimation.pairs import Pairs, has_density, require_density
 from infomax.estimation.result import Check
 from infomax.scores import Scores
@@ -69,12 +69,6 @@ class _ByDensity(Estimator):
     def _checks(self) -> tuple[Check, ...]:
         return ()
 
-    def estimate(self, s: Scores) -> Tensor:
-        return s.positive.mean()
-
-    def read(self, critic: FittedCritic, pairs: Pairs) -> Tensor:
-        return plug_in(critic, pairs)
-
 
 class _Conditional(_ByDensity):
     """Those that model y given x."""
@@ -90,7 +84,7 @@ class _Conditional(_ByDensity):
         return DensityRatio(self._flow(dy, dx), Marginal("y", self._flow(dy)))
 
 
-class BarberAgakov(_Conditional):
+class BarberAgakov(PlugIn, _Conditional):
     """Mean of log q(y|x) - log q(y), a conditional flow against a marginal one. (Barber & Agakov, 2003)
 
     With the true p(y) it is a lower bound on MI; both models' errors enter it, with opposite signs, so it is none.
@@ -102,7 +96,7 @@ class BarberAgakov(_Conditional):
         super().__init__(density, transforms, hidden)
 
 
-class DifferenceOfEntropies(_ByDensity):
+class DifferenceOfEntropies(PlugIn, _ByDensity):
     """h(X) + h(Y) - h(X, Y), each entropy by a flow's likelihood of held-out pairs. (Song & Ermon, 2020)
 
     No bound: three models' errors enter it. density: a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log r

@@ -183,7 +183,7 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
             return jackknife(fitted, report, seed)
         finally:
             critic.open = False
-    values = [fitted.value(report[index]) for index in without_a_group(report, GROUPS, seed)]
+    values = fitted.values(report, without_a_group(report, GROUPS, seed))
     stderr = jackknife_error(values)
     return stderr, float(t.ppf(0.975, len(values) - 1)) * stderr
 
