@@ -21,6 +21,7 @@ def estimate(
     x: Path,
     y: Path | None = None,
     /,
+    estimator: str | None = None,
     method: str | None = None,
     objective: str | None = None,
     critic: str | None = None,
@@ -41,12 +42,13 @@ def estimate(
     Args:
         x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
         y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
-        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or a row of
+        estimator: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or any other of
             infomax estimators, "KSG(k=3)". By default CopulaJS.
-        objective: The same as --method.
+        method: The same as --estimator.
+        objective: The same as --estimator.
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
-        seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
+        seed: Of the split into train, validation and test pairs, of the critic, and of a run's views.
         audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
             this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
         device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
@@ -56,14 +58,19 @@ def estimate(
     """
     from infomax.ui import report as page
 
-    if method is not None and objective is not None:
-        raise UserError(f"--method {method} and --objective {objective} are one option by two names; give one.")
+    named = {"estimator": estimator, "method": method, "objective": objective}
+    asked = {name: value for name, value in named.items() if value is not None}
+    if len(asked) > 1:
+        told = " and ".join(f"--{name} {value}" for name, value in asked.items())
+        raise UserError(
+            f"{told} are one option by {'two' if len(asked) == 2 else 'three'} names; give one, --estimator."
+        )
     errors.require_seed(seed)
     if report is not None:
         page.require(report)
     _require_file(output)
     options: dict[str, Any] = {"seed": seed, "device": launch.chosen_device(device)}
-    given = (("objective", method or objective), ("critic", critic))
+    given = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
     if y is not None:
@@ -192,7 +199,7 @@ def objectives(json: bool = False) -> None:
 
 
 def estimators(json: bool = False) -> None:
-    """List what --method takes, the objectives and the estimators that are none, as `infomax objectives` does.
+    """List what --estimator takes, objectives and estimators that are not objectives, as `infomax objectives` does.
 
     Args:
         json: Print one JSON object, and nothing else.

@@ -42,7 +42,7 @@ class Critic(Spelled, nn.Module):
         return self.score(*self.embed(x, y))
 
 
-class _InnerProduct(Critic):
+class InnerProduct(Critic):
     """score = <ex, ey> + offset, which the engine computes by products alone; it reads `offset` instead of score."""
 
     offset: Tensor | float = 0.0
@@ -54,7 +54,10 @@ class _InnerProduct(Critic):
         return (ex * ey).sum(-1)
 
 
-class Cosine(_InnerProduct):
+_InnerProduct = InnerProduct  # its earlier name
+
+
+class Cosine(InnerProduct):
     """cos(x, y) / temperature + bias: SimCLR's critic. (Chen et al., 2020)
 
     Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. A row's length has no part in it;
@@ -131,7 +134,7 @@ class Cosine(_InnerProduct):
         return pair if isinstance(self.shift, float) and self.shift == 0 else pair + self.shift
 
 
-class Bilinear(_InnerProduct):
+class Bilinear(InnerProduct):
     """x^T W y: the critic of contrastive predictive coding. (van den Oord et al., 2018) W starts small, so s near 0."""
 
     def __init__(self, dx: int, dy: int):
@@ -144,7 +147,7 @@ class Bilinear(_InnerProduct):
         return x @ self.weight, y
 
 
-class Separable(_InnerProduct):
+class Separable(InnerProduct):
     """<g(x), h(y)> with an MLP a side: O(n) network calls for n^2 scores. (Poole et al., 2019; Song & Ermon, 2020)"""
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
@@ -191,7 +194,7 @@ class Concat(Critic):
         return self.rest(F.relu(ex + ey)).squeeze(-1)
 
 
-class ConvSeparable(_InnerProduct):
+class ConvSeparable(InnerProduct):
     """<g(x), h(y)> with a convolutional network a side: images, as rows of numbers. (Song & Ermon, 2020)
 
     shape: channels, height and width of an image of x, whose rows have as many numbers; shape_y: of y, by default

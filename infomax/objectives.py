@@ -15,21 +15,24 @@ from torch.nn import functional as F
 
 from infomax.errors import UserError
 from infomax.scores.functions import Clip, Softplus, softplus
-from infomax.spelling import Spelled, parse
+from infomax.spelling import Renamed, Spelled, parse
 
 
 class Objective(Spelled, nn.Module):
     """Base: a subclass gives estimate(s), and surrogate(s) where what is maximised is another formula.
 
-    fixes_constant: whether the optimum is s = log r itself; False where any s + constant has the same value.
-    leans_on: what the estimate is as good as: "rows" of a score's own negatives, the "partition" over all of them, or
-    "plug-in", the scores of positives alone. ranked_by_surrogate: whether the surrogate's value, and not the estimate,
-    says which of two critics is better: a plug-in or clipped value grows without limit.
+    normalised: whether the optimum is s = log r itself; False where any s + constant has the same value.
+    value_from: what the estimate is as good as: "rows" of a score's own negatives, the "partition" over all of them, or
+    "plug-in", the scores of positives alone. select_by_surrogate: whether the surrogate's value, and not the estimate,
+    says which of two critics is better: a plug-in or clipped value grows without limit. Their earlier names
+    (fixes_constant, leans_on, ranked_by_surrogate) are read and set alike.
     """
 
-    fixes_constant = True
-    leans_on: Literal["rows", "partition", "plug-in"] = "partition"
-    ranked_by_surrogate = False
+    normalised = True
+    value_from: Literal["rows", "partition", "plug-in"] = "partition"
+    select_by_surrogate = False
+    fixes_constant, leans_on = Renamed("normalised"), Renamed("value_from")
+    ranked_by_surrogate = Renamed("select_by_surrogate")
 
     @property
     def trained_by(self) -> str:
@@ -79,8 +82,8 @@ class InfoNCE(Objective):
     Ceiling: log N. Variance: low. symmetric=True: the mean of both directions. (Radford et al., 2021)
     """
 
-    fixes_constant = False
-    leans_on = "rows"
+    normalised = False
+    value_from = "rows"
 
     def __init__(self, symmetric: bool = False):
         super().__init__()
@@ -119,7 +122,7 @@ class CalibratedNWJ(Objective):
     The constant is TUBA's baseline. (after Poole et al., 2019)
     """
 
-    fixes_constant = False
+    normalised = False
 
     constant: Tensor
     batches: Tensor
@@ -157,7 +160,7 @@ class DV(Objective):
     A lower bound over the population; over a batch the log of a mean overstates. Ceiling: none. Variance: e^MI / N.
     """
 
-    fixes_constant = False
+    normalised = False
 
     def estimate(self, s):
         return s.positive.mean() - s.negative.logmeanexp()
@@ -169,7 +172,7 @@ class MINE(Objective):
     The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
     """
 
-    fixes_constant = False
+    normalised = False
 
     log_average: Tensor
     batches: Tensor
@@ -200,7 +203,7 @@ class MINE(Objective):
 class _JensenShannon(Objective):
     """Those whose critic maximises the Jensen-Shannon bound, whatever value is read from its scores."""
 
-    ranked_by_surrogate = True
+    select_by_surrogate = True
 
     @property
     def trained_by(self) -> str:
@@ -243,7 +246,7 @@ class JSPlugin(_JensenShannon):
     pairs.
     """
 
-    leans_on = "plug-in"
+    value_from = "plug-in"
 
     def estimate(self, s):
         return s.positive.mean()
@@ -256,7 +259,7 @@ class TUBA(Objective):
     Variance: NWJ's, e^MI / N.
     """
 
-    fixes_constant = False
+    normalised = False
 
     def __init__(self, baseline: nn.Module | None = None):
         super().__init__()
@@ -277,8 +280,8 @@ class SigLIP(Objective):
     as good as the critic. Ceiling: none. Variance: that of log r over pairs.
     """
 
-    leans_on = "plug-in"
-    ranked_by_surrogate = True
+    value_from = "plug-in"
+    select_by_surrogate = True
 
     def surrogate(self, s):
         k = s.negative.per_positive
@@ -297,8 +300,8 @@ class Anchor(Objective):
     is learnt above log N. Variance: that of log r over pairs.
     """
 
-    leans_on = "plug-in"
-    ranked_by_surrogate = True
+    value_from = "plug-in"
+    select_by_surrogate = True
 
     def __init__(self, nu: float = 1.0):
         super().__init__()

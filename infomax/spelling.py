@@ -11,8 +11,32 @@ from typing import Any
 from infomax.errors import UserError, nearest
 
 
+class Renamed:
+    """An attribute's earlier name: it reads and sets the attribute `new`, of a class and of its objects.
+
+    A subclass of Spelled that defines the earlier name defines the new one.
+    """
+
+    def __init__(self, new: str):
+        self.new = new
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        return getattr(kind if owner is None else owner, self.new)
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        setattr(owner, self.new, value)
+
+
 class Spelled:
     """Mixin: repr is the constructor call, read from attributes named like the constructor's parameters."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in list(vars(cls).items()):
+            earlier = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
+            if isinstance(earlier, Renamed):
+                delattr(cls, name)
+                setattr(cls, earlier.new, value)
 
     def __repr__(self) -> str:
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]

@@ -11,12 +11,14 @@ import torch
 import infomax as im
 from infomax import estimation
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, estimate, estimator, fitting
+from infomax.estimation import Budget, estimate, estimator
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases.discriminant import Classifier, as_they_are
 from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.critic import gated
 from infomax.estimation.estimators.classical import KSG
 from infomax.estimation.evidence import rematching
+from infomax.estimation.neighbours import by_distances
 
 
 def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[estimator.Fitted, inputs.Pairs]:
@@ -25,15 +27,15 @@ def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> 
     y = rho * x + math.sqrt(1 - rho**2) * e
     base = GaussianCopula(x, y, x, y)
     base.a, base.b, base.rho = torch.eye(d), torch.eye(d), torch.full((d,), claimed)
-    model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model = gated(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
     return estimator.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {}), inputs.Pairs(
         x, y, torch.arange(n)
     )
 
 
-def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Lack:
-    found = rematching.lack([fitted], [pairs], 0, "cpu")
+def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Misfit:
+    found = rematching.misfit([fitted], [pairs], 0, "cpu")
     assert found is not None
     return found
 
@@ -57,7 +59,8 @@ def test_a_matching_is_drawn_by_its_chance():
 def test_the_neighbours_are_those_of_ksg():
     x, y = (side.double().numpy() for side in (normals(2, 0.8, 0.8)[1].x, normals(2, 0.8, 0.8)[1].y))
     dx, dy = (torch.cdist(torch.from_numpy(s), torch.from_numpy(s), p=math.inf) for s in (x, y))
-    assert rematching.neighbours(dx, dy) == pytest.approx(KSG(k=rematching.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
+    found = by_distances(dx, dy, rematching.NEIGHBOURS)
+    assert found == pytest.approx(KSG(k=rematching.NEIGHBOURS).of_normal_scores(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -93,7 +96,7 @@ def test_labels_that_a_classifier_missed_are_seen():
     none.open = False
     fitted = estimator.Fitted(estimation.CopulaJS(), none, (as_they_are, as_they_are), {})
     parts = [part[2] for part in inputs.folds(pairs, 5, 0)]
-    missed = rematching.lack([fitted] * 5, parts, 0, "cpu")
+    missed = rematching.misfit([fitted] * 5, parts, 0, "cpu")
     assert missed is not None
     assert 0.1 < missed.shown < math.log(2)  # it is 0.32 nats
     found = estimate(x, label)
@@ -104,9 +107,9 @@ def test_labels_that_a_classifier_missed_are_seen():
 
 def test_what_cannot_be_compared_is_not():
     fitted, pairs = normals(2, 0.6, 0.6)
-    assert rematching.lack([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
+    assert rematching.misfit([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
     wide = inputs.Pairs(torch.randn(400, 300), pairs.y, pairs.ids)
-    assert rematching.lack([fitted], [wide], 0, "cpu") is None
+    assert rematching.misfit([fitted], [wide], 0, "cpu") is None
     rounded = inputs.Pairs((2 * pairs.x).round() / 2, pairs.y, pairs.ids)
     assert lack(fitted, rounded).moved > 0.8  # of neighbours nothing can be said, of products all
 

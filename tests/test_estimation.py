@@ -12,11 +12,12 @@ import torch
 import infomax as im
 from infomax import estimation
 from infomax.benchmarks import tasks
-from infomax.estimation import Budget, Estimate, estimate, estimate_splits, estimator, fitting
+from infomax.estimation import Budget, Estimate, estimate, estimate_splits, estimator
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.student import StudentCopula, elliptical
+from infomax.estimation.critic import gated
 from infomax.estimation.evidence import checks, uncertainty
 
 QUICK = Budget(steps=150, every=25, patience=2, batch_size=128, learning_rate=1e-3)
@@ -211,7 +212,7 @@ def oracle(n: int, d: int, mi: float, seed: int = 0) -> tuple[estimator.Fitted, 
     base = GaussianCopula(x, y, x, y)
     base.a, base.b = torch.eye(d), torch.eye(d)
     base.rho = torch.full((d,), math.sqrt(1 - math.exp(-2 * mi / d)))
-    model = fitting.Together(base, im.Separable(d, d, hidden=4, out=2))
+    model = gated(base, im.Separable(d, d, hidden=4, out=2))
     model.open = False
     fitted = estimator.Fitted(estimation.CopulaJS(), model, (lambda t: t, lambda t: t), {})
     return fitted, inputs.Pairs(x, y, torch.arange(n))

@@ -11,8 +11,8 @@ from infomax.estimation import Budget, estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.audit import WRONG
 from infomax.estimation.bases import spatial
+from infomax.estimation.bases.base import Principal
 from infomax.estimation.estimators.copula_js import CopulaJS
-from infomax.estimation.estimators.starts import Principal
 from infomax.estimation.pairs import Image, Pairs
 from infomax.objectives import Anchor, JSPlugin
 
@@ -77,7 +77,7 @@ def test_flat_arrays_are_estimated_by_their_columns_alone(monkeypatch):
 
 def test_the_critic_of_places_starts_at_zero_and_its_pairs_are_its_diagonal():
     torch.manual_seed(0)
-    critic = spatial.Places((1, 28, 70), (2, 17, 9))
+    critic = spatial.SpatialCritic((1, 28, 70), (2, 17, 9))
     x, y = torch.randn(5, 28 * 70), torch.randn(5, 2 * 17 * 9)
     assert not critic.score(*critic.embed(x, y)).any()
     torch.nn.init.normal_(critic.h.last.weight)
@@ -85,7 +85,7 @@ def test_the_critic_of_places_starts_at_zero_and_its_pairs_are_its_diagonal():
     torch.testing.assert_close(critic.score(ex, ey).diagonal(), critic.pair(ex, ey))
     assert max(math.prod(tower.grid) for tower in (critic.g, critic.h)) <= spatial.PLACES
     # Of images of one size, each place starts with itself.
-    assert torch.equal(spatial.Places((1, 28, 70), (3, 28, 70)).places, torch.eye(36))
+    assert torch.equal(spatial.SpatialCritic((1, 28, 70), (3, 28, 70)).places, torch.eye(36))
 
 
 def test_pixels_have_one_scale_a_channel():

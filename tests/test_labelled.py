@@ -62,15 +62,15 @@ def test_a_discriminant_is_bayes_rule(own):
     means = torch.tensor([[0.0, 0.0], [0.8, -0.5]])
     x = means[label] + (roots[label] @ torch.randn(6000, 2, 1, generator=generator)).squeeze(2)
     fit, select, report = folds(x, label, 2)[0]
-    start = discriminant.start(fit, select, 1, 1e-4)
+    base = discriminant.base_of(fit, select, 1, 1e-4)
     densities = [MultivariateNormal(m, scale_tril=r).log_prob(report.x) for m, r in zip(means, roots, strict=True)]
     true = torch.stack(densities, 1).log_softmax(1) + math.log(2)
-    assert start.base is not None
-    found = start.base.log_ratio(start.map(report.x))
+    assert base.classifier is not None
+    found = base.classifier.log_ratio(base.map(report.x))
     assert float((found.exp() - true.exp()).abs().mean()) < 0.04  # ratios of 0 to 2
     if own:
-        assert start.told is not None
-        assert start.told["kind"] == "quadratic"
+        assert base.protocol is not None
+        assert base.protocol["kind"] == "quadratic"
 
 
 def test_a_ratio_normalises_and_a_row_can_cost_only_so_much():
@@ -144,7 +144,7 @@ def test_labels_that_determine_the_columns_have_their_entropy():
 def test_of_more_columns_than_are_read_some_directions_are():
     x, label = gaussians(300, 1500, [[0.0] * 1500, [0.1] * 1500])
     fit, select, report = folds(x, label, 2)[0]
-    start = discriminant.start(fit, select, 1, 0.01)
-    assert start.base is not None
-    found = start.base.log_ratio(start.map(report.x)).gather(1, report.y.argmax(1)[:, None])
+    base = discriminant.base_of(fit, select, 1, 0.01)
+    assert base.classifier is not None
+    found = base.classifier.log_ratio(base.map(report.x)).gather(1, report.y.argmax(1)[:, None])
     assert float(found.mean()) > 0.2

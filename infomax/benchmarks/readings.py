@@ -10,6 +10,7 @@ import torch
 from infomax.errors import UserError
 from infomax.estimation import DEFAULT, Budget, estimate_splits, fitting, registry
 from infomax.estimation import pairs as inputs
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Estimator
 
 Part = tuple[Any, Any]  # x and y of a split, arrays of rows
@@ -51,7 +52,7 @@ def read(
                 [(*part, None) for part in (fit, select, report)], fitting.reads_images(critic)
             )
             fitted = rows[0].fit(pairs[0], pairs[1], critic, budget, seed, device)
-            reported = inputs.joined(pairs) if rows[0].reads_all else pairs[2]
+            reported = inputs.joined(pairs) if rows[0].training_free else pairs[2]
             held_out = fitted.mapped(reported).to(device)
             return {
                 repr(row): replace(fitted, estimator=_trained(row, fitted.estimator)).value(held_out) for row in rows
@@ -66,7 +67,7 @@ def require_critic(critic: str) -> None:
     """Raises UserError for a critic that cannot score images, before any is trained."""
     x = torch.zeros(2, 1, 28, 28)
     pairs = inputs.Pairs(x.flatten(1), x.flatten(1), torch.arange(2))
-    fitting.require_scores(fitting.Together(None, fitting.fresh(shaped(critic, x, x), pairs)), pairs)
+    fitting.require_scores(gated(None, fitting.fresh(shaped(critic, x, x), pairs)), pairs)
 
 
 def shaped(critic: str | None, x: Any, y: Any) -> str | None:

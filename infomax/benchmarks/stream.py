@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from infomax.benchmarks.stacked import matrices
+from infomax.estimation.bases.base import base_of
+from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.student import elliptical
 from infomax.estimation.estimators import generative, residuals
-from infomax.estimation.estimators.starts import start_of
 from infomax.estimation.pairs import Pairs
 from infomax.objectives import Anchor
 
@@ -177,8 +178,7 @@ class Stream(Follower):
         if self.copulas:
             self.gains.append(self.gain)
             if len(self.gains) >= HEARD:
-                gains = torch.tensor(self.gains)
-                self.open = bool(gains.mean() > gains.std() / len(gains) ** 0.5)
+                self.open = is_gain(torch.tensor(self.gains))
             batch = self.embedded.beside(self.new, REPLAYED)
             with torch.no_grad():
                 base = self._base(batch)
@@ -194,12 +194,12 @@ class Stream(Follower):
 
     @torch.no_grad()
     def _refresh(self, fit: Pairs, select: Pairs) -> None:
-        start = start_of(fit, select, seed=0)
-        self.maps, self.folds = start.maps, (Folded(fit.x), Folded(fit.y))
+        base = base_of(fit, select, seed=0)
+        self.maps, self.folds = base.maps, (Folded(fit.x), Folded(fit.y))
         (_, a), (_, b), (_, c), (_, d) = (
             f(side) for part in (fit, select) for f, side in zip(self.folds, (part.x, part.y), strict=True)
         )
-        plain, folded = {"plain": start.base}, {"folded": elliptical(a, b, c, d)}
+        plain, folded = {"plain": base.copula}, {"folded": elliptical(a, b, c, d)}
         judged = select.first(JUDGED)
         values: list[float] = []
         options = (plain, folded, plain | folded)

@@ -149,9 +149,8 @@ def _row(call: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "call": call, "linear": over_seeds(lambda run: run["accuracy"]), "interval": runs[0]["accuracy_interval"],
         "shots_10": over_seeds(lambda run: run["shots_10"]), "knn": over_seeds(lambda run: run["knn"]),
-        "mi": {
-            e: (statistics.fmean(float(m[e]["mi"]) for m in last), sum(m[e]["trusted"] for m in last)) for e in ESTIMATORS
-        },
+        "mi": {e: (statistics.fmean(float(m[e]["mi"]) for m in last), sum(m[e]["trusted"] for m in last))
+               for e in ESTIMATORS},
         "label": over_seeds(lambda run: run["label"]["mi"]), "labels_trusted": sum(r["label"]["trusted"] for r in runs),
         "noise": statistics.median(run["noise"] for run in runs), "seeds": len(runs),
         "processor": statistics.median(run["processor"] for run in runs),

@@ -17,7 +17,7 @@ from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate, estimate_splits
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.pairs import Pairs
-from infomax.estimation.registry import DEFAULT
+from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate, Verdict
 from infomax.objectives import Objective
 
@@ -41,18 +41,23 @@ def audit(
     *,
     ids: Any = None,
     device: str | torch.device = "cpu",
+    estimator: str | Estimator | Objective | None = None,
 ) -> Estimate:
     """`estimate`, with checks that take nine more estimates (three of half the pairs): about nine times its time.
 
+    x [n, ...], y [n, ...], critic, seed, budget, ids [n], device, estimator, and objective, its earlier name: as
+    `estimate` takes them.
     Added: "independence" (pairs deranged), "data processing" (sides repeated), "data processing, lossy" (a side
     folded), "additivity" (two halves of the pairs side by side), "calibration" (a Gaussian of this shape and about this
     MI), "seeds". One that could not be made is a warning that says why. What each estimate gave is in
-    `protocol["audit"]`. Works for every row of the registry. Raises UserError as `estimate` does.
+    `protocol["audit"]`. Works for every estimator of the registry. Raises UserError as `estimate` does.
     """
+
+    method = chosen(estimator, objective)
 
     def again(parts: Sequence[tuple[Any, Any, Any]], seed: int) -> Estimate:
         x, y, ids = parts[0]
-        return estimate(x, y, objective, critic, seed, budget, ids=ids, device=device)
+        return estimate(x, y, critic=critic, seed=seed, budget=budget, ids=ids, device=device, estimator=method)
 
     return _audited([(x, y, ids)], again, seed)
 
@@ -67,11 +72,21 @@ def audit_splits(
     budget: Budget | None = None,
     *,
     device: str | torch.device = "cpu",
+    estimator: str | Estimator | Objective | None = None,
 ) -> Estimate:
-    """`audit` with given splits, as `estimate_splits` takes them; pairs are changed within each."""
+    """`audit` with given splits: pairs are changed within each.
+
+    fit, select, report (train / validation / test), critic, seed, budget, device, estimator, and objective, its earlier
+    name: as `estimate_splits` takes them.
+    """
+
+    method = chosen(estimator, objective)
 
     def again(parts: Sequence[tuple[Any, Any, Any]], seed: int) -> Estimate:
-        return estimate_splits(*parts, objective=objective, critic=critic, seed=seed, budget=budget, device=device)
+        train, validation, test = parts
+        return estimate_splits(
+            train, validation, test, critic=critic, seed=seed, budget=budget, device=device, estimator=method
+        )
 
     return _audited([(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)], again, seed)
 

@@ -1,4 +1,4 @@
-"""What a row of the registry is: an estimator, told by its text, that is fitted on pairs and then read on others."""
+"""Base class of MI estimators: fit on some pairs, evaluate on others. Its repr is its constructor call."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,23 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
+from infomax.estimation.critic import FittedCritic, gated
 from infomax.estimation.pairs import Pairs
 from infomax.estimation.result import Check
 from infomax.scores import Scores
-from infomax.spelling import Spelled
+from infomax.spelling import Renamed, Spelled
 
-# What a value leans on, and with it which checks apply: "rows" on each row's own negatives (never above log N),
-# "partition" on a mean of e^s over all negatives, "plug-in" on a model of log r alone, "upper bound" on a model of
-# p(y|x) that bounds MI from above, "neighbours" on distances between pairs.
-Leaning = Literal["rows", "partition", "plug-in", "upper bound", "neighbours"]
+# What a value is read from, and with it which checks apply: "rows", each row's own negatives (never above log N);
+# "partition", a mean of e^s over all negatives; "plug-in", a model of log r alone; "upper bound", a model of p(y|x)
+# that bounds MI from above; "neighbours", distances between pairs.
+ValueFrom = Literal["rows", "partition", "plug-in", "upper bound", "neighbours"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a critic may train: at most `steps` steps of `batch_size` pairs; it stops when `patience` evaluations on
-    the select split, one every `every` steps, bring nothing better. `parts`: of the ids, how many fit, select, report.
-    `folds`: of a row that cross-fits, which has a rate of its own, and 1,000 steps and a patience of 5 at most (where
-    it reads images, three climbs of 500 steps at most each besides); 1 is one split by `parts`.
+    """How long a critic may train.
+
+    steps: at most, each of `batch_size` pairs, at Adam's learning_rate. every: steps from one evaluation on the
+    validation pairs to the next. patience: how many evaluations in a row may bring nothing better before training
+    stops. parts: the shares of the ids that are training, validation and test pairs (fit, select, report). folds: of an
+    estimator that cross-fits, which has a rate of its own and takes 1,000 steps and a patience of 5 at most (where it
+    reads images, three times 500 steps at most besides); 1 is one split by `parts`. Raises UserError: a number out of
+    range.
     """
 
     steps: int = 3000
@@ -48,69 +53,99 @@ class Budget:
 
 
 class Estimator(Spelled):
-    """A row of the registry: `fit` on pairs gives a Fitted, whose value is read on others. Its repr parses back.
+    """Base class of estimators: `fit` on some pairs gives a Fitted, to be read on others. Its repr parses back.
 
     A subclass gives fit, and estimate(s) if its value is read from scores, else read. An instance is never changed by
-    being fitted.
+    being fitted. Earlier names of attributes (leans_on, fixes_constant, reads_all) are read and set alike.
     """
 
-    leans_on: Leaning = "plug-in"
-    fixes_constant = True  # whether the scores are log r itself; False where any s + constant has the same value
+    value_from: ValueFrom = "plug-in"
+    normalised = True  # whether the scores are log r itself; False where any s + constant has the same value
     cross_fits = False  # whether fit_folds fits folds together, so that all pairs report
     takes_critic = False  # whether it trains the critic that a user names
-    reads_all = False  # whether it fits nothing that its value could have learnt by heart, so that all pairs report
+    training_free = False  # whether nothing is fitted that a value could have learnt by heart: all pairs are test pairs
+    leans_on, fixes_constant, reads_all = Renamed("value_from"), Renamed("normalised"), Renamed("training_free")
 
     @property
     def trained_by(self) -> str:
-        """How the critic is trained, as a text: rows of one text read their values from one critic's scores."""
+        """How the critic is trained, as a text: estimators of one text read their values from one critic's scores."""
         return repr(self)
 
     def fit(
         self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str
     ) -> "Fitted":
-        """Fits on `fit`, and stops and chooses on `select`. Draws from torch's CPU generator: fork it around.
+        """Fits on training pairs, and stops and chooses on validation pairs. Draws from torch's CPU generator.
 
-        critic: the text or module of a row that takes_critic, None for its default. Raises UserError: a critic that
+        fit: training pairs, x [n, dx] and y [n, dy]. select: validation pairs. critic: the text or module of an
+        estimator that takes_critic, None for its default. budget: how long it may train. seed: of what is drawn, beside
+        torch's own generator, which is to be forked around. device: "cpu" or "cuda". Raises UserError: a critic that
         cannot score such pairs, sides that such an estimator has no meaning for.
         """
         raise TypeError(f"{type(self).__name__} defines no fit(...).")
 
     def fit_folds(self, folds: Sequence[tuple[Pairs, Pairs]], budget: Budget, seed: int, device: str) -> "list[Fitted]":
-        """`fit` on each (fit, select), of a row that cross_fits."""
+        """`fit` on each (training, validation) of `folds`, of an estimator that cross_fits."""
         raise TypeError(f"{type(self).__name__} does not cross-fit.")
 
     def estimate(self, s: Scores) -> Tensor:
-        """The value read from scores: 0-d, in nats."""
+        """The value read from the scores `s` of n pairs: 0-d, in nats."""
         raise TypeError(f"{type(self).__name__} reads no value from scores.")
 
     def read(self, critic: Any, pairs: Pairs) -> Tensor:
-        """The value of mapped pairs: 0-d, in nats."""
+        """The value of mapped pairs, by a critic of log r or None: 0-d, in nats."""
         return self.estimate(scores(critic, pairs))
+
+    def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The values [] of some of the mapped pairs at a time: those that each index of `parts` picks."""
+        return [self.read(critic, pairs[index]) for index in parts]
+
+
+class PlugIn(Estimator):
+    """Base class of estimators whose value is the mean of log r over pairs: no negative is scored for it."""
+
+    def estimate(self, s: Scores) -> Tensor:
+        return s.positive.mean()
+
+    def read(self, critic: Any, pairs: Pairs) -> Tensor:
+        return self._log_ratio(critic, pairs).mean()
+
+    def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
+        each = self._log_ratio(critic, pairs)  # of a pair, whatever the others are
+        return [each[index].mean() for index in parts]
+
+    @staticmethod
+    def _log_ratio(critic: Any, pairs: Pairs) -> Tensor:
+        return critic.pair(*critic.embed(pairs.x, pairs.y)).double()
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """An estimator that is done learning: the maps that sides go through first, and what it learnt.
+    """An estimator that is done learning.
 
-    critic: scores pairs by log r (embed, score, pair), or None where there is none. protocol: how it came about.
-    checks: what there is to say of the data that it was fitted on.
+    estimator: what reads the value. critic: scores mapped pairs by log r (embed, score, pair), or None where there is
+    none; one that is no FittedCritic is made a part of one. maps: what x [n, dx] and y [n, dy] go through first.
+    protocol: how it came about. checks: what there is to say of the data that it was fitted on.
     """
 
     estimator: Estimator
-    critic: Any | None
+    critic: Any  # FittedCritic | None, once made
     maps: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
     protocol: dict[str, Any]
     checks: tuple[Check, ...] = field(default=())
 
+    def __post_init__(self):
+        if self.critic is not None and not isinstance(self.critic, FittedCritic):  # a user's estimator has its own
+            object.__setattr__(self, "critic", gated(None, self.critic))
+
     @property
     def named(self) -> str:
         """The text of the critic that a user may choose or change."""
-        return "none" if self.critic is None else repr(getattr(self.critic, "residual", self.critic))
+        return "none" if self.critic is None else self.critic.named
 
     @property
     def costly(self) -> bool:
         """Whether n^2 scores are too dear to be read lightly."""
-        return getattr(self.critic, "costly", False)
+        return self.critic is not None and self.critic.costly
 
     def mapped(self, pairs: Pairs) -> Pairs:
         return Pairs(self.maps[0](pairs.x), self.maps[1](pairs.y), pairs.ids)
@@ -120,9 +155,14 @@ class Fitted:
         return None if self.critic is None else scores(self.critic, mapped)
 
     def value(self, mapped: Pairs) -> float:
-        """The value on mapped pairs, which it has never seen unless it reads_all; in nats."""
+        """The value on mapped pairs, which it has never seen unless it training_free; in nats."""
         with torch.no_grad():
             return float(self.estimator.read(self.critic, mapped))
+
+    def values(self, mapped: Pairs, parts: Sequence[Tensor]) -> list[float]:
+        """The values on some of the mapped pairs at a time, those that each index of `parts` picks; in nats."""
+        with torch.no_grad():
+            return [float(value) for value in self.estimator.read_parts(self.critic, mapped, parts)]
 
 
 def scores(critic: Any, pairs: Pairs) -> Scores:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
-from infomax.estimation.bases.pair_copula import Base
+from infomax.estimation.critic import GatedCritic
 from infomax.estimation.estimator import Budget, scores
 from infomax.estimation.pairs import Pairs, jackknife_error, without_a_group
 from infomax.objectives import Objective
@@ -21,6 +21,8 @@ from infomax.spelling import parse
 
 DEFAULT_CRITIC = "Separable"
 GAIN_GROUPS = 10
+CLIP = 5.0  # the norm of a gradient, at most, times the number of critics
+WARM = 50  # steps
 
 
 def fresh(critic: str | nn.Module | None, pairs: Pairs) -> Any:
@@ -43,108 +45,108 @@ def reads_images(critic: str | nn.Module | None) -> bool:
     return kind is not None and "shape" in inspect.signature(kind).parameters
 
 
-class Together(nn.Module):
-    """The sum of a base (or none) and a residual that a gate can close: one critic, embeddings side by side."""
+@dataclass(frozen=True)
+class Ascent:
+    """How critics are trained: at most `steps` steps of AdamW on batches of `batch_size` pairs, at `rate`.
 
-    def __init__(self, base: Base | None, residual: Any):
-        super().__init__()
-        self.base, self.residual, self.open = base, residual, True
+    every: steps from one look at the validation pairs to the next; patience: looks that may bring nothing better.
+    decay: AdamW's, of weights. scheduled: whether the rate rises for 50 steps and then falls to 0 as a half cosine.
+    """
 
-    @property
-    def is_zero(self) -> bool:
-        """Whether every score is 0, by choice on the select split."""
-        return not self.open and (self.base is None or self.base.strength == 0)
+    steps: int
+    batch_size: int
+    rate: float
+    every: int
+    patience: int
+    decay: float = 0.0
+    scheduled: bool = False
 
-    @property
-    def width(self) -> int:
-        return getattr(self.residual, "width", 1)
-
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        ex, ey = self.residual.embed(x, y)
-        if self.base is None:
-            return ex, ey
-        bx, by = self.base.embed(x, y)
-        return torch.cat([bx, ex], 1), torch.cat([by, ey], 1)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return self._sum(ex, ey, "score")
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return self._sum(ex, ey, "pair")
-
-    def _sum(self, ex: Tensor, ey: Tensor, kind: str) -> Tensor:
-        if self.base is None:
-            s = getattr(self.residual, kind)(ex, ey)
-            return s if self.open else torch.zeros_like(s)
-        k = self.base.features
-        s = getattr(self.base, kind)(ex[:, :k], ey[:, :k])
-        return s + getattr(self.residual, kind)(ex[:, k:], ey[:, k:]) if self.open else s
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 1."""
+        if not self.scheduled:
+            return self.rate
+        return self.rate * min(1.0, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 @dataclass(frozen=True)
-class Climbed:
-    """The best state that a climb met: that of each module, its criterion, its step, and why there were no more."""
+class FitResult:
+    """The best that an ascent met: its criterion, [] or [critics], its step, the steps taken, and why no more."""
 
-    best: float
-    best_step: int
-    state: list[dict[str, Any]]
+    best: Tensor
+    best_step: Tensor
     steps: int
     stopped: str
 
 
-def climb(
-    modules: Sequence[nn.Module],
-    gain: Callable[[Pairs], Tensor],
-    criterion: Callable[[], float],
-    fit: Pairs,
-    budget: Budget,
+def ascend(
+    parameters: Sequence[nn.Parameter],
+    bound: Callable[[Tensor], Tensor],
+    criterion: Callable[[], Tensor],
+    kept: Callable[[], Sequence[Tensor]],
+    pairs: int,
+    how: Ascent,
     seed: int,
-    rate: float = 1.0,
-) -> Climbed:
-    """Adam on batches of `fit`, up `gain` [0-d], until `criterion` stops rising; modules are left where it ended.
+    start: Tensor,
+    after: Callable[[int], None] | None = None,
+) -> FitResult:
+    """Trains one critic, or several that are stacked along the first axis of all tensors: the only such loop.
 
-    rate: times the budget's learning rate. With nothing to train, the best is -inf at step 0.
+    parameters: what is trained. bound: from the numbers of a batch's training pairs [b], what is ascended, [] or
+    [critics]. criterion: of the validation pairs, what says which state is best, [] or [critics]. kept: the tensors of
+    a state, which are left at each critic's best. pairs: how many training pairs there are. start: the criterion of the
+    state before the first step, or -inf where any later state is preferred. after: called with the number of each step
+    that was taken.
     """
-    best, best_step, state = -math.inf, 0, _state(*modules)
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    size = min(budget.batch_size, len(fit))
+    best, best_step = start, torch.zeros(start.shape)
+    if not parameters or how.steps == 0:
+        return FitResult(best, best_step, 0, "there was nothing to train")
+    state = [t.detach().clone() for t in kept()]
+    size, clip = min(how.batch_size, pairs), CLIP * max(1, start.numel())
+    optimizer = torch.optim.AdamW(parameters, lr=how.rate, weight_decay=how.decay)
     generator = torch.Generator().manual_seed(seed)
-    stopped, step = "the budget was used up", 0
-    if not parameters or budget.steps == 0:
-        return Climbed(best, best_step, state, step, "there was nothing to train")
-    optimizer = torch.optim.Adam(parameters, lr=rate * budget.learning_rate)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, budget.steps + 1):
+    stopped, step, order = "the budget was used up", 0, torch.empty(0, dtype=torch.long)
+    for step in range(1, how.steps + 1):
         if len(order) < size:
-            order = torch.randperm(len(fit), generator=generator)
-        batch, order = fit[order[:size].to(fit.x.device)], order[size:]
-        loss = -gain(batch)
+            order = torch.randperm(pairs, generator=generator)
+        index, order = order[:size], order[size:]
+        for group in optimizer.param_groups:
+            group["lr"] = how.rate_at(step)
+        loss = -bound(index).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-        if not bool(norm.isfinite()):
+        if not bool(torch.nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
             stopped = f"the gradient was not finite at step {step}"
             break
         optimizer.step()
-        if step % budget.every == 0 or step == budget.steps:
+        if after is not None:
+            after(step)
+        if step % how.every == 0 or step == how.steps:
             value = criterion()
-            if value > best:
-                best, best_step, state = value, step, _state(*modules)
-            elif step - best_step >= budget.every * budget.patience:
-                stopped = "the select split stopped improving"
+            better = value > best  # never for one that is not a number
+            for saved, t in zip(state, kept(), strict=True):
+                saved[better] = t.detach()[better]
+            best, best_step = torch.where(better, value, best), torch.where(better.cpu(), float(step), best_step)
+            if step - float(best_step.max()) >= how.every * how.patience:
+                stopped = "the validation pairs stopped improving"
                 break
-    return Climbed(best, best_step, state, step, stopped)
+    with torch.no_grad():
+        for saved, t in zip(state, kept(), strict=True):
+            t.copy_(saved)
+    return FitResult(best, best_step, step, stopped)
 
 
 def train(
-    objective: Objective, model: Together, fit: Pairs, select: Pairs, budget: Budget, seed: int
+    objective: Objective, model: GatedCritic, fit: Pairs, select: Pairs, budget: Budget, seed: int
 ) -> dict[str, Any]:
-    """Trains model and objective in place on mapped pairs; returns how it went, for the protocol."""
+    """Trains a critic and its objective in place on mapped pairs, and closes the gate where that gained nothing.
+
+    fit, select: training and validation pairs. Returns how it went, for the protocol.
+    """
 
     def criterion(pairs: Pairs = select) -> float:
         model.eval()
         objective.eval()
-        formula = objective.surrogate if objective.ranked_by_surrogate else objective.estimate
+        formula = objective.surrogate if objective.select_by_surrogate else objective.estimate
         with torch.no_grad():
             value = float(formula(scores(model, pairs)))
         model.train()
@@ -155,13 +157,16 @@ def train(
     zero = criterion()
     model.open = True
     start, initial = criterion(), _state(model, objective)
-    climbed = climb((model, objective), lambda p: objective.surrogate(scores(model, p)), criterion, fit, budget, seed)
-    best, best_step, state = climbed.best, climbed.best_step, climbed.state
+    result = ascend_budget(
+        (model, objective), lambda batch: objective.surrogate(scores(model, batch)), criterion, fit, budget, seed
+    )
+    best, best_step = float(result.best), int(result.best_step)
     if start > zero and start >= best:
-        best, best_step, state = start, 0, initial
+        best, best_step = start, 0
+        model.load_state_dict(initial[0])
+        objective.load_state_dict(initial[1])
     # Where zero is best, the weights stay behind the closed gate: their noise says how little such data could show.
-    model.load_state_dict(state[0])
-    objective.load_state_dict(state[1])
+    learned = _state(objective)[0]
     gain_error = 0.0
     if best > zero:
         # The best of many evaluations beats zero by luck alone: it has to by one standard error.
@@ -172,7 +177,7 @@ def train(
             objective.load_state_dict(initial[1])  # a constant that was learnt belongs to the critic that was learnt
             without = criterion(rest)
             model.open = True
-            objective.load_state_dict(state[1])
+            objective.load_state_dict(learned)
             gains.append(criterion(rest) - without)
         gain_error = jackknife_error(gains)
     model.open = best - zero > gain_error
@@ -181,14 +186,39 @@ def train(
     model.eval()
     objective.eval()
     return {
-        "steps": climbed.steps,
+        "steps": result.steps,
         "best_step": best_step,
-        "stopped": climbed.stopped,
+        "stopped": result.stopped,
         "kept": "trained" if model.open and best_step else "untrained" if model.open else "zero",
         "criterion_on_select": best,
         "criterion_of_zero": zero,
         "gain_error": gain_error,
     }
+
+
+def ascend_budget(
+    modules: Sequence[nn.Module],
+    bound: Callable[[Pairs], Tensor],
+    criterion: Callable[[], float],
+    fit: Pairs,
+    budget: Budget,
+    seed: int,
+    rate: float = 1.0,
+) -> FitResult:
+    """`ascend` of modules by a user's budget, from the first state that was looked at, on batches of pairs.
+
+    bound: [] of a batch. criterion: of the validation pairs. fit: the training pairs. rate: times the budget's.
+    """
+    return ascend(
+        [p for module in modules for p in module.parameters() if p.requires_grad],
+        lambda index: bound(fit[index.to(fit.x.device)]),
+        lambda: torch.tensor(criterion(), dtype=torch.float64),
+        lambda: [t for module in modules for t in module.state_dict().values()],
+        len(fit),
+        Ascent(budget.steps, budget.batch_size, rate * budget.learning_rate, budget.every, budget.patience),
+        seed,
+        torch.tensor(-math.inf, dtype=torch.float64),
+    )
 
 
 def _state(*modules: nn.Module) -> list[dict[str, Any]]:
@@ -205,11 +235,12 @@ def silence(critic: Any) -> None:
 
 
 def require_scores(critic: Any, pairs: Pairs) -> None:
+    """Raises UserError: a critic that cannot score such pairs."""
     try:
         with torch.no_grad():
             critic.pair(*critic.embed(pairs.x[:2], pairs.y[:2]))
     except (UserError, RuntimeError, AttributeError, TypeError) as error:
         raise UserError(
-            f"The critic {critic.residual!r} cannot score x with {pairs.x.shape[1]} and y with {pairs.y.shape[1]} "
+            f"The critic {critic.named} cannot score x with {pairs.x.shape[1]} and y with {pairs.y.shape[1]} "
             f"columns: {str(error).removesuffix('.')}."
         ) from error

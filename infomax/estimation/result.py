@@ -30,14 +30,15 @@ class Check:
 class Estimate:
     """An estimate of mutual information, in nats, from pairs that neither fitted nor selected the critic.
 
-    stderr: the report pairs' sampling noise and what the folds' critics differ by. interval (95 %): that, with an
-    upper end raised by what a critic may have missed, where it shows: the value's rise from half of the pairs to
-    all, what pairs drawn from the critic's ratio lack, a share of what was learned. n: pairs in all; splits:
-    how many fitted and selected, of each fold where there are folds, and how many reported in all. ceiling: log of
-    the number of report pairs, above which no distribution-free bound can reach (McAllester & Stratos, 2020).
-    floor: a one-sided 95 % lower confidence bound on the true MI, certified for independent pairs whatever the
-    critic; it may be negative. cap: an upper bound where one is known (the entropy of a label, as its shares in the
-    pairs give it; the capacity of a noisy channel).
+    mi: the value. stderr: the sampling noise of the test pairs, and what the folds' critics differ by. interval (95 %):
+    that, with an upper end raised by what a critic may have missed, where it shows: the value's rise from half of the
+    pairs to all, what pairs re-matched by the critic's own ratio lack, a share of what was learned. n: pairs in all.
+    splits: how many pairs trained and validated, of each fold where there are folds, and how many tested in all.
+    ceiling: log of the number of test pairs, above which no distribution-free bound can reach (McAllester & Stratos,
+    2020). floor: the certified lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic;
+    it may be negative. cap: the known upper bound, where there is one (the entropy of a label, as its shares in the
+    pairs give it; the capacity of a noisy channel). checks: reasons for and against. method, critic: what estimated, as
+    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values.
     """
 
     mi: float

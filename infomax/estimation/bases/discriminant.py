@@ -1,7 +1,7 @@
 """What a side of labels has for a base, in closed form: log q(label | other) / p(label), by Bayes' rule from classes
 that are Gaussian, or, beside other labels, by counting.
 
-What the classes' means and covariances tell then needs no learning. (Linear discriminants: Fisher, 1936; covariances
+What the classes' means and covariances say then needs no learning. (Linear discriminants: Fisher, 1936; covariances
 between pooled and own: Friedman, 1989; means that are themselves drawn from a Gaussian: Ioffe, 2006)
 """
 
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.critics import Embedded, InnerProduct
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
+from infomax.estimation.critic import FittedCritic
 from infomax.estimation.pairs import Pairs, is_label
 
 Map = Callable[[Tensor], Tensor]
@@ -38,14 +40,13 @@ def mixed(log_ratio: Tensor, doubt: float) -> Tensor:
     return torch.logaddexp(log_ratio + math.log1p(-doubt), log_ratio.new_tensor(math.log(doubt)))
 
 
-class Classifier(nn.Module):
+class Classifier(InnerProduct, FittedCritic):
     """log q(label | other) / p(label), a label side being one-hot: E_neg[r] = 1 by construction.
 
     q is the softmax of the base's logits, or the prior's without one, plus `strength` times those of `network`, which a
     gate can close.
     """
 
-    width = 1
     log_prior: Tensor  # [labels]
 
     def __init__(
@@ -59,8 +60,11 @@ class Classifier(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """Whether every score is 0, by choice on the select split."""
         return not self.open and self.base is None
+
+    @property
+    def closed_form(self) -> "Classifier | None":
+        return self.base
 
     def logits(self, other: Tensor) -> Tensor:
         known = self.log_prior.expand(len(other), -1) if self.base is None else self.base.logits(other)
@@ -70,14 +74,8 @@ class Classifier(nn.Module):
         """Of every label [n, labels]."""
         return mixed(self.logits(other).log_softmax(1) - self.log_prior, self.doubt)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         return (x, self.log_ratio(y)) if self.label == 0 else (self.log_ratio(x), y)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
 
     def __repr__(self) -> str:
         parts = ([] if self.base is None else [self.base.network]) + ([self.network] if self.open else [])
@@ -127,21 +125,21 @@ class Counted(nn.Module):
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a fold's network starts from.
+class Base:
+    """What a fold's network is added to.
 
-    map: of the other side, to features. base: None where the prior is no worse. plain: discriminants, or counts, with
-    nothing shrunk, whose noise says how little such pairs can show. told: how the base came about.
+    map: of the other side, to features. classifier: None where the prior is no worse. plain: discriminants, or counts,
+    with nothing shrunk, whose noise says how little such pairs can show. protocol: how the classifier came about.
     """
 
     map: Map
     log_prior: Tensor
-    base: Classifier | None
+    classifier: Classifier | None
     plain: nn.Module
-    told: dict[str, Any] | None
+    protocol: dict[str, Any] | None
 
 
-def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
+def base_of(fit: Pairs, select: Pairs, label: int, doubt: float) -> Base:
     """The closed form, of normal scores of columns or of the columns, under which the select labels are the likeliest:
     by more than a standard error, else normal scores, else the prior alone."""
     (other, own), (others, owns) = ((p.x, p.y) if label == 1 else (p.y, p.x) for p in (fit, select))
@@ -150,18 +148,18 @@ def start(fit: Pairs, select: Pairs, label: int, doubt: float) -> Start:
     number = max(1000, LOOKED_AT // len(log_prior))
     y, target = own.argmax(1), owns[:number].argmax(1)
     maps: list[Map] = [as_they_are] if is_label(other) else [NormalScores(other), Standard(other)]
-    found: Start | None = None
+    found: Base | None = None
     best = torch.zeros(len(target))  # log-ratio of each select row
     for of_other in maps:
         z, seen = of_other(other), of_other(others[:number])
         tried = _counted(z, y, log_prior) if is_label(other) else _discriminants(z, y, len(log_prior))
         plain = next(tried)[1]
-        each, base, told = _likeliest(tried, seen, target, log_prior, label, doubt)
+        each, base, protocol = _likeliest(tried, seen, target, log_prior, label, doubt)
         gain = each - best
         if is_gain(gain):
-            best, found = each, Start(of_other, log_prior, base, plain, told)
+            best, found = each, Base(of_other, log_prior, base, plain, protocol)
         elif found is None:
-            found = Start(of_other, log_prior, None, plain, None)
+            found = Base(of_other, log_prior, None, plain, None)
     assert found is not None
     return found
 
@@ -174,14 +172,14 @@ def _likeliest(
 ) -> tuple[Tensor, Classifier, dict[str, Any]]:
     """Of what is tried at any strength, what rows' labels are the likeliest under, and their log-likelihoods [n]."""
     best, found = -math.inf, None
-    for told, module in tried:
+    for protocol, module in tried:
         logits = module(z)
         for strength in STRENGTHS:
             log_q = (log_prior + strength * logits).log_softmax(1)
             each = mixed((log_q - log_prior).gather(1, y[:, None])[:, 0], doubt)
             if float(each.mean()) > best:
                 best = float(each.mean())
-                found = each, Classifier(label, log_prior, doubt, module, strength), told | {"strength": strength}
+                found = each, Classifier(label, log_prior, doubt, module, strength), protocol | {"strength": strength}
     assert found is not None
     return found
 
@@ -209,8 +207,8 @@ def _discriminants(z: Tensor, y: Tensor, labels: int) -> Tried:
         classes, basis = _Classes(u @ axes, y, labels), basis @ axes
     for ridge in OWN_RIDGES:
         for pooled in POOLED:
-            told = {"kind": "quadratic", "ridge": ridge, "pooled": pooled}
-            yield told, classes.quadratic(mean, basis, ridge, pooled)
+            protocol = {"kind": "quadratic", "ridge": ridge, "pooled": pooled}
+            yield protocol, classes.quadratic(mean, basis, ridge, pooled)
 
 
 def _basis(z: Tensor, y: Tensor, labels: int) -> Tensor:

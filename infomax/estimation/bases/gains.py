@@ -10,9 +10,41 @@ from torch.nn.functional import softplus
 SHIFTS = 50  # by which rows are moved against each other, to meet negatives
 
 
+def standard_error(each: Tensor) -> float:
+    """Of the mean of independent rows [n]."""
+    return float(each.std()) / math.sqrt(len(each))
+
+
 def is_gain(each: Tensor) -> bool:
-    """Whether what rows gain [n] is above 0 by one standard error of its mean: the best of many is better by luck."""
-    return float(each.mean()) > float(each.std()) / math.sqrt(len(each))
+    """Whether what rows gain [n] is above 0 by one standard error of its mean: the best of many is better by luck.
+
+    False for what is not a number.
+    """
+    return float(each.mean()) > standard_error(each)
+
+
+def is_no_loss(each: Tensor) -> bool:
+    """Whether what rows gain [n] is not below 0 by one standard error of its mean. False for what is not a number."""
+    return float(each.mean()) >= -standard_error(each)
+
+
+def jensen_shannon(s: Tensor, ids: Tensor | None = None) -> Tensor:
+    """The Jensen-Shannon bound [k] of k matrices of scores s [k, n, n], positives on their diagonals.
+
+    ids [k, n]: rows of one sample are no negatives of each other; None: all rows differ.
+    """
+    positive, n = s.diagonal(dim1=1, dim2=2), s.shape[1]
+    if ids is not None:
+        other = (ids[:, :, None] != ids[:, None]).to(s)
+        negative = (softplus(s) * other).sum((1, 2)) / other.sum((1, 2)).clamp(min=1)
+    else:  # off the diagonal all, less the diagonal: n (n - 1) negatives a matrix
+        negative = (softplus(s).sum((1, 2)) - softplus(positive).sum(1)) / (n * (n - 1))
+    return _told_apart(positive).mean(1) - negative
+
+
+def _told_apart(positive: Tensor) -> Tensor:
+    """log sigmoid, of the scores of pairs."""
+    return -softplus(-positive)
 
 
 @torch.no_grad()
@@ -22,7 +54,7 @@ def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     ex, ey = critic.embed(x, y)
     shifts = _shifts(n)
     negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
-    return -softplus(-critic.pair(ex, ey)) - negative
+    return _told_apart(critic.pair(ex, ey)) - negative
 
 
 @torch.no_grad()

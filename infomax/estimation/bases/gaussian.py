@@ -10,9 +10,12 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from infomax.critics import InnerProduct
+from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import ROWS
+from infomax.estimation.critic import ClosedForm
 
 COMPONENTS = 256  # a side, at most: a ratio of projections is still a ratio, and its cost stays bounded
 RIDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
@@ -21,7 +24,7 @@ REACH, KNOTS = 6.0, 2401  # of the table of t-scores
 EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.5, 4.0)  # of squared correlations that are noise, in units of (dx + dy) / n
 
 
-class GaussianCopula(nn.Module):
+class GaussianCopula(InnerProduct, ClosedForm):
     """log r of jointly normal x [n, dx] and y [n, dy], as a critic: an inner product of features.
 
     Canonical directions and correlations come from the fit rows: of all columns, or, where the dependence is
@@ -32,7 +35,6 @@ class GaussianCopula(nn.Module):
     critic.
     """
 
-    width = 1
     a: Tensor  # [dx, k], to canonical variates
     b: Tensor  # [dy, k]
     rho: Tensor  # [k]
@@ -73,7 +75,7 @@ class GaussianCopula(nn.Module):
             # The best of many tries beats zero by luck alone: it has to by one standard error.
             u, v = select_x.double() @ found.a, select_y.double() @ found.b
             each = _log_ratio(found.rho, u * u + v * v, u * v).sum(1)
-            if float(each.mean()) < float(each.std()) / math.sqrt(len(each)):
+            if not is_gain(each):
                 best, found = (0.0, 0.0, 0.0), None
         self.value_on_select, self.strength, self.ridge = best
         if found is None:
@@ -87,7 +89,6 @@ class GaussianCopula(nn.Module):
 
     @property
     def features(self) -> int:
-        """How many features embed makes of a side."""
         return self.rho.numel() + 2
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,12 +99,6 @@ class GaussianCopula(nn.Module):
         one = u.new_ones(len(u), 1), v.new_ones(len(v), 1)
         own = (u**2 @ square)[:, None] + constant, (v**2 @ square)[:, None]
         return torch.cat([u * (rho / (1 - rho**2)), own[0], one[0]], 1), torch.cat([v, one[1], own[1]], 1)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
 
 
 @dataclass(frozen=True)

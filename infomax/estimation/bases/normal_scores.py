@@ -27,6 +27,13 @@ class Standard:
         return out
 
 
+def hermite(z: Tensor) -> Tensor:
+    """Normal scores z [n, d] -> Hermite polynomials of degree 1, 2 and 3, standardised [n, 3 d]."""
+    z = z.clamp(-4, 4)
+    parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
+    return Standard(parts)(parts)
+
+
 class NormalScores:
     """Columns to normal scores by the ranks of the rows it is made from; between two of them, linearly; ties share."""
 

@@ -7,15 +7,18 @@ by one. Two columns alone need no network: their joint density is estimated from
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from infomax.estimation.bases.gains import infonce_shares, is_gain, js_shares
+from infomax.critics import InnerProduct
+from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS, GaussianCopula
-from infomax.estimation.bases.normal_scores import Standard
-from infomax.estimation.bases.student import StudentCopula, elliptical
+from infomax.estimation.bases.normal_scores import hermite
+from infomax.estimation.bases.student import elliptical
+from infomax.estimation.critic import ClosedForm
 
 BANDWIDTHS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.55, 0.75)  # of decorrelated normal scores; 1 would be the Gaussian itself
 SHARE = 0.99  # of the kernels, the rest the Gaussian's: no pair of rows is impossible
@@ -33,7 +36,7 @@ WIDEST = 2048  # features in all: the pairs that gain most
 CERTAIN = 2.0  # standard errors by which a pair's own copula has to be likelier
 
 
-class PairwiseCopula(nn.Module):
+class PairwiseCopula(InnerProduct, ClosedForm):
     """log r of a Gaussian copula of all columns, plus, pair of columns by pair, what kernels add to theirs.
 
     Of two columns' normal scores u and v with correlation rho, (u + v) / sqrt(2 (1 + rho)) and (u - v) / sqrt(2 (1 -
@@ -44,8 +47,6 @@ class PairwiseCopula(nn.Module):
     is a ratio only of pairs that do not depend on each other, so of columns of a side that do, one is taken.
     (Shrunk kernels: West, 1993; copula densities in normal scores: Geenens, Charpentier & Paindaveine, 2017)
     """
-
-    width = 1
 
     def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor):
         super().__init__()
@@ -72,7 +73,6 @@ class PairwiseCopula(nn.Module):
 
     @property
     def features(self) -> int:
-        """How many features embed makes of a side."""
         return self.gaussian.features + self.rank
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,14 +81,15 @@ class PairwiseCopula(nn.Module):
         own_y = [_between(self.get_buffer(f"right_{k}"), y[:, j]) for k, (_, j) in enumerate(self.matched)]
         return torch.cat([ex, *own_x], 1), torch.cat([ey, *own_y], 1)
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
+    @property
+    def known(self) -> GaussianCopula:
+        return self.gaussian
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {"pairs": len(self.matched)}
 
 
-def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> "Base":
+def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> ClosedForm:
     """Of normal scores [n, d]: a Gaussian copula, Student's, or one with pairs of columns that have their own.
 
     Pairs count where the select rows say so, each and together, and against Student's where they tell rows from others
@@ -104,13 +105,9 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     for shares in (js_shares, infonce_shares):
         gain = shares(pairwise, select_x, select_y) - shares(found, select_x, select_y)
         # Of high MI both are flat: no loss is asked for, and a gain against Student's.
-        least = 0.0 if found is not gaussian else -float(gain.std()) / math.sqrt(len(gain))
-        if float(gain.mean()) < least:
+        if not (is_no_loss(gain) if found is gaussian else float(gain.mean()) >= 0):
             return found
     return pairwise
-
-
-Base = GaussianCopula | StudentCopula | PairwiseCopula
 
 
 def _independent(side: Tensor) -> Tensor:
@@ -126,12 +123,7 @@ def _has_ties(side: Tensor) -> Tensor:
 
 def products(x: Tensor, y: Tensor) -> Tensor:
     """|correlations| of Hermite polynomials of degree 1 to 3 of normal scores x [n, dx], y [n, dy]: [3, dx, 3, dy]."""
-    sides = []
-    for z in (x, y):
-        z = z.clamp(-4, 4)
-        parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
-        sides.append(Standard(parts)(parts))
-    return (sides[0].T @ sides[1] / len(x)).abs().view(3, x.shape[1], 3, y.shape[1])
+    return (hermite(x).T @ hermite(y) / len(x)).abs().view(3, x.shape[1], 3, y.shape[1])
 
 
 def noise(n: int, dx: int, dy: int) -> float:

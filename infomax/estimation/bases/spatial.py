@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases.gains import is_gain, js_shares
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted, scores
 from infomax.estimation.pairs import Image, Pairs
 from infomax.objectives import Anchor, JSPlugin, Objective
@@ -80,10 +82,12 @@ class Tower(nn.Module):
         return self.last(t).flatten(2)
 
 
-class Places(nn.Module):
-    """sum over k, p, q of g(x)[k, p] a[p, q] h(y)[k, q], plus a constant: numbers k, places p of x and q of y."""
+class SpatialCritic(InnerProduct):
+    """A convolutional critic that compares two images location by location. It starts at 0 and needs no copula.
 
-    width = 1
+    The sum over k, p, q of g(x)[k, p] a[p, q] h(y)[k, q], plus a constant: numbers k, locations p of x and q of y.
+    x, y: channels, height and width of each side's images.
+    """
 
     def __init__(self, x: tuple[int, int, int], y: tuple[int, int, int]):
         super().__init__()
@@ -94,50 +98,44 @@ class Places(nn.Module):
         self.places = nn.Parameter(F.interpolate(nearest, self.g.grid)[0].flatten(1).T.contiguous())  # [p, q]
         self.constant = nn.Parameter(torch.zeros(()))
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         g = torch.cat([self.g(rows).flatten(1) for rows in x.split(ROWS)])
         h = torch.cat([(self.h(rows) @ self.places.T).flatten(1) for rows in y.split(ROWS)])
         h = h / math.sqrt(len(self.places))
         return torch.cat([g, self.constant.expand(len(g), 1)], 1), torch.cat([h, h.new_ones(len(h), 1)], 1)
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
-
     def __repr__(self) -> str:
-        return f"Places(channels={WIDTHS}, out={OUT}), SiLU"
+        return f"SpatialCritic(channels={WIDTHS}, out={OUT}), SiLU"
 
 
-def fitted(row: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int, device: str) -> Fitted:
+def fitted(estimator: Estimator, fit: Pairs, select: Pairs, budget: Budget, seed: int, device: str) -> Fitted:
     """Learned on `fit` by the Jensen-Shannon bound, then by Anchor's, stopped on `select`. Both sides are images."""
     maps = [Pixels(side, image) for side, image in zip((fit.x, fit.y), fit.images, strict=True) if image is not None]
     fit, select = (Pairs(maps[0](p.x), maps[1](p.y), p.ids).to(device) for p in (fit, select))
-    critic = Places(maps[0].image.shape, maps[1].image.shape).to(device)
+    critic = SpatialCritic(maps[0].image.shape, maps[1].image.shape).to(device)
     towers = [*critic.g.parameters(), *critic.h.parameters(), critic.constant]
     # Most pairs of images lie on each other. Where that is so, a learned matrix of places only adds what is learned by
     # heart; where it is not, it is what there is to learn.
-    told: dict[str, Any] = {
+    protocol: dict[str, Any] = {
         "same places": _learn(JSPlugin(), critic, towers, fit, select, budget, seed),
         "any places": _learn(JSPlugin(), critic, list(critic.parameters()), fit, select, budget, seed),
     }
     learned = deepcopy(critic.state_dict())
-    told["scale"] = _calibrate(critic, select)
+    protocol["scale"] = _calibrate(critic, select)
     size = min(budget.batch_size, len(fit))
     if all(_leaves_two(part, min(size, len(part))) for part in (fit, select)):
         # The Jensen-Shannon bound has its gradient where log r is near 0, Anchor's up to the logarithm of a batch. Both
         # are compared with scores of the right scale, as a scale alone would tell one from the other.
         shares, before = js_shares(critic, select.x, select.y), deepcopy(critic.state_dict())
         critic.load_state_dict(learned)
-        told["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
+        protocol["high scores"] = _learn(Anchor(NU), critic, list(critic.parameters()), fit, select, budget, seed)
         scale = _calibrate(critic, select, NU)
         if is_gain(js_shares(critic, select.x, select.y) - shares):
-            told["scale"] = scale
+            protocol["scale"] = scale
         else:
             critic.load_state_dict(before)
-            told["high scores"]["kept"] = "before"
-    return Fitted(row, fitting.Together(None, critic).to(device).eval(), (maps[0], maps[1]), told)
+            protocol["high scores"]["kept"] = "before"
+    return Fitted(estimator, gated(None, critic).to(device).eval(), (maps[0], maps[1]), protocol)
 
 
 def _leaves_two(pairs: Pairs, size: int) -> bool:
@@ -146,67 +144,64 @@ def _leaves_two(pairs: Pairs, size: int) -> bool:
 
 
 def _learn(
-    objective: Objective, critic: Places, parameters: list[nn.Parameter], fit: Pairs, select: Pairs, budget: Budget,
+    objective: Objective,
+    critic: SpatialCritic,
+    parameters: list[nn.Parameter],
+    fit: Pairs,
+    select: Pairs,
+    budget: Budget,
     seed: int,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Leaves the running average of the weights with the best bound on select: one step's weights are too noisy."""
-    steps, size = min(budget.steps, STEPS), min(budget.batch_size, len(fit))
-    every, patience = min(budget.every, EVERY), min(budget.patience, PATIENCE)
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
-    generator = torch.Generator().manual_seed(seed)
+    how = fitting.Ascent(
+        min(budget.steps, STEPS), budget.batch_size, RATE, min(budget.every, EVERY), min(budget.patience, PATIENCE),
+        DECAY, scheduled=True,
+    )  # fmt: skip
     moves = torch.Generator().manual_seed(seed)
     average = deepcopy(critic).requires_grad_(False)
-
     # Parts of a batch's size: what Anchor weighs depends on the number of negatives.
-    held_out = [select[rows] for rows in torch.arange(len(select)).tensor_split(max(len(select) // size, 1))]
+    number = max(len(select) // min(how.batch_size, len(fit)), 1)
+    held_out = [select[rows] for rows in torch.arange(len(select)).tensor_split(number)]
 
-    @torch.no_grad()
-    def criterion() -> float:
-        return sum(len(p) * float(objective.surrogate(scores(average, p))) for p in held_out) / len(select)
-
-    best, best_step, kept = criterion(), 0, deepcopy(average.state_dict())
-    step, order = 0, torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < size:
-            order = torch.randperm(len(fit), generator=generator)
-        batch, order = fit[order[:size].to(fit.x.device)], order[size:]
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad(set_to_none=True)
+    def bound(index: Tensor) -> Tensor:
+        batch = fit[index.to(fit.x.device)]
         # A pixel's move changes no digit, and makes more of few images.
         x, y = _moved(batch.x, critic.g.shape, moves), _moved(batch.y, critic.h.shape, moves)
-        batch = Pairs(x, y, batch.ids)
-        (-objective.surrogate(scores(critic, batch))).backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimizer.step()
-        with torch.no_grad():
-            for mean, p in zip(average.parameters(), critic.parameters(), strict=True):
-                mean.lerp_(p, max(1 / MEMORY, 1 / step))
-        if step % every == 0 or step == steps:
-            value = criterion()
-            if value > best:  # never for one that is not a number
-                best, best_step, kept = value, step, deepcopy(average.state_dict())
-            elif step - best_step >= every * patience:
-                break
-    critic.load_state_dict(kept)
-    return {"steps": step, "best_step": best_step, "kept": "trained" if best_step else "zero"}
+        return objective.surrogate(scores(critic, Pairs(x, y, batch.ids)))
+
+    @torch.no_grad()
+    def criterion() -> Tensor:
+        value = sum(len(p) * float(objective.surrogate(scores(average, p))) for p in held_out) / len(select)
+        return torch.tensor(value, dtype=torch.float64)
+
+    @torch.no_grad()
+    def averaged(step: int) -> None:
+        for mean, p in zip(average.parameters(), critic.parameters(), strict=True):
+            mean.lerp_(p, max(1 / MEMORY, 1 / step))
+
+    result = fitting.ascend(
+        parameters, bound, criterion, lambda: list(average.parameters()), len(fit), how, seed, criterion(), averaged
+    )
+    critic.load_state_dict(average.state_dict())
+    best_step = int(result.best_step)
+    return {"steps": result.steps, "best_step": best_step, "kept": "trained" if best_step else "zero"}
 
 
 @torch.no_grad()
-def _calibrate(critic: Places, select: Pairs, negatives: float = 1.0) -> dict[str, float]:
+def _calibrate(critic: SpatialCritic, select: Pairs, negatives: float = 1.0) -> dict[str, float]:
     """Multiplies scores by a and adds b that best tell select pairs from others, by Newton's method; returns them.
 
     Best is by the likelihood of a classifier with so many `negatives` a positive: at 1 the Jensen-Shannon bound, which
     looks at scores near 0, at K one that looks at scores near log K. What was learned by heart is too sure of itself,
     and what was learned from moved images not sure enough. (Platt, 1999; Gutmann & Hyvärinen, 2010)
     """
-    told = {"scale": 1.0, "constant": 0.0, "negatives": negatives}
+    protocol = {"scale": 1.0, "constant": 0.0, "negatives": negatives}
     select = select.first(CALIBRATED)
     s = critic.score(*critic.embed(select.x, select.y)).double()
     other = select.ids[:, None] != select.ids[None, :]
     n, s = len(s), torch.cat([s.diagonal(), s[other]])
     if not float(s.std()) > 0:
-        return told
+        return protocol
     design = torch.stack([s, torch.ones_like(s)], 1)  # [pairs and others, 2]
     sign = torch.where(torch.arange(len(s), device=s.device) < n, 1.0, -1.0).double()
     weight = torch.where(sign > 0, 1 / n, negatives / (len(s) - n)).double()
@@ -230,11 +225,11 @@ def _calibrate(critic: Places, select: Pairs, negatives: float = 1.0) -> dict[st
     a, b = found.tolist()
     # Scores that tell nothing have no scale, and those that tell all can have any.
     if not (0.5 < a < 2 and least < first):
-        return told
+        return protocol
     for p in (*critic.g.last.parameters(), critic.constant):
         p.mul_(a)
     critic.constant.add_(b)
-    return told | {"scale": a, "constant": b}
+    return protocol | {"scale": a, "constant": b}
 
 
 def _moved(rows: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:

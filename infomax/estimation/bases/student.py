@@ -1,25 +1,25 @@
 """Student's copula: a Gaussian's with heavier joint tails, and the choice between the two."""
 
-import math
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from infomax.estimation.bases.gains import is_gain, js_shares
+from infomax.estimation.bases.gains import is_gain, js_shares, standard_error
 from infomax.estimation.bases.gaussian import COMPONENTS, KNOTS, REACH, Axes, GaussianCopula, Moments
+from infomax.estimation.critic import ClosedForm
 
 DEGREES = (40.0, 20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0)  # of freedom, that are tried
 
 
-class StudentCopula(nn.Module):
+class StudentCopula(ClosedForm):
     """log r of a Student copula with the directions and correlations of a Gaussian one, as a critic of normal scores.
 
     Degrees of freedom are those under which the select rows' joint density is highest, a proper score. Tails depend on
     each other even where nothing correlates, which no Gaussian copula sees. (Demarta & McNeil, 2005)
     """
 
-    width = 1
     left: Tensor  # [dx, k], to correlated variates of t-scores
     right: Tensor  # [dy, k]
     wx: Tensor  # [dx, dx], whitens a side's t-scores
@@ -60,7 +60,6 @@ class StudentCopula(nn.Module):
 
     @property
     def features(self) -> int:
-        """How many features embed makes of a side."""
         return self.rho.numel() + 3
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +83,9 @@ class StudentCopula(nn.Module):
 
     def _joint(self, square: Tensor) -> Tensor:
         return 0.5 * (self.dof + sum(self.sizes)) * torch.log1p(square.clamp(min=0) / self.dof)
+
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {"dof": self.dof}
 
     @torch.no_grad()
     def log_density(self, x: Tensor, y: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor)
     for dof in DEGREES:
         tried = StudentCopula(gaussian, fit_x, fit_y, dof)
         gain = (each := tried.log_density(select_x, select_y)) - best
-        if float(gain.mean()) < -float(best.std()) / math.sqrt(len(best)):
+        if float(gain.mean()) < -standard_error(best):
             break  # from light tails to heavy ones, it only falls from here
         if is_gain(gain):
             found, best = tried, each

@@ -1,4 +1,4 @@
-"""Rows without a critic, which read all pairs at once: neighbours, and the Gaussian copula's closed form."""
+"""Estimators without a critic, which read all pairs at once: neighbours, and the Gaussian copula's closed form."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
+from infomax.estimation import neighbours
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.pairs import Pairs, one_a_sample, require_density
@@ -15,7 +16,7 @@ from infomax.estimation.pairs import Pairs, one_a_sample, require_density
 class _Classical(Estimator):
     """Those that learn nothing beforehand. Their error is the jackknife's, each value without a group of pairs."""
 
-    reads_all = True
+    training_free = True
     widest = 0  # columns a side
 
     def fit(
@@ -50,7 +51,7 @@ class KSG(_Classical):
     density (labels, quantised numbers), k too large, more than k copies of a pair.
     """
 
-    leans_on = "neighbours"
+    value_from = "neighbours"
     widest = 10
 
     def __init__(self, k: int = 5):
@@ -59,23 +60,10 @@ class KSG(_Classical):
         self.k = k
 
     def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
-        from scipy.special import digamma
-        from sklearn.neighbors import KDTree
-
         n, k = len(x), self.k
         if n <= k + 1:
             raise UserError(f"KSG's k={k} neighbours need more than {n} different pairs.")
-        both = np.concatenate([x, y], 1)
-        distance = KDTree(both, metric="chebyshev").query(both, k + 1)[0][:, k]
-        if not (distance > 0).all():
-            rows = np.flatnonzero(distance == 0)
-            raise UserError(
-                f"{len(rows)} pairs have k={k} copies or more, and KSG measures distances between pairs: remove the "
-                "copies, or raise k."
-            )
-        inside = np.nextafter(distance, 0)  # nearer than the k-th neighbour, and not as near
-        counts = [KDTree(side, metric="chebyshev").query_radius(side, inside, count_only=True) for side in (x, y)]
-        return float(digamma(k) + digamma(n) - np.mean(digamma(counts[0]) + digamma(counts[1])))
+        return neighbours.by_trees(x, y, k)
 
 
 class GCMI(_Classical):
@@ -130,4 +118,4 @@ def _as_it_is(t: Tensor) -> Tensor:
     return t
 
 
-rows = (KSG, GCMI)
+ESTIMATORS = (KSG, GCMI)

@@ -1,4 +1,4 @@
-"""Rows that model densities: log r is a difference of log-likelihoods, and nothing is told from anything.
+"""Estimators that model densities: log r is a difference of log-likelihoods, and no classifier is trained.
 
 Sides go to normal scores first, at no cost in MI, so that neither scale nor tail of a column has to be learnt. One
 model of p(y|x) serves Barber & Agakov's value and both upper bounds: read from scores s = log q(y|x) - log q(y), the
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infomax.critics import mlp
+from infomax.critics import Embedded, InnerProduct, mlp
 from infomax.errors import UserError
 from infomax.estimation import fitting
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import NormalScores, Standard
-from infomax.estimation.estimator import Budget, Estimator, Fitted, scores
+from infomax.estimation.critic import FittedCritic
+from infomax.estimation.estimator import Budget, Estimator, Fitted, PlugIn, scores
 from infomax.estimation.pairs import Pairs, has_density, require_density
 from infomax.estimation.result import Check
 from infomax.scores import Scores
@@ -68,9 +69,6 @@ class _ByDensity(Estimator):
     def _checks(self) -> tuple[Check, ...]:
         return ()
 
-    def estimate(self, s: Scores) -> Tensor:
-        return s.positive.mean()
-
 
 class _Conditional(_ByDensity):
     """Those that model y given x."""
@@ -86,7 +84,7 @@ class _Conditional(_ByDensity):
         return DensityRatio(self._flow(dy, dx), Marginal("y", self._flow(dy)))
 
 
-class BarberAgakov(_Conditional):
+class BarberAgakov(PlugIn, _Conditional):
     """Mean of log q(y|x) - log q(y), a conditional flow against a marginal one. (Barber & Agakov, 2003)
 
     With the true p(y) it is a lower bound on MI; both models' errors enter it, with opposite signs, so it is none.
@@ -98,7 +96,7 @@ class BarberAgakov(_Conditional):
         super().__init__(density, transforms, hidden)
 
 
-class DifferenceOfEntropies(_ByDensity):
+class DifferenceOfEntropies(PlugIn, _ByDensity):
     """h(X) + h(Y) - h(X, Y), each entropy by a flow's likelihood of held-out pairs. (Song & Ermon, 2020)
 
     No bound: three models' errors enter it. density: a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log r
@@ -119,7 +117,7 @@ class DifferenceOfEntropies(_ByDensity):
 
 
 class _UpperBound(_Conditional):
-    leans_on = "upper bound"
+    value_from = "upper bound"
 
     def __init__(self, density: str = "Gaussian", transforms: int = 2, hidden: int = 64):
         super().__init__(density, transforms, hidden)
@@ -131,7 +129,7 @@ class _UpperBound(_Conditional):
         )
         return (Check("upper bound", 1.0, 0.0, "fail", sentence),)
 
-    def read(self, critic: Any, pairs: Pairs) -> Tensor:
+    def read(self, critic: FittedCritic, pairs: Pairs) -> Tensor:
         if not critic.costly:
             return self.estimate(scores(critic, pairs))
         blocks = [pairs[at] for at in torch.arange(len(pairs), device=pairs.x.device).tensor_split(_number(len(pairs)))]
@@ -176,9 +174,8 @@ def _likely(density: nn.Module, fit: Pairs, select: Pairs, budget: Budget, seed:
         density.train()
         return value if math.isfinite(value) else -math.inf
 
-    climbed = fitting.climb((density,), lambda p: density(p.x, p.y).mean(), criterion, fit, budget, seed, rate=RATE)
-    density.load_state_dict(climbed.state[0])
-    return {"steps": climbed.steps, "best_step": climbed.best_step, "stopped": climbed.stopped}
+    result = fitting.ascend_budget((density,), lambda p: density(p.x, p.y).mean(), criterion, fit, budget, seed, RATE)
+    return {"steps": result.steps, "best_step": int(result.best_step), "stopped": result.stopped}
 
 
 class Flow(nn.Module):
@@ -253,7 +250,7 @@ class Marginal(nn.Module):
         return self.density(x, x if self.side == "x" else y)
 
 
-class DensityRatio(nn.Module):
+class DensityRatio(FittedCritic):
     """A critic: log q of the pair less that of its marginals; a gate closes it where it found nothing."""
 
     costly = True  # a score takes a pass through a flow of its own
@@ -268,14 +265,13 @@ class DensityRatio(nn.Module):
 
     @property
     def is_zero(self) -> bool:
-        """Whether every score is 0, by choice on the select split."""
         return not self.open
 
     @property
-    def width(self) -> int:
+    def width(self) -> int:  # type: ignore[override]
         return self.pairs.width
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         own_x = x.new_zeros(len(x)) if self.of_x is None else self.of_x(x, x)
         return torch.cat([x, own_x[:, None]], 1), torch.cat([y, self.of_y(y, y)[:, None]], 1)
 
@@ -290,12 +286,14 @@ class DensityRatio(nn.Module):
         return self.pairs(ex[:, :-1], ey[:, :-1]) - ex[:, -1] - ey[:, -1]
 
 
-class _GaussianRatio(DensityRatio):
-    """The same as an inner product, so that n^2 scores cost one product."""
+class _GaussianRatio(InnerProduct, DensityRatio):
+    """The same as an inner product, so that n^2 scores cost one product; of zeros behind a closed gate."""
 
     costly = False
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
+        if not self.open:
+            return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
         mean, log_variance = self.pairs.moments(x)
         precision = (-log_variance).exp()
         own = -0.5 * (mean**2 * precision + log_variance + math.log(2 * math.pi)).sum(1, keepdim=True)
@@ -303,11 +301,5 @@ class _GaussianRatio(DensityRatio):
         ex = torch.cat([-0.5 * precision, mean * precision, own, one[0]], 1)
         return ex, torch.cat([y**2, y, one[1], -self.of_y(y, y)[:, None]], 1)
 
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T if self.open else ex.new_zeros(len(ex), len(ey))
 
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1) if self.open else ex.new_zeros(len(ex))
-
-
-rows = (BarberAgakov, DifferenceOfEntropies, CLUB, LeaveOneOut)
+ESTIMATORS = (BarberAgakov, DifferenceOfEntropies, CLUB, LeaveOneOut)

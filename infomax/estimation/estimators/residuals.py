@@ -3,20 +3,22 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases import discriminant
-from infomax.estimation.bases.gains import infonce_shares, is_gain, js_shares
+from infomax.estimation.bases.base import Base, Map, Unmixed
+from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, jensen_shannon, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.pair_copula import noise, products
+from infomax.estimation.critic import gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
-from infomax.estimation.estimators.starts import Map, Start, Unmixed, protocol_of
 from infomax.estimation.pairs import Pairs
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
@@ -68,25 +70,17 @@ class Columns(nn.Module):
         return torch.cat([z * self.weights, length], 1)
 
 
-class Residual(nn.Module):
+class Residual(InnerProduct):
     """<g(x), h(y)> + c of features of each side."""
-
-    width = 1
 
     def __init__(self, columns: tuple[Columns, Columns], g: nn.Module, h: nn.Module, constant: Tensor):
         super().__init__()
         self.columns_x, self.columns_y = columns
         self.g, self.h, self.constant = g, h, nn.Parameter(constant)
 
-    def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
         g, h = self.g(self.columns_x(x)), self.h(self.columns_y(y))
         return torch.cat([g, self.constant.expand(len(g), 1)], 1), torch.cat([h, h.new_ones(len(h), 1)], 1)
-
-    def score(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return ex @ ey.T
-
-    def pair(self, ex: Tensor, ey: Tensor) -> Tensor:
-        return (ex * ey).sum(1)
 
     def __repr__(self) -> str:
         return f"Separable(hidden={HIDDEN}, out={OUT}, layers={LAYERS}), SiLU"
@@ -108,23 +102,25 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     return Columns(found[0]), Columns(found[1])
 
 
-def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, seed: int, device: str) -> list[Fitted]:
-    bases = [start.base.to(device) for start in starts]
-    columns = [_columns(start.fit) for start in starts]
+def fitted_residuals(
+    estimator: Estimator, bases: Sequence[Base], budget: Budget, seed: int, device: str
+) -> list[Fitted]:
+    copulas = [base.copula.to(device) for base in bases]
+    columns = [_columns(base.fit) for base in bases]
     splits = {}
     for name in ("fit", "select"):
-        parts: list[Pairs] = [getattr(start, name) for start in starts]
+        parts: list[Pairs] = [base.fit if name == "fit" else base.select for base in bases]
         least = min(map(len, parts))
         parts = [part.first(least).to(device) for part in parts]
         with torch.no_grad():
-            embedded = [base.embed(part.x, part.y) for base, part in zip(bases, parts, strict=True)]
+            embedded = [copula.embed(part.x, part.y) for copula, part in zip(copulas, parts, strict=True)]
         splits[name] = _Stacked(
             torch.stack([c[0].to(device)(part.x) for c, part in zip(columns, parts, strict=True)]),
             torch.stack([c[1].to(device)(part.y) for c, part in zip(columns, parts, strict=True)]),
-            torch.stack([part.ids for part in parts]), bases, embedded,
+            torch.stack([part.ids for part in parts]), copulas, embedded,
         )  # fmt: skip
     fit, select = splits["fit"], splits["select"]
-    folds = len(starts)
+    folds = len(bases)
     g = Stack(folds, (fit.x.shape[2], *[HIDDEN] * LAYERS, OUT), silent=False).to(device)
     h = Stack(folds, (fit.y.shape[2], *[HIDDEN] * LAYERS, OUT), silent=True).to(device)
     constant = nn.Parameter(torch.zeros(folds, 1, 1, device=device))
@@ -132,21 +128,14 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
 
     def bound(part: _Stacked, index: Tensor | slice) -> Tensor:
         s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
-        p = s.diagonal(dim1=1, dim2=2)
-        n = s.shape[1]
-        if part.ids is not None:  # views of one sample are no negatives of each other
-            ids = part.ids[:, index]
-            other = (ids[:, :, None] != ids[:, None]).to(s)
-            return -F.softplus(-p).mean(1) - (F.softplus(s) * other).sum((1, 2)) / other.sum((1, 2)).clamp(min=1)
-        # Off the diagonal all, less the diagonal: n (n - 1) negatives a fold.
-        return -F.softplus(-p).mean(1) - (F.softplus(s).sum((1, 2)) - F.softplus(p).sum(1)) / (n * (n - 1))
+        return jensen_shannon(s, None if part.ids is None else part.ids[:, index])
 
-    protocol = _descend(parameters, fit, select, bound, budget, seed)
+    ascents = _ascended(parameters, fit, select, bound, budget, seed)
     found = []
-    for k, start in enumerate(starts):
+    for k, base in enumerate(bases):
         residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
-        model = fitting.Together(bases[k], residual).to(device).eval()
-        x, y = start.select.x.to(device), start.select.y.to(device)
+        model = gated(copulas[k], residual).to(device).eval()
+        x, y = base.select.x.to(device), base.select.y.to(device)
         gain = js_shares(model, x, y)
         model.open = False
         gain = gain - js_shares(model, x, y)
@@ -154,11 +143,11 @@ def fitted_residuals(row: Estimator, starts: Sequence[Start], budget: Budget, se
         model.open = is_gain(gain)
         if model.open:
             # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
-            loss = infonce_shares(bases[k], x, y) - infonce_shares(model, x, y)
-            model.open = float(loss.mean()) <= float(loss.std()) / math.sqrt(len(loss))
-        told = protocol[k] | {"kept": "trained" if model.open else "zero", "copula": protocol_of(start.base),
-                              "components": [isinstance(m, Unmixed) for m in start.maps]}  # fmt: skip
-        found.append(Fitted(row, model, start.maps, told))
+            high = infonce_shares(model, x, y) - infonce_shares(copulas[k], x, y)
+            model.open = is_no_loss(high)
+        protocol = ascents[k] | {"kept": "trained" if model.open else "zero", "copula": base.copula.protocol(),
+                              "components": [isinstance(m, Unmixed) for m in base.maps]}  # fmt: skip
+        found.append(Fitted(estimator, model, base.maps, protocol))
     return found
 
 
@@ -182,19 +171,16 @@ class _Stacked:
         return torch.stack([base.score(ex[index], ey[index]) for base, (ex, ey) in found])
 
 
-def _descend(
+def _ascended(
     parameters: list[nn.Parameter],
     fit: Any,
     select: Any,
     bound: Callable[[Any, Any], Tensor],
     budget: Budget,
     seed: int,
+    every: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Ascends `bound` [folds] on batches of fit; each fold keeps its weights of the best bound on select."""
-    folds = parameters[0].shape[0]
-    steps, size = min(budget.steps, STEPS), min(budget.batch_size, len(fit))
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY)
-    generator = torch.Generator().manual_seed(seed)
+    """Ascends `bound` [folds] on batches of training pairs; each fold keeps its weights of the best on validation."""
 
     @torch.no_grad()
     def criterion() -> Tensor:
@@ -202,31 +188,15 @@ def _descend(
         parts = torch.arange(len(select), device=select.x.device).tensor_split(number)
         return torch.stack([bound(select, part) for part in parts]).mean(0)
 
-    best, best_step, step = criterion(), torch.zeros(folds), 0
-    state = [p.detach().clone() for p in parameters]
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(1, steps + 1):
-        if len(order) < size:
-            order = torch.randperm(len(fit), generator=generator)
-        index, order = order[:size].to(fit.x.device), order[size:]
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = -bound(fit, index).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0 * folds)
-        optimizer.step()
-        if step % budget.every == 0 or step == steps:
-            value = criterion()
-            better = value > best  # never for one that is not a number
-            for kept, p in zip(state, parameters, strict=True):
-                kept[better] = p.detach()[better]
-            best, best_step = torch.where(better, value, best), torch.where(better.cpu(), float(step), best_step)
-            if step - float(best_step.max()) >= budget.every * min(budget.patience, PATIENCE):
-                break
-    for kept, p in zip(state, parameters, strict=True):
-        p.data.copy_(kept)
-    return [{"steps": step, "best_step": int(best_step[k])} for k in range(folds)]
+    how = fitting.Ascent(
+        min(budget.steps, STEPS), budget.batch_size, RATE, every or budget.every, min(budget.patience, PATIENCE), DECAY,
+        scheduled=True,
+    )  # fmt: skip
+    result = fitting.ascend(
+        parameters, lambda index: bound(fit, index.to(fit.x.device)), criterion, lambda: parameters, len(fit), how,
+        seed, criterion(),
+    )  # fmt: skip
+    return [{"steps": result.steps, "best_step": int(step)} for step in result.best_step]
 
 
 class Network(nn.Sequential):
@@ -253,52 +223,52 @@ class _Labelled:
 
 
 def fitted_classifiers(
-    row: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
+    estimator: Estimator, folds: Sequence[tuple[Pairs, Pairs]], label: int, budget: Budget, seed: int, device: str
 ) -> list[Fitted]:
     """Each fold's closed form, and what a network, which starts at 0, adds to its logits by the labels' likelihood."""
     doubt = 1 / min(len(select) for _, select in folds)  # what none of n select rows shows may be in one of n
-    starts = [discriminant.start(fit, select, label, doubt) for fit, select in folds]
+    bases = [discriminant.base_of(fit, select, label, doubt) for fit, select in folds]
     columns: list[Columns] = []
     parts: dict[str, list[tuple[Tensor, ...]]] = {"fit": [], "select": []}
-    for start, both in zip(starts, folds, strict=True):
+    for base, both in zip(bases, folds, strict=True):
         for name, part in zip(parts, both, strict=True):
             other, own = (part.x, part.y) if label == 1 else (part.y, part.x)
-            z, y = start.map(other), own.argmax(1)
+            z, y = base.map(other), own.argmax(1)
             if name == "fit":
                 columns.append(Columns(torch.ones(z.shape[1])))
-            known = start.log_prior.expand(len(z), -1) if start.base is None else start.base.logits(z)
-            parts[name].append((columns[-1](z), y, known, start.log_prior[y]))
+            known = base.log_prior.expand(len(z), -1) if base.classifier is None else base.classifier.logits(z)
+            parts[name].append((columns[-1](z), y, known, base.log_prior[y]))
 
     def stacked(name: str) -> _Labelled:
         least = min(len(part[0]) for part in parts[name])
         return _Labelled(*(torch.stack([t[:least] for t in of]).to(device) for of in zip(*parts[name], strict=True)))
 
     fit, select = stacked("fit"), stacked("select")
-    labels = len(starts[0].log_prior)
+    labels = len(bases[0].log_prior)
     network = Stack(len(folds), (fit.x.shape[2], *[HIDDEN] * LAYERS, labels), silent=True).to(device)
-    looks = replace(budget, every=min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit)))))
+    every = min(budget.every, math.ceil(EPOCHS * len(fit) / min(budget.batch_size, len(fit))))
 
     def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
         return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
 
-    protocol = _descend(list(network.parameters()), fit, select, bound, looks, seed)
+    ascents = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
     with torch.no_grad():
         all_rows = slice(None)
         learned = network(select.x)
         gains = select.log_ratio(learned, all_rows, doubt) - select.log_ratio(0 * learned, all_rows, doubt)
     found = []
-    for k, (start, gain) in enumerate(zip(starts, gains, strict=True)):
+    for k, (base, gain) in enumerate(zip(bases, gains, strict=True)):
         # The best of many looks beats the base by luck alone: it has to by one standard error.
         kept = is_gain(gain)
         # Where all is zero, the plain closed form stays behind the closed gate: its noise says how little such pairs
         # could show.
-        lost = start.base is None and not kept
-        inner = start.plain if lost else Network(columns[k], *network.fold(k))
-        model = discriminant.Classifier(label, start.log_prior, doubt, inner, base=start.base)
+        lost = base.classifier is None and not kept
+        inner = base.plain if lost else Network(columns[k], *network.fold(k))
+        model = discriminant.Classifier(label, base.log_prior, doubt, inner, base=base.classifier)
         model.open = kept
-        told = protocol[k] | {"kept": "trained" if kept else "zero", "base": start.told, "labels": labels}
+        protocol = ascents[k] | {"kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels}
         maps: tuple[Map, Map] = (
-            (start.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, start.map)
+            (base.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, base.map)
         )
-        found.append(Fitted(row, model.to(device).eval(), maps, told))
+        found.append(Fitted(estimator, model.to(device).eval(), maps, protocol))
     return found

@@ -2,14 +2,14 @@
 
 import math
 
-from infomax.estimation.estimator import Leaning
+from infomax.estimation.estimator import ValueFrom
 from infomax.estimation.result import Check, Verdict
 
 
-def ceiling(mi: float, ceiling: float, leaning: Leaning) -> Check:
+def ceiling(mi: float, ceiling: float, value_from: ValueFrom) -> Check:
     """A value near log N. One that leans on rows never passes log N and falls short before it: at 1.5 nats below, by
     more than half a nat, even with a perfect critic."""
-    fail, warn = (1.5, 2.5) if leaning == "rows" else (0.5, 1.0)
+    fail, warn = (1.5, 2.5) if value_from == "rows" else (0.5, 1.0)
     room = ceiling - mi
     if room < fail:
         sentence = (
@@ -30,14 +30,14 @@ def normalisation(log_partition: float, stderr: float, effective: float) -> Chec
     beyond = distance - 2 * stderr
     if not math.isfinite(log_partition):
         return Check("normalisation", math.inf, allowed, "fail", "the mean ratio over negatives is not finite.")
-    told = f"log E_neg[r] = {log_partition:.2f} +- {stderr:.2f} (0 for a true ratio)"
+    sentence = f"log E_neg[r] = {log_partition:.2f} +- {stderr:.2f} (0 for a true ratio)"
     if effective < few:
-        sentence = f"{told} rests on about {effective:.0f} pairs, too few to tell."
+        sentence = f"{sentence} rests on about {effective:.0f} pairs, too few to tell."
         return Check("normalisation", distance, allowed, "warn", sentence)
     if beyond > allowed:
-        sentence = f"{told}: the critic is no density ratio; give it more pairs or training."
+        sentence = f"{sentence}: the critic is no density ratio; give it more pairs or training."
         return Check("normalisation", distance, allowed, "fail", sentence)
-    return Check("normalisation", distance, allowed, "pass", f"{told}.")
+    return Check("normalisation", distance, allowed, "pass", f"{sentence}.")
 
 
 def effective(number: float) -> Check:
@@ -56,16 +56,16 @@ def splits(fit: float, select: float, report: float, stderr: float) -> Check:
     scale = max(0.0, report)
     fail, warn = 0.25 + 0.25 * scale, 0.1 + 0.1 * scale
     statistic = max(overfit, apart)
-    told = f"{fit:.2f} on the fit, {select:.2f} on the select and {report:.2f} on the report split"
+    sentence = f"{fit:.2f} on the fit, {select:.2f} on the select and {report:.2f} on the report split"
     if not math.isfinite(statistic):
-        return Check("splits", statistic, fail, "fail", f"{told}: a value is not finite.")
+        return Check("splits", statistic, fail, "fail", f"{sentence}: a value is not finite.")
     if statistic > fail:
-        told += ": the critic does not carry over to new pairs, so the true MI may be far away; give more pairs."
+        sentence += ": the critic does not carry over to new pairs, so the true MI may be far away; give more pairs."
     elif statistic > warn:
-        told += ": some of what the critic learnt does not carry over; more pairs would raise the value."
+        sentence += ": some of what the critic learnt does not carry over; more pairs would raise the value."
     else:
-        told += ": alike."
-    return Check("splits", statistic, fail, _verdict(statistic > fail, statistic > warn), told)
+        sentence += ": alike."
+    return Check("splits", statistic, fail, _verdict(statistic > fail, statistic > warn), sentence)
 
 
 def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
@@ -113,12 +113,14 @@ def columns(number: int, fit: int) -> Check:
     correlations of 1 (Wachter, 1980): dependence looks like noise, and what a critic misses of it leaves no sign."""
     fail, warn = 1.0, 0.5
     statistic = number / fit
-    told = f"{number} columns, and a critic is fitted on {fit} pairs"
+    sentence = f"{number} columns, and a critic is fitted on {fit} pairs"
     if statistic > warn:
-        told += ": dependence can be missed unseen; give more pairs, or fewer columns, such as principal components."
+        sentence += (
+            ": dependence can be missed unseen; give more pairs, or fewer columns, such as principal components."
+        )
     else:
-        told += "."
-    return Check("columns", statistic, fail, _verdict(statistic > fail, statistic > warn), told)
+        sentence += "."
+    return Check("columns", statistic, fail, _verdict(statistic > fail, statistic > warn), sentence)
 
 
 def components(share: float) -> Check:
@@ -127,11 +129,11 @@ def components(share: float) -> Check:
     at the threshold, and a value off by a quarter is wrong."""
     fail, warn = 0.25, 0.1
     left = 1 - share
-    told = f"{share:.0%} of a side's variance lies in the 256 principal components that were read"
-    told += (
+    sentence = f"{share:.0%} of a side's variance lies in the 256 principal components that were read"
+    sentence += (
         "; dependence in the rest can be missed unseen: give fewer columns, those that matter." if left > warn else "."
     )
-    return Check("components", left, fail, _verdict(left > fail, left > warn), told)
+    return Check("components", left, fail, _verdict(left > fail, left > warn), sentence)
 
 
 def folds(spread: float, mi: float) -> Check:
@@ -139,9 +141,9 @@ def folds(spread: float, mi: float) -> Check:
     only if what is learned does not depend on which pairs and which start it was learned from. Thresholds as those of
     splits, as it is the same defect seen from another side."""
     fail, warn = 0.15 + 0.15 * max(0.0, mi), 0.05 + 0.05 * max(0.0, mi)
-    told = f"the folds' critics differ by {spread:.2f} nats beyond sampling noise"
-    told += "; give more pairs." if spread > warn else "."
-    return Check("folds", spread, fail, _verdict(not spread <= fail, not spread <= warn), told)
+    sentence = f"the folds' critics differ by {spread:.2f} nats beyond sampling noise"
+    sentence += "; give more pairs." if spread > warn else "."
+    return Check("folds", spread, fail, _verdict(not spread <= fail, not spread <= warn), sentence)
 
 
 def learning_curve(rise: float, mi: float) -> Check:
@@ -149,11 +151,11 @@ def learning_curve(rise: float, mi: float) -> Check:
     usual rates, has 1 / (sqrt(2) - 1) = 2.4 times that still to go: threshold, a quarter nat and a quarter, as those of
     splits, over 2.4."""
     fail, warn = 0.1 + 0.1 * max(0.0, mi), 0.05 + 0.05 * max(0.0, mi)
-    told = (
+    sentence = (
         f"from half of the pairs the value is {rise:.2f} nats lower" if rise > 0 else "half of the pairs give as much"
     )
-    told += ": it has not settled, so the true MI may be far above; give more pairs." if rise > warn else "."
-    return Check("learning curve", rise, fail, _verdict(not rise <= fail, not rise <= warn), told)
+    sentence += ": it has not settled, so the true MI may be far above; give more pairs." if rise > warn else "."
+    return Check("learning curve", rise, fail, _verdict(not rise <= fail, not rise <= warn), sentence)
 
 
 def drawn_pairs(shown: float, moved: float, mi: float) -> Check:

@@ -1,9 +1,9 @@
-"""Pairs drawn from a critic's own ratio, beside the pairs themselves: what they lack, the critic has missed.
+"""Goodness-of-fit test: x and y are re-matched at random with the critic's own density ratio.
 
 If scores are log r, then given all x and all y, unordered, the pairs are matched as they are with a chance in
-proportion to prod_i r(x_i, y_pi(i)). Matchings drawn from it are exchangeable with the one that is there, so that
-no statistic tells it from them; one that does tells of a wrong critic, and nothing is fitted for it. (The conditional
-permutation test: Berrett et al., 2020)
+proportion to prod_i r(x_i, y_pi(i)). Matchings drawn from it are exchangeable with the real one, so that no statistic
+tells them apart. A statistic that still does shows dependence that the critic missed; nothing is fitted for it.
+(The conditional permutation test: Berrett et al., 2020)
 """
 
 import math
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.bases.gaussian import COMPONENTS
-from infomax.estimation.bases.normal_scores import NormalScores, Standard
+from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
+from infomax.estimation.neighbours import by_distances
 from infomax.estimation.pairs import Pairs, has_density, is_label, shuffled
 
 DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of twenty cases
@@ -27,11 +28,11 @@ NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
-class Lack:
-    """What drawn pairs lack beside the pairs themselves, in nats.
+class Misfit:
+    """By how much pairs differ from pairs that were matched anew by the critic's own ratio, in nats.
 
-    mean: beside the mean of the drawn ones, noise and all. shown: where noise, as the drawn ones have it, cannot be
-    all of it, else 0. moved: the share of pairs that a drawn matching parts; where it is near 0, nothing can be told.
+    mean: from the mean of the re-matched ones, noise and all. shown: where noise, as re-matched pairs have it, cannot
+    be all of it, else 0. moved: the share of pairs that a matching parts; where it is near 0, nothing can be told.
     """
 
     mean: float
@@ -39,46 +40,58 @@ class Lack:
     moved: float
 
 
-def lack(each: Sequence[Fitted], reports: Sequence[Pairs], seed: int, device: str) -> Lack | None:
-    """From each fold's critic and its report pairs, which no map has seen yet; None where it cannot be told: more than
-    256 columns a side, repeated ids.
-
-    Two statistics, as each is blind where the other sees: nearest neighbours' MI, in few columns at any shape of
-    dependence (Kraskov et al., 2004); and means of products of Hermite polynomials of a column of each side, among
-    many columns: half the sum of squares of those that differ by more than in any drawn matching, which is a ratio's
-    divergence to second order. Labels have no distances; their products are with indicators.
-    """
-    reports = [shuffled(report, seed).first(LARGEST // len(reports)) for report in reports]
-    widest = max(reports[0].x.shape[1], reports[0].y.shape[1])
-    if widest > COMPONENTS or any(len(report.ids.unique()) < len(report) for report in reports):
+def misfit(each: Sequence[Fitted], tests: Sequence[Pairs], seed: int, device: str) -> Misfit | None:
+    """From each fold's critic and its test pairs, which no map has seen yet; None where `looked_at` is."""
+    found = looked_at(tests, seed)
+    if found is None:
         return None
-    x, y = (torch.cat([getattr(report, name) for report in reports]) for name in ("x", "y"))
-    generator = torch.Generator().manual_seed(seed)
-    matchings, start = [], 0
-    for fitted, report in zip(each, reports, strict=True):
-        matchings.append(start + matched(_scores(fitted, report.to(device)), DRAWN, generator))
-        start += len(report)
-    drawn = torch.cat(matchings, 1)  # [DRAWN, n]
-    moved = float((drawn != torch.arange(start)).double().mean())
-    continuous = not (is_label(x) or is_label(y)) and has_density(x) and has_density(y)
-    scores = [None if is_label(side) else NormalScores(side)(side) for side in (x, y)]
-    hx, hy = (_shares(side) if z is None else _hermite(z) for side, z in zip((x, y), scores, strict=True))
-    products = _products(hx, hy, drawn)
-    if not continuous:
-        return Lack(products, products, moved)
-    distances = [torch.cdist(z, z, p=math.inf) for z in scores if z is not None]
-    own = neighbours(distances[0], distances[1])
-    others = [neighbours(distances[0], distances[1][m][:, m]) for m in drawn]
-    gap = own - float(np.mean(others))
-    noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
-    return Lack(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
+    of_folds = zip(each, found, strict=True)
+    return misfit_of(found, [scores_of(fitted, fitted.mapped(test).to(device)) for fitted, test in of_folds], seed)
+
+
+def looked_at(tests: Sequence[Pairs], seed: int) -> list[Pairs] | None:
+    """The first of each fold's shuffled test pairs; None where nothing can be told: more than 256 columns a side,
+    repeated ids."""
+    found = [shuffled(test, seed).first(LARGEST // len(tests)) for test in tests]
+    widest = max(found[0].x.shape[1], found[0].y.shape[1])
+    return None if widest > COMPONENTS or any(len(test.ids.unique()) < len(test) for test in found) else found
 
 
 @torch.no_grad()
-def _scores(fitted: Fitted, report: Pairs) -> Tensor:
-    mapped = fitted.mapped(report)
+def scores_of(fitted: Fitted, mapped: Pairs) -> Tensor:
+    """All scores of mapped pairs [n, n], on the CPU."""
     critic: Any = fitted.critic
     return critic.score(*critic.embed(mapped.x, mapped.y)).cpu()
+
+
+def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Misfit:
+    """From test pairs that no map has seen, and their scores [n, n].
+
+    Two statistics, as each is blind where the other sees: nearest neighbours' MI, in few columns at any shape of
+    dependence (Kraskov et al., 2004); and means of products of Hermite polynomials of a column of each side, among
+    many columns: half the sum of squares of those that differ by more than in any matching, which is a ratio's
+    divergence to second order. Labels have no distances; their products are with indicators.
+    """
+    x, y = (torch.cat(sides) for sides in zip(*((test.x, test.y) for test in tests), strict=True))
+    generator = torch.Generator().manual_seed(seed)
+    matchings, start = [], 0
+    for s in scores:
+        matchings.append(start + matched(s, DRAWN, generator))
+        start += len(s)
+    drawn = torch.cat(matchings, 1)  # [DRAWN, n]
+    moved = float((drawn != torch.arange(start)).double().mean())
+    continuous = not (is_label(x) or is_label(y)) and has_density(x) and has_density(y)
+    normal = [None if is_label(side) else NormalScores(side)(side) for side in (x, y)]
+    hx, hy = (_shares(side) if z is None else hermite(z) for side, z in zip((x, y), normal, strict=True))
+    products = _products(hx, hy, drawn)
+    if not continuous:
+        return Misfit(products, products, moved)
+    distances = [torch.cdist(z, z, p=math.inf) for z in normal if z is not None]
+    own = by_distances(distances[0], distances[1], NEIGHBOURS)
+    others = [by_distances(distances[0], distances[1][m][:, m], NEIGHBOURS) for m in drawn]
+    gap = own - float(np.mean(others))
+    noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
+    return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
 
 
 def matched(s: Tensor, number: int, generator: torch.Generator) -> Tensor:
@@ -102,17 +115,6 @@ def matched(s: Tensor, number: int, generator: torch.Generator) -> Tensor:
     return found
 
 
-def neighbours(dx: Tensor, dy: Tensor, k: int = NEIGHBOURS) -> float:
-    """MI in nats from the distances [n, n] within each side, (Kraskov et al., 2004, estimator 1)."""
-    from scipy.special import digamma
-
-    n = len(dx)
-    k = min(k, n - 1)
-    reach = torch.maximum(dx, dy).kthvalue(k + 1, dim=1).values[:, None]
-    counts = [(d < reach).sum(1).clamp(min=1).numpy() for d in (dx, dy)]  # with the pair itself
-    return float(digamma(k) + digamma(n) - sum(digamma(count).mean() for count in counts))
-
-
 def _products(hx: Tensor, hy: Tensor, drawn: Tensor) -> float:
     """Half the sum of squared differences, of means of products, that no drawn matching has."""
     own = hx.T @ hy / len(hx)
@@ -122,12 +124,6 @@ def _products(hx: Tensor, hy: Tensor, drawn: Tensor) -> float:
     largest = max(float((e - mean - (own - e) / len(each)).abs().max()) for e in each)
     difference = own - mean
     return float(difference[difference.abs() > largest].square().sum()) / 2
-
-
-def _hermite(z: Tensor) -> Tensor:
-    z = z.clamp(-4, 4)
-    parts = torch.cat([z, (z**2 - 1) / math.sqrt(2), (z**3 - 3 * z) / math.sqrt(6)], 1)
-    return Standard(parts)(parts)
 
 
 def _shares(label: Tensor) -> Tensor:

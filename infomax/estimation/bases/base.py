@@ -1,17 +1,17 @@
-"""Where the default starts from: the closed form that select (validation) pairs tell best, of columns or components."""
+"""The base of the default: the closed form that validation pairs prefer, of columns or of components."""
 
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from infomax.estimation.bases.gains import js_shares
+from infomax.estimation.bases.gains import js_shares, standard_error
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
-from infomax.estimation.bases.pair_copula import Base, PairwiseCopula, closed_form
+from infomax.estimation.bases.pair_copula import closed_form
+from infomax.estimation.critic import ClosedForm
 from infomax.estimation.pairs import Pairs
 
 Map = Callable[[Tensor], Tensor]
@@ -67,16 +67,16 @@ class Principal:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a fold's residual starts from: mapped pairs, the maps, and a base."""
+class Base:
+    """What a fold's residual is added to: mapped training and validation pairs, the maps, and a copula."""
 
     fit: Pairs
     select: Pairs
     maps: tuple[Map, Map]
-    base: Base
+    copula: ClosedForm
 
 
-def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
+def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
     """Of normal scores of columns and of independent components, a side each, what tells select pairs from others."""
     options = [
         [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
@@ -94,8 +94,8 @@ def start_of(fit: Pairs, select: Pairs, seed: int) -> Start:
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
             gain = float(each.mean()) - best[0]
             if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
-                best = float(each.mean()), float(each.std()) / math.sqrt(len(each))
-                found = Start(
+                best = float(each.mean()), standard_error(each)
+                found = Base(
                     Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
                 )
     assert found is not None
@@ -114,13 +114,3 @@ def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
     z = z @ (vectors * values.rsqrt())
     kurtosis = (z**4).mean(0) - 3
     return [Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else []
-
-
-def protocol_of(base: Base) -> dict[str, Any]:
-    return {
-        "kind": type(base).__name__,
-        "strength": base.strength,
-        "share_read": base.share_read,
-        "dof": getattr(base, "dof", None),
-        "pairs": len(base.matched) if isinstance(base, PairwiseCopula) else 0,
-    }

@@ -1,0 +1,123 @@
+"""What is known of an estimate, from all its folds: checks pull from it, and what none asks for is not worked out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from infomax.estimation.estimator import Budget, Estimator, Fitted
+from infomax.estimation.evidence import rematching, uncertainty
+from infomax.estimation.evidence.fold import Fold
+from infomax.estimation.evidence.histogram import histogram
+from infomax.estimation.pairs import Pairs
+from infomax.estimation.result import Check
+
+CURVE = 500  # test pairs, on which the value from half of the pairs is read: more folds are not fitted again
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be estimated, by what.
+
+    parts: one (train, validation, test), or one for each fold, whose test pairs then differ. number: of pairs in all.
+    noticed: checks of the arrays themselves. cap: an upper bound on MI that they give, in nats.
+    """
+
+    parts: Sequence[Sequence[Pairs]]
+    number: int
+    noticed: Sequence[Check]
+    cap: float | None
+    estimator: Estimator
+    critic: str | nn.Module | None
+    seed: int
+    budget: Budget
+    device: str
+
+    def fitted(self) -> list[Fitted]:
+        """Fits each fold. Seeds torch's generator, as modules initialise and drop out by it: fork it around."""
+        torch.default_generator.manual_seed(self.seed)
+        if len(self.parts) == 1:
+            [(train, validation, _)] = self.parts
+            return [self.estimator.fit(train, validation, self.critic, self.budget, self.seed, self.device)]
+        return self.fitted_folds([(part[0], part[1]) for part in self.parts])
+
+    def fitted_folds(self, folds: Sequence[tuple[Pairs, Pairs]]) -> list[Fitted]:
+        """Fits each (train, validation) from the same start."""
+        torch.default_generator.manual_seed(self.seed)
+        return self.estimator.fit_folds(folds, self.budget, self.seed, self.device)
+
+
+class Evidence:
+    """All folds of a request: `request`, `results` (what was fitted, by fold), and the properties below."""
+
+    def __init__(self, request: Request, results: Sequence[Fitted]):
+        self.request, self.results, self.estimator, self.cap = request, results, request.estimator, request.cap
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        r = self.request
+        return [
+            Fold(r.estimator, fitted, parts, r.seed, r.device, 0.05 / len(r.parts))
+            for fitted, parts in zip(self.results, r.parts, strict=True)
+        ]
+
+    @cached_property
+    def whole(self) -> uncertainty.Reading:
+        """The folds as one: value, error, interval."""
+        return uncertainty.combined(self.folds, self.rise, 0.0 if self.misfit is None else self.misfit.mean)
+
+    @property
+    def ceiling(self) -> float:
+        """Log of the number of test pairs."""
+        return math.log(self.whole.reported)
+
+    @property
+    def columns(self) -> int:
+        """Of both sides."""
+        pairs = self.request.parts[0][0]
+        return pairs.x.shape[1] + pairs.y.shape[1]
+
+    @cached_property
+    def share_read(self) -> float | None:
+        """The least share of a side's variance that a fold's copula read; None where none left any of it out."""
+        found = [fitted.protocol["copula"]["share_read"] for fitted in self.results if "copula" in fitted.protocol]
+        return min(found) if found and min(found) < 0.999 else None
+
+    @cached_property
+    def rise(self) -> float | None:
+        """By how much the value on the same test pairs is higher from all pairs than from half of them, in nats, on as
+        many folds as it takes; None of one split, and of too few pairs to halve."""
+        r = self.request
+        if len(r.parts) == 1:
+            return None
+        folds = self.folds[: math.ceil(CURVE / self.folds[0].reported)]
+        halves = [uncertainty.halved(fold.parts[0], fold.parts[1], r.seed) for fold in folds]
+        found = [half for half in halves if half is not None]
+        if len(found) < len(folds):
+            return None
+        gains = [fold.mi - fold.value_of(less) for fold, less in zip(folds, r.fitted_folds(found), strict=True)]
+        return float(np.average(gains, weights=[fold.reported for fold in folds]))
+
+    @cached_property
+    def misfit(self) -> rematching.Misfit | None:
+        """What test pairs have that pairs matched by the critic's own ratio lack; None where it cannot be told."""
+        if not self.estimator.cross_fits or self.results[0].critic is None:
+            return None
+        looked_at = rematching.looked_at([fold.raw[2] for fold in self.folds], self.request.seed)
+        if looked_at is None:
+            return None
+        of_folds = zip(self.folds, looked_at, strict=True)
+        # A fold's test pairs are shuffled alike.
+        scores = [rematching.scores_of(fold.fitted, fold.test.first(len(pairs))) for fold, pairs in of_folds]
+        return rematching.misfit_of(looked_at, scores, self.request.seed)
+
+    @cached_property
+    def histogram(self) -> dict[str, Any] | None:
+        """How the first fold's scores are spread; None without a critic, and where scores are costly."""
+        first = self.results[0]
+        return None if first.critic is None or first.costly else histogram(first.critic, self.folds[0].test)

@@ -1,0 +1,89 @@
+"""The list of checks. A check is a function of the evidence: it pulls what it needs, and is None where it says nothing.
+
+To add one, write it here and name it in CHECKS; `checks.py` has the numbers' side, so that each can be shown to fire.
+"""
+
+from collections.abc import Callable
+
+from infomax.estimation.evidence import checks
+from infomax.estimation.evidence.evidence import Evidence
+from infomax.estimation.result import Check
+
+
+def finite(e: Evidence) -> Check:
+    return checks.finite(e.whole.mi, e.whole.stderr)
+
+
+def ceiling(e: Evidence) -> Check:
+    return checks.ceiling(e.whole.mi, e.ceiling, e.estimator.value_from)
+
+
+def splits(e: Evidence) -> Check | None:
+    if e.estimator.training_free:
+        return None
+    on = e.whole.value_on
+    return checks.splits(on["fit"], on["select"], e.whole.mi, e.whole.stderr)
+
+
+def bracket(e: Evidence) -> Check:
+    return checks.bracket(*e.whole.interval, e.whole.floor, e.cap)
+
+
+def rival(e: Evidence) -> Check:
+    return checks.rival(e.whole.interval[1], *e.whole.rival)
+
+
+def negative(e: Evidence) -> Check:
+    return checks.negative(e.whole.interval[1])
+
+
+def width(e: Evidence) -> Check:
+    return checks.width(*e.whole.interval)
+
+
+def columns(e: Evidence) -> Check | None:
+    return None if e.estimator.training_free else checks.columns(e.columns, len(e.request.parts[0][0]))
+
+
+def components(e: Evidence) -> Check | None:
+    return None if e.share_read is None else checks.components(e.share_read)
+
+
+def folds(e: Evidence) -> Check | None:
+    return None if len(e.folds) == 1 else checks.folds(e.whole.spread, e.whole.mi)
+
+
+def learning_curve(e: Evidence) -> Check | None:
+    return None if e.rise is None else checks.learning_curve(e.rise, e.whole.mi)
+
+
+def drawn_pairs(e: Evidence) -> Check | None:
+    return None if e.misfit is None else checks.drawn_pairs(e.misfit.shown, e.misfit.moved, e.whole.mi)
+
+
+def permutation(e: Evidence) -> Check | None:
+    return None if e.whole.null is None else checks.permutation(e.whole.null, e.whole.interval[0])
+
+
+def normalisation(e: Evidence) -> Check | None:
+    """None where the value does not depend on the constant that this looks at."""
+    if e.whole.partition is None or not e.estimator.normalised:
+        return None
+    return checks.normalisation(*e.whole.partition)
+
+
+def effective(e: Evidence) -> Check | None:
+    if e.whole.partition is None or e.estimator.value_from != "partition":
+        return None
+    return checks.effective(e.whole.partition[2])
+
+
+CHECKS: list[Callable[[Evidence], Check | None]] = [
+    finite, ceiling, splits, bracket, rival, negative, width, columns, components, folds, learning_curve, drawn_pairs,
+    permutation, normalisation, effective,
+]  # fmt: skip
+
+
+def verdict(e: Evidence) -> tuple[Check, ...]:
+    """What the arrays, the fit and each of CHECKS have to say."""
+    return (*e.request.noticed, *e.results[0].checks, *(found for check in CHECKS if (found := check(e)) is not None))
