@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, TypeVar, final
 import torch
 
 from infomax import checkpoints, data, errors, launch, objectives, training, ui
+from infomax.encoders.coverage import require_whole_image
 from infomax.evaluation import evaluate
 from infomax.models import Model
 from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
@@ -264,6 +265,12 @@ def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:
     model.check_batch(loader.batch_size)
     *inputs, _ = loader.at(0, accelerator.process_index, accelerator.num_processes, "cpu")
     training.check_inputs(model, [torch.zeros_like(t[:4]) for t in inputs])
+    encoders = [part for name, part in model.named_children() if name in ("encoder", "encoder_x", "encoder_y")]
+    for encoder, given in zip(encoders, inputs, strict=False):
+        side = getattr(model, "patch", None)  # a model of patches shows its encoder no more than one
+        if given.ndim == 4:
+            height, width = (side, side) if side is not None else given.shape[2:]
+            require_whole_image(encoder, (given.shape[1], height, width), accelerator.device)
 
 
 def _restored(

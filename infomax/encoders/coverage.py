@@ -14,16 +14,17 @@ _IMAGES = 4  # random images a round
 _ROUNDS, _PATIENCE = 24, 4  # at most so many rounds; over when so many in succession found no further pixel
 
 
-def require_whole_image(encoder: nn.Module, shape: Sequence[int]) -> None:
+def require_whole_image(encoder: nn.Module, shape: Sequence[int], device: str | torch.device | None = None) -> None:
     """Refuses an encoder to whose features more than 5 % of an image's pixels make no difference.
 
     encoder: images [b, c, h, w] -> features, a tensor; it stays as it is, and so do torch's generators. shape: (c, h,
-    w) of the images. A pixel is without influence where the features' gradient with respect to it is exactly zero on
-    random images. Raises UserError, which names the share of such pixels and a size or patch size that sees all. An
-    encoder that cannot be copied, differentiated or run on such images is not judged.
+    w) of the images. device: where a copy of it is tried, by default where it lies. A pixel is without influence where
+    the features' gradient with respect to it is exactly zero on random images. An encoder that cannot be copied,
+    differentiated or run on such images is not judged. Raises UserError, which names the share of such pixels and a
+    size or patch size that sees all.
     """
     _, height, width = shape
-    seen = influence(encoder, shape)
+    seen = influence(encoder, shape, device)
     if seen is None:
         return
     unseen = 1 - float(seen.double().mean())
@@ -42,13 +43,14 @@ def require_whole_image(encoder: nn.Module, shape: Sequence[int]) -> None:
     )
 
 
-def influence(encoder: nn.Module, shape: Sequence[int]) -> Tensor | None:
+def influence(encoder: nn.Module, shape: Sequence[int], device: str | torch.device | None = None) -> Tensor | None:
     """Which pixels of images of `shape` (c, h, w) make a difference to the features, bool [h, w]; None if not known.
 
     Those without any are in rows, or columns, none of whose pixels makes one.
     """
     try:
         probe = copy.deepcopy(encoder).eval().requires_grad_(False)
+        probe = probe if device is None else probe.to(device)
     except Exception:  # a module may hold anything
         return None
     weight = next((p for p in probe.parameters() if p.is_floating_point()), torch.zeros(()))
