@@ -352,7 +352,8 @@ def benchmark(what: str, /) -> None:
             mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
-            of model beside SimCLR, by its recipe), which_objective (every objective on one budget).
+            of model beside SimCLR, by its recipe), which_objective (every objective on one budget),
+            towers (two modalities, beside open_clip's loss).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

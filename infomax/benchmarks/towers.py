@@ -1,0 +1,127 @@
+"""Two towers beside open_clip's loss: the same towers, data, batches and steps, in one run; and every objective's."""
+
+import copy
+import json as _json
+import math
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+import infomax as im
+from infomax import data, encoders, errors, launch, objectives, training
+from infomax.errors import UserError
+from infomax.evaluation.retrieval import recall
+
+
+def command(
+    names: tuple[str, ...] = (),
+    seeds: int = 3,
+    epochs: int = 15,
+    dataset: str = "halves:mnist5k",
+    batch_size: int = 256,
+    temperature: float = 0.07,
+    json: bool = False,
+) -> None:
+    """Retrieval between two modalities: open_clip's ClipLoss, where it is installed, and each objective.
+
+    All start from the same weights and see the same batches; AdamW at 3e-3, weight decay 1e-3, 10 % of warm-up and a
+    cosine. open_clip's loss has its own logit scale, learnt and clipped at 100 as its training does.
+
+    Args:
+        names: Objectives as constructor calls; by default all that are registered, and symmetric InfoNCE.
+        seeds: So many, from 0.
+        epochs: Of each training.
+        dataset: Pairs, as recipes/clip.py takes them.
+        batch_size: Pairs in a batch.
+        temperature: Where the learnt temperature starts.
+        json: Print one JSON object, and nothing else.
+    """
+    errors.require_positive(seeds=seeds, epochs=epochs, batch_size=batch_size, temperature=temperature)
+    calls = names or ("InfoNCE(symmetric=True)", *(repr(kind()) for kind in objectives.registry.values()))
+    pairs = data.paired(dataset)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        towers = _towers(pairs)
+        loader = data.PairedLoader(pairs.train, batch_size, seed)
+        steps = epochs * len(loader)
+        if (peer := _open_clip()) is not None:
+            scored = _peer(peer, copy.deepcopy(towers), pairs, loader, steps, temperature)
+            found.setdefault("open_clip ClipLoss", []).append(scored)
+        for call in calls:
+            own = copy.deepcopy(towers)
+            model = im.TwoTower(*own, im.Cosine(temperature, learn=True), objectives.objective(call))
+            found.setdefault(call, []).append(_ours(model, pairs, loader, steps))
+    rows = [_row(name, runs) for name, runs in found.items()]
+    if json:
+        print(_json.dumps({"towers": rows, "pairs": len(pairs.test)}))
+        return
+    print("| loss | recall@1, x to y, % | @5 | @10 | recall@1, y to x, % | seconds |\n|---|---|---|---|---|---|")
+    for row in rows:
+        cells = [f"{100 * m:.1f} ({100 * a:.1f} to {100 * b:.1f})" for m, a, b in row["recalls"]]
+        print(f"| {row['loss']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+
+
+def _open_clip() -> Any:
+    try:
+        from open_clip.loss import ClipLoss  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return ClipLoss
+
+
+def _towers(pairs: data.Paired) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+    if any(len(side.shape) != 3 for side in (pairs.train.x, pairs.train.y)):
+        raise UserError("This benchmark is of two modalities that are images, such as halves:mnist5k.")
+    x, y = (im.encoder("resnet10_tiny", in_chans=side.shape[0]) for side in (pairs.train.x, pairs.train.y))
+    px, py = (encoders.Projector(encoders.features_of(e), hidden=256, out=64) for e in (x, y))
+    return x, y, px, py
+
+
+def _ours(model: Any, pairs: data.Paired, loader: Any, steps: int) -> dict[str, Any]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3)
+    schedule = training.warmup_cosine(steps, warmup=steps // 10)
+    began = time.process_time()
+    for _ in im.train(model, loader, optimizer, schedule, launch.make_accelerator(), steps=steps):
+        pass
+    return _recalls(model, pairs, model.critic) | {"seconds": time.process_time() - began}
+
+
+def _peer(loss: Any, towers: Any, pairs: data.Paired, loader: Any, steps: int, temperature: float) -> dict[str, Any]:
+    model = im.TwoTower(*towers, im.Cosine(temperature), im.InfoNCE())  # its towers alone are used
+    scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+    optimizer = torch.optim.AdamW([*model.parameters(), scale], lr=3e-3, weight_decay=1e-3)
+    schedule, criterion = training.warmup_cosine(steps, warmup=steps // 10), loss()
+    model.train()
+    began = time.process_time()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * schedule(step)
+        x, y, _ = loader.at(step)
+        zx, zy = (nn.functional.normalize(z, dim=-1) for z in model.features(x, y))
+        optimizer.zero_grad()
+        criterion(zx, zy, scale.exp()).backward()
+        nn.utils.clip_grad_norm_([*model.parameters(), scale], 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            scale.clamp_(0, math.log(100))
+    return _recalls(model, pairs, im.Cosine(1.0)) | {"seconds": time.process_time() - began}
+
+
+@torch.no_grad()
+def _recalls(model: Any, pairs: data.Paired, critic: Any) -> dict[str, Any]:
+    model.eval()
+    x, y = pairs.test.batch(torch.arange(len(pairs.test)))
+    scores = critic(*model.features(x, y))
+    to_y, to_x = recall(scores), recall(scores.T)
+    return {"recalls": [*to_y.values.values(), to_x.values[1]]}
+
+
+def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, with the lowest and the highest."""
+    columns = zip(*(run["recalls"] for run in runs), strict=True)
+    recalls = [(statistics.fmean(values), min(values), max(values)) for values in columns]
+    return {"loss": name, "recalls": recalls, "seconds": statistics.median(run["seconds"] for run in runs)}
