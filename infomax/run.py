@@ -222,7 +222,7 @@ class Run(Generic[S]):
         run.finish(results)
 
     def print(self, *words: Any) -> None:
-        """Prints on standard output, once however many processes there are."""
+        """Prints `words` on standard output, once however many processes there are."""
         self._accelerator.print(*words)
 
     def _opened(self, model: Model, loader: Any, dataset: Any, steps: int) -> checkpoints.Run:

@@ -70,13 +70,15 @@ def described(kind: type) -> str:
     for base in kind.__mro__:
         if dataclasses.is_dataclass(base) and base.__module__.startswith("infomax"):
             source = inspect.getsource(base)
-            text += " ".join(re.findall(r'^    (\w+):[^\n]*(?:\n    """|[^\n]*  # )', source, re.MULTILINE))
+            text += " " + " ".join(re.findall(r'^    (\w+):[^\n]*(?:\n    """|[^\n]*  # )', source, re.MULTILINE))
     return text
 
 
 def parameters(value: Any) -> list[str]:
     """Of a function, or of the constructor that a class writes itself or that a dataclass has."""
     if inspect.isclass(value) and not constructed_by(value).__module__.startswith("infomax"):
+        return []
+    if getattr(value, "_is_protocol", False):  # nothing is constructed from it
         return []
     signature = inspect.signature(value.__init__ if inspect.isclass(value) else value)
     return [name for name in signature.parameters if name not in ALLOWED]

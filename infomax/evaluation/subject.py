@@ -32,6 +32,7 @@ Source = str | Path | nn.Module | Subject
 def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subject:
     """The encoder and data that an evaluation is about, and which checkpoint was read. Raises as `evaluate` does.
 
+    checkpoint, dataset: as `evaluate` takes them.
     A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
     its checksum compared, so a run may train, save and prune meanwhile.
     """
