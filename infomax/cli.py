@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | report | objectives | estimators | benchmark NAME."""
+"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME."""
 
 import contextlib
 import importlib
@@ -41,17 +41,18 @@ def estimate(
     Args:
         x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
         y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
-        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or a row of
-            infomax estimators, "KSG(k=3)". By default CopulaJS.
+        method: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or an estimator of
+            `infomax estimators`, "KSG(k=3)". By default CopulaJS.
         objective: The same as --method.
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
-        seed: Of the split into fit, select and report pairs, of the critic, and of a run's views.
+        seed: Random seed of the split into fit / select / report pairs (train / validation / test), of the critic, and
+            of a run's views.
         audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
             this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
         device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
-        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
+        output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
     from infomax.ui import report as page
@@ -159,7 +160,7 @@ def probe(
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
         seed: Of the held-out part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
-        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
+        output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
     from infomax.evaluation import evaluate_towers, pairs_of, probes, subject
@@ -192,7 +193,7 @@ def objectives(json: bool = False) -> None:
 
 
 def estimators(json: bool = False) -> None:
-    """List what --method takes, the objectives and the estimators that are none, as `infomax objectives` does.
+    """List what --method takes, the objectives and the other estimators, as `infomax objectives` does.
 
     Args:
         json: Print one JSON object, and nothing else.

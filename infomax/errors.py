@@ -1,4 +1,4 @@
-"""What went wrong, told in a sentence."""
+"""The exceptions that a user sees, UserError and NonFinite, and the checks of options that raise them."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Starting right: as many processes as were asked for, their threads, and no silent change of the batch.
+"""Starting processes: as many as were asked for, their threads, and no silent change of the batch.
 
 A recipe calls `make_accelerator` first; everything else here is what that checks, apart for those who write their own.
 What launchers do silently and is refused here: `accelerate launch --cpu --num_processes 2` starts one process;

@@ -50,7 +50,7 @@ class Checkpoint:
     """A checkpoint folder whose every file matched its checksum when it was read. Made by read() and latest().
 
     folder: where it lies. step: optimiser steps before it was saved. configuration: what open_run() was given.
-    state: what Run.save() was given besides the model and the optimiser, and how many threads and steps there were.
+    state: the content of state.json, which restore() reads.
     """
 
     folder: Path

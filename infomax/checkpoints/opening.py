@@ -1,4 +1,4 @@
-"""Opening a run folder: a new one made, or one of the same configuration gone on with; saving without a recipe."""
+"""Opens a run folder, a new one or one to resume, which must have the same configuration; saves without a recipe."""
 
 import os
 import re

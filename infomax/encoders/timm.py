@@ -1,4 +1,4 @@
-"""Any timm model as a feature extractor: made by name, told by its configuration, saved in timm's own form."""
+"""Any timm model as a feature extractor: made by name, described by its configuration, saved in timm's form."""
 
 import json
 import os

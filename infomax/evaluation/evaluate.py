@@ -1,4 +1,4 @@
-"""What a saved encoder is worth: probes beside their baselines, and the MI of its features."""
+"""evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
 from typing import TYPE_CHECKING
 

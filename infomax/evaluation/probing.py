@@ -1,4 +1,4 @@
-"""What frozen features are worth: a linear probe, ten images a class, nearest neighbours.
+"""Probes of frozen features: a linear classifier, one from ten images a class, and nearest neighbours.
 
 Every hyper-parameter is chosen on images of the training set; the test set is used once, for the numbers reported. What
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).

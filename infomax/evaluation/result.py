@@ -1,4 +1,4 @@
-"""What an evaluation says: probes beside their baselines, and the MI of features with what they are made of."""
+"""Results of an evaluation: probes beside their baselines, and the MI terms of an encoder's features."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

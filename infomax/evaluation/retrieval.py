@@ -1,4 +1,4 @@
-"""What two towers are worth: which y belongs to an x, and back, and the MI between the modalities."""
+"""Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an evaluation is about: an encoder, its projector and images, read from a run or given."""
+"""The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
 from dataclasses import dataclass
 from pathlib import Path
