@@ -42,8 +42,7 @@ class Settings:
     batch_size: int = 256
     """Pairs in a batch over all processes: the N of the objective and of its ceiling log N."""
     microbatch: int | None = None
-    """Pairs encoded at once, by gradient caching: for a batch that does not fit in memory. The gradient is the same,
-    and everything is encoded twice. By default all pairs at once."""
+    """Pairs encoded at once, each twice, for a batch that does not fit in memory; the same gradient. By default all."""
     ring: bool = False
     """Across processes pass features around rather than gather them: less memory, the same gradient, more time."""
     lr: float = 3e-3
@@ -55,8 +54,7 @@ class Settings:
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None
-    """Where the run is saved; by default checkpoints/<recipe>, or checkpoints/<recipe>_<objective> where --objective is
-    of another class than the recipe's; with a suffix where that exists."""
+    """Folder of the run; by default checkpoints/<recipe>, or <recipe>_<objective> for another, numbered if taken."""
     resume: bool = False
     """Go on from the newest whole checkpoint of --run-dir. Where there is none, start at the beginning."""
     save_every: int | None = None
@@ -66,8 +64,7 @@ class Settings:
     nonfinite: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
     timeout: float = 20.0
-    """With several processes: seconds without a step, and 3 times the longest so far, after which they are stopped as
-    stuck."""
+    """With several processes: stop as stuck after so many seconds, and 3 times the longest step, without a step."""
     deterministic: bool = False
     """Only algorithms whose result the seed decides, on GPUs too; what it costs is in docs/faults.md."""
     tracker: str | None = None
