@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | report | objectives | estimators | benchmark NAME."""
+"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME."""
 
 import contextlib
 import importlib
@@ -53,7 +53,7 @@ def estimate(
             this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
         device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
-        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
+        output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
     from infomax.ui import report as page
@@ -166,7 +166,7 @@ def probe(
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
         seed: Of the held-out part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
-        output: A file that is given the JSON object too, whole or not at all, with the checksum of the checkpoint.
+        output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
     from infomax.evaluation import evaluate_towers, pairs_of, probes, subject
@@ -331,17 +331,9 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
-    "staircase",
-    "consistency",
-    "mosaics",
-    "samples",
-    "tau",
-    "accuracy",
-    "scores",
-    "caching",
-    "training",
-    "models",
-)
+    "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
+    "models", "which_objective", "towers",
+)  # fmt: skip
 
 
 def benchmark(what: str, /) -> None:
@@ -352,7 +344,8 @@ def benchmark(what: str, /) -> None:
             mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
-            of model beside SimCLR, by its recipe), which_objective (every objective on one budget),
+            of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
+            modalities, beside open_clip's loss).
             towers (two modalities, beside open_clip's loss).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")

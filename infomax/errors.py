@@ -1,4 +1,4 @@
-"""What went wrong, told in a sentence."""
+"""The exceptions that a user sees, UserError and NonFinite, and the checks of options that raise them."""
 
 import difflib
 import math
@@ -15,12 +15,12 @@ class NonFinite(ArithmeticError):
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM, SIGINT, ... as people know them."""
+    """The name of the signal of this number: SIGTERM, SIGINT, ..."""
     return signal.Signals(number).name
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A clause that names the closest choices, whatever their case, and all of them: " Did you mean 'SMILE'? ..."."""
+    """A clause with the choices closest to `name`, whatever their case, and all: " Did you mean 'SMILE'? ..."."""
     shown = {choice.lower(): choice for choice in sorted(choices, key=str.lower)}
     close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -34,7 +34,7 @@ def require_seed(seed: int) -> None:
 
 
 def require_positive(**numbers: float | None) -> None:
-    """Raises UserError for an option, by its name, that is not a positive finite number; None is not looked at."""
+    """Raises UserError for one of `numbers`, by its name, that is not positive and finite; None is allowed."""
     for name, number in numbers.items():
         if number is not None and not 0 < number < math.inf:  # nor NaN
             raise UserError(f"--{name.replace('_', '-')} must be a positive number, not {number!r}.")

@@ -29,8 +29,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Replace a JSON file atomically: a reader, and a kill at any moment, sees the old one or the new one whole.
+    """Replaces a JSON file atomically: a reader, and a kill at any moment, sees the old one or the new one whole.
 
+    path: the file. content: what it then holds.
     Numbers that JSON has no word for are written as "inf", "-inf" and "nan".
     """
     text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"

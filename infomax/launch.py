@@ -1,4 +1,4 @@
-"""Starting right: as many processes as were asked for, their threads, and no silent change of the batch.
+"""Starting processes: as many as were asked for, their threads, and no silent change of the batch.
 
 A recipe calls `make_accelerator` first; everything else here is what that checks, apart for those who write their own.
 What launchers do silently and is refused here: `accelerate launch --cpu --num_processes 2` starts one process;
@@ -47,7 +47,7 @@ class Launcher:
         return self.command.endswith("launch")
 
     def flag(self, name: str) -> str | None:
-        """The value of an option that stands before the script; launchers read - and _ alike."""
+        """The value of the option `name`, where it stands before the script; launchers read - and _ alike."""
         for i, argument in enumerate(self.arguments):
             if argument.endswith(".py"):
                 return None  # what follows is the script's own
@@ -150,7 +150,8 @@ def _set_patience(patience: timedelta) -> None:
 def launch_guard(accelerator: "Accelerator") -> None:
     """Refuse to start (UserError, with the right command) what would not be the training that was asked for.
 
-    Refused are a number of processes other than the launcher's, and gradient accumulation. Called by make_accelerator.
+    accelerator: what the training would use. Refused are a number of processes other than the launcher's, and gradient
+    accumulation. Called by make_accelerator.
     """
     by = launcher()
     _refuse_accumulation(by, accelerator.gradient_accumulation_steps)
@@ -290,6 +291,7 @@ def make_deterministic() -> None:
 def leave(accelerator: "Accelerator", status: int = 0) -> None:
     """The last call of a recipe: ends trackers and, where there are several processes, this process, with `status`.
 
+    accelerator: whose trackers and processes these are.
     A process that wrapped a model in DistributedDataParallel sometimes aborts while the interpreter is torn down
     (torch 2.15, gloo, on a busy machine: "terminate called without an active exception"), and the launcher would call
     a finished run failed. So once every process is done, this one leaves without the tear-down.

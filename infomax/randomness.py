@@ -1,4 +1,4 @@
-"""The state of random generators: taken, kept and put back."""
+"""Saves and restores the state of the random generators: Python's, NumPy's, torch's on the CPU and on one GPU."""
 
 import random
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A recipe's run: options read, processes started, a folder opened or gone on with, steps watched, results written.
+"""Run, the body of a recipe: reads options, starts processes, opens or resumes a folder, trains, writes results.
 
     with im.Run(Settings, __doc__) as run:
         ...
@@ -43,7 +43,7 @@ class Settings:
     batch_size: int = 256
     """Pairs in a batch over all processes: the N of the objective and of its ceiling log N."""
     microbatch: int | None = None
-    """Pairs that are encoded at once, twice, for a batch beyond the memory; the same gradient. By default all."""
+    """Pairs encoded at once, each twice, for a batch that does not fit in memory; the same gradient. By default all."""
     ring: bool = False
     """Across processes pass features around rather than gather them: less memory, the same gradient, more time."""
     lr: float = 3e-3
@@ -53,26 +53,25 @@ class Settings:
     dataset: str = "mnist5k"
     """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, or folder:PATH for an ImageFolder."""
     seed: int = 0
-    """Of weights, order and views."""
+    """Random seed of weights, order and views."""
     run_dir: Path | None = None
-    """Where the run is saved; by default checkpoints/<recipe>, or checkpoints/<recipe>_<objective> where --objective is
-    of another class than the recipe's; with a suffix where that exists."""
+    """Folder of the run; by default checkpoints/<recipe>, or <recipe>_<objective> for another, numbered if taken."""
     resume: bool = False
-    """Go on from the newest whole checkpoint of --run-dir; without one, start."""
+    """Go on from the newest whole checkpoint of --run-dir. Where there is none, start at the beginning."""
     save_every: int | None = None
-    """Steps from one checkpoint to the next; by default those of an epoch."""
+    """Steps from one checkpoint to the next; by default one epoch."""
     keep: int = 2
     """Keep this many of the newest checkpoints."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
     timeout: float = 20.0
-    """Seconds without a step, and 3 times the longest so far, after which several processes are given up as stuck."""
+    """With several processes: stop as stuck after so many seconds, and 3 times the longest step, without a step."""
     deterministic: bool = False
     """Only algorithms whose result the seed decides, on GPUs too; what it costs is in docs/faults.md."""
     tracker: str | None = None
-    """tensorboard, trackio or wandb, beside log.jsonl, which is always written."""
+    """Also log to tensorboard, trackio or wandb. log.jsonl is always written."""
     mixed_precision: str | None = None
-    """no, bf16 or fp16, of the encoder; scores are float32. By default the launcher's, else no."""
+    """Precision of the encoder: no, bf16 or fp16. Scores are float32. By default the launcher's setting, else no."""
     sync_bn: bool = False
     """BatchNorm over all processes (GPUs only) rather than over each process's part of the batch."""
 
@@ -88,7 +87,7 @@ class ImageSettings(Settings):
     """The options of recipes that compare views of images by a cosine."""
 
     temperature: float = 0.2
-    """Of the cosine critic: scores are cos / temperature + bias, in nats; the bias starts at 0 and is learnt."""
+    """Temperature of the cosine critic: scores are cos / temperature + bias, in nats. The bias is learnt, from 0."""
     learn_temperature: bool = False
     """Learn the temperature too; --temperature is then where it starts."""
     encoder: str = "resnet10_tiny"
@@ -223,7 +222,7 @@ class Run(Generic[S]):
         run.finish(results)
 
     def print(self, *words: Any) -> None:
-        """Prints on standard output, once however many processes there are."""
+        """Prints `words` on standard output, once however many processes there are."""
         self._accelerator.print(*words)
 
     def _opened(self, model: Model, loader: Any, dataset: Any, steps: int) -> checkpoints.Run:

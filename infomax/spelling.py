@@ -1,4 +1,4 @@
-"""The text of an object and back: what is typed on a command line, saved in run.json and shown by repr is one thing."""
+"""Objects as text and back: one spelling, the constructor call, for command lines, run.json and repr."""
 
 import ast
 import importlib

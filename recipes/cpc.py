@@ -15,7 +15,7 @@ class Settings(im.Settings):
     batch_size: int = 128
     """Images in a batch over all processes; every patch that is predicted is a row, so N is a multiple of it."""
     encoder: str = "resnet10_tiny"
-    """Of patches: any timm model, or a small-image variant of infomax's."""
+    """Encoder of patches: any timm model, or a small-image variant of infomax's."""
     patch: int = 14
     """Side of a patch in pixels."""
     stride: int = 7

@@ -14,9 +14,9 @@ class Settings(im.ImageSettings):
     queue: int = 4096
     """Earlier keys that are negatives too: a multiple of --batch-size."""
     momentum: float = 0.99
-    """Of the key network, which follows the trained one: in [0, 1)."""
+    """Momentum of the key network, which follows the trained one: in [0, 1)."""
     shuffle: bool = False
-    """Across processes encode each key in another process's batch, so that BatchNorm does not tell it."""
+    """Across processes encode each key in another process's batch, so that BatchNorm statistics do not give it away."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, its tables are the registries', its files exist.
+"""README and the documents it leads to are true: their Python runs, their tables are the registries', files exist.
 
 After a change of the registry: .venv/bin/python tests/test_readme.py writes the tables anew.
 """
@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+DOCUMENTS = (README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md")))
+TABLES = {"objectives": README, "estimators": ROOT / "docs/estimates.md"}
+
+
+def blocks(*paths: Path) -> list[str]:
+    return [found for path in paths for found in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
+BLOCKS = blocks(*DOCUMENTS)
 RUN = [block for block in BLOCKS if "import infomax" in block]
 
 
@@ -32,17 +40,22 @@ def between(text: str, name: str) -> str:
     return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0].strip()
 
 
-@pytest.mark.parametrize("name", ["objectives", "estimators"])
+@pytest.mark.parametrize("name", TABLES)
 def test_the_tables_are_the_registries(name):
-    assert between(README.read_text(), name) == table(name)
+    assert between(TABLES[name].read_text(), name) == table(name)
+
+
+def test_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 180
 
 
 def test_every_python_block_but_the_first_is_run():
-    assert len(RUN) == len(BLOCKS) - 1 == 3
+    assert len(blocks(README)) == 4
+    assert len(RUN) == len(BLOCKS) - 1 == 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", RUN, ids=["loop", "estimate", "scores"])
+@pytest.mark.parametrize("block", RUN, ids=["loop", "estimate", "model", "scores"])
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
@@ -59,7 +72,7 @@ def test_the_formula_in_the_introduction_is_the_librarys():
 
 
 def test_the_file_tree_names_what_exists_and_all_of_it():
-    tree = README.read_text().partition("## Files")[2].partition("Licence")[0]
+    tree = CONTRIBUTING.read_text().partition("## Layout")[2].partition("\n\nIn ")[0]
     named, folder = set(), Path()
     for line in tree.splitlines():
         if match := re.match(r"    (  )?([\w./]+\.\w+|\w+/) ", line):
@@ -73,14 +86,33 @@ def test_the_file_tree_names_what_exists_and_all_of_it():
 
 
 def test_internal_links_and_named_commands_exist():
-    text = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
-    for path in set(re.findall(r"(?:recipes|tests)/\w+\.py", text)):
-        assert (ROOT / path).exists(), path
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for path in set(re.findall(r"(?:recipes|tests|infomax|docs)/[\w/]+\.(?:py|md)", text)):
+            assert (ROOT / path).exists() or "NAME" in path, f"{document.name}: {path}"
+        for link in set(re.findall(r"\]\((?!https?:)([^)]+)\)", text)):
+            path, _, heading = link.partition("#")
+            target = document.parent / path if path else document
+            assert target.exists(), f"{document.name}: {link}"
+            assert not heading or heading in headings(target), f"{document.name}: {link}"
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_model_and_recipe_is_in_readme():
+    from infomax import models
+
+    text = README.read_text()
+    assert [kind.__name__ for kind in models.registry.values() if f"`im.{kind.__name__}(" not in text] == []
+    recipes = {path.name for path in (ROOT / "recipes").glob("*.py")} - {"simclr.py"}  # the body of simclr_*.py
+    assert [name for name in sorted(recipes) if f"`recipes/{name}`" not in text] == []
 
 
 if __name__ == "__main__":
-    text = README.read_text()
-    for name in ("objectives", "estimators"):
-        before, start, rest = text.partition(f"<!-- {name} -->\n")
-        text = before + start + table(name) + "\n" + rest[rest.index(f"<!-- /{name} -->") :]
-    README.write_text(text)
+    for name, document in TABLES.items():
+        before, start, rest = document.read_text().partition(f"<!-- {name} -->\n")
+        document.write_text(before + start + table(name) + "\n" + rest[rest.index(f"<!-- /{name} -->") :])

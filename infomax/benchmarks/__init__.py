@@ -1,1 +1,1 @@
-"""Benchmarks: what a README says of speed, memory or accuracy, as commands that others can run."""
+"""Benchmarks: the measurements of speed, memory and accuracy in README and docs/, as commands."""

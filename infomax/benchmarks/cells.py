@@ -1,4 +1,4 @@
-"""What the laboratory's experiments share: cells of work that a killed run need not repeat, and tables of results.
+"""Shared by the estimator benchmarks: jobs (cells) that a killed run need not repeat, and tables of results.
 
 A results folder holds cells/, a file a finished cell, and what is made of them: NAME.md, NAME.csv, NAME.png.
 """

@@ -1,4 +1,4 @@
-"""What every row of `im.estimation.registry` says of one set of pairs, rows of one training by one critic."""
+"""Estimates by every estimator of `im.estimation.registry` on one set of pairs; alike ones share a critic."""
 
 import math
 from collections.abc import Sequence

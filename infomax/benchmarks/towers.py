@@ -53,7 +53,7 @@ def command(
             found.setdefault("open_clip ClipLoss", []).append(scored)
         for call in calls:
             own = copy.deepcopy(towers)
-            model = im.TwoTower(*own, im.Cosine(temperature, learn=True), objectives.objective(call))
+            model = _model(own, im.Cosine(temperature, learn=True), objectives.objective(call))
             found.setdefault(call, []).append(_ours(model, pairs, loader, steps))
     rows = [_row(name, runs) for name, runs in found.items()]
     if json:
@@ -81,6 +81,11 @@ def _towers(pairs: data.Paired) -> tuple[nn.Module, nn.Module, nn.Module, nn.Mod
     return x, y, px, py
 
 
+def _model(towers: Any, critic: im.Critic, objective: im.Objective) -> im.TwoTower:
+    x, y, projector_x, projector_y = towers
+    return im.TwoTower(x, y, projector_x, projector_y, critic, objective)
+
+
 def _ours(model: Any, pairs: data.Paired, loader: Any, steps: int) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-3)
     schedule = training.warmup_cosine(steps, warmup=steps // 10)
@@ -91,7 +96,7 @@ def _ours(model: Any, pairs: data.Paired, loader: Any, steps: int) -> dict[str, 
 
 
 def _peer(loss: Any, towers: Any, pairs: data.Paired, loader: Any, steps: int, temperature: float) -> dict[str, Any]:
-    model = im.TwoTower(*towers, im.Cosine(temperature), im.InfoNCE())  # its towers alone are used
+    model = _model(towers, im.Cosine(temperature), im.InfoNCE())  # its towers alone are used
     scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
     optimizer = torch.optim.AdamW([*model.parameters(), scale], lr=3e-3, weight_decay=1e-3)
     schedule, criterion = training.warmup_cosine(steps, warmup=steps // 10), loss()

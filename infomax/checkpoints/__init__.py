@@ -1,4 +1,4 @@
-"""What lies in checkpoints/: run folders, written atomically, read without trust, resumed exactly.
+"""Checkpoints: run folders, written atomically, read without trusting their content, resumed exactly.
 
     <run>/run.json              configuration, versions, results (null until finished)
     <run>/log.jsonl             one JSON object a line

@@ -47,7 +47,11 @@ ATTEMPTS = 5  # at reading a run folder that is being trained in
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder whose every file matched its checksum when it was read. Made by read() and latest()."""
+    """A checkpoint folder whose every file matched its checksum when it was read. Made by read() and latest().
+
+    folder: where it lies. step: optimiser steps before it was saved. configuration: what open_run() was given.
+    state: the content of state.json, which restore() reads.
+    """
 
     folder: Path
     step: int
@@ -60,7 +64,7 @@ class Checkpoint:
     state: Mapping[str, Any]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its safetensors files. Raises DamagedError when it changed since it was read."""
+        """The tensors of its safetensors file `name`. Raises DamagedError: it changed since it was read."""
         path = self.folder / name
         try:
             content = path.read_bytes()  # what is checked is what is used, even if the file is pruned meanwhile
@@ -174,6 +178,7 @@ def _optimizer_must_fit(saved: Any, optimizer: torch.optim.Optimizer, folder: Pa
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint in a checkpoint folder, or the newest whole one of a run folder; every file is checked.
 
+    path: the folder, of a checkpoint or of a run.
     Raises UserError: nothing there, and DamagedError, which names the file: missing, altered, cut short, a link, or of
     another version.
     """

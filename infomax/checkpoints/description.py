@@ -1,4 +1,4 @@
-"""A model in words, and the model that the words describe.
+"""Describes a model as text and numbers that JSON holds, and builds a model from such a description.
 
 {"model": "InfoMax", "parts": {"encoder": {...}, "critic": "Cosine(...)", ...}, "options": {"ntxent": false, ...}}: the
 arguments of its constructor, each read from the attribute of that name. Modules are parts, whatever else is an option.

@@ -1,4 +1,4 @@
-"""What a run's files say of themselves: checksums and formats, read without trust."""
+"""Checksums and formats of a run's files, and the reading of files that may be damaged."""
 
 import hashlib
 import json

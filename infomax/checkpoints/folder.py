@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 class Run:
     """A run folder that is open for training, locked until finish(), close() or this process's end. Made by open_run().
 
-    folder; configuration; checkpoint: where to go on from, or None at the start; finished: nothing is left to do;
-    results: what finish() was given. `with open_run(...) as run:` closes it.
+    folder, configuration, preprocessing: as open_run() takes them. keep: how many of the newest checkpoints are kept.
+    checkpoint: where to go on from, or None at the start. finished: nothing is left to do. results: what finish() was
+    given. Raises UserError: keep below 1. `with open_run(...) as run:` closes it.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Run:
     ) -> Path:
         """Save a checkpoint after `step` steps; returns its folder. Called by all processes; the main one writes.
 
-        `state`: what this process needs besides, of dicts, lists, numbers, text and tensors; Checkpoint.restore()
+        model, optimizer: whose parameters and state are saved; without an optimiser, those of the model alone. state:
+        what this process needs besides, of dicts, lists, numbers, text and tensors; Checkpoint.restore()
         returns it. Random generators are saved of themselves. Older checkpoints go once the new one is whole, down to
         `keep`. wait=False: copy what is to be saved, and let a thread write it while training goes on; what it met is
         raised by the next save(), wait() or finish().

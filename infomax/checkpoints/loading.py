@@ -35,13 +35,13 @@ def load(path: str | os.PathLike[str], allow_imports: bool = False) -> Any:
 def load_encoder(path: str | os.PathLike[str]) -> nn.Module:
     """The encoder alone of a saved model, in evaluation mode on the CPU; needs nothing of its objective and critic.
 
-    Of a model of two encoders, encoder_x; read_part() gives the other.
+    path: a run or checkpoint folder. Of a model of two encoders, encoder_x; read_part() gives the other.
     """
     return read_encoder(path)[1]
 
 
 def read_encoder(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module]:
-    """load_encoder's, with the checkpoint that it was read from: one read, which pruning cannot come between."""
+    """The checkpoint of `path`, and load_encoder's encoder of it: one read, which pruning cannot come between."""
     checkpoint, weights = _read_weights(path)
     return checkpoint, _part(checkpoint, weights, encoder_name(checkpoint.model))
 
@@ -57,7 +57,7 @@ def read_part(path: str | os.PathLike[str], name: str) -> tuple[Checkpoint, nn.M
 
 
 def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None]:
-    """read_encoder's, and its projector; None where there is none, or one of the saver's own class."""
+    """read_encoder's of `path`, and the projector; None where there is none, or one of the saver's own class."""
     checkpoint, weights = _read_weights(path)
     name = encoder_name(checkpoint.model)
     encoder = _part(checkpoint, weights, name)

@@ -1,4 +1,4 @@
-"""Opening a run folder: a new one made, or one of the same configuration gone on with; saving without a recipe."""
+"""Opens a run folder, a new one or one to resume, which must have the same configuration; saves without a recipe."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def _set_aside(folder: Path, step: int) -> None:
 
 
 def default_folder(name: str, root: str | os.PathLike[str] = "checkpoints") -> Path:
-    """checkpoints/<name>. Raises UserError for a name that is not one plain folder name."""
+    """The folder `name` in `root`. Raises UserError for a name that is not one plain folder name."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}", name):
         raise UserError(
             f"{name!r} cannot name a run: take letters, digits, '.', '_', '+' and '-', not starting with a dot."
@@ -70,7 +70,7 @@ def open_run(
     these) and input_size (channels, height, width), for whoever evaluates it and for timm's form of the encoder.
     Of the configuration's keys: may_differ, which may differ from the saved one's; length, of these, which make a
     finished run go on; later, which an older configuration need not have; None: those of infomax.training.settings.
-    defaults: the values, by key, of what older configurations did not have yet.
+    defaults: the values, by key, of what older configurations did not have yet. keep: how many checkpoints, the newest.
     Raises UserError: a folder that holds something else, another configuration or preprocessing (the differing keys;
     those in may_differ may differ), another process at work in it, no checkpoint left that is whole.
     """
@@ -239,8 +239,9 @@ def save(
     """Save a model into a run folder without a recipe; returns the checkpoint's folder. load(path) gives it back.
 
     Called by all processes. The folder is made, or goes on: `step` is by default one more than its newest, and
-    `configuration` and `preprocessing`, which is as open_run() takes it, are those of its newest. Raises UserError as
-    open_run() and Run.save() do.
+    `configuration` and `preprocessing`, which is as open_run() takes it, are those of its newest. optimizer and state:
+    as Run.save() takes them. keep: how many checkpoints are kept, the newest; the others are removed. Raises UserError
+    as open_run() and Run.save() do.
     """
 
     def known() -> tuple[int, dict[str, Any], dict[str, Any] | None]:

@@ -1,4 +1,4 @@
-"""All that a checkpoint will hold, copied while training waits and written while it goes on."""
+"""A snapshot of what a checkpoint will hold: copied while training waits, written in a thread while it goes on."""
 
 import json
 from collections.abc import Mapping

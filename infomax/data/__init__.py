@@ -1,4 +1,4 @@
-"""Images: what is read (datasets), how it is augmented (views) and in which order it comes (loader)."""
+"""Data: readers of data sets (registry), pairs of two modalities (paired), augmentation (views), batches (loader)."""
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors

@@ -1,4 +1,4 @@
-"""What augmentation does to a batch of images [b, c, h, w] in [0, 1], each sample with uniforms of its own."""
+"""Augmentations of a batch of images [b, c, h, w] in [0, 1], with random numbers of its own for each sample."""
 
 import math
 from collections.abc import Callable

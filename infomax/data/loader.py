@@ -113,6 +113,7 @@ class PairLoader:
     def at(self, step: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> Sequence[Tensor]:
         """The batch of `step`, counted from 0 over all epochs: this process's part, its views made on `device`.
 
+        rank, world: the number of this process, and how many there are.
         A Batch of two views and the ids, or, of more views, all of them and the ids.
         """
         ids = self.ids(step, rank, world)

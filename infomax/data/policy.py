@@ -1,4 +1,4 @@
-"""What a view may do to an image, and how strongly: a Policy; the two that come with the library."""
+"""Policy: which augmentations make a view, and how strong they are; the two policies of the library."""
 
 import math
 from collections.abc import Callable

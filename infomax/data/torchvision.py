@@ -1,4 +1,4 @@
-"""torchvision's data sets, downloaded where they are not there yet."""
+"""Reader of torchvision's data sets, which are downloaded at first use."""
 
 import contextlib
 import os

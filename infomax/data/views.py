@@ -90,7 +90,7 @@ class Views:
 
 
 def views_for(dataset: "Dataset", policy: Policy | None = None) -> Views:
-    """The views that suit a data set: its kind's policy, else the given one, with its mean and deviation."""
+    """The views that suit a data set: `policy`, or else that of its kind, with the mean and deviation of `dataset`."""
     if policy is None:
         policy = natural(dataset.flip) if dataset.kind == "natural" else digits()
     return Views(policy, dataset.mean, dataset.std)
@@ -105,7 +105,7 @@ def describe_views(views: Views) -> dict[str, Any]:
 
 
 def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> Views:
-    """The views that a saved model was trained on, to evaluate it on a data set.
+    """The views that a saved model was trained on, to evaluate it on `dataset`.
 
     preprocessing: a checkpoint's; what it does not say, as older ones do not, is as views_for() has it.
     Raises UserError for a preprocessing that describe_views() did not write.

@@ -1,4 +1,4 @@
-"""Networks that read a sequence of features from its start: what predicts later parts from earlier ones."""
+"""Context networks for CPC: they read a sequence of features causally, from its start."""
 
 from typing import final
 

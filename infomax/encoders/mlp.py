@@ -1,4 +1,4 @@
-"""Encoders of what is no image: rows of numbers, and sequences."""
+"""Encoders for data that are not images: rows of numbers, and sequences."""
 
 import itertools
 from typing import final

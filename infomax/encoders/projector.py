@@ -12,8 +12,8 @@ from infomax.errors import UserError
 class Projector(nn.Module):
     """Linear - norm - ReLU - Linear: [n, in_features] -> [n, out]. (Chen et al., 2020)
 
-    norm: "batch" normalises over the batch, "layer" over each row, which does not see the batch.
-    Raises UserError for a width below 1 or another norm.
+    in_features, hidden, out: the widths. norm: "batch" normalises over the batch, "layer" over each row, which does not
+    see the batch. Raises UserError for a width below 1 or another norm.
     """
 
     def __init__(self, in_features: int, hidden: int = 512, out: int = 128, norm: str = "batch") -> None:
@@ -32,6 +32,7 @@ class Projector(nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """features [n, in_features] -> [n, out]."""
         return self.layers(features)
 
     def __repr__(self) -> str:

@@ -17,7 +17,8 @@ class SmallResNet(ResNet):
     """timm's ResNet with a 3x3 stem of stride `stem_stride` and no max-pool, for images of about 8 to 96 pixels.
 
     [b, in_chans, h, w] -> [b, channels[-1] * expansion] (with num_classes=0). (He et al., 2016, section 4.2: the
-    CIFAR stem.) `stem_width` is the stem's number of channels; every other argument is timm's.
+    CIFAR stem.) block, layers: the residual block's class, and how many blocks each stage has. stem_width: the stem's
+    number of channels. arguments: timm's others.
     """
 
     def __init__(
@@ -86,14 +87,20 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def resnet10_tiny(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-10 of widths 32-64-128-256 with a stride-2 3x3 stem: digits on a CPU."""
+    """ResNet-10 of widths 32-64-128-256 with a stride-2 3x3 stem: digits on a CPU.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     defaults = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_width": 32}
     return _small("resnet10_tiny", pretrained, {**defaults, "stem_stride": 2, "avg_down": True}, arguments)
 
 
 @register_model
 def resnet10_small_gn(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-10 of widths 16-32-64-128 with group normalisation: no sample's features depend on its batch."""
+    """ResNet-10 of widths 16-32-64-128 with group normalisation: no sample's features depend on its batch.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     defaults = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128), "stem_width": 16}
     return _small(
         "resnet10_small_gn", pretrained, {**defaults, "stem_stride": 2, "norm_layer": "groupnorm1"}, arguments
@@ -102,7 +109,10 @@ def resnet10_small_gn(pretrained: bool = False, **arguments: Any) -> SmallResNet
 
 @register_model
 def resnet10t_small(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-10 with average-pooled shortcuts (timm's resnet10t), small-image stem."""
+    """ResNet-10 with average-pooled shortcuts (timm's resnet10t), small-image stem.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     return _small(
         "resnet10t_small", pretrained, {"block": BasicBlock, "layers": (1, 1, 1, 1), "avg_down": True}, arguments
     )
@@ -110,17 +120,26 @@ def resnet10t_small(pretrained: bool = False, **arguments: Any) -> SmallResNet:
 
 @register_model
 def resnet18_small(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-18, small-image stem."""
+    """ResNet-18, small-image stem.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     return _small("resnet18_small", pretrained, {"block": BasicBlock, "layers": (2, 2, 2, 2)}, arguments)
 
 
 @register_model
 def resnet34_small(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-34, small-image stem."""
+    """ResNet-34, small-image stem.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     return _small("resnet34_small", pretrained, {"block": BasicBlock, "layers": (3, 4, 6, 3)}, arguments)
 
 
 @register_model
 def resnet50_small(pretrained: bool = False, **arguments: Any) -> SmallResNet:
-    """ResNet-50, small-image stem."""
+    """ResNet-50, small-image stem.
+
+    pretrained: refused, as there are no weights. arguments: SmallResNet's, instead of the defaults.
+    """
     return _small("resnet50_small", pretrained, {"block": Bottleneck, "layers": (3, 4, 6, 3)}, arguments)

@@ -1,4 +1,4 @@
-"""Any timm model as a feature extractor: made by name, told by its configuration, saved in timm's own form."""
+"""Any timm model as a feature extractor: made by name, described by its configuration, saved in timm's form."""
 
 import json
 import os
@@ -20,9 +20,10 @@ _CONFIG = "_infomax_config"  # where encoder() leaves what encoder_from() needs
 def encoder(name: str, in_chans: int = 3, pretrained: bool = False, **timm_arguments: Any) -> nn.Module:
     """A timm model as a feature extractor: images [b, in_chans, h, w] -> features [b, features_of(model)].
 
-    `name` is any of `timm.list_models()`, with or without a weight tag, or `local-dir:PATH` / `hf-hub:ID`.
-    `timm_arguments` go to the model's constructor (`drop_path_rate=0.1`, `img_size=32`, ...).
-    Raises UserError for an unknown name, an argument that the model refuses, or weights that cannot be had.
+    `name` is any of `timm.list_models()`, with or without a weight tag, or `local-dir:PATH` / `hf-hub:ID`. pretrained:
+    start from timm's weights, which are downloaded. `timm_arguments` go to the model's constructor
+    (`drop_path_rate=0.1`, `img_size=32`, ...). Raises UserError for an unknown name, an argument that the model
+    refuses, or weights that cannot be had.
     """
     if not isinstance(in_chans, int) or in_chans < 1:
         raise UserError(f"An encoder needs at least one input channel, in_chans={in_chans!r} was given.")
@@ -67,14 +68,14 @@ def encoder_config(model: nn.Module) -> dict[str, Any]:
 
 
 def encoder_from(config: Mapping[str, Any]) -> nn.Module:
-    """The encoder, untrained, that encoder_config() described. Raises UserError for any other description."""
+    """The encoder, untrained, that encoder_config() described as `config`. Raises UserError for other descriptions."""
     if not isinstance(config, Mapping) or set(config) != {"name", "in_chans", "arguments"}:
         raise UserError(f"An encoder's description has the keys name, in_chans and arguments, not {config!r}.")
     return encoder(config["name"], in_chans=config["in_chans"], **config["arguments"])
 
 
 def features_of(model: nn.Module) -> int:
-    """The width d of the features [b, d] that an encoder returns.
+    """The width d of the features [b, d] that an encoder, `model`, returns.
 
     timm's num_features is the last feature map's width, which for some models (MobileNetV3) a further layer changes.
     Raises UserError for a module that states neither head_hidden_size nor num_features.
@@ -90,7 +91,7 @@ def features_of(model: nn.Module) -> int:
 
 @torch.no_grad()
 def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) -> int:
-    """How many channels the feature map has that an encoder passes through, for images of `shape` (c, h, w).
+    """The number of channels of an encoder's feature map. model: the encoder. shape: (c, h, w) of its images.
 
     layer: the part, by name, whose output is the map; None: what timm's forward_features gives. Raises UserError: no
     such part, or an output that is no map [n, c, h, w] or [n, t, c].

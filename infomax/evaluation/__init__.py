@@ -1,4 +1,4 @@
-"""What a saved encoder is worth: evaluate (probes and MI), probing, information (the MI terms), layers, mosaics."""
+"""Evaluation of saved encoders: probing (the probes), information (MI of features), retrieval, layers, mosaics."""
 
 from infomax.evaluation.evaluate import evaluate, probes
 from infomax.evaluation.information import mutual_information, processing, views_mi

@@ -1,4 +1,4 @@
-"""What a saved encoder is worth: probes beside their baselines, and the MI of its features."""
+"""evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,13 @@ def evaluate(
     """Probes, kNN and the MI of a saved run's encoder, with their baselines and caps.
 
     checkpoint: a run or checkpoint folder, a model, or an encoder. dataset: a name or Dataset; a saved run's own by
-    default. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its end. audit: I(Z1; Z2) with the checks of
-    `infomax.estimation.audit`, nine more estimates, and with one more, of mosaics seen by the encoder.
-    Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections.
-    Where there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same.
-    Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate MI.
+    default. seed: of splits, critics, views and the untrained encoder. device: where features are made and critics
+    trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its
+    end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one more, of
+    mosaics seen by the encoder. Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the
+    MI of their projections. Where there are no labels, or too few, Evaluation.probes says so, and the MI is there all
+    the same. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate
+    MI.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device)  # type: ignore[arg-type]
@@ -51,7 +53,10 @@ def probes(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> Probes:
-    """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind."""
+    """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind.
+
+    checkpoint, dataset, seed, device: as evaluate() takes them. Raises UserError: no labels, one class, too few images.
+    """
     from infomax.encoders import encoder_config, encoder_from
 
     about = subject(checkpoint, dataset)

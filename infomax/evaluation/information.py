@@ -45,7 +45,8 @@ def mutual_information(
     """The MI of a saved encoder's features, in nats.
 
     A critic is fitted on training images, stopped on others of them, and reports on test images: views of one image
-    are never on two sides. options: objective, critic and budget, as estimate takes them. said: told what is next.
+    are never on two sides. checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options:
+    objective, critic and budget, as estimate takes them. said: is called with the name of the next term.
     """
     from infomax.data import views_for
 
@@ -91,7 +92,10 @@ def views_mi(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Estimate:
-    """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image: mutual_information's mi."""
+    """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image: mutual_information's mi.
+
+    checkpoint, dataset, seed, device, options: as mutual_information takes them.
+    """
     return mutual_information(checkpoint, dataset, seed, device, terms=False, **options).mi
 
 
@@ -154,9 +158,11 @@ def _chain(
 
 
 def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
-    """No layer's MI exceeds an earlier one's. By 5 % passes, as that is how far each may be; by no more than both
-    intervals warns. Of a layer and a later one above it, the first is too low (it needs more images, or its maps were
-    cut short) or the second too high."""
+    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection.
+
+    A rise of 5 % passes, as that is how far each may be off; one within both intervals warns. Of a layer and a later
+    one above it, the first is too low (it needs more images, or its maps were cut short) or the second too high.
+    """
     found = []
     for i, (early, before) in enumerate(layers):
         for late, after in layers[i + 1 :]:

@@ -1,4 +1,4 @@
-"""A check of the method on pairs of known MI that an encoder has seen: mosaics of two classes' images."""
+"""Audit of MI estimates by known truth: an encoder's features of mosaics of two classes' images."""
 
 import math
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What frozen features are worth: a linear probe, ten images a class, nearest neighbours.
+"""Probes of frozen features: a linear classifier, one from ten images a class, and nearest neighbours.
 
 Every hyper-parameter is chosen on images of the training set; the test set is used once, for the numbers reported. What
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).
@@ -83,9 +83,10 @@ def probe(
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
-    `dataset` is a name or a Dataset with labels; device: the encoder's own by default. views: whose mean and deviation
-    normalise images, by default a saved run's own, and for a module those that suit the data set. Raises UserError
-    where labels are missing, of one class, or too few.
+    checkpoint_or_encoder: the folder or the module. dataset: a name, or a Dataset with labels. seed: of held-out parts
+    and draws. device: by default the encoder's. batch_size: images encoded at once. views: whose mean and deviation
+    normalise images, by default the saved run's, and for a module those that suit the data set. Raises UserError where
+    labels are missing, of one class, or too few.
     """
     from infomax.data.registry import dataset as named
     from infomax.data.views import views_from

@@ -1,4 +1,4 @@
-"""What an evaluation says: probes beside their baselines, and the MI of features with what they are made of."""
+"""Results of an evaluation: probes beside their baselines, and the MI terms of an encoder's features."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probes:
-    """The probes of an encoder, of raw pixels, and of an untrained encoder of its kind, None where it has no name."""
+    """The probes of the trained encoder, of raw pixels, and of an untrained encoder of its kind, if it has a name."""
 
     trained: Probe
     pixels: Probe
@@ -26,8 +26,11 @@ class Probes:
 
 @dataclass(frozen=True)
 class Chain:
-    """I(layer of view 1; Z of view 2), in nats, from pixels to projection: each layer is a function of the one before,
-    so MI can only fall along it. `check` says whether the estimates do."""
+    """I(layer of view 1; Z of view 2), in nats, from pixels to projection.
+
+    layers: names and estimates. Each layer is a function of the one before, so MI can only fall along them. check: says
+    whether the estimates do.
+    """
 
     layers: tuple[tuple[str, Estimate], ...]
     check: Check
@@ -62,9 +65,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found: probes with their baselines, and MI, in nats; mi, label, noise and chain as in Terms.
+    """The result of `evaluate`: probes with their baselines, and MI in nats; mi, label, noise and chain as in Terms.
 
-    probes is a text that says why where none could be measured: no labels, one class, too few images of a class.
+    terms: the MI. checkpoint: which one was read. probes is a text that says why where none could be measured: no
+    labels, one class, too few images of a class.
     """
 
     probes: Probes | str

@@ -1,4 +1,4 @@
-"""What two towers are worth: which y belongs to an x, and back, and the MI between the modalities."""
+"""Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,10 @@ ROWS = 1024  # at a time through a tower
 
 @dataclass(frozen=True)
 class Recall:
-    """How often the right one is among the k best of all held-out candidates, with the 95 % interval (Wilson, 1927)."""
+    """Recall at k: how often the right one is among the k best of all held-out candidates, in [0, 1].
+
+    values: the recall by k. intervals: its 95 % interval by k (Wilson, 1927).
+    """
 
     values: dict[int, float]  # by k, in [0, 1]
     intervals: dict[int, tuple[float, float]]
@@ -36,7 +39,10 @@ class Recall:
 
 @dataclass(frozen=True)
 class Towers:
-    """What `evaluate` found of two towers: retrieval both ways among `pairs` held-out pairs, and I(X; Y) in nats."""
+    """The result of `evaluate` for two towers: retrieval both ways among `pairs` held-out pairs, and I(X; Y) in nats.
+
+    x_to_y, y_to_x: the recall of each way. mi: I(X; Y). checkpoint: which one was read.
+    """
 
     x_to_y: Recall
     y_to_x: Recall

@@ -1,4 +1,4 @@
-"""What an evaluation is about: an encoder, its projector and images, read from a run or given."""
+"""The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ Source = str | Path | nn.Module | Subject
 def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subject:
     """The encoder and data that an evaluation is about, and which checkpoint was read. Raises as `evaluate` does.
 
+    checkpoint, dataset: as `evaluate` takes them.
     A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
     its checksum compared, so a run may train, save and prune meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Models: a batch in, nats out; what Accelerate wraps and checkpoints hold. A file each."""
+"""Models, a file each: a model turns a batch into sides, and its loss into nats; base.Model is the base class."""
 
 from infomax.models.base import Model
 from infomax.models.cpc import CPC

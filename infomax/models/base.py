@@ -1,4 +1,4 @@
-"""What every model is: a batch turned into sides, scored by a critic, read by an objective. Accelerate wraps it."""
+"""Model, the base class: a subclass turns a batch into sides, a critic scores them, an objective reads the scores."""
 
 import math
 from collections.abc import Callable, Sequence

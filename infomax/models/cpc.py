@@ -1,4 +1,4 @@
-"""Contrastive predictive coding: contexts of what came before against what comes later. (van den Oord et al., 2018)"""
+"""CPC: a context of earlier patches or times predicts the features of later ones. (van den Oord et al., 2018)"""
 
 import copy
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Deep InfoMax: an image's summary against patches of its feature map. (Hjelm et al., 2019)"""
+"""Deep InfoMax: the summary of an image is compared with patches of its feature map. (Hjelm et al., 2019)"""
 
 import copy
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""MoCo: keys by a momentum encoder, and a queue of earlier keys as further negatives. (He et al., 2020)"""
+"""MoCo: a momentum encoder makes the keys, and a queue of earlier keys gives more negatives. (He et al., 2020)"""
 
 import copy
 from collections.abc import Sequence

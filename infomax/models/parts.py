@@ -1,4 +1,4 @@
-"""What a model is made of beside its encoder, its critic and its objective, by lower-case name."""
+"""The registry of parts that checkpoints can rebuild, beside encoders, critics and objectives; `@part` adds one."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Two towers: an encoder a modality, any objective between them. (after Radford et al., 2021)"""
+"""Two towers: one encoder for each of two modalities, any objective between them. (after Radford et al., 2021)"""
 
 from collections.abc import Sequence
 

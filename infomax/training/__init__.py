@@ -1,4 +1,4 @@
-"""Training: the loop that yields Steps (loop), ending well (watchdog), experiment trackers (tracking)."""
+"""Training: the loop that yields Steps (loop), signals and lost processes (watchdog), trackers (tracking)."""
 
 from infomax.training.loop import (
     NONFINITE,

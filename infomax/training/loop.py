@@ -24,7 +24,12 @@ class Loader(Protocol):
 
     def __len__(self) -> int: ...  # steps an epoch
 
-    def at(self, step: int, rank: int, world: int, device: Any) -> Sequence[Any]: ...  # the inputs, and last the ids
+    def at(self, step: int, rank: int, world: int, device: Any) -> Sequence[Any]:
+        """The inputs of a batch, and last the ids, on `device`.
+
+        step: counted from 0 over all epochs. rank, world: the number of this process, and how many there are.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Step:
     pairs: int  # N, the global batch size
     ceiling: float  # log of a row's candidates, nats: of N pairs log N; of NT-Xent log(2 N - 1); of a queue log(N + k)
     gradient_norm: float  # before clipping
-    learning_rate: float
+    learning_rate: float  # of this step, of the first group of parameters
     images_per_second: float  # views encoded, over all processes
     terms: dict[str, float] = field(default_factory=dict)  # each term's own value, nats, where a model has several
     skipped: bool = False  # nothing was learnt from this batch: it gave a loss or gradient that is not finite
@@ -68,7 +73,8 @@ def train(
 ) -> Iterator[Step]:
     """Maximises the model's objective; yields a Step after each optimiser step, from `start` to `steps`.
 
-    schedule(step) multiplies each group's initial learning rate. clip: largest gradient norm, inf for none.
+    loader: batches by step number, as data.PairLoader's. optimizer: of the model's parameters. schedule(step)
+    multiplies each group's initial learning rate. clip: largest gradient norm, inf for none.
     `accelerator` wraps model and optimiser (do not prepare them); both stay usable, unwrapped, in the for-body.
     nonfinite: where the surrogate or a gradient is not finite, "stop" raises NonFinite, with the step, the term and
     what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
@@ -134,7 +140,7 @@ def train(
 
 
 def check_model(model: "Model", shape: Sequence[int], pairs: int, device: str | torch.device = "cpu") -> None:
-    """Tries a model on `pairs` pairs of black images of `shape` (c, h, w): check_inputs, of two views of that shape."""
+    """Tries a model on `pairs` pairs of black images of `shape` (c, h, w), on `device`: check_inputs, of two views."""
     check_inputs(model, [torch.zeros(pairs, *shape, device=device)] * 2)
 
 
@@ -178,8 +184,9 @@ def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
 
 
 def synchronise_batch_norm(model: "Model") -> "Model":
-    """BatchNorm over all processes rather than over each one's part of the batch; before the optimiser is made.
+    """Makes BatchNorm normalise over all processes rather than over each one's part of the batch.
 
+    model: whose layers are replaced; call this before the optimiser is made, with what is returned.
     Raises UserError without a GPU, where torch has no synchronised form.
     """
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What the recipes' settings mean to a run that goes on: which may differ, which make it longer, which came later.
+"""Which settings a resumed run may change, which make it longer, and which older runs did not have.
 
 checkpoints.open_run() takes these, and a script with settings of its own gives its own.
 """

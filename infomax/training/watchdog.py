@@ -1,4 +1,4 @@
-"""Ending well: on a signal, after saving, at one step on all processes; at once where a process is lost."""
+"""The watchdog of a training: ends it on a signal after saving, and at once where a process hangs or is lost."""
 
 import contextlib
 import os

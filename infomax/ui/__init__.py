@@ -1,4 +1,4 @@
-"""What a person types and sees: options and mistakes (arguments), progress, tables, the report page (report)."""
+"""The user interface: options and mistakes (arguments), progress, tables, the report page (report), recipes."""
 
 from infomax.ui.arguments import arguments, sentences
 from infomax.ui.progress import Progress, say

@@ -1,4 +1,4 @@
-"""What a person types: options with their help, and a mistake as one sentence with exit status 2."""
+"""Command-line options with their help; a user's mistake ends as one sentence with exit status 2."""
 
 import contextlib
 import inspect

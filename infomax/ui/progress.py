@@ -1,4 +1,4 @@
-"""What a person sees while work is done, on standard error."""
+"""Progress on standard error while work is done."""
 
 import sys
 from typing import TYPE_CHECKING

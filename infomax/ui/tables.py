@@ -1,4 +1,4 @@
-"""What a person sees at the end: accuracies and nats in tables, on standard output."""
+"""Tables of results on standard output: accuracies and nats."""
 
 import sys
 from typing import TYPE_CHECKING, Any
