@@ -346,7 +346,6 @@ def benchmark(what: str, /) -> None:
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
             modalities, beside open_clip's loss).
-            towers (two modalities, beside open_clip's loss).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
