@@ -135,7 +135,10 @@ class Cosine(InnerProduct):
 
 
 class Bilinear(InnerProduct):
-    """x^T W y: the critic of contrastive predictive coding. (van den Oord et al., 2018) W starts small, so s near 0."""
+    """x^T W y: the critic of contrastive predictive coding. (van den Oord et al., 2018) W starts small, so s near 0.
+
+    dx, dy: the widths of x and y.
+    """
 
     def __init__(self, dx: int, dy: int):
         super().__init__()
@@ -148,7 +151,10 @@ class Bilinear(InnerProduct):
 
 
 class Separable(InnerProduct):
-    """<g(x), h(y)> with an MLP a side: O(n) network calls for n^2 scores. (Poole et al., 2019; Song & Ermon, 2020)"""
+    """<g(x), h(y)> with an MLP a side: O(n) network calls for n^2 scores. (Poole et al., 2019; Song & Ermon, 2020)
+
+    dx, dy: the widths of x and y. hidden: units of a hidden layer, of which there are `layers`. out: features.
+    """
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
         super().__init__()
@@ -164,7 +170,8 @@ class Separable(InnerProduct):
 class Concat(Critic):
     """An MLP of (x, y) for each of the n^2 pairs, the joint critic. (Belghazi et al., 2018; Song & Ermon, 2020)
 
-    Its first layer is split, W_x x + W_y y, so that only later layers cost O(n^2).
+    dx, dy: the widths of x and y. hidden: units of a hidden layer, of which there are `layers`. The first layer is
+    split, W_x x + W_y y, so that only later layers cost O(n^2).
     """
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, layers: int = 2):
@@ -198,8 +205,8 @@ class ConvSeparable(InnerProduct):
     """<g(x), h(y)> with a convolutional network a side: images, as rows of numbers. (Song & Ermon, 2020)
 
     shape: channels, height and width of an image of x, whose rows have as many numbers; shape_y: of y, by default
-    alike. Two 3 x 3 convolutions halve each side, to `channels` and twice as many, before a hidden layer. Raises
-    UserError: a shape that is no three whole numbers.
+    alike. Two 3 x 3 convolutions halve each side, to `channels` and twice as many, before a hidden layer of `hidden`
+    units and `out` features. Raises UserError: a shape that is no three whole numbers.
     """
 
     def __init__(
@@ -225,7 +232,8 @@ class ConvConcat(Critic):
     """A convolutional network of the image (x, y), on channels, for each of the n^2 pairs. (Song & Ermon, 2020)
 
     shape, shape_y: as ConvSeparable's, of one height and width. A convolution is linear, so the first is split, W_x x +
-    W_y y, and only later layers cost O(n^2). Raises UserError: shapes that cannot be laid on each other.
+    W_y y, and only later layers cost O(n^2). channels, hidden: as ConvSeparable's. Raises UserError: shapes that cannot
+    be laid on each other.
     """
 
     def __init__(

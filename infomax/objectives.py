@@ -40,11 +40,11 @@ class Objective(Spelled, nn.Module):
         return repr(self)
 
     def estimate(self, s: Any) -> Float[Tensor, ""]:
-        """The estimate of MI from scores: 0-d, in nats."""
+        """s, `Scores` or what looks like them -> the estimate of MI: 0-d, in nats."""
         raise TypeError(f"{type(self).__name__} defines no estimate(scores).")
 
     def surrogate(self, s: Any) -> Float[Tensor, ""]:
-        """What is ascended: 0-d; its gradient trains critic and encoder."""
+        """s, `Scores` -> what is ascended: 0-d; its gradient trains critic and encoder."""
         return self.estimate(s)
 
     def forward(self, s: Any) -> Float[Tensor, ""]:
@@ -119,7 +119,7 @@ class CalibratedNWJ(Objective):
     Lower bound on MI for any c that this batch did not decide (the first batch decides its own), so as NWJ's. Ceiling:
     none. Variance: as NWJ's. c stands for the critic's additive constant, which NWJ's plain gradient must learn
     through e^s; here it is set in closed form. The gradient's weight on negatives, e^(L - c), is clipped at e^limit.
-    The constant is TUBA's baseline. (after Poole et al., 2019)
+    decay: of the running mean, in [0, 1). limit: in nats. The constant is TUBA's baseline. (after Poole et al., 2019)
     """
 
     normalised = False
@@ -169,7 +169,8 @@ class DV(Objective):
 class MINE(Objective):
     """DV's value, with a gradient whose partition is a running average over batches. (Belghazi et al., 2018)
 
-    The average corrects the gradient's bias, not the value's. Ceiling: none. Variance: DV's, e^MI / N.
+    decay: of the running average, in [0, 1). The average corrects the gradient's bias, not the value's. Ceiling: none.
+    Variance: DV's, e^MI / N.
     """
 
     normalised = False
@@ -346,7 +347,8 @@ registry: dict[str, type[Objective]] = {
 def objective(text: str | Objective, allow_imports: bool = True) -> Objective:
     """The objective that a text spells: "SMILE(tau=3)", "nwj", "module:Class"; an objective is returned as it is.
 
-    Raises UserError: an unknown name, with the nearest ones; an argument that the objective refuses.
+    allow_imports: whether `module:Class` may be imported, which runs that module's code. Raises UserError: an unknown
+    name, with the nearest ones; an argument that the objective refuses.
     """
     if isinstance(text, Objective):
         return text

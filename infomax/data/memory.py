@@ -48,9 +48,10 @@ def from_tensors(
 ) -> Dataset:
     """A data set of arrays in hand, NumPy's or torch's: images [n, c, h, w] or [n, h, w], labels [n] or None.
 
-    Images are uint8, or floating point in [0, 1], which is rounded to 256 levels. Labels count from 0, or are words,
-    whose classes are then the words in order (or in the order of `classes`). kind and flip say what a view may do to
-    the images (see Dataset). Raises UserError for other values, lengths that differ, or no images.
+    train_images, train_labels, test_images, test_labels: the two parts. name: what reports call it. Images are uint8,
+    or floating point in [0, 1], which is rounded to 256 levels. Labels count from 0, or are words, whose classes are
+    then the words in order (or in the order of `classes`). kind and flip say what a view may do to the images (see
+    Dataset). Raises UserError for other values, lengths that differ, or no images.
     """
     if kind not in ("digits", "natural"):
         raise UserError(f"A data set's kind is 'digits' or 'natural', not {kind!r}.")

@@ -48,7 +48,7 @@ class Split(ABC):
 @final
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images. mean, std: per channel, of the training images in [0, 1].
+    """Images: train and test, of a data set by its name. mean, std: per channel, of the training images in [0, 1].
 
     kind says what a view may do: "digits" are bright strokes on black that a mirror would change, "natural" are
     photographs; flip, whether a mirrored image is as good. notes: sentences on what of the source was left out,

@@ -84,7 +84,8 @@ class Estimator(Spelled):
         raise TypeError(f"{type(self).__name__} defines no fit(...).")
 
     def fit_folds(self, folds: Sequence[tuple[Pairs, Pairs]], budget: Budget, seed: int, device: str) -> "list[Fitted]":
-        """`fit` on each (training, validation) of `folds`, of an estimator that cross_fits."""
+        """`fit` on each (training, validation) of `folds`, of an estimator that cross_fits; budget, seed and device as
+        `fit` takes them."""
         raise TypeError(f"{type(self).__name__} does not cross-fit.")
 
     def estimate(self, s: Scores) -> Tensor:
@@ -96,7 +97,8 @@ class Estimator(Spelled):
         return self.estimate(scores(critic, pairs))
 
     def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
-        """The values [] of some of the mapped pairs at a time: those that each index of `parts` picks."""
+        """The values [] that a fitted critic gives to some of the mapped pairs at a time: those that each index of
+        `parts` picks."""
         return [self.read(critic, pairs[index]) for index in parts]
 
 
@@ -110,6 +112,7 @@ class PlugIn(Estimator):
         return self._log_ratio(critic, pairs).mean()
 
     def read_parts(self, critic: Any, pairs: Pairs, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The plug-in values of a fitted critic, on the mapped pairs that each index of `parts` picks."""
         each = self._log_ratio(critic, pairs)  # of a pair, whatever the others are
         return [each[index].mean() for index in parts]
 
@@ -148,6 +151,7 @@ class Fitted:
         return self.critic is not None and self.critic.costly
 
     def mapped(self, pairs: Pairs) -> Pairs:
+        """pairs, as the critic takes them: each side by its map."""
         return Pairs(self.maps[0](pairs.x), self.maps[1](pairs.y), pairs.ids)
 
     def scores(self, mapped: Pairs) -> Scores | None:

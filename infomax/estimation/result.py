@@ -10,7 +10,7 @@ Verdict = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One reason for or against believing a value: a statistic, its threshold, and what the verdict means.
+    """One reason for or against believing a value, by its name: a statistic, its threshold, a verdict, and a sentence.
 
     "fail" makes the estimate untrusted; "warn" says what to bear in mind.
     """

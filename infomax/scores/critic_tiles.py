@@ -14,7 +14,7 @@ _precision: str = "fp32"
 
 
 def set_precision(precision: str) -> None:
-    """How the engine multiplies float32 features: "fp32", the default, or "bf16", faster on GPUs and on CPUs with AMX.
+    """How the engine multiplies float32 features, by `precision`: "fp32", the default, or "bf16", faster with AMX.
 
     Inputs, outputs, sums, exponentials and positives stay float32 or better. torch's own setting is changed only
     while the engine runs. Raises UserError: another word.

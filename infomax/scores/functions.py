@@ -43,9 +43,11 @@ class Identity:
         return s
 
     def derivative(self, s: Tensor) -> Tensor:
+        """d fn / d s at each score s, of s's shape."""
         return torch.ones_like(s)
 
     def from_exponential(self, kind: Kind, largest: float) -> FromExponential | None:
+        """How a reduction of this kind follows from e^s where |s| <= largest; None where it does not."""
         return FromExponential(_same, _same) if kind == "logsumexp" else None
 
 
@@ -63,9 +65,11 @@ class Clip:
         return s.clamp(-self.tau, self.tau) if self.tau < math.inf else s
 
     def derivative(self, s: Tensor) -> Tensor:
+        """d fn / d s at each score s, of s's shape."""
         return (s.abs() <= self.tau).to(s.dtype)
 
     def from_exponential(self, kind: Kind, largest: float) -> FromExponential | None:
+        """How a reduction of this kind follows from e^s where |s| <= largest; None where it does not."""
         if kind != "logsumexp":
             return None
         if self.tau >= largest:  # clips nothing
@@ -90,9 +94,11 @@ class Softplus:
         return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
 
     def derivative(self, s: Tensor) -> Tensor:
+        """d fn / d s at each score s, of s's shape."""
         return torch.sigmoid(s - self.shift)
 
     def from_exponential(self, kind: Kind, largest: float) -> FromExponential | None:
+        """How a reduction of this kind follows from e^s where |s| <= largest; None where it does not."""
         if kind != "sum" or abs(self.shift) > 20:
             return None
         scale = math.exp(self.shift)
@@ -117,9 +123,11 @@ class Square:
         return s * s
 
     def derivative(self, s: Tensor) -> Tensor:
+        """d fn / d s at each score s, of s's shape."""
         return 2 * s
 
     def from_exponential(self, kind: Kind, largest: float) -> FromExponential | None:
+        """How a reduction of this kind follows from e^s where |s| <= largest; None where it does not."""
         return None
 
 

@@ -13,7 +13,11 @@ from infomax.scores.reductions import Reduction
 
 
 class Negatives:
-    """Reductions over negative pairs. Each returns a tensor with gradient, in nats where the score is."""
+    """Reductions over negative pairs. Each returns a tensor with gradient, in nats where the score is.
+
+    Made by Scores. samples: which pairs are negatives. r: the rows it is of. total: rows of all processes. result: what
+    gives a reduction's result, first: the score of each row's first negative. rest: without these.
+    """
 
     def __init__(
         self, samples: Samples, r: slice, total: int, result: Callable[[Reduction], Tensor],

@@ -157,7 +157,7 @@ class Scores:
 
     @classmethod
     def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
-        """The scores of a model's `Sides`. options: rows, columns, local and ring, as the constructor takes them.
+        """A critic's scores of `Sides`. options: rows, columns, local and ring, as the constructor takes them.
 
         Where both sides are one tensor [2n, d], of the first and then the second view of n samples as ids and positive
         say, they are scored as `of_views` does."""
@@ -174,7 +174,7 @@ class Scores:
 
     @classmethod
     def of_views(cls, critic: Any, z1: Tensor, z2: Tensor, ids: Tensor | None = None, **options: Any) -> "Scores":
-        """All 2n views against all, z1 [n, d], z2 [n, d]: NT-Xent's scores. (Chen et al., 2020)
+        """All 2n views against all, z1, z2 [n, d], ids [n]: NT-Xent's scores. options as `of`. (Chen et al., 2020)
 
         A view's positive is its other view, and its negatives are both views of all other samples. Half of the matrix
         is visited where it is symmetric: where the critic has an `embed_alike`, on one process.
@@ -231,7 +231,7 @@ class Scores:
         return Negatives(self._samples, slice(None), self.total, self._of_rows, self._first_scores)
 
     def walk_for(self, estimate: Formula, surrogate: Formula) -> "Scores":
-        """Walks the matrix once for all the reductions that the formulas will ask for; returns self.
+        """Walks the matrix once for all the reductions that estimate and surrogate will ask for; returns self.
 
         They are learnt by evaluating each formula on two rows of placeholders: nothing of the matrix is touched.
         What the surrogate asks for is expected to be differentiated.

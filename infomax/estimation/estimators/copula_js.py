@@ -56,7 +56,8 @@ class CopulaJS(PlugIn):
         return Fitted(self, model, maps, protocol | {"copula": base.protocol()})
 
     def fit_folds(self, folds: Sequence[tuple[Pairs, Pairs]], budget: Budget, seed: int, device: str) -> list[Fitted]:
-        """Fits on each (fit, select), all residuals in one run: their weights are stacked, and so is the arithmetic."""
+        """Fits on each (training, validation) of `folds`, all residuals in one run: their weights are stacked, and so
+        is the arithmetic. budget, seed, device: as `fit` takes them."""
         label = [is_label(side) for side in (folds[0][0].x, folds[0][0].y)]
         if any(label):
             return fitted_classifiers(self, folds, 1 if label[1] else 0, budget, seed, device)
