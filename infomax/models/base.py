@@ -34,7 +34,7 @@ class Model(nn.Module):
         objective: Objective,
         microbatch: int | None = None,
         ring: bool = False,
-        **networks: nn.Module,
+        **networks: nn.Module | None,
     ):
         super().__init__()
         if microbatch is not None and microbatch < 1:

@@ -1,6 +1,7 @@
 """Deep InfoMax: the summary of an image is compared with patches of its feature map. (Hjelm et al., 2019)"""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,8 +54,8 @@ class DeepInfoMax(Model):
         super().__init__(critic, objective, microbatch, ring, **networks)
         if not (local or globally):
             raise UserError("Deep InfoMax needs a term: local=True, globally=True, or both.")
-        if not (local_weight > 0 and global_weight > 0):
-            raise UserError(f"Weights of terms are positive, not {local_weight!r} and {global_weight!r}.")
+        if not (0 < local_weight < math.inf and 0 < global_weight < math.inf):
+            raise UserError(f"Weights of terms are positive numbers, not {local_weight!r} and {global_weight!r}.")
         if local and patch_projector is None:
             raise UserError(
                 "The local term needs a patch_projector: from a place of the map to what the critic scores."

@@ -1,5 +1,7 @@
 """The training loop: a generator of Steps. The caller's for-body logs, saves and evaluates."""
 
+import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from infomax.distributed import gather_objects
 from infomax.errors import NonFinite, UserError
+from infomax.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,7 +84,9 @@ def train(
     what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
     optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
     resumed. A value that is not finite does neither: its gradient is the surrogate's.
-    Raises UserError: gradient accumulation, another nonfinite.
+    Across processes, trainable parameters that the first batch's loss does not use are named in a warning and stay as
+    they are, as they do on one process. Raises UserError: gradient accumulation, another nonfinite, a parameter that a
+    later batch's loss does use.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -90,8 +96,9 @@ def train(
             f" 1/{accelerator.gradient_accumulation_steps} of the batch. Use more processes or a smaller encoder."
         )
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    wrapped, prepared = accelerator.prepare(model, optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
+    unused = _unused(model, loader, accelerator, start) if world > 1 and start < steps else {}
+    wrapped, prepared = _prepared(model, optimizer, accelerator, list(unused))
     buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
     kept = [buffer.clone() for buffer in buffers]
     for step in range(start, steps):
@@ -106,8 +113,16 @@ def train(
         accelerator.backward(-mi)
         norm = accelerator.clip_grad_norm_(model.parameters(), clip)
         assert model.surrogate is not None and norm is not None
-        seen = accelerator.reduce(torch.stack([mi.detach(), model.surrogate, *model.terms.values()]).double(), "mean")
-        value, surrogate, *terms = seen.tolist()  # type: ignore[union-attr]
+        late = torch.full_like(mi, float(any(p.grad is not None for p in unused.values())))
+        numbers = [mi.detach(), model.surrogate, late, *model.terms.values()]
+        seen = accelerator.reduce(torch.stack(numbers).double(), "mean")
+        value, surrogate, used, *terms = seen.tolist()  # type: ignore[union-attr]
+        if used:  # on any process: their gradients are of each process alone, and its weights would go their own way
+            raise UserError(
+                f"The loss of step {step + 1} uses parameters that the first batch's did not, among {_named(unused)}:"
+                " across processes, a loss must use the same parameters at every step; train on one process, or use"
+                " them at each step, if with weight 0."
+            )
         size = float(norm)
         # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
         broken = not (math.isfinite(surrogate) and math.isfinite(size))
@@ -137,6 +152,52 @@ def train(
             terms=dict(zip(model.terms, terms, strict=True)),
             skipped=broken,
         )
+
+
+def _unused(model: "Model", loader: Loader, accelerator: "Accelerator", step: int) -> dict[str, nn.Parameter]:
+    """Trainable parameters, by name, that no process's loss of `step` uses; DistributedDataParallel waits for them.
+
+    One forward and backward of a copy: so the model, its objective's running averages and its queue stay, and the
+    random generators are put back.
+    """
+    model.to(accelerator.device)
+    before = random_state()
+    trial = copy.deepcopy(model).train()
+    named = {name: p for name, p in trial.named_parameters() if p.requires_grad}
+    *inputs, ids = loader.at(step, accelerator.process_index, accelerator.num_processes, accelerator.device)
+    with accelerator.autocast():
+        mi = trial(inputs, ids=ids)
+    found = torch.autograd.grad(mi, [*named.values()], allow_unused=True) if mi.requires_grad else [mi] * len(named)
+    set_random_state(before)
+    # Of all processes: what one of them uses, all must wait for.
+    everywhere = gather_objects([name for name, gradient in zip(named, found, strict=True) if gradient is None])
+    common = set.intersection(*map(set, everywhere))
+    unused = {name: p for name, p in model.named_parameters() if name in common}
+    if unused and accelerator.is_main_process:
+        logging.getLogger("infomax").warning(
+            f"The loss does not use {_named(unused)}: trained on several processes, as on one, without a gradient these"
+            " stay as they are."
+        )
+    return unused
+
+
+def _prepared(model: "Model", optimizer: torch.optim.Optimizer, accelerator: "Accelerator", ignored: list[str]) -> Any:
+    """Model and optimiser as Accelerate wraps them, where DistributedDataParallel waits for no ignored parameter."""
+    own: Any = vars(model).get("_ddp_params_and_buffers_to_ignore", [])
+    unused = {id(p) for name, p in model.named_parameters() if name in ignored}
+    names = [name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in unused]
+    # A parameter of the model itself has a dot before its name in one of the two places where it is looked for.
+    both: Any = [*own, *names, *(f".{name}" for name in names if "." not in name)]
+    model._ddp_params_and_buffers_to_ignore = both
+    try:
+        return accelerator.prepare(model, optimizer)
+    finally:
+        model._ddp_params_and_buffers_to_ignore = own
+
+
+def _named(parameters: dict[str, nn.Parameter]) -> str:
+    names = list(parameters)
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more parameters" if len(names) > 6 else "")
 
 
 def check_model(model: "Model", shape: Sequence[int], pairs: int, device: str | torch.device = "cpu") -> None:
