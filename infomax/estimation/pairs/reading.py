@@ -1,6 +1,5 @@
 """Validates the user's arrays, turns them into `Pairs`, and reports anything suspicious as checks."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs
 from infomax.estimation.pairs.suspicions import duplicates, order_of_rows
 from infomax.estimation.result import Check
@@ -25,13 +25,8 @@ def prepared(
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
     """
+    parts = [(tensor_of("x", x), tensor_of("y", y), ids) for x, y, ids in parts]
     for x, y, _ in parts:
-        try:
-            numbers = np.ndim(x), np.ndim(y)
-        except ValueError as error:
-            raise UserError(f"x or y is no array of rows: {error}.") from None
-        if 0 in numbers:
-            raise UserError("x and y are arrays of rows, [n, ...], and one of them is a single number.")
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
         if len(x) == 0:
@@ -45,8 +40,10 @@ def prepared(
     raw: list[Tensor] = []
     images: list[Image | None] = []
     for name, column in (("x", 0), ("y", 1)):
-        whole = _joined(name, [_tensor(name, part[column]) for part in parts])
-        images.append(_image({np.shape(part[column])[1:] for part in parts}, whole, keep_constant))
+        whole = _joined(
+            name, [part[column].flatten(1) if part[column].ndim > 1 else part[column][:, None] for part in parts]
+        )
+        images.append(_image({tuple(part[column].shape[1:]) for part in parts}, whole, keep_constant))
         side, found, cap = _side(name, whole, keep_constant)
         raw.append(whole)
         sides.append(side)
@@ -65,21 +62,6 @@ def prepared(
     split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
     pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
     return pairs, checks, min(caps, default=None)
-
-
-def _tensor(name: str, array: Any) -> Tensor:
-    if isinstance(array, Tensor):
-        tensor = array.detach().cpu()
-    else:
-        if np.ma.is_masked(array):
-            raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
-        array = np.asarray(array)
-        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-            raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
-        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-    if tensor.is_complex():
-        raise UserError(f"{name} is complex: give real and imaginary parts as columns.")
-    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _joined(name: str, tensors: list[Tensor]) -> Tensor:
