@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import infomax as im
 from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
+from infomax.estimation.evidence import checks
 from infomax.estimation.result import Check
 
 RNG = np.random.default_rng(0)
@@ -149,3 +151,100 @@ def test_copies_among_values_that_recur_are_still_told(times):
     classes = np.sign(RNG.normal(size=(200, 1)))
     found = told("duplicated pairs", np.tile(classes, (times, 1)), np.tile(Y, (times, 1)))
     assert found is not None and found.verdict == "fail"
+
+
+# Relations without noise ----------------------------------------------------------------------------------------------
+
+
+def sides(n: int, dx: int, dy: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, dx)), rng.normal(size=(n, dy))
+
+
+A, B = sides(600, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (A, np.c_[B, A[:, :1]], r"y\[:, 3\] is a function of x\[:, 0\]"),
+        (np.c_[B, 5 - 2 * A[:, 1:2]], A, r"is a function of"),
+        (A, np.c_[B, A[:, 2:3].astype(np.float32)], r"y\[:, 3\] is a function of x\[:, 2\]"),
+        (A, np.c_[B, np.exp(-A[:, :1])], r"y\[:, 3\] is a function of x\[:, 0\]"),
+        (A, np.maximum(A[:, :1], 0), r"y\[:, 0\] is a function of x\[:, 0\]"),
+        (A, A[:, :1].round(2), r"y\[:, 0\] is a function of x\[:, 0\]"),
+        (A, A.sum(1, keepdims=True), r"y\[:, 0\] is a sum of multiples of x's columns"),
+        (A.sum(1), A, r"x\[:, 0\] is a sum of multiples of y's columns"),
+        (np.c_[A[:, :1] + B[:, :1], A[:, 1:]], np.c_[B[:, 1:], A[:, 1:2] + B[:, 2:]], "sum of multiples of y's"),
+        (A[:, :1], A[:, :1] ** 2, r"y\[:, 0\] is a function of x"),
+        (A[:, :1], np.sin(3 * A[:, :1]), r"y\[:, 0\] is a function of x"),
+        (A[:, :2], np.exp(A[:, :2].sum(1, keepdims=True)), "is a function of x"),
+    ],
+)
+def test_a_relation_without_noise_is_told(x, y, sentence):
+    found = told("function", x, y)
+    assert found is not None and found.verdict == "fail" and math.isinf(found.statistic)
+    assert re.search(sentence, found.sentence)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.99, 0.999])
+@pytest.mark.parametrize("n", [100, 300, 2000])
+def test_noise_however_small_is_no_relation_without(rho, n):
+    s = math.sqrt(1 - rho**2)
+    for seed in range(3):
+        x, e = sides(n, 3, 3, seed)
+        far = x / np.abs(e[:, :1])
+        for one, other in (
+            (x[:, :1], rho * x[:, :1] + s * e[:, :1]),
+            (x, rho * x + s * e),
+            (x, rho * x.sum(1, keepdims=True) / math.sqrt(3) + s * e[:, :1]),
+            (x[:, :1], rho * np.sin(3 * x[:, :1]) + s * e[:, :1]),
+            (x[:, :2], rho * np.sin(2 * x[:, :1]) * x[:, 1:2] + s * e[:, :1]),
+            (x[:, :1], (rho * x[:, :1] + s * e[:, :1]).round(1)),
+            (far, rho * far + s * e),
+        ):
+            assert told("function", one, other) is None
+
+
+def test_labels_and_few_values_that_are_told_have_a_finite_mi():
+    assert told("function", A[:, :1], (A[:, 0] > 0).astype(int)) is None
+    assert told("function", A[:, :1], A[:, :1].round()) is None
+    grid = RNG.integers(0, 4, (400, 2)).astype(float)
+    assert told("function", grid, grid.sum(1, keepdims=True)) is None
+    rounded = told("function", A[:, :1], A[:, :1].round(1))
+    assert rounded is not None and rounded.verdict == "pass"
+    _, counts = np.unique(A[:, 0].round(1), return_counts=True)
+    assert rounded.statistic == pytest.approx(-np.sum(counts / 600 * np.log(counts / 600)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [200, 400])
+def test_a_column_on_both_sides_is_never_trusted(n):
+    x, other = sides(n, 4, 3, n)
+    for y in (np.c_[x[:, :1], other], np.c_[other, np.tanh(x[:, 3:])]):
+        found = estimate(x, y)
+        assert not found.trusted and any("infinite" in reason for reason in found.reasons)
+
+
+@pytest.mark.slow
+def test_a_part_at_its_own_ceiling_is_never_trusted():
+    """Noise of a thousandth: 6.9 nats in one of four columns, of which a canonical pair gives 4.3 at most."""
+    x, e = sides(2000, 4, 4)
+    e[:, 0] = x[:, 0] + 1e-3 * e[:, 0]
+    found = estimate(x, e)
+    assert next(c for c in found.checks if c.name == "own ceiling").verdict == "fail" and not found.trusted
+    assert not any(c.name == "own ceiling" for c in estimate(x, x + e[:, ::-1], "GCMI").checks)
+
+
+def test_neighbours_end_below_log_n():
+    """k neighbours tell no more than log N less digamma(k)."""
+    x, e = sides(500, 1, 1)
+    found = estimate(x, x + 1e-2 * e, "KSG(k=20)")
+    check = next(c for c in found.checks if c.name == "own ceiling")
+    assert check.verdict == "fail" and found.mi < math.log(500) - 2
+    assert next(c for c in estimate(x, x + e, "KSG").checks if c.name == "own ceiling").verdict == "pass"
+
+
+@pytest.mark.parametrize(("high", "verdict"), [(2.9, "fail"), (3.0, "pass"), (4.0, "pass")])
+def test_less_than_what_a_told_column_has_is_too_low(high, verdict):
+    assert checks.told_entirely(high, 3.02).verdict == verdict

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.functions import functions
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs
 from infomax.estimation.pairs.suspicions import duplicates, order_of_rows
 from infomax.estimation.result import Check
@@ -56,6 +57,8 @@ def prepared(
         checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
     ids = _ids([part[2] for part in parts], sizes)
     checks += duplicates(sides, labels, ids)
+    if not any(labels):
+        checks += functions(sides, ids)
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
     both = (images[0], images[1])
