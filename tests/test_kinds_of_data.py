@@ -12,6 +12,7 @@ import torch
 import infomax as im
 from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
+from infomax.estimation.bases import ordered
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Check
 
@@ -248,3 +249,157 @@ def test_neighbours_end_below_log_n():
 @pytest.mark.parametrize(("high", "verdict"), [(2.9, "fail"), (3.0, "pass"), (4.0, "pass")])
 def test_less_than_what_a_told_column_has_is_too_low(high, verdict):
     assert checks.told_entirely(high, 3.02).verdict == verdict
+
+
+# Few different rows ---------------------------------------------------------------------------------------------------
+
+
+def collapsed(n: int, states: int, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Most rows alike, and each state's row the other side's in nine of ten; and the MI in nats."""
+    rng = np.random.default_rng(seed)
+    share = np.r_[0.8, np.full(states - 1, 0.2 / (states - 1))]
+    a = rng.choice(states, n, p=share)
+    b = np.where(rng.random(n) < 0.9, a, rng.choice(states, n, p=share))
+    joint = 0.1 * np.outer(share, share) + 0.9 * np.diag(share)
+    x, y = rng.normal(size=(2, states, columns))
+    return x[a], y[b], float((joint * np.log(joint / np.outer(share, share))).sum())
+
+
+def test_few_different_rows_are_labels():
+    x, y, _ = collapsed(400, 7, 20, 0)
+    [pairs], found, cap = inputs.prepared([(x, y, None)])
+    _, counts = np.unique(x, axis=0, return_counts=True)
+    assert pairs.x.shape == (400, 7) and inputs.is_label(pairs.x) and inputs.is_label(pairs.y)
+    assert cap is not None and cap <= -np.sum(counts / 400 * np.log(counts / 400)) + 1e-9
+    assert {c.name for c in found} == {"states of x", "states of y"}
+    [many], _, cap = inputs.prepared([(x + 1e-6 * RNG.normal(size=x.shape), y, None)])
+    assert many.x.shape == (400, 20) and cap is not None, "y's"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("states", "columns"), [(7, 20), (20, 10), (7, 3)])
+def test_nothing_beyond_the_entropy_of_the_states_is_said(states, columns):
+    x, y, mi = collapsed(400, states, columns, 1)
+    found = estimate(x, y)
+    assert found.cap is not None and -0.1 <= found.mi <= found.cap + 0.1
+    assert found.interval[0] <= mi <= found.interval[1]
+
+
+@pytest.mark.slow
+def test_channels_that_are_mostly_silent_say_nothing_impossible():
+    rng = np.random.default_rng(0)
+    x = (rng.random((400, 30)) < 0.01).astype(float)
+    found = estimate(x, x * (rng.random(x.shape) < 0.8))
+    assert found.cap is not None and -0.1 <= found.mi <= found.cap + 0.1
+
+
+# Counts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_in_order_are_the_likeliest_by_thresholds():
+    """Thresholds of what x predicts, as they were drawn."""
+    generator = torch.Generator().manual_seed(0)
+    z, e = torch.randn(2, 4000, 1, generator=generator)
+    thresholds = torch.tensor([-0.5, 0.3, 0.7, 2.0])
+    y = torch.bucketize((1.5 * z + e).flatten(), thresholds)
+    prior = (torch.bincount(y) / 4000).log()
+    found = ordered.ordered(z, y, prior)
+    assert found is not None
+    assert found.weights.flatten().tolist() == pytest.approx([1.5, 0.0], abs=0.1)
+    assert found.thresholds.tolist() == pytest.approx(thresholds.tolist(), abs=0.12)
+    shares = (found(z) + prior).exp()
+    assert torch.allclose(shares.sum(1), torch.ones(4000), atol=1e-4)
+    assert ordered.ordered(z, y.clamp(max=1), prior[:2]) is None, "two labels have no order"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_counts_have_one_mi_whatever_type_holds_them(seed):
+    """Poisson counts of a log-normal rate: .61 nats."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(500, 1))
+    counts = rng.poisson(2 * np.exp(z[:, 0]))
+    for y in (counts, counts.astype(float)):
+        found = estimate(z, y)
+        assert not found.trusted or found.interval[0] <= 0.612 <= found.interval[1]
+        assert any("in order" in c.sentence for c in found.checks)
+
+
+def test_categoricals_are_classes():
+    class Categorical:
+        """What pandas makes of texts."""
+
+        dtype = "category"
+        categories = ("a", "b", "c")
+
+        def __init__(self, codes):
+            self.codes = codes
+
+        def __len__(self) -> int:
+            return len(self.codes)
+
+    codes = RNG.integers(0, 3, 200).astype(np.int8)
+    assert torch.equal(inputs.prepared([(Y, Categorical(codes), None)])[0][0].y.argmax(1), torch.tensor(codes).long())
+    with pytest.raises(im.UserError, match="y has 1 missing values"):
+        inputs.prepared([(Y, Categorical(np.where(np.arange(200) == 3, -1, codes)), None)])
+
+
+# Series ---------------------------------------------------------------------------------------------------------------
+
+
+def series(n: int, memory: float, seed: int) -> np.ndarray:
+    """Two independent autoregressive series [n, 2]."""
+    z = np.random.default_rng(seed).normal(size=(n, 2))
+    for t in range(1, n):
+        z[t] += memory * z[t - 1]
+    return z
+
+
+def test_series_on_both_sides_fail_and_sorted_rows_are_harmless():
+    z = series(1000, 0.95, 0)
+    found = told("row order", z[:, :1], z[:, 1:])
+    assert found is not None and found.verdict == "fail" and "give blocks" in found.sentence
+    clock = told("row order", np.c_[np.arange(1000.0), z[:, 0]], z[:, 1:])
+    assert clock is not None and clock.verdict == "fail", "the time is no order of its own"
+    x, y = A[:, :1], A[:, :1] + B[:, :1]
+    order = x[:, 0].argsort()
+    for by in (order, order[::-1], y[:, 0].argsort()):
+        found = told("row order", x[by], y[by])
+        assert found is not None and found.verdict == "warn" and "sorted" in found.sentence
+    label = np.sort(RNG.integers(0, 4, 600))
+    found = told("row order", A[:, :1] + 2 * label[:, None], label)
+    assert found is not None and found.verdict == "warn"
+
+
+def test_blocks_stay_together():
+    names = np.repeat(np.arange(20), 50)
+    assert np.array_equal(inputs.of_blocks(50, 1000), names)
+    z = series(1000, 0.95, 0)
+    [pairs], found, _ = inputs.prepared([(z[:, :1], z[:, 1:], inputs.of_blocks(50, 1000))])
+    assert not any(c.name == "row order" for c in found)
+    for part in inputs.folds(pairs, 5, 0):
+        owners = [set(p.ids.tolist()) for p in part]
+        assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+        assert all(len(p) == 50 * len(of) for p, of in zip(part, owners, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"blocks": 0}, "a block has 1 row at least"),
+        ({"blocks": 100}, "200 rows need 4 blocks"),
+        ({"blocks": np.arange(199)}, "ids must be 200"),
+        ({"blocks": 20, "ids": np.arange(200)}, "ids and blocks are both given"),
+    ],
+)
+def test_blocks_that_are_none_are_refused(options, sentence):
+    with pytest.raises(im.UserError, match=sentence):
+        estimate(Y, Y + RNG.normal(size=Y.shape), "GCMI", **options)
+
+
+@pytest.mark.slow
+def test_independent_series_are_trusted_in_blocks_alone():
+    z = series(2000, 0.9, 1)
+    assert not estimate(z[:, :1], z[:, 1:]).trusted
+    found = estimate(z[:, :1], z[:, 1:], blocks=100)
+    assert found.trusted and found.interval[0] <= 0 and found.mi < 0.05

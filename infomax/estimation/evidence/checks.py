@@ -44,6 +44,12 @@ def told_entirely(high: float, entropy: float) -> Check:
     return Check("told entirely", short, allowed, _verdict(short > allowed, False), sentence)
 
 
+def order_of_labels(ordered: int, folds: int) -> Check:
+    """Says that labels were read as numbers in order, in how many folds."""
+    sentence = f"the labels were read as numbers in order in {ordered} of {folds} folds, else as names of classes."
+    return Check("order of labels", float(ordered), 0.0, "pass", sentence)
+
+
 def normalisation(log_partition: float, stderr: float, effective: float) -> Check:
     """E_neg[r] = 1 for a true density ratio r = e^s, weighed by how many pairs decide the mean."""
     few, allowed = 30.0, 0.15

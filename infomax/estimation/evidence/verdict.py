@@ -32,6 +32,13 @@ def told_entirely(e: Evidence) -> Check | None:
     return checks.told_entirely(e.whole.interval[1], max(entropies)) if entropies else None
 
 
+def order_of_labels(e: Evidence) -> Check | None:
+    """Which reading of labels won. Their values differ by the gain in validation labels' likelihood that decides it, so
+    that readings between which nothing decides agree within noise."""
+    kinds = [(fitted.protocol.get("base") or {}).get("kind") for fitted in e.results]
+    return checks.order_of_labels(kinds.count("ordered"), len(kinds)) if "ordered" in kinds else None
+
+
 def splits(e: Evidence) -> Check | None:
     if e.estimator.training_free:
         return None
@@ -93,8 +100,8 @@ def effective(e: Evidence) -> Check | None:
 
 
 CHECKS: list[Callable[[Evidence], Check | None]] = [
-    finite, ceiling, own_ceiling, told_entirely, splits, bracket, rival, negative, width, columns, components, folds,
-    learning_curve, drawn_pairs, permutation, normalisation, effective,
+    finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, columns,
+    components, folds, learning_curve, drawn_pairs, permutation, normalisation, effective,
 ]  # fmt: skip
 
 

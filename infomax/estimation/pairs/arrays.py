@@ -23,6 +23,12 @@ def tensor_of(name: str, given: Any) -> Tensor:
     return tensor
 
 
+def _codes(given: Any) -> Any:
+    """The numbers of a categorical's classes, as tables hold them; None of all else."""
+    of = getattr(given, "cat", given) if hasattr(given, "dtype") else None
+    return getattr(of, "codes", None) if hasattr(of, "categories") else None
+
+
 def _of_torch(name: str, given: Tensor) -> Tensor:
     kind = str(given.dtype).removeprefix("torch.")
     if given.is_nested or given.layout != torch.strided:
@@ -41,6 +47,10 @@ def _of_torch(name: str, given: Tensor) -> Tensor:
 
 def _of_array(name: str, given: Any) -> Tensor:
     _require_rows(name, given)
+    if (codes := _codes(given)) is not None:
+        given = np.asarray(codes).astype(np.int64)
+        if (given < 0).any():
+            raise UserError(f"{name} has {int((given < 0).sum())} missing values: leave those rows out, or fill them.")
     if np.ma.is_masked(given):
         raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
     try:

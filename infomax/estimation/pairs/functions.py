@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.pairs.pairs import one_of_each
 from infomax.estimation.result import Check
 
 NAME = "function"
@@ -30,14 +29,13 @@ class Relation:
     values: Tensor
 
 
-def functions(sides: Sequence[Tensor], ids: Tensor) -> list[Check]:
+def functions(sides: Sequence[Tensor]) -> list[Check]:
     """One check of the first relation without noise between x [n, dx] and y [n, dy], or none.
 
     Without noise means: to less than 1 / n of a column's deviation, so that MI is beyond log n and no n pairs tell it
     from infinity. A column of few values has its entropy as MI, which the value is then held against.
     """
-    rows = one_of_each(ids)
-    x, y = (side[rows].double() for side in sides)
+    x, y = (side.double() for side in sides)
     if len(x) < 20:
         return []
     x, y = ((side - side.mean(0)) / side.std(0).clamp(min=1e-300) for side in (x, y))
