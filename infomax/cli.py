@@ -299,6 +299,10 @@ def _is_open(path: Path) -> bool:
 def _array(path: Path) -> Any:
     import numpy as np
 
+    if path.suffix.lower() in {".csv", ".tsv", ".txt", ".tab"} and path.is_file():
+        comma = ", delimiter=','" if path.suffix.lower() == ".csv" else ""
+        array = f"numpy.save({path.with_suffix('.npy').name!r}, numpy.loadtxt({path.name!r}{comma}))"
+        raise UserError(f"{path} is a text table, and arrays are read: {array} makes one (skiprows=1 skips its names).")
     try:
         # Mapped first: a header that names a shape larger than its file is refused before memory is asked for it.
         with np.errstate(over="raise"):

@@ -460,3 +460,12 @@ def test_the_command_is_installed_and_ends_as_it_should(arrays):
     # The reader of a pipe may leave early.
     head = subprocess.run(f"{BIN / 'infomax'} objectives | head -1", shell=True, capture_output=True, text=True)
     assert (head.stdout, head.stderr) == ("InfoNCE(symmetric=False)\n", "")
+
+
+@pytest.mark.parametrize(("name", "how"), [("x.csv", "delimiter=','"), ("x.TSV", "loadtxt('x.TSV')")])
+def test_a_text_table_is_called_one(run, arrays, name, how):
+    (arrays / name).write_text("# a,b\n1,2\n3,4\n")
+    for files in ((name, "y.npy"), ("y.npy", name)):
+        ended = run("infomax", "estimate", *(arrays / file for file in files))
+        assert ended.status == 2 and f"{name} is a text table" in ended.err and how in ended.err
+        assert "pickle" not in ended.err

@@ -544,7 +544,7 @@ def test_labels_and_grids_repeat_by_nature(x, y):
 
 def test_rows_in_order_are_told():
     walks = RNG.normal(size=(2, 1200, 1)).cumsum(1)
-    assert told("row order", *walks) == "warn"
+    assert told("row order", *walks) == "fail"
     assert told("row order", *walks, np.arange(1200) // 100) is None, "blocks have ids"
     assert told("row order", walks[0], RNG.normal(size=(1200, 1))) is None
     assert told("row order", NUMBERS, LABELS) is None

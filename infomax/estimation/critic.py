@@ -28,6 +28,11 @@ class FittedCritic(Critic):
         return False
 
     @property
+    def at_ceiling(self) -> bool:
+        """Whether a part of it has the highest value that it can have, so that the true one may be any above it."""
+        return False
+
+    @property
     def closed_form(self) -> "FittedCritic | None":
         """What needed no descent, of the same mapped pairs: it bounds MI from below by itself."""
         return None
@@ -83,6 +88,10 @@ class GatedCritic(FittedCritic):
     @property
     def closed_form(self) -> ClosedForm | None:
         return self.base
+
+    @property
+    def at_ceiling(self) -> bool:
+        return self.base is not None and self.base.at_ceiling
 
     @property
     def named(self) -> str:

@@ -1,6 +1,6 @@
 """estimate(x, y): three splits, a fresh critic, a value on pairs that it never saw, and whether to believe it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +12,16 @@ from infomax.errors import UserError
 from infomax.estimation import fitting
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimator import Budget, Estimator
+from infomax.estimation.evidence.competition import preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs
-from infomax.estimation.registry import DEFAULT, chosen, row
+from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate
 from infomax.objectives import Objective
 
+IMPOSSIBLE = 0.1  # nats outside of what the entropy of few different rows allows: more than shares by chance make
 WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
@@ -31,45 +34,44 @@ def estimate(
     budget: Budget | None = None,
     *,
     ids: Any = None,
+    blocks: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
 ) -> Estimate:
     """Estimates the mutual information of x and y, in nats, with an interval and a verdict.
 
-    x [n, ...], y [n, ...]: numpy or torch; row i of both is a pair. A column of integers is read as a label.
+    x [n, ...], y [n, ...]: numpy or torch; row i of both is a pair. A column of integers is a label, whose
+    values are names of classes or numbers in order, such as counts, as validation pairs prefer.
     estimator: any of `infomax.estimation.registry`, as a text such as "SMILE(tau=3)" or an object; by default CopulaJS.
     objective: its earlier name. critic: a text such as "Concat" or "Separable(hidden=64)", or a module, of which a copy
     is trained; by default the estimator's own. seed: of the splits and the critic. budget: how long a critic may train,
     and how pairs are split (train / validation / test). ids [n]: rows of one id are views of one sample; they stay in
-    one split and are no negatives of each other. device: where critics are trained, "cpu" or "cuda".
+    one split and are no negatives of each other. blocks: of rows that follow each
+    other in time, how many make a block, beyond which they are alike no more, or the name of each row's block [n]: a
+    block stays in one split, and is left out as a whole for the error. device: where critics are trained, "cpu" or
+    "cuda".
     Same arguments and seed give the same numbers. The global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
-    integers that are not labels, an unknown estimator or critic. The checks report x equal to y, copied pairs, rows in
-    some order and constant columns.
+    integers that are not labels, an unknown estimator or critic. The checks report a side that is a function of the
+    other, copied pairs, rows in some order and constant columns.
     """
     errors.require_seed(seed)
-    [pairs], found, cap = inputs.prepared([(x, y, ids)], fitting.reads_images(critic))
-    return estimate_pairs(pairs, found, cap, chosen(estimator, objective), critic, seed, budget, str(device))
+    if blocks is not None:
+        if ids is not None:
+            raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
+        ids = inputs.of_blocks(blocks, len(tensor_of("x", x)))
+    budget, method = budget or Budget(), chosen(estimator, objective)
 
+    def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
+        [whole] = pairs
+        wide = len(whole) * (whole.x.shape[1] + whole.y.shape[1]) > WIDE
+        if method.cross_fits and critic is None and budget.folds > 1 and not wide:
+            parts = inputs.folds(whole, budget.folds, seed)
+        else:
+            parts = [inputs.split(whole, budget.parts, seed)]
+        return Request(parts, len(whole), found, cap, method, critic, seed, budget, str(device))
 
-def estimate_pairs(
-    pairs: Pairs,
-    found: list[Check],
-    cap: float | None,
-    objective: str | Estimator | Objective = DEFAULT,
-    critic: str | nn.Module | None = None,
-    seed: int = 0,
-    budget: Budget | None = None,
-    device: str = "cpu",
-) -> Estimate:
-    """`estimate` of what `inputs.prepared` made of arrays: in folds if the estimator cross-fits, else in one split."""
-    budget, method = budget or Budget(), row(objective)
-    wide = len(pairs) * (pairs.x.shape[1] + pairs.y.shape[1]) > WIDE
-    if method.cross_fits and critic is None and budget.folds > 1 and not wide:
-        parts = inputs.folds(pairs, budget.folds, seed)
-    else:
-        parts = [inputs.split(pairs, budget.parts, seed)]
-    return _estimate(Request(parts, len(pairs), found, cap, method, critic, seed, budget, device))
+    return _estimate([(x, y, ids)], request, method, critic)
 
 
 def estimate_splits(
@@ -87,35 +89,60 @@ def estimate_splits(
     """`estimate` with given splits (train / validation / test): no id may be in two of them.
 
     fit: the training pairs, (x, y) or (x, y, ids), x [n, ...] and y [n, ...]. select: the validation pairs, on which
-    training stops. report: the test pairs, whose value is given. critic, seed, device, estimator, and objective, its
-    earlier name: as `estimate` takes them. budget: likewise; its parts are not used. Raises UserError as `estimate`
+    training stops. report: the test pairs, whose value is given. critic, seed, device, estimator, and objective,
+    its earlier name: as `estimate` takes them. budget: likewise; its parts are not used. Raises UserError as `estimate`
     does, and for a split of fewer than 10 pairs.
     """
     method = chosen(estimator, objective)
     parts = [(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)]
-    pairs, found, cap = inputs.prepared(parts, fitting.reads_images(critic))
-    roles = (("fit", "training"), ("select", "validation"), ("report", "testing"))
-    for (name, role), part in zip(roles, pairs, strict=True):
-        if len(part) < inputs.FEWEST_A_SPLIT:
-            raise UserError(
-                f"The {name} split has {len(part)} pairs for {role}; it needs at least {inputs.FEWEST_A_SPLIT}."
-            )
-    number = sum(map(len, pairs))
     budget = budget or Budget()
-    return _estimate(Request([pairs], number, found, cap, method, critic, seed, budget, str(device)))
+
+    def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
+        roles = (("fit", "training"), ("select", "validation"), ("report", "testing"))
+        for (name, role), part in zip(roles, pairs, strict=True):
+            if len(part) < inputs.FEWEST_A_SPLIT:
+                raise UserError(
+                    f"The {name} split has {len(part)} pairs for {role}; it needs at least {inputs.FEWEST_A_SPLIT}."
+                )
+        return Request([pairs], sum(map(len, pairs)), found, cap, method, critic, seed, budget, str(device))
+
+    return _estimate(parts, request, method, critic)
 
 
-def _estimate(request: Request) -> Estimate:
-    method, critic = request.estimator, request.critic
+def _estimate(
+    parts: Sequence[tuple[Any, Any, Any]],
+    request: Callable[[list[Pairs], list[Check], float | None], Request],
+    method: Estimator,
+    critic: str | nn.Module | None,
+) -> Estimate:
+    """Of each part's x, y and ids. request: from what `inputs.prepared` makes of them."""
+    images = fitting.reads_images(critic)
+    first = request(*inputs.prepared(parts, images))
     if critic is not None and not method.takes_critic:
         raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")
+
+    def evidence(of: Request) -> Evidence:
+        return Evidence(of, of.fitted())
+
     # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
     # all devices would reach a user's GPU state.
     with torch.random.fork_rng(devices=[]):
-        return _concluded(Evidence(request, request.fitted()))
+        numbers = evidence(first)
+        few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if method.cross_fits and critic is None else ""
+        if few:
+            # As classes beside thresholds of what the other side predicts, which numbers' copula is not.
+            others = evidence(request(*inputs.prepared(parts, images, few)))
+            won, check = preferred(numbers, others, few)
+            result = _concluded(won, (check,))
+        else:
+            result = _concluded(numbers)
+        # Where sides have few different rows, what is no possible value is read anew, as their MI is that of labels.
+        if result.cap is not None and not -IMPOSSIBLE <= result.mi <= result.cap + IMPOSSIBLE:
+            result = _concluded(evidence(request(*inputs.prepared(parts, images, "xy"))))
+    return result
 
 
-def _concluded(evidence: Evidence) -> Estimate:
+def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
     request, whole, misfit = evidence.request, evidence.whole, evidence.misfit
     protocols = [fitted.protocol for fitted in evidence.results]
     return Estimate(
@@ -127,7 +154,7 @@ def _concluded(evidence: Evidence) -> Estimate:
         ceiling=evidence.ceiling,
         floor=whole.floor,
         cap=request.cap,
-        checks=verdict(evidence),
+        checks=verdict(evidence) + more,
         method=repr(request.estimator),
         critic=evidence.results[0].named,
         seed=request.seed,

@@ -1,5 +1,6 @@
 """Base class of MI estimators: fit on some pairs, evaluate on others. Its repr is its constructor call."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,6 +71,10 @@ class Estimator(Spelled):
     def trained_by(self) -> str:
         """How the critic is trained, as a text: estimators of one text read their values from one critic's scores."""
         return repr(self)
+
+    def highest(self, number: int) -> float:
+        """The highest value that `number` test pairs can have by its formula, in nats, where that is below log N."""
+        return math.inf
 
     def fit(
         self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from infomax.critics import Embedded, InnerProduct
 from infomax.estimation.bases.gains import is_gain
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
+from infomax.estimation.bases.ordered import ordered
 from infomax.estimation.critic import FittedCritic
 from infomax.estimation.pairs import Pairs, is_label
 
@@ -155,6 +156,11 @@ def base_of(fit: Pairs, select: Pairs, label: int, doubt: float) -> Base:
         tried = _counted(z, y, log_prior) if is_label(other) else _discriminants(z, y, len(log_prior))
         plain = next(tried)[1]
         each, base, protocol = _likeliest(tried, seen, target, log_prior, label, doubt)
+        if not is_label(other) and (in_order := ordered(z, y, log_prior)) is not None:
+            tried = iter([({"kind": "ordered"}, in_order)])
+            by_order = _likeliest(tried, seen, target, log_prior, label, doubt)
+            if is_gain(by_order[0] - each):
+                each, base, protocol = by_order
         gain = each - best
         if is_gain(gain):
             best, found = each, Base(of_other, log_prior, base, plain, protocol)

@@ -20,6 +20,7 @@ from infomax.estimation.critic import ClosedForm
 COMPONENTS = 256  # a side, at most: a ratio of projections is still a ratio, and its cost stays bounded
 RIDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 STRENGTHS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
+STRONGEST = 0.9999  # correlation of a canonical pair: 4.3 nats
 REACH, KNOTS = 6.0, 2401  # of the table of t-scores
 EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.5, 4.0)  # of squared correlations that are noise, in units of (dx + dy) / n
 
@@ -64,7 +65,7 @@ class GaussianCopula(InnerProduct, ClosedForm):
                 products = (a * (held[2] @ b)).sum(0)
                 edges = torch.tensor(EDGES).to(rho) * noise
                 kept = ((rho**2 - edges[:, None]).clamp(min=0) / (1 - edges[:, None]).clamp(min=0.01)).sqrt()
-                shrunk = (torch.tensor(STRENGTHS).to(rho)[:, None, None] * kept).clamp(max=0.9999)  # [s, e, k]
+                shrunk = (torch.tensor(STRENGTHS).to(rho)[:, None, None] * kept).clamp(max=STRONGEST)  # [s, e, k]
                 values = _log_ratio(shrunk, squares, products).sum(2)
                 value, index = values.flatten().max(0)
                 if float(value) > best[0]:
@@ -86,6 +87,10 @@ class GaussianCopula(InnerProduct, ClosedForm):
         self.register_buffer("a", found.a[:, used].float())
         self.register_buffer("b", found.b[:, used].float())
         self.register_buffer("rho", found.rho[used].float())
+
+    @property
+    def at_ceiling(self) -> bool:
+        return bool((self.rho > STRONGEST - 1e-6).any())
 
     @property
     def features(self) -> int:

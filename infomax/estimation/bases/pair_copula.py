@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infomax.critics import InnerProduct
 from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, js_shares
-from infomax.estimation.bases.gaussian import COMPONENTS, GaussianCopula
+from infomax.estimation.bases.gaussian import COMPONENTS, STRONGEST, GaussianCopula
 from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.student import elliptical
 from infomax.estimation.critic import ClosedForm
@@ -51,6 +51,7 @@ class PairwiseCopula(InnerProduct, ClosedForm):
     def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor):
         super().__init__()
         self.gaussian, self.strength, self.share_read = gaussian, 1.0, gaussian.share_read
+        correlations: dict[tuple[int, int], float] = {}
         tried: list[tuple[float, tuple[int, int], tuple[Tensor, Tensor]]] = []
         for i, j in matches(fit_x, fit_y):
             density = _Density(fit_x[:, i], fit_y[:, j])
@@ -59,7 +60,9 @@ class PairwiseCopula(InnerProduct, ClosedForm):
                 gain = _read(factors, select_x[:, i], select_y[:, j])
                 if is_gain(gain):
                     tried.append((float(gain.mean()), (i, j), factors))
+                    correlations[i, j] = abs(density.rho)
         alone = [_independent(side) for side in (fit_x, fit_y)]
+        self.strongest = 0.0  # correlation of the pairs that count
         self.matched: list[tuple[int, int]] = []
         rank = 0
         for _, (i, j), (left, right) in sorted(tried, key=lambda pair: -pair[0]):
@@ -69,7 +72,12 @@ class PairwiseCopula(InnerProduct, ClosedForm):
                 self.register_buffer(f"left_{len(self.matched)}", left)  # [grid, rank], at knots of normal scores
                 self.register_buffer(f"right_{len(self.matched)}", right)
                 self.matched.append((i, j))
+                self.strongest = max(self.strongest, correlations[i, j])
         self.rank = rank
+
+    @property
+    def at_ceiling(self) -> bool:
+        return self.gaussian.at_ceiling or self.strongest >= STRONGEST
 
     @property
     def features(self) -> int:
@@ -135,7 +143,7 @@ def matches(x: Tensor, y: Tensor) -> list[tuple[int, int]]:
     """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum."""
     from scipy.optimize import linear_sum_assignment
 
-    strongest = products(x, y).amax((0, 2)).clamp(max=0.9999)
+    strongest = products(x, y).amax((0, 2)).clamp(max=STRONGEST)
     heard = strongest > noise(len(x), x.shape[1], y.shape[1])
     heard &= ~torch.logical_or(_has_ties(x)[:, None], _has_ties(y))
     weight = torch.where(heard, -torch.log1p(-(strongest**2)), 0.0)
@@ -180,7 +188,7 @@ class _Density:
     def __init__(self, u: Tensor, v: Tensor):
         a, b = u.double().numpy(), v.double().numpy()
         n = len(a)
-        self.rho = float(np.clip(np.mean(a * b), -0.9999, 0.9999))
+        self.rho = float(np.clip(np.mean(a * b), -STRONGEST, STRONGEST))
         p, q = self._decorrelated(a, b)
         counts = self._binned(p, q)
         points, base = self.grid.points, _normal(p) * _normal(q)

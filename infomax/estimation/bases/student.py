@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.bases.gains import is_gain, js_shares, standard_error
-from infomax.estimation.bases.gaussian import COMPONENTS, KNOTS, REACH, Axes, GaussianCopula, Moments
+from infomax.estimation.bases.gaussian import COMPONENTS, KNOTS, REACH, STRONGEST, Axes, GaussianCopula, Moments
 from infomax.estimation.critic import ClosedForm
 
 DEGREES = (40.0, 20.0, 12.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0)  # of freedom, that are tried
@@ -57,6 +57,10 @@ class StudentCopula(ClosedForm):
         low = at.floor()
         index = low.long()
         return torch.lerp(self.table[index], self.table[index + 1], at - low).sinh()
+
+    @property
+    def at_ceiling(self) -> bool:
+        return bool((self.rho > STRONGEST - 1e-6).any())
 
     @property
     def features(self) -> int:

@@ -59,6 +59,11 @@ class KSG(_Classical):
             raise UserError(f"k must be a whole number of neighbours, at least 1, and is {k!r}; 3 to 10 are usual.")
         self.k = k
 
+    def highest(self, number: int) -> float:
+        from scipy.special import digamma
+
+        return float(digamma(number) - digamma(self.k))  # no neighbour of a side is nearer than the k-th of the pairs
+
     def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
         n, k = len(x), self.k
         if n <= k + 1:

@@ -23,6 +23,33 @@ def ceiling(mi: float, ceiling: float, value_from: ValueFrom) -> Check:
     return Check("ceiling", room, fail, _verdict(room < fail, room < warn), sentence)
 
 
+def own_ceiling(reached: bool, room: float) -> Check:
+    """A value of which a part is the highest that its estimator can give: the true one may be any above it."""
+    fail, warn = reached or room < 0.5, room < 1.0
+    if fail:
+        sentence = "a part of the value is the highest that the estimator gives: the true MI may be any above it."
+    else:
+        sentence = f"{room:.2f} nats of room below the highest value that the estimator gives."
+    return Check("own ceiling", 0.0 if reached else room, 0.5, _verdict(fail, warn), sentence)
+
+
+def told_entirely(high: float, entropy: float) -> Check:
+    """The interval against the entropy of a column that is a function of the other side: MI is no less."""
+    allowed = 0.05
+    short = entropy - high
+    if short > allowed:
+        sentence = f"a column that the other side tells has an entropy of {entropy:.2f} nats: the value is too low."
+    else:
+        sentence = f"not below the entropy of a column that the other side tells, {entropy:.2f} nats."
+    return Check("told entirely", short, allowed, _verdict(short > allowed, False), sentence)
+
+
+def order_of_labels(ordered: int, folds: int) -> Check:
+    """Says that labels were read as numbers in order, in how many folds."""
+    sentence = f"the labels were read as numbers in order in {ordered} of {folds} folds, else as names of classes."
+    return Check("order of labels", float(ordered), 0.0, "pass", sentence)
+
+
 def normalisation(log_partition: float, stderr: float, effective: float) -> Check:
     """E_neg[r] = 1 for a true density ratio r = e^s, weighed by how many pairs decide the mean."""
     few, allowed = 30.0, 0.15

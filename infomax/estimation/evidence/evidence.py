@@ -14,7 +14,7 @@ from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.evidence import rematching, uncertainty
 from infomax.estimation.evidence.fold import Fold
 from infomax.estimation.evidence.histogram import histogram
-from infomax.estimation.pairs import Pairs
+from infomax.estimation.pairs import Pairs, joined
 from infomax.estimation.result import Check
 
 CURVE = 500  # test pairs, on which the value from half of the pairs is read: more folds are not fitted again
@@ -37,6 +37,11 @@ class Request:
     seed: int
     budget: Budget
     device: str
+
+    @property
+    def pairs(self) -> Pairs:
+        """All pairs."""
+        return joined([part[2] for part in self.parts] if len(self.parts) > 1 else self.parts[0])
 
     def fitted(self) -> list[Fitted]:
         """Fits each fold. Seeds torch's generator, as modules initialise and drop out by it: fork it around."""

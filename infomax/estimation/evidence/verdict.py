@@ -3,10 +3,12 @@
 To add one, write it here and name it in CHECKS; `checks.py` has the numbers' side, so that each can be shown to fire.
 """
 
+import math
 from collections.abc import Callable
 
 from infomax.estimation.evidence import checks
 from infomax.estimation.evidence.evidence import Evidence
+from infomax.estimation.pairs.functions import NAME as FUNCTION
 from infomax.estimation.result import Check
 
 
@@ -16,6 +18,25 @@ def finite(e: Evidence) -> Check:
 
 def ceiling(e: Evidence) -> Check:
     return checks.ceiling(e.whole.mi, e.ceiling, e.estimator.value_from)
+
+
+def own_ceiling(e: Evidence) -> Check | None:
+    """None where the estimator has no ceiling of its own that it can be seen to reach, and of one that is not near."""
+    highest = e.estimator.highest(e.whole.reported)
+    reached = any(fold.fitted.critic is not None and fold.fitted.critic.at_ceiling for fold in e.folds)
+    return checks.own_ceiling(reached, highest - e.whole.mi) if reached or highest < math.inf else None
+
+
+def told_entirely(e: Evidence) -> Check | None:
+    entropies = [c.statistic for c in e.request.noticed if c.name == FUNCTION and c.verdict == "pass"]
+    return checks.told_entirely(e.whole.interval[1], max(entropies)) if entropies else None
+
+
+def order_of_labels(e: Evidence) -> Check | None:
+    """Which reading of labels won. Their values differ by the gain in validation labels' likelihood that decides it, so
+    that readings between which nothing decides agree within noise."""
+    kinds = [(fitted.protocol.get("base") or {}).get("kind") for fitted in e.results]
+    return checks.order_of_labels(kinds.count("ordered"), len(kinds)) if "ordered" in kinds else None
 
 
 def splits(e: Evidence) -> Check | None:
@@ -79,8 +100,8 @@ def effective(e: Evidence) -> Check | None:
 
 
 CHECKS: list[Callable[[Evidence], Check | None]] = [
-    finite, ceiling, splits, bracket, rival, negative, width, columns, components, folds, learning_curve, drawn_pairs,
-    permutation, normalisation, effective,
+    finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, columns,
+    components, folds, learning_curve, drawn_pairs, permutation, normalisation, effective,
 ]  # fmt: skip
 
 

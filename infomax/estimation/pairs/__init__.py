@@ -17,9 +17,10 @@ from infomax.estimation.pairs.pairs import (
     split,
     without_a_group,
 )
-from infomax.estimation.pairs.reading import prepared
+from infomax.estimation.pairs.reading import counts, of_blocks, prepared
 
 __all__ = [
-    "FEWEST", "FEWEST_A_SPLIT", "FEWEST_IDS", "Image", "Pairs", "folds", "has_density", "is_label", "jackknife_error",
-    "joined", "one_a_sample", "prepared", "require_density", "shuffled", "split", "without_a_group",
+    "FEWEST", "FEWEST_A_SPLIT", "FEWEST_IDS", "Image", "Pairs", "counts", "folds", "has_density", "is_label",
+    "jackknife_error", "joined", "of_blocks", "one_a_sample", "prepared", "require_density", "shuffled", "split",
+    "without_a_group",
 ]  # fmt: skip

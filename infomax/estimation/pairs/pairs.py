@@ -112,10 +112,15 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(x, y, ids, parts[0].images)
 
 
+def one_of_each(ids: Tensor) -> Tensor:
+    """Of rows with one id [n] the first: their indices, in order."""
+    return torch.from_numpy(np.sort(np.unique(ids.cpu().numpy(), return_index=True)[1]))
+
+
 def one_a_sample(pairs: Pairs) -> Pairs:
     """Of pairs with one id the first."""
-    _, index = np.unique(pairs.ids.cpu().numpy(), return_index=True)
-    return pairs if len(index) == len(pairs) else pairs[torch.from_numpy(np.sort(index)).to(pairs.x.device)]
+    index = one_of_each(pairs.ids)
+    return pairs if len(index) == len(pairs) else pairs[index.to(pairs.x.device)]
 
 
 def has_density(side: Tensor) -> bool:

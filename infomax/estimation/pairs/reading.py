@@ -1,7 +1,7 @@
 """Validates the user's arrays, turns them into `Pairs`, and reports anything suspicious as checks."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,29 +9,29 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs
-from infomax.estimation.pairs.suspicions import duplicates, order_of_rows
+from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.functions import functions
+from infomax.estimation.pairs.pairs import FEWEST, FEWEST_IDS, Image, Pairs, is_label
+from infomax.estimation.pairs.suspicions import duplicates, order_of_rows, row_keys
 from infomax.estimation.result import Check
 
+MOST_COUNTS = 100  # different numbers
+STATES = 4  # different rows a column, at most, that are read as labels
 NARROW = 8  # an image's height and width at least: smaller arrays have no places to speak of
 
 
 def prepared(
-    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False, classes: str = ""
 ) -> tuple[list[Pairs], list[Check], float | None]:
     """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
-    leave unless they are kept.
+    leave unless they are kept. classes: "x", "y" or "xy", the sides whose few different rows are labels, though they
+    are floating-point numbers.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
     """
+    parts = [(tensor_of("x", x), tensor_of("y", y), ids) for x, y, ids in parts]
     for x, y, _ in parts:
-        try:
-            numbers = np.ndim(x), np.ndim(y)
-        except ValueError as error:
-            raise UserError(f"x or y is no array of rows: {error}.") from None
-        if 0 in numbers:
-            raise UserError("x and y are arrays of rows, [n, ...], and one of them is a single number.")
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} rows and y has {len(y)}: a pair is a row of each, so they must be equal.")
         if len(x) == 0:
@@ -45,41 +45,32 @@ def prepared(
     raw: list[Tensor] = []
     images: list[Image | None] = []
     for name, column in (("x", 0), ("y", 1)):
-        whole = _joined(name, [_tensor(name, part[column]) for part in parts])
-        images.append(_image({np.shape(part[column])[1:] for part in parts}, whole, keep_constant))
-        side, found, cap = _side(name, whole, keep_constant)
+        whole = _joined(
+            name, [part[column].flatten(1) if part[column].ndim > 1 else part[column][:, None] for part in parts]
+        )
+        images.append(_image({tuple(part[column].shape[1:]) for part in parts}, whole, keep_constant))
+        side, found, cap = _side(name, whole, keep_constant, name in classes)
+        if is_label(side):
+            images[-1] = None
         raw.append(whole)
         sides.append(side)
         checks += found
         caps += [] if cap is None else [cap]
-    labels = [not side.dtype.is_floating_point for side in raw]
+    labels = [is_label(side) for side in sides]
     # A label with itself has its entropy.
     if not all(labels) and raw[0].shape == raw[1].shape and bool((raw[0] == raw[1]).all()):
         sentence = "x and y are the same array: the MI of a continuous variable with itself is infinite, give two."
         checks.append(Check("identical", 1.0, 0.0, "fail", sentence))
     ids = _ids([part[2] for part in parts], sizes)
     checks += duplicates(sides, labels, ids)
+    if not any(labels):
+        checks += functions(sides)
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
     both = (images[0], images[1])
     split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
     pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
     return pairs, checks, min(caps, default=None)
-
-
-def _tensor(name: str, array: Any) -> Tensor:
-    if isinstance(array, Tensor):
-        tensor = array.detach().cpu()
-    else:
-        if np.ma.is_masked(array):
-            raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
-        array = np.asarray(array)
-        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-            raise UserError(f"{name} is of type {array.dtype}: numbers are needed.")
-        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-    if tensor.is_complex():
-        raise UserError(f"{name} is complex: give real and imaginary parts as columns.")
-    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _joined(name: str, tensors: list[Tensor]) -> Tensor:
@@ -107,7 +98,8 @@ def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> 
     return Image((channels, height, width), kept)
 
 
-def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[Check], float | None]:
+def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple[Tensor, list[Check], float | None]:
+    checks: list[Check] = []
     if not whole.dtype.is_floating_point:
         return _labels(name, whole)
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
@@ -117,7 +109,6 @@ def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[C
     constant = (whole == whole[:1]).all(0)
     if bool(constant.all()):
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
-    checks: list[Check] = []
     if bool(constant.any()) and not keep_constant:
         number = int(constant.sum())
         columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
@@ -126,7 +117,52 @@ def _side(name: str, whole: Tensor, keep_constant: bool) -> tuple[Tensor, list[C
         whole = whole[:, ~constant]
     if float(whole.abs().max()) > 1e100:
         raise UserError(f"{name} has numbers beyond 1e100, which no statistic of it would survive: rescale it.")
-    return whole if whole.dtype == torch.float64 else whole.float(), checks, None
+    side = whole if whole.dtype == torch.float64 else whole.float()
+    if keep_constant:
+        return side, checks, None
+    found = states(side)
+    if len(found.counts) > most_labels(len(side)):
+        return side, checks, None
+    few = side.shape[1] > 1 and len(found.counts) <= STATES * side.shape[1]
+    if (few or classes) and not is_label(side):
+        # Columns of so few different rows have no covariance to speak of, and which row it is says as much.
+        sentence = f"{name} has {len(found.counts)} different rows, which were read as so many labels (one-hot)."
+        checks.append(Check(f"states of {name}", float(len(found.counts)), 0.0, "pass", sentence))
+        side = torch.nn.functional.one_hot(found.index, len(found.counts)).float()
+    return side, checks, found.entropy
+
+
+@dataclass(frozen=True)
+class States:
+    """The different rows of a side: which one each row is [n], how often each occurs, and their entropy in nats."""
+
+    index: Tensor
+    counts: Tensor
+
+    @property
+    def entropy(self) -> float:
+        part = self.counts.double() / len(self.index)
+        return float(-(part * part.log()).sum())
+
+
+def states(side: Tensor) -> States:
+    _, index, counts = row_keys(side).unique(return_inverse=True, return_counts=True)
+    return States(index, counts)
+
+
+def counts(sides: Sequence[Tensor]) -> list[str]:
+    """Of x [n, dx] and y [n, dy], which one is a column of few floating-point numbers, such as counts, beside numbers
+    that are many."""
+    few = []
+    for side in sides:
+        number = 0 if is_label(side) else len(states(side).counts)
+        few.append(side.shape[1] == 1 and 3 <= number <= min(MOST_COUNTS, most_labels(len(side))))
+    other = [is_label(side) or few[k] for k, side in enumerate(sides)]
+    return [name for k, name in enumerate(("x", "y")) if few[k] and not other[1 - k]]
+
+
+def most_labels(rows: int) -> float:
+    return min(rows / 5, 1000)
 
 
 def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
@@ -139,16 +175,27 @@ def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None
     values, index, counts = whole.flatten().unique(return_inverse=True, return_counts=True)
     if len(values) < 2:
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
-    if len(values) > min(len(whole) / 5, 1000):
+    if len(values) > most_labels(len(whole)):
         raise UserError(
             f"{name} holds integers with {len(values)} different values in {len(whole)} rows: too many for labels; "
             "give floating-point numbers if they are quantities."
         )
-    part = counts.double() / len(whole)
-    entropy = float(-(part * part.log()).sum())
+    entropy = States(index, counts).entropy
     sentence = f"{name} is a column of integers and was read as a label with {len(values)} values (one-hot)."
     check = Check(f"labels in {name}", float(len(values)), 0.0, "pass", sentence)
     return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
+
+
+def of_blocks(blocks: Any, rows: int) -> Any:
+    """A name of each row's block [n], from names or from the number of rows that follow each other in one."""
+    if not isinstance(blocks, (int, np.integer)) or isinstance(blocks, bool):
+        return blocks
+    if not 1 <= blocks <= rows / FEWEST_IDS:
+        raise UserError(
+            f"blocks is {blocks}: a block has 1 row at least, and {rows} rows need {FEWEST_IDS} blocks at least; give "
+            "the number of rows beyond which rows are alike no more."
+        )
+    return np.arange(rows) // blocks
 
 
 def _ids(given: list[Any], sizes: list[int]) -> Tensor:

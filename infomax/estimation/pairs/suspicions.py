@@ -7,14 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.pairs.pairs import FEWEST
+from infomax.estimation.pairs.pairs import FEWEST, is_label
 from infomax.estimation.result import Check
 
+ROWS = 1024  # at a time
 
-def _keys(side: Tensor) -> Tensor:
+
+def row_keys(side: Tensor) -> Tensor:
     """A number for each row, equal where rows are: memory stays O(n)."""
     generator = torch.Generator().manual_seed(0)
-    projected = side.double() @ torch.randn(side.shape[1], generator=generator, dtype=torch.float64)
+    weights = torch.randn(side.shape[1], generator=generator, dtype=torch.float64)
+    # A sum over each row alone, in one order: a product's last digits differ between equal rows.
+    projected = torch.cat([(rows.double() * weights).sum(1) for rows in side.split(ROWS)])
     return projected.unique(return_inverse=True)[1]
 
 
@@ -25,33 +29,64 @@ def _told_by_a_column(side: Tensor, rows: int) -> bool:
     return any(side[:, c].unique().numel() >= 0.8 * rows for c in range(min(side.shape[1], 32)))
 
 
+def _atoms(side: Tensor) -> Tensor:
+    """Rows of which every number recurs in its column in more than one of FEWEST rows, such as zeros [n].
+
+    A value that so many rows have has a probability of its own: it says nothing about who copied whom.
+    """
+    often = max(3.0, len(side) / FEWEST)
+    found = torch.ones(len(side), dtype=torch.bool)
+    for column in side.T:
+        _, index, counts = column.unique(return_inverse=True, return_counts=True)
+        found &= counts[index] > often
+        if not bool(found.any()):
+            break
+    return found
+
+
+def _partners(key: Tensor, other: Tensor) -> Tensor:
+    """How many different rows of the other side each row's own goes with [n]."""
+    pairs = torch.stack([key, other], 1).unique(dim=0)
+    return torch.bincount(pairs[:, 0], minlength=int(key.max()) + 1)[key]
+
+
 def duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> list[Check]:
-    """Pairs that repeat another of another id. Labels and grids repeat by nature; where one side is a label, a repeat
-    of the other is told, if it can be no grid; and pairs of few values whose sides tell each other are copies too."""
-    keys = [_keys(side) for side in sides]
+    """Pairs that repeat another of another id, as only copies do.
+
+    Values with a probability of their own repeat by nature, and so do rounded ones: a pair of which both sides recur
+    with other partners, or consist of such values, is no copy. Where one side is a label, a repeat of the other is
+    told, if it can be no grid; and pairs of few values whose sides tell each other are copies too.
+    """
+    keys = [row_keys(side) for side in sides]
     if all(labels):
         return []
     # Copies of one id are views of one sample.
-    once = np.unique(torch.stack([ids, *keys], 1).numpy(), axis=0, return_index=True)[1]
-    x, y = (key[torch.from_numpy(np.sort(once))] for key in keys)
+    once = torch.from_numpy(np.sort(np.unique(torch.stack([ids, *keys], 1).numpy(), axis=0, return_index=True)[1]))
+    x, y = (key[once] for key in keys)
     n, different = len(x), [key.unique().numel() for key in (x, y)]
+    atoms = [_atoms(side[once]) for side in sides]
     told = torch.stack([x, y], 1)
     if any(labels):
         other = 1 if labels[0] else 0
         if not _told_by_a_column(sides[other], different[other]):
             return []
         told = (x, y)[other][:, None]
+        repeats = ~atoms[other]
+    else:
+        alone = _partners(x, y) == 1, _partners(y, x) == 1
+        repeats = (alone[0] | atoms[0]) & (alone[1] | atoms[1]) & ~(atoms[0] & atoms[1])
     _, index, counts = told.unique(dim=0, return_inverse=True, return_counts=True)
-    extra = n - len(counts)
+    repeats &= counts[index] > 1
+    extra = int(repeats.sum()) - index[repeats].unique().numel()
     few = not any(labels) and min(different) < n / 5
     if not extra or (few and (len(counts) > 1.5 * max(different) or len(counts) < FEWEST)):
         return []
     share = extra / n
-    repeated = torch.from_numpy(np.sort(once))[counts[index] > 1].tolist()
+    repeated = once[repeats].tolist()
     rows = ", ".join(map(str, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
     sentence = (
-        f"{extra} of {n} pairs repeat another (rows {rows}): copies in two splits inflate the value; remove them, "
-        "or give copies of one sample the same id."
+        f"{extra} of {n} pairs repeat another (rows {rows}): copies in two splits inflate the value; give copies of "
+        "one sample the same id, or leave out those that were recorded twice."
     )
     return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
 
@@ -60,21 +95,42 @@ ALIKE = 0.1  # correlation of a row with the next, from which on rows are in som
 
 
 def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
-    """Rows that resemble the next on both sides. Sorted rows do, and are harmless once they are shuffled; rows in time,
-    or in blocks of one origin, share more than x tells of y, and a random split then has neighbours on both sides. One
-    cannot be told from the other here, so it is a warning."""
+    """Rows that resemble the next on both sides. Rows in time, or in blocks of one origin, share more than x tells of
+    y, and a random split then has neighbours on both sides: fail. Rows that were sorted by a column, or grouped by a
+    label, resemble each other for that alone, and are harmless once they are shuffled: a warning."""
+    from scipy.stats import rankdata
+
     found = []
     generator = torch.Generator().manual_seed(1)
     for side in sides:
         t = side.double() @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
-        t = t.argsort(0).argsort(0).double()  # ranks: one far row decides nothing
-        t = (t - t.mean(0)) / t.std(0)
-        found.append(float((t[1:] * t[:-1]).mean()))
+        # Ranks, as one far row decides nothing; equal rows share theirs, as they have no order. A product differs in
+        # its last digits between equal rows.
+        z = ((t - t.mean(0)) / t.std(0)).float().numpy()
+        ranks = torch.from_numpy(rankdata(z, axis=0))
+        ranks = (ranks - ranks.mean(0)) / ranks.std(0).clamp(min=1e-12)
+        found.append(float((ranks[1:] * ranks[:-1]).mean()))
     least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
     if least <= allowed:
         return []
-    sentence = (
-        f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}): harmless if the"
-        " rows were sorted; if they come in time order or in blocks, give each block an id, or the value is too high."
+    by = next((n for n, side in zip(("x", "y"), sides, strict=True) if _is_sorted(side)), None)
+    sentence = f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}), " + (
+        f"and rows are sorted by a column of {by}: harmless unless that is the time; then give blocks."
+        if by
+        else "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the "
+        "number of rows beyond which they are alike no more, or a block's name for each row."
     )
-    return [Check("row order", least, allowed, "warn", sentence)]
+    return [Check("row order", least, allowed, "warn" if by else "fail", sentence)]
+
+
+def _is_sorted(side: Tensor) -> bool:
+    """Whether a column never falls or never rises, or labels come one after the other; equal steps are a clock's."""
+    if is_label(side):
+        label = side.argmax(1)
+        return len(label.unique_consecutive()) == len(label.unique())
+    for column in side.double().T:
+        steps = column.diff()
+        even = float(steps.std()) < 1e-3 * float(steps.abs().mean())
+        if not even and (bool((steps >= 0).all()) or bool((steps <= 0).all())):
+            return True
+    return False

@@ -1,0 +1,405 @@
+"""What arrays are read as, and what is said of pairs that are odd: right values of kinds that once went wrong."""
+
+import datetime
+import math
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+import infomax as im
+from infomax.estimation import estimate
+from infomax.estimation import pairs as inputs
+from infomax.estimation.bases import ordered
+from infomax.estimation.evidence import checks
+from infomax.estimation.result import Check
+
+RNG = np.random.default_rng(0)
+Y = RNG.normal(size=(200, 1))
+DAYS = np.datetime64("2020-01-01") + np.arange(200)
+
+
+def told(name: str, x, y, ids=None) -> Check | None:
+    _, found, _ = inputs.prepared([(x, y, ids)])
+    return next((c for c in found if c.name == name), None)
+
+
+# Arrays ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (scipy.sparse.random(200, 3, 0.3, format="csr"), r"x is a sparse matrix \(csr_matrix\): give x.toarray\(\)"),
+        (scipy.sparse.coo_array(Y.round()), r"give x.toarray\(\)"),
+        (torch.tensor(Y).to_sparse(), r"give x.to_dense\(\)"),
+        (torch.tensor(Y).to(torch.float8_e4m3fn), r"give x.float\(\)"),
+        (torch.empty(200, 1, device="meta"), "on the meta device"),
+        (DAYS, r"x holds dates .* numpy\.timedelta64"),
+        (DAYS - DAYS[0], "x holds durations"),
+        ([datetime.date(2020, 1, 1)] * 200, "x holds a date .*numbers are needed"),
+        (iter(range(200)), r"x is an iterator .* give list\(x\)"),
+        ((float(v) for v in range(200)), r"x is an iterator \(generator\)"),
+        (map(float, range(200)), r"x is an iterator \(map\)"),
+        ("x.npy", "x is a text"),
+        (["a", "b"] * 100, r"x holds texts .*numpy.unique\(x, return_inverse=True\)"),
+        (np.array(["a", 1.0] * 100, dtype=object), "x holds a str"),
+        (np.array([1.0, None] * 100, dtype=object), "x has 100 missing values"),
+        ({"a": Y}, "x is a dict"),
+        (set(range(200)), "x is a set"),
+        (None, "x is None"),
+        (object(), "x is of type object"),
+        (3.0, "x is a single number"),
+        (np.zeros(200, dtype=[("a", float)]), "numbers are needed"),
+        (np.full(200, 2**64 - 1, dtype=np.uint64), "beyond 2\\^63"),
+        ([[1.0], [2.0, 3.0]] * 100, "no array of rows"),
+        (np.arange(200) * 1j, "x is complex"),
+    ],
+)
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_what_is_no_array_of_numbers_is_refused_with_what_to_do(x, sentence, side):
+    if hasattr(x, "__next__") and side == "y":
+        x = iter(list(range(200)))
+        sentence = "y is an iterator"
+    sentence = sentence if side == "x" else sentence.replace("x is", "y is").replace("x holds", "y holds").replace(
+        "x has", "y has").replace("x.to", "y.to").replace("x.fl", "y.fl").replace("(x", "(y")  # fmt: skip
+    with pytest.raises(im.UserError, match=sentence):
+        estimate(*((x, Y) if side == "x" else (Y, x)), "GCMI")
+
+
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64", "int8", "bool"])
+def test_whole_numbers_of_every_width_are_read_alike(kind):
+    label = (Y > 0).astype(np.int64)[:, 0]
+    known = inputs.prepared([(Y, label, None)])[0][0]
+    for given in (label.astype(kind), torch.from_numpy(label.astype(kind)), label.astype(kind).tolist()):
+        found = inputs.prepared([(Y, given, None)])[0][0]
+        assert torch.equal(found.y, known.y)
+
+
+def test_objects_that_are_numbers_are_numbers():
+    assert torch.equal(inputs.prepared([(Y.astype(object), Y, None)])[0][0].x, torch.tensor(Y))
+
+
+# Order ----------------------------------------------------------------------------------------------------------------
+
+
+def mostly_zero(n: int, share: float, rng) -> np.ndarray:
+    return np.where(rng.random((n, 1)) < share, 0.0, rng.normal(size=(n, 1)))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.98])
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_values_are_no_order(share, seed):
+    rng = np.random.default_rng(seed)
+    x, y = mostly_zero(400, share, rng), mostly_zero(400, share, rng)
+    assert told("row order", x, y) is None
+    assert told("row order", x, rng.integers(0, 2, 400)) is None
+    assert told("row order", rng.integers(0, 3, 400), rng.integers(0, 2, 400)) is None
+    assert told("row order", np.repeat(x, 3, 1), (y != 0).astype(float)) is None
+
+
+def test_runs_of_equal_values_are_an_order():
+    runs = np.repeat(RNG.integers(0, 5, (2, 40)), 20, axis=1).astype(float)
+    assert told("row order", runs[0][:, None], runs[1][:, None]) is not None
+
+
+# Copies ---------------------------------------------------------------------------------------------------------------
+
+
+def silent_together(n: int, rho: float, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Half of the time both sides are 0, else a Gaussian copula; and the MI in nats: one bit, and half the copula's."""
+    rng = np.random.default_rng(seed)
+    off = rng.random(n) < 0.5
+    z = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
+    x, y = (np.where(off, 0.0, np.exp(column))[:, None] for column in z.T)
+    return x, y, math.log(2) - 0.25 * math.log(1 - rho**2)
+
+
+def test_zeros_are_no_copies():
+    assert told("duplicated pairs", *silent_together(600, 0.8, 3)[:2]) is None
+
+
+@pytest.mark.slow
+def test_a_value_of_silence_and_density_is_right_and_trusted():
+    x, y, mi = silent_together(600, 0.8, 3)
+    found = estimate(x, y)
+    assert found.trusted and found.interval[0] <= mi <= found.interval[1]
+
+
+def zero_inflated(n: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    rate = np.exp(rng.normal(size=(n, 1)))
+    return tuple((rng.poisson(3 * rate) * (rng.random((n, 1)) < 0.4)).astype(float) for _ in range(2))
+
+
+def test_mixtures_of_values_that_recur_are_no_copies():
+    rng = np.random.default_rng(1)
+    assert told("duplicated pairs", *zero_inflated(500, rng)) is None
+    several = [np.maximum(rng.normal(size=(500, 1)) + rng.normal(size=(500, 3)), 0) for _ in range(2)]  # rectified
+    assert told("duplicated pairs", *several) is None
+    near = rng.integers(0, 300, (1000, 1)).astype(float)
+    assert told("duplicated pairs", near, near + rng.integers(-2, 3, (1000, 1))) is None, "rounded"
+    clipped = np.clip(rng.normal(size=(500, 2)), -0.5, 0.5)
+    assert told("duplicated pairs", clipped[:, :1], clipped[:, 1:]) is None
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_copies_among_values_that_recur_are_still_told(times):
+    x, y, _ = silent_together(200, 0.8, 0)
+    found = told("duplicated pairs", np.tile(x, (times, 1)), np.tile(y, (times, 1)))
+    assert found is not None and found.verdict == "fail"
+    classes = np.sign(RNG.normal(size=(200, 1)))
+    found = told("duplicated pairs", np.tile(classes, (times, 1)), np.tile(Y, (times, 1)))
+    assert found is not None and found.verdict == "fail"
+
+
+# Relations without noise ----------------------------------------------------------------------------------------------
+
+
+def sides(n: int, dx: int, dy: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, dx)), rng.normal(size=(n, dy))
+
+
+A, B = sides(600, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (A, np.c_[B, A[:, :1]], r"y\[:, 3\] is a function of x\[:, 0\]"),
+        (np.c_[B, 5 - 2 * A[:, 1:2]], A, r"is a function of"),
+        (A, np.c_[B, A[:, 2:3].astype(np.float32)], r"y\[:, 3\] is a function of x\[:, 2\]"),
+        (A, np.c_[B, np.exp(-A[:, :1])], r"y\[:, 3\] is a function of x\[:, 0\]"),
+        (A, np.maximum(A[:, :1], 0), r"y\[:, 0\] is a function of x\[:, 0\]"),
+        (A, A[:, :1].round(2), r"y\[:, 0\] is a function of x\[:, 0\]"),
+        (A, A.sum(1, keepdims=True), r"y\[:, 0\] is a sum of multiples of x's columns"),
+        (A.sum(1), A, r"x\[:, 0\] is a sum of multiples of y's columns"),
+        (np.c_[A[:, :1] + B[:, :1], A[:, 1:]], np.c_[B[:, 1:], A[:, 1:2] + B[:, 2:]], "sum of multiples of y's"),
+        (A[:, :1], A[:, :1] ** 2, r"y\[:, 0\] is a function of x"),
+        (A[:, :1], np.sin(3 * A[:, :1]), r"y\[:, 0\] is a function of x"),
+        (A[:, :2], np.exp(A[:, :2].sum(1, keepdims=True)), "is a function of x"),
+    ],
+)
+def test_a_relation_without_noise_is_told(x, y, sentence):
+    found = told("function", x, y)
+    assert found is not None and found.verdict == "fail" and math.isinf(found.statistic)
+    assert re.search(sentence, found.sentence)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.99, 0.999])
+@pytest.mark.parametrize("n", [100, 300, 2000])
+def test_noise_however_small_is_no_relation_without(rho, n):
+    s = math.sqrt(1 - rho**2)
+    for seed in range(3):
+        x, e = sides(n, 3, 3, seed)
+        far = x / np.abs(e[:, :1])
+        for one, other in (
+            (x[:, :1], rho * x[:, :1] + s * e[:, :1]),
+            (x, rho * x + s * e),
+            (x, rho * x.sum(1, keepdims=True) / math.sqrt(3) + s * e[:, :1]),
+            (x[:, :1], rho * np.sin(3 * x[:, :1]) + s * e[:, :1]),
+            (x[:, :2], rho * np.sin(2 * x[:, :1]) * x[:, 1:2] + s * e[:, :1]),
+            (x[:, :1], (rho * x[:, :1] + s * e[:, :1]).round(1)),
+            (far, rho * far + s * e),
+        ):
+            assert told("function", one, other) is None
+
+
+def test_labels_and_few_values_that_are_told_have_a_finite_mi():
+    assert told("function", A[:, :1], (A[:, 0] > 0).astype(int)) is None
+    assert told("function", A[:, :1], A[:, :1].round()) is None
+    grid = RNG.integers(0, 4, (400, 2)).astype(float)
+    assert told("function", grid, grid.sum(1, keepdims=True)) is None
+    rounded = told("function", A[:, :1], A[:, :1].round(1))
+    assert rounded is not None and rounded.verdict == "pass"
+    _, counts = np.unique(A[:, 0].round(1), return_counts=True)
+    assert rounded.statistic == pytest.approx(-np.sum(counts / 600 * np.log(counts / 600)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [200, 400])
+def test_a_column_on_both_sides_is_never_trusted(n):
+    x, other = sides(n, 4, 3, n)
+    for y in (np.c_[x[:, :1], other], np.c_[other, np.tanh(x[:, 3:])]):
+        found = estimate(x, y)
+        assert not found.trusted and any("infinite" in reason for reason in found.reasons)
+
+
+@pytest.mark.slow
+def test_a_part_at_its_own_ceiling_is_never_trusted():
+    """Noise of a thousandth: 6.9 nats in one of four columns, of which a canonical pair gives 4.3 at most."""
+    x, e = sides(2000, 4, 4)
+    e[:, 0] = x[:, 0] + 1e-3 * e[:, 0]
+    found = estimate(x, e)
+    assert next(c for c in found.checks if c.name == "own ceiling").verdict == "fail" and not found.trusted
+    assert not any(c.name == "own ceiling" for c in estimate(x, x + e[:, ::-1], "GCMI").checks)
+
+
+def test_neighbours_end_below_log_n():
+    """k neighbours tell no more than log N less digamma(k)."""
+    x, e = sides(500, 1, 1)
+    found = estimate(x, x + 1e-2 * e, "KSG(k=20)")
+    check = next(c for c in found.checks if c.name == "own ceiling")
+    assert check.verdict == "fail" and found.mi < math.log(500) - 2
+    assert next(c for c in estimate(x, x + e, "KSG").checks if c.name == "own ceiling").verdict == "pass"
+
+
+@pytest.mark.parametrize(("high", "verdict"), [(2.9, "fail"), (3.0, "pass"), (4.0, "pass")])
+def test_less_than_what_a_told_column_has_is_too_low(high, verdict):
+    assert checks.told_entirely(high, 3.02).verdict == verdict
+
+
+# Few different rows ---------------------------------------------------------------------------------------------------
+
+
+def collapsed(n: int, states: int, columns: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Most rows alike, and each state's row the other side's in nine of ten; and the MI in nats."""
+    rng = np.random.default_rng(seed)
+    share = np.r_[0.8, np.full(states - 1, 0.2 / (states - 1))]
+    a = rng.choice(states, n, p=share)
+    b = np.where(rng.random(n) < 0.9, a, rng.choice(states, n, p=share))
+    joint = 0.1 * np.outer(share, share) + 0.9 * np.diag(share)
+    x, y = rng.normal(size=(2, states, columns))
+    return x[a], y[b], float((joint * np.log(joint / np.outer(share, share))).sum())
+
+
+def test_few_different_rows_are_labels():
+    x, y, _ = collapsed(400, 7, 20, 0)
+    [pairs], found, cap = inputs.prepared([(x, y, None)])
+    _, counts = np.unique(x, axis=0, return_counts=True)
+    assert pairs.x.shape == (400, 7) and inputs.is_label(pairs.x) and inputs.is_label(pairs.y)
+    assert cap is not None and cap <= -np.sum(counts / 400 * np.log(counts / 400)) + 1e-9
+    assert {c.name for c in found} == {"states of x", "states of y"}
+    [many], _, cap = inputs.prepared([(x + 1e-6 * RNG.normal(size=x.shape), y, None)])
+    assert many.x.shape == (400, 20) and cap is not None, "y's"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("states", "columns"), [(7, 20), (20, 10), (7, 3)])
+def test_nothing_beyond_the_entropy_of_the_states_is_said(states, columns):
+    x, y, mi = collapsed(400, states, columns, 1)
+    found = estimate(x, y)
+    assert found.cap is not None and -0.1 <= found.mi <= found.cap + 0.1
+    assert found.interval[0] <= mi <= found.interval[1]
+
+
+@pytest.mark.slow
+def test_channels_that_are_mostly_silent_say_nothing_impossible():
+    rng = np.random.default_rng(0)
+    x = (rng.random((400, 30)) < 0.01).astype(float)
+    found = estimate(x, x * (rng.random(x.shape) < 0.8))
+    assert found.cap is not None and -0.1 <= found.mi <= found.cap + 0.1
+
+
+# Counts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_in_order_are_the_likeliest_by_thresholds():
+    """Thresholds of what x predicts, as they were drawn."""
+    generator = torch.Generator().manual_seed(0)
+    z, e = torch.randn(2, 4000, 1, generator=generator)
+    thresholds = torch.tensor([-0.5, 0.3, 0.7, 2.0])
+    y = torch.bucketize((1.5 * z + e).flatten(), thresholds)
+    prior = (torch.bincount(y) / 4000).log()
+    found = ordered.ordered(z, y, prior)
+    assert found is not None
+    assert found.weights.flatten().tolist() == pytest.approx([1.5, 0.0], abs=0.1)
+    assert found.thresholds.tolist() == pytest.approx(thresholds.tolist(), abs=0.12)
+    shares = (found(z) + prior).exp()
+    assert torch.allclose(shares.sum(1), torch.ones(4000), atol=1e-4)
+    assert ordered.ordered(z, y.clamp(max=1), prior[:2]) is None, "two labels have no order"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_counts_have_one_mi_whatever_type_holds_them(seed):
+    """Poisson counts of a log-normal rate: .61 nats."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(500, 1))
+    counts = rng.poisson(2 * np.exp(z[:, 0]))
+    for y in (counts, counts.astype(float)):
+        found = estimate(z, y)
+        assert not found.trusted or found.interval[0] <= 0.612 <= found.interval[1]
+        assert any("in order" in c.sentence for c in found.checks)
+
+
+def test_categoricals_are_classes():
+    class Categorical:
+        """What pandas makes of texts."""
+
+        dtype = "category"
+        categories = ("a", "b", "c")
+
+        def __init__(self, codes):
+            self.codes = codes
+
+        def __len__(self) -> int:
+            return len(self.codes)
+
+    codes = RNG.integers(0, 3, 200).astype(np.int8)
+    assert torch.equal(inputs.prepared([(Y, Categorical(codes), None)])[0][0].y.argmax(1), torch.tensor(codes).long())
+    with pytest.raises(im.UserError, match="y has 1 missing values"):
+        inputs.prepared([(Y, Categorical(np.where(np.arange(200) == 3, -1, codes)), None)])
+
+
+# Series ---------------------------------------------------------------------------------------------------------------
+
+
+def series(n: int, memory: float, seed: int) -> np.ndarray:
+    """Two independent autoregressive series [n, 2]."""
+    z = np.random.default_rng(seed).normal(size=(n, 2))
+    for t in range(1, n):
+        z[t] += memory * z[t - 1]
+    return z
+
+
+def test_series_on_both_sides_fail_and_sorted_rows_are_harmless():
+    z = series(1000, 0.95, 0)
+    found = told("row order", z[:, :1], z[:, 1:])
+    assert found is not None and found.verdict == "fail" and "give blocks" in found.sentence
+    clock = told("row order", np.c_[np.arange(1000.0), z[:, 0]], z[:, 1:])
+    assert clock is not None and clock.verdict == "fail", "the time is no order of its own"
+    x, y = A[:, :1], A[:, :1] + B[:, :1]
+    order = x[:, 0].argsort()
+    for by in (order, order[::-1], y[:, 0].argsort()):
+        found = told("row order", x[by], y[by])
+        assert found is not None and found.verdict == "warn" and "sorted" in found.sentence
+    label = np.sort(RNG.integers(0, 4, 600))
+    found = told("row order", A[:, :1] + 2 * label[:, None], label)
+    assert found is not None and found.verdict == "warn"
+
+
+def test_blocks_stay_together():
+    names = np.repeat(np.arange(20), 50)
+    assert np.array_equal(inputs.of_blocks(50, 1000), names)
+    z = series(1000, 0.95, 0)
+    [pairs], found, _ = inputs.prepared([(z[:, :1], z[:, 1:], inputs.of_blocks(50, 1000))])
+    assert not any(c.name == "row order" for c in found)
+    for part in inputs.folds(pairs, 5, 0):
+        owners = [set(p.ids.tolist()) for p in part]
+        assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+        assert all(len(p) == 50 * len(of) for p, of in zip(part, owners, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"blocks": 0}, "a block has 1 row at least"),
+        ({"blocks": 100}, "200 rows need 4 blocks"),
+        ({"blocks": np.arange(199)}, "ids must be 200"),
+        ({"blocks": 20, "ids": np.arange(200)}, "ids and blocks are both given"),
+    ],
+)
+def test_blocks_that_are_none_are_refused(options, sentence):
+    with pytest.raises(im.UserError, match=sentence):
+        estimate(Y, Y + RNG.normal(size=Y.shape), "GCMI", **options)
+
+
+@pytest.mark.slow
+def test_independent_series_are_trusted_in_blocks_alone():
+    z = series(2000, 0.9, 1)
+    assert not estimate(z[:, :1], z[:, 1:]).trusted
+    found = estimate(z[:, :1], z[:, 1:], blocks=100)
+    assert found.trusted and found.interval[0] <= 0 and found.mi < 0.05
