@@ -1,5 +1,6 @@
 """The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,14 +70,23 @@ def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
     checkpoint: a run's folder knows the name of its pairs. dataset: pairs, or their name, which come before.
     """
     from infomax import data
-    from infomax.checkpoints import read
 
     limit = None
-    if dataset is None and not isinstance(checkpoint, nn.Module | Subject):
-        configuration = read(checkpoint).configuration
-        dataset, limit = configuration.get("dataset"), configuration.get("limit")
+    if dataset is None and isinstance(checkpoint, str | Path):
+        dataset, limit = _named_in(Path(checkpoint))
     if isinstance(dataset, data.Paired):
         return dataset
     if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:")):
         return data.paired(dataset, limit=limit)
     return None
+
+
+def _named_in(folder: Path) -> tuple[Any, Any]:
+    """The data set and the limit that a run or a checkpoint names; a look alone, as whoever reads it checks it."""
+    for path in (folder / "run.json", folder / "state.json"):
+        try:
+            configuration = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+            return configuration.get("dataset"), configuration.get("limit")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return None, None
