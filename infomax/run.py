@@ -256,6 +256,8 @@ def _read(kind: type[S], prog: str, doc: str | None, default: objectives.Objecti
         epochs=settings.epochs, steps=settings.steps, lr=settings.lr, save_every=settings.save_every,
         keep=settings.keep, timeout=settings.timeout,
     )  # fmt: skip
+    if settings.objective is not None:
+        objectives.objective(settings.objective)  # refused before anything is read; a module of the user's is imported
     return replace(settings, objective=repr(default) if settings.objective is None else settings.objective)
 
 
