@@ -371,13 +371,13 @@ def test_a_kill_at_a_point_inside_saving(nursery, images, place, expected, point
 
 EVALUATED = """
 import time
-import infomax as im
-found = im.evaluate
+import infomax.run
+found = infomax.run.evaluate
 def evaluates(*arguments, **options):
     there()
     found(*arguments, **options)
     time.sleep(3600)  # the results are never written
-im.evaluate = evaluates
+infomax.run.evaluate = evaluates
 """
 
 
@@ -390,8 +390,10 @@ def test_a_kill_while_a_finished_run_is_evaluated(nursery, images, place, expect
         assert saved_step(place / "run") == STEPS
         assert json.loads((place / "run/run.json").read_text())["results"] is None
 
-    for function, nth in (("features", 2), ("estimate_splits", 1), ("probe", 2)):
-        code = f"kill_in('infomax.evaluation', {function!r}, {nth})"
+    for module, function, nth in (
+        ("layers", "features", 2), ("information", "estimate_splits", 1), ("evaluate", "probe", 2)
+    ):  # fmt: skip
+        code = f"kill_in('infomax.evaluation.{module}', {function!r}, {nth})"
         must_be_killed(nursery.start(place, *arguments(images), "--resume", code=code))
     draw = random.Random(2)
     for _ in range(3):
