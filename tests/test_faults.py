@@ -289,7 +289,7 @@ def let_go(place: Path) -> None:
     (place / "go").touch()
 
 
-UNENDING = "import infomax as im\nim.evaluate = lambda *arguments, **options: hold()\n"  # no kill can come too late
+UNENDING = "import infomax.run\ninfomax.run.evaluate = lambda *arguments, **options: hold()\n"  # no kill can come too late
 
 
 def at_a_random_moment(draw: random.Random, folder: Path, target: int, child: Child) -> None:
@@ -530,8 +530,8 @@ im.evaluate
 
 
 def test_an_evaluation_may_take_longer_than_coming_together(nursery, images, place, whole_pair):
-    slow = "import time\nimport infomax as im\nfound = im.evaluate\n"
-    slow += "im.evaluate = lambda *arguments, **options: (time.sleep(14), found(*arguments, **options))[1]\n"
+    slow = "import time\nimport infomax.run\nfound = infomax.run.evaluate\n"
+    slow += "infomax.run.evaluate = lambda *arguments, **options: (time.sleep(14), found(*arguments, **options))[1]\n"
     code = soon_together(10) + slow + "together()"
     ends = [child.wait() for child in nursery.pair(place, *arguments(images), code=code)]
     assert [end.status for end in ends] == [0, 0], ends
