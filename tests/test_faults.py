@@ -289,7 +289,8 @@ def let_go(place: Path) -> None:
     (place / "go").touch()
 
 
-UNENDING = "import infomax.run\ninfomax.run.evaluate = lambda *arguments, **options: hold()\n"  # no kill can come too late
+# No kill can come too late.
+UNENDING = "import infomax.run\ninfomax.run.evaluate = lambda *arguments, **options: hold()\n"
 
 
 def at_a_random_moment(draw: random.Random, folder: Path, target: int, child: Child) -> None:
