@@ -524,7 +524,7 @@ def during(module, name, rank):
         there()
         time.sleep(3600)
     setattr(module, name, waits if int(os.environ.get("RANK", "0")) == rank else passes)
-import infomax.data, infomax.evaluation
+import infomax.data, infomax.evaluation, infomax.run
 import infomax as im
 im.evaluate
 """
@@ -540,7 +540,7 @@ def test_an_evaluation_may_take_longer_than_coming_together(nursery, images, pla
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-@pytest.mark.parametrize(("where", "busy"), [("'infomax.data', 'dataset'", 1), ("'infomax', 'evaluate'", 0)])
+@pytest.mark.parametrize(("where", "busy"), [("'infomax.data', 'dataset'", 1), ("'infomax.run', 'evaluate'", 0)])
 def test_a_process_killed_before_or_after_training_ends_the_other(nursery, images, place, where, busy, killed):
     pair = nursery.pair(place, *arguments(images), code=f"{DURING}during({where}, {busy})")
     for rank in (0, 1) if "dataset" in where else (0,):  # the first one alone evaluates
@@ -710,7 +710,7 @@ checkpoints.Run.wait = waits
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_during_the_final_evaluation_ends_it_with_its_status(nursery, images, place, expected, number, status):
-    child = nursery.start(place, *arguments(images), code=DURING + "during('infomax', 'evaluate', 0)")
+    child = nursery.start(place, *arguments(images), code=DURING + "during('infomax.run', 'evaluate', 0)")
     wait_for(child, (place / "there-0").exists)
     child.kill(number)
     end = child.wait(PROMPT)
