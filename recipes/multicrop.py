@@ -23,6 +23,8 @@ class Settings(im.ImageSettings):
 if __name__ == "__main__":
     with im.Run(Settings, __doc__, im.InfoNCE()) as run:
         s = run.settings
+        if s.crops < 1:
+            raise im.UserError(f"--crops is a whole number of at least 1, not {s.crops}; without crops, take simclr.")
         dataset = data.dataset(s.dataset, limit=s.limit)
         large = data.views_for(dataset)
         small = data.Views(replace(large.policy, scale=s.crop_scale), large.mean, large.std, (s.crop_size, s.crop_size))

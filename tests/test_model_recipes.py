@@ -25,8 +25,9 @@ EXTRA = {
 
 
 def options(name, images, *more):
-    dataset = f"halves:folder:{images}" if name == "clip" else f"folder:{images}"
-    return (name, *TINY, *EXTRA[name], "--dataset", dataset, "--limit", 48, *more)
+    if name == "clip":  # whose estimate needs more pairs than there are images
+        return (name, *TINY, "--dataset", "halves:digits", "--limit", 200, *more)
+    return (name, *TINY, *EXTRA[name], "--dataset", f"folder:{images}", "--limit", 48, *more)
 
 
 # --------------------------------------------------------------------------------------------------- saved and loaded

@@ -105,7 +105,7 @@ def _save_encoder(
     description = describe(model)
     name = encoder_name(description)
     config = None if description is None else description["parts"].get(name)
-    if config is None:
+    if not isinstance(config, dict):  # nothing says how to build it, or it is none of timm's, such as an MLP
         return
     from infomax.encoders import save_timm
 

@@ -205,7 +205,8 @@ def _rows(name: str, given: Any) -> "Tensor | Split":
         array = np.asarray(given)
         if array.dtype.kind not in "uifb":
             raise UserError(f"{name} must hold numbers, and has {array.dtype}.")
-        rows = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+        native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+        rows = torch.from_numpy(native).reshape(array.shape)  # contiguous, one number alone has become a row
     if rows.ndim < 1 or not len(rows):
         raise UserError(f"{name} must be rows of numbers [n, ...], and has shape {list(rows.shape)}.")
     rows = rows[:, None] if rows.ndim == 1 else rows
