@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,8 @@ def test_what_is_no_pairs_is_a_sentence(x, y, options, told):
 def test_two_views_are_the_same_however_they_are_asked_for():
     split = images(height=8)
     views = data.views_for(split)
-    one, two = data.PairLoader(split.train, views, 8, 5), data.PairLoader(split.train, [views, views], 8, 5)
+    one: Any = data.PairLoader(split.train, views, 8, 5)
+    two: Any = data.PairLoader(split.train, [views, views], 8, 5)
     for step in (0, 3):
         batch = one.at(step)
         assert type(two.at(step)) is type(batch) and batch._fields == ("view1", "view2", "ids")
@@ -138,7 +140,7 @@ def test_each_view_has_a_number_of_its_own():
     small = data.Views(views.policy, views.mean, views.std, (4, 5))
     loader = data.PairLoader(split.train, [views, views, small, small, views], 8, 5)
     *made, ids = loader.at(2)
-    pair = data.PairLoader(split.train, views, 8, 5).at(2)
+    pair: Any = data.PairLoader(split.train, views, 8, 5).at(2)
     assert torch.equal(made[0], pair.view1) and torch.equal(made[1], pair.view2) and torch.equal(ids, pair.ids)
     assert [tuple(view.shape) for view in made] == [(8, 1, 8, 8)] * 2 + [(8, 1, 4, 5)] * 2 + [(8, 1, 8, 8)]
     assert not torch.equal(made[2], made[3]) and not any(torch.equal(made[4], view) for view in made[:2])
@@ -159,8 +161,8 @@ def test_sizes_of_views():
     with pytest.raises(im.UserError, match="A crop of 9 x 8 pixels is larger than the images, which have 8 x 8"):
         data.PairLoader(split.train, [large, large], 8).at(0)
     whole = data.Views(views.policy, views.mean, views.std, (8, 8))
-    assert torch.equal(data.PairLoader(split.train, whole, 8).at(0).view1,
-                       data.PairLoader(split.train, views, 8).at(0).view1)  # fmt: skip
+    same, plain = (data.PairLoader(split.train, each, 8).at(0) for each in (whole, views))
+    assert torch.equal(same[0], plain[0])
 
 
 # ----------------------------------------------------------------------------------------------------------- retrieval
@@ -170,15 +172,16 @@ def test_recall_by_hand():
     scores = torch.tensor([
         [9.0, 1, 2, 3],  # first
         [5.0, 4, 1, 0],  # one above
-        [1.0, 2, 2, 0],  # a tie for the first place: half of one is above
+        [1.0, 2, 2, 0],  # one of two that tie for the first place: half a hit
         [7.0, 8, 9, 1],  # the last
     ])  # fmt: skip
     found = recall(scores)
-    assert found.values == {1: 0.5}  # k = 5 and 10 are more than there are
+    assert found.values == {1: (1 + 0 + 0.5 + 0) / 4}  # k = 5 and 10 are more than there are
     low, high = found.intervals[1]
-    assert 0 < low < 0.5 < high < 1
+    assert 0 < low < 0.375 < high < 1
     assert recall(torch.eye(4)).values == {1: 1.0} and recall(1 - torch.eye(4)).values == {1: 0.0}
-    assert recall(torch.zeros(3, 3)).values[1] < 1  # where all are alike, nothing was found
+    assert recall(torch.zeros(4, 4)).values[1] == 0.25  # where all are alike, what chance finds
+    assert recall(torch.zeros(20, 20)).values == pytest.approx({1: 0.05, 5: 0.25, 10: 0.5})
 
 
 def test_recall_among_more():
@@ -208,7 +211,7 @@ def test_the_information_of_correlated_gaussians_is_found(tmp_path):
     torch.manual_seed(0)
     towers = [encoders.MLP(1, 32, 16) for _ in range(2)]
     projectors = [encoders.Projector(16, hidden=32, out=8, norm="layer") for _ in range(2)]
-    model = im.TwoTower(*towers, *projectors, im.Cosine(0.2, learn=True), im.SMILE())
+    model = im.TwoTower(towers[0], towers[1], projectors[0], projectors[1], im.Cosine(0.2, learn=True), im.SMILE())
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     loader = data.PairedLoader(pairs.train, 128)
     from test_training import accelerator
@@ -218,7 +221,7 @@ def test_the_information_of_correlated_gaussians_is_found(tmp_path):
     found = evaluate_towers(model, pairs)
     assert [module.training for module in model.modules()] == modes
     low, high = found.mi.interval
-    assert low <= known <= high, (found.mi.statement, known)
+    assert low <= known <= high, (found.mi.interval, known)
     assert found.pairs == 1200 and found.x_to_y.values[10] > 2 * 10 / 1200
     checkpoints.save(model, tmp_path / "run")
     again = evaluate_towers(tmp_path / "run", pairs)

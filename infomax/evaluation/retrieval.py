@@ -96,11 +96,14 @@ def evaluate_towers(
 
 
 def recall(scores: Tensor) -> Recall:
-    """scores [n, n], the right candidates on the diagonal -> recall@1, 5 and 10 of the rows; ties count as half."""
+    """scores [n, n], the right candidates on the diagonal -> recall@1, 5 and 10 of the rows.
+
+    Of equal scores each is as likely to come first, so that one of two that tie for the first place is half a hit.
+    """
     n = len(scores)
     right = scores.diagonal()[:, None]
-    above = (scores > right).sum(1) + ((scores == right).sum(1) - 1) / 2
-    values = {k: float((above < k).double().mean()) for k in KS if k <= n}
+    above, equal = (scores > right).sum(1), (scores == right).sum(1)  # the right one among the equal
+    values = {k: float(((k - above) / equal).clamp(0, 1).double().mean()) for k in KS if k <= n}
     return Recall(values, {k: wilson(value, n) for k, value in values.items()})
 
 
