@@ -1,7 +1,7 @@
 """Two modalities, two towers (after CLIP, Radford et al., 2021), any objective: accelerate launch recipes/clip.py
 
 By default the top and the bottom half of each digit; own pairs: --dataset pairs:x.npy,y.npy. It ends with retrieval
-among held-out pairs and I(X; Y) with its verdict. Numbers beside open_clip's loss: docs/training.md.
+among held-out pairs and I(X; Y) with its verdict. Beside open_clip's loss: infomax benchmark towers.
 """
 
 from dataclasses import dataclass

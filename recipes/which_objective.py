@@ -1,8 +1,8 @@
 """Which objective should an encoder be trained with? python recipes/which_objective.py
 
 The question that Song & Ermon (2020) leave open: every objective on the same budget, three seeds, a table and a page.
-It takes about an hour on two quiet cores; what has run is kept in results/which_objective, and a second start goes on.
-The numbers, and the default that follows from them, are in docs/training.md.
+What has run is kept in results/which_objective, and a second start goes on. How far it was run, and the numbers:
+docs/training.md.
 """
 
 from infomax import ui
