@@ -59,8 +59,9 @@ def refuse_hidden_weights(critic: Any) -> None:
 
 def as_taken_by(critic: Any, t: Tensor) -> Tensor:
     """t as a critic whose parameters are float16 or bfloat16 takes it."""
-    parameters = critic.parameters() if isinstance(critic, torch.nn.Module) else ()
-    half = next((p.dtype for p in parameters if p.ndim and p.dtype in (torch.float16, torch.bfloat16)), None)
+    if not isinstance(critic, torch.nn.Module) or not (critic._parameters or critic._modules):
+        return t  # a small batch would feel the walk over parameters
+    half = next((p.dtype for p in critic.parameters() if p.ndim and p.dtype in (torch.float16, torch.bfloat16)), None)
     return t if half is None or not t.is_floating_point() else t.to(half)
 
 

@@ -159,8 +159,8 @@ def _names(rows: Tensor, columns: Tensor, extra: int) -> tuple[Tensor, Tensor]:
 def layout_of(sides: Sides, ranks: Ranks) -> Samples:
     """Which pairs are negatives. Raises UserError, on every process where they differ, for sides that do not fit."""
     x, y, positive = sides.x, sides.y, sides.positive
-    n, m, extra = len(x), len(y), 0 if sides.extra is None else len(sides.extra)
-    _check(sides)
+    n, m, extra = x.shape[0], y.shape[0], 0 if sides.extra is None else len(sides.extra)
+    _check(sides, n, m)
     ranks.check_equal(n, x.device, m, extra)
     ids, column_ids = (None if t is None else t.to(x.device) for t in (sides.ids, sides.column_ids))
     if positive is None and (column_ids is None or column_ids is ids):
@@ -181,9 +181,8 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
     return Samples.between(ids, column_ids, own, ranks, extra)
 
 
-def _check(sides: Sides) -> None:
+def _check(sides: Sides, n: int, m: int) -> None:
     x, y, positive, extra = sides.x, sides.y, sides.positive, sides.extra
-    n, m = len(x), len(y)
     if n != m and positive is None:
         raise UserError(
             f"x has {n} rows and y has {m}; a pair is a row of each, or say in `positive` which column is each row's."

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from infomax.errors import UserError, nearest
 
-NAMES = ("simclr_smile", "simclr_infonce", "simclr_nwj", "simclr", "moco", "deep_infomax", "multicrop", "cpc", "clip")
-
 
 def folder() -> Path:
     """Where they lie: in the wheel as infomax.recipes, in a checkout beside the library."""
@@ -18,12 +16,17 @@ def folder() -> Path:
     raise UserError("The recipes did not come with this installation; they lie in the project's folder recipes/.")
 
 
+def names() -> list[str]:
+    """Of all recipes: the files of their folder."""
+    return sorted(path.stem for path in folder().glob("*.py") if not path.stem.startswith("_"))
+
+
 def place_of(name: str) -> Path:
     """The file of a recipe, by name. Raises UserError: an unknown one, with the nearest names."""
-    found = folder() / f"{name.removesuffix('.py')}.py"
-    if name.removesuffix(".py") not in NAMES or not found.is_file():
-        raise UserError(f"There is no recipe {name!r}.{nearest(name, NAMES)}")
-    return found
+    wanted = name.removesuffix(".py")
+    if wanted not in names():
+        raise UserError(f"There is no recipe {name!r}.{nearest(name, names())}")
+    return folder() / f"{wanted}.py"
 
 
 def written(name: str, into: Path) -> list[Path]:
