@@ -21,7 +21,7 @@ from infomax.objectives import (
     Objective,
     SigLIP,
 )
-from infomax.scores import Scores
+from infomax.scores import Scores, Sides
 from infomax.training import train
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
     "Objective", "objectives",
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
-    "Scores",
+    "Scores", "Sides",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
     "estimate", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",

@@ -1,9 +1,10 @@
 """Two modalities of the same samples: paired arrays, halves of images, or any two sources of equal length."""
 
+import functools
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -26,7 +27,8 @@ class Modality:
     """One side of the pairs: rows by index, as an encoder takes them.
 
     rows: numbers [n, ...], or a Split of images. mean, std: what floating-point rows are standardised by, one number a
-    column of [n, d] and one a channel of [n, c, ...]; None leaves them as they are, as whole numbers (tokens) are.
+    column of [n, d] and one a channel of [n, c, ...], in float64, as numbers far from 0 (times, large counts) differ in
+    digits that float32 does not have; None leaves them as they are, as whole numbers (tokens) are.
     """
 
     def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None):
@@ -37,14 +39,18 @@ class Modality:
 
     def batch(self, indices: Tensor) -> Tensor:
         """indices int64 [b] -> float32 [b, ...], standardised; whole numbers other than uint8 stay as they are."""
-        found = self.rows.batch(indices) if isinstance(self.rows, Split) else self.rows[indices]
-        if found.dtype != torch.uint8 and not found.is_floating_point():
+        found = self.given(indices)
+        if not found.is_floating_point():
             return found
-        found = found.float() / 255 if found.dtype == torch.uint8 else found.float()
         if self.mean is None or self.std is None:
-            return found
+            return found.float()
         shape = (1, -1, *[1] * (found.ndim - 2))
-        return (found - self.mean.view(shape)) / self.std.view(shape)
+        return ((found.double() - self.mean.view(shape)) / self.std.view(shape)).float()
+
+    def given(self, indices: Tensor) -> Tensor:
+        """indices int64 [b] -> the rows before they are standardised; bytes as numbers in [0, 1]."""
+        found = self.rows.batch(indices) if isinstance(self.rows, Split) else self.rows[indices]
+        return found.float() / 255 if found.dtype == torch.uint8 else found
 
     def checksum(self) -> str:
         """A checksum of all rows."""
@@ -132,10 +138,13 @@ def pairs(
 
     x, y: NumPy or torch arrays [n, ...] of any shapes, or `Split`s of images. Floating-point and uint8 rows are
     standardised by the training rows, whole numbers of another type (tokens) stay. test: the part of the pairs, or how
-    many of them, that are held out, drawn by `seed`; where x and y are two sequences (train, test) they are split
-    already. limit: keep this many training pairs, the first of the drawn order. name: what messages call the data.
-    Raises UserError: lengths that differ, NaN or infinity, too few pairs.
+    many of them, that are held out, drawn by `seed`. limit: keep so many training pairs, the first of the drawn order.
+    name: what messages call the data. Raises UserError: lengths that differ, NaN or infinity, too few pairs.
     """
+    if isinstance(test, bool) or not isinstance(test, float | int):
+        raise UserError(f"test is a part of the pairs, such as 0.2, or how many of them, and not {test!r}.")
+    if limit is not None and limit < 2:
+        raise UserError(f"limit keeps at least 2 training pairs, and not {limit!r}.")
     rows = [_rows("x", x), _rows("y", y)]
     if len(rows[0]) != len(rows[1]):
         raise UserError(f"x has {len(rows[0])} rows and y has {len(rows[1])}; a pair is a row of each.")
@@ -176,6 +185,8 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
     for path in paths:
         try:
             arrays.append(np.load(Path(path).expanduser(), allow_pickle=False))
+            if not isinstance(arrays[-1], np.ndarray):
+                raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
     return pairs(*arrays, limit=limit, name=f"pairs:{text}")
@@ -202,7 +213,10 @@ def _rows(name: str, given: Any) -> "Tensor | Split":
     if isinstance(given, Tensor):
         rows = given.detach().cpu()
     else:
-        array = np.asarray(given)
+        try:
+            array = np.asarray(given)
+        except ValueError:
+            raise UserError(f"{name} must be rows of one length each, and they differ.") from None
         if array.dtype.kind not in "uifb":
             raise UserError(f"{name} must hold numbers, and has {array.dtype}.")
         native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
@@ -214,15 +228,25 @@ def _rows(name: str, given: Any) -> "Tensor | Split":
         bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise UserError(f"{name} has NaN or infinity in {len(bad)} rows, the first of them row {bad[0]}.")
-        return rows.float()
+        return rows
     return rows if rows.dtype == torch.uint8 else rows.long()
 
 
 def _standardised(rows: "Tensor | Split", train: Tensor) -> Modality:
+    """By the mean and deviation of all training rows."""
     plain = Modality(rows)
-    some = plain.batch(train[:4096])
-    if not some.is_floating_point():
+    if not plain.given(train[:1]).is_floating_point():
         return plain
-    axes = [i for i in range(some.ndim) if i != 1]
-    mean, std = some.mean(axes), some.std(axes, correction=0)
-    return Modality(rows, mean, torch.where(std > 1e-8, std, 1.0))
+    parts = train.split(4096)
+
+    def total(of: Callable[[Tensor], Tensor], how: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        found = (of(plain.given(part).double().movedim(1, -1).flatten(0, -2)) for part in parts)
+        return functools.reduce(how, found)
+
+    # Divided by the largest first, of which no square leaves a float's range.
+    largest = total(lambda t: t.abs().amax(0), torch.maximum)
+    scale = largest.where(largest > 0, 1.0)
+    count = len(train) * math.prod(plain.given(train[:1]).shape[2:])
+    mean = total(lambda t: (t / scale).sum(0), torch.add) / count
+    std = (total(lambda t: (t / scale - mean).square().sum(0), torch.add) / count).sqrt()
+    return Modality(rows, mean * scale, (std * scale).where(std > 1e-14, 1.0))  # below, rounding of one number
