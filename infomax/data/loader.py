@@ -41,7 +41,7 @@ class Order:
         if batch_size > count:
             raise UserError(
                 f"A batch of {batch_size} pairs is larger than the data set, which has {count} training {what}: "
-                f"choose at most {count}."
+                f"choose at most {count} (--batch-size {count}, batch_size={count})."
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self._last: tuple[int, Tensor] | None = None  # of the last epoch asked for; a cache, not a state
