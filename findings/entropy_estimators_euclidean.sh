@@ -4,7 +4,7 @@
 # Expected: the norm by which neighbours are found changes the estimate's error and not its target: a standard normal
 #   column has 1.419 nats, in either norm.
 # Happens: the volume of the unit ball is that of radius 1, and the distance is doubled as if it were a diameter, so
-#   every column adds log 2 = .693 nats: one column has 2.11 nats, five have 10.6 instead of 7.1. With norm="max", the
+#   every column adds log 2 = .693 nats: one column has 2.11 nats, five have 10.5 instead of 7.1. With norm="max", the
 #   default, the doubling is right. In the MI by the sum of entropies the error cancels, which hides it.
 # Version: entropy-estimators 0.0.2.
 # Why it matters: entropies of features are compared between encoders of different widths; here 512 dimensions differ

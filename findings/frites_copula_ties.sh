@@ -9,8 +9,8 @@
 #   nothing, since its ties are ranked anew. Breaking ties at random does.
 # Version: frites 0.4.6.
 # Why it matters: spike counts, outputs of a ReLU and sparse features have many equal values. The MI of independent
-#   features of this kind is positive, and a permutation test gives the same number, so it is judged insignificant or,
-#   with another statistic, wrongly subtracted; comparisons between features rank them by their share of ties.
+#   features of this kind is positive, so features are ranked by their share of ties. Permuted columns give the same
+#   number, and what dependence there is disappears beside it.
 #
 # Exit status: 0 as stated; 1 changed, with a sentence; 2 the packages could not be installed.
 set -euo pipefail

@@ -5,8 +5,8 @@
 #   2.3, the columns have variance 1, and the correlation of two columns is that of the Gaussian copula.
 # Happens: the smallest and the largest row have the quantiles 0 and 1, whose normal scores would be infinite. They are
 #   cut at 5.199, whatever the number of rows. Of 100 rows these two carry more than a third of the column's sum of
-#   squares, and MI by the copula's formula, -log(1 - r^2) / 2, comes out a quarter too low or worse. At 10,000 rows
-#   the difference is gone.
+#   squares, and MI by the copula's formula, -log(1 - r^2) / 2, comes out a fifth too low. At 10,000 rows the
+#   difference is gone.
 # Version: scikit-learn 1.9.1.
 # Why it matters: it is the obvious one-liner for a Gaussian-copula MI and for columns made normal before a critic or a
 #   probe. With a few hundred rows, two of them decide the number.

@@ -7,9 +7,8 @@
 #   image is plain white, 1.0 everywhere. Of 16 bits in colour it keeps the upper byte: the same picture is right. One
 #   shard with grey and colour files gives both, in silence.
 # Version: webdataset 1.0.2, Pillow 13.0.0.
-# Why it matters: white images have no information, and a contrastive encoder learns to tell them apart by their few
-#   dark pixels. The loss still falls. Read such files as arrays (decode() with a handler of one's own, or .npy) and
-#   look at some.
+# Why it matters: white images carry no information, and nothing warns of them. Read such files as arrays (decode()
+#   with a handler of one's own, or .npy) and look at some.
 #
 # Exit status: 0 as stated; 1 changed, with a sentence; 2 the packages could not be installed.
 set -euo pipefail
