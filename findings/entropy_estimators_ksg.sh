@@ -35,7 +35,7 @@ from entropy_estimators import continuous
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 

@@ -36,7 +36,7 @@ from scipy.io import loadmat, whosmat
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 

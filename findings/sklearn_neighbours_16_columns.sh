@@ -33,7 +33,7 @@ from sklearn.neighbors import NearestNeighbors
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 

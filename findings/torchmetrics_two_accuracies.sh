@@ -32,7 +32,7 @@ from torchmetrics.classification import Accuracy, MulticlassAccuracy
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 

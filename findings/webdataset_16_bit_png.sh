@@ -38,7 +38,7 @@ from PIL import Image
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 
