@@ -34,7 +34,7 @@ import torch
 
 def check(holds, sentence):
     if not holds:
-        sys.exit(f"changed: {sentence}")
+        sys.exit(f"changed, not as stated any more: {sentence}")
     print(f"as stated: {sentence}")
 
 
