@@ -242,6 +242,8 @@ class Run(Generic[S]):
                 **data.describe_views(getattr(loader, "views", None) or data.views_for(dataset)),
                 "input_size": dataset.shape,
             }
+        elif isinstance(dataset, data.Paired):
+            preprocessing = data.describe_pairs(dataset)
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
             keep=self.settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,

@@ -238,7 +238,10 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     ended = run("clip", "--dataset", "pairs:x.npy,y.npy", "--batch-size", 32, "--steps", 20)
     assert ended.status == 0, ended.err
     assert ended.out.endswith("Saved in checkpoints/clip\n")
-    results = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())["results"]
+    saved = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())
+    results, kept = saved["results"], saved["preprocessing"]
+    trained = data.paired(f"pairs:{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}").train
+    assert kept["x"]["mean"] == trained.x.mean.tolist() and kept["y"]["std"] == trained.y.std.tolist()
     for command in ("estimate", "probe"):
         done = run("infomax", command, "checkpoints/clip", "--json")
         assert done.status == 0, (command, done.err)
@@ -298,3 +301,21 @@ def test_what_cannot_be_pairs_is_said_in_a_sentence(make, says, tmp_path):
     np.savez(tmp_path / "a.npz", np.zeros((9, 2)))
     with pytest.raises(im.UserError, match=says):
         make(tmp_path)
+
+
+def test_other_pairs_are_standardised_as_those_of_training_were():
+    x, _ = arrays()
+    known = data.describe_pairs(data.pairs(x, x))
+    assert json.loads(json.dumps(known)) == known
+    other = data.pairs(5 * x + 7, x)
+    read = data.pairs_from(known, other)
+    rows = torch.arange(len(other.train))
+    expected = (torch.from_numpy(5 * x + 7)[other.train.indices] - torch.tensor(known["x"]["mean"])) / torch.tensor(
+        known["x"]["std"]
+    )
+    torch.testing.assert_close(read.train.batch(rows)[0], expected.float())
+    assert torch.equal(data.pairs_from(None, other).train.batch(rows)[0], other.train.batch(rows)[0])
+    with pytest.raises(im.UserError, match="trained on x of 4 columns or channels, and these pairs have 3"):
+        data.pairs_from(known, data.pairs(x[:, :3], x))
+    with pytest.raises(im.UserError, match="is no mean and std"):
+        data.pairs_from({"x": 3}, other)

@@ -2,7 +2,17 @@
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
-from infomax.data.paired import Modality, Paired, PairedLoader, PairedSplit, halves, paired, pairs
+from infomax.data.paired import (
+    Modality,
+    Paired,
+    PairedLoader,
+    PairedSplit,
+    describe_pairs,
+    halves,
+    paired,
+    pairs,
+    pairs_from,
+)
 from infomax.data.policy import Policy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.source import Dataset, Split
@@ -20,11 +30,13 @@ __all__ = [
     "Split",
     "Views",
     "dataset",
+    "describe_pairs",
     "describe_views",
     "from_tensors",
     "halves",
     "paired",
     "pairs",
+    "pairs_from",
     "policies",
     "registry",
     "views_for",

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -185,10 +185,10 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
     for path in paths:
         try:
             arrays.append(np.load(Path(path).expanduser(), allow_pickle=False))
-            if not isinstance(arrays[-1], np.ndarray):
-                raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
+        if not isinstance(arrays[-1], np.ndarray):
+            raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
     return pairs(*arrays, limit=limit, name=f"pairs:{text}")
 
 
@@ -205,6 +205,44 @@ def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None =
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
     raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, or pairs:X.npy,Y.npy.")
+
+
+def describe_pairs(pairs: Paired) -> dict[str, Any]:
+    """What a checkpoint's `preprocessing` says of the pairs that a model was trained on; pairs_from() reads it.
+
+    pairs: of whose modalities "x" and "y" the mean and deviation that rows are standardised by are given, or null.
+    """
+    return {
+        name: {key: None if numbers is None else numbers.tolist() for key, numbers in found}
+        for name, side in (("x", pairs.train.x), ("y", pairs.train.y))
+        for found in [(("mean", side.mean), ("std", side.std))]
+    }
+
+
+def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired:
+    """Pairs standardised as those were that a saved model was trained on, to evaluate it.
+
+    preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Raises UserError:
+    one that describe_pairs() did not write, rows of other columns or channels.
+    """
+    sides: dict[str, Modality] = {}
+    for name, side in (("x", pairs.train.x), ("y", pairs.train.y)):
+        known = (preprocessing or {}).get(name)
+        if known is None:
+            sides[name] = side
+            continue
+        try:
+            mean, std = (None if known[key] is None else torch.tensor(known[key]).double() for key in ("mean", "std"))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"The saved standardisation of {name}, {known!r}, is no mean and std.") from None
+        if mean is not None and side.mean is not None and mean.shape != side.mean.shape:
+            raise UserError(
+                f"The towers were trained on {name} of {len(mean)} columns or channels, and these pairs have"
+                f" {len(side.mean)}."
+            )
+        sides[name] = Modality(side.rows, mean, std)
+    parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
+    return Paired(pairs.name, *parts)
 
 
 def _rows(name: str, given: Any) -> "Tensor | Split":

@@ -74,6 +74,7 @@ def evaluate_towers(
     verdict goes. Raises UserError: a folder that cannot be read, a model that has no two towers.
     """
     from infomax.checkpoints import load, read
+    from infomax.data import pairs_from
     from infomax.models import TwoTower
 
     identity = None
@@ -81,6 +82,7 @@ def evaluate_towers(
     if not isinstance(checkpoint, nn.Module):
         found = read(checkpoint)
         model, identity = load(found.folder), {"step": found.step, "checksum": found.checksum}
+        pairs = pairs_from(found.preprocessing, pairs)
     if not isinstance(model, TwoTower):
         raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
     with torch.no_grad(), _evaluating(model, device):
