@@ -51,7 +51,8 @@ class Settings:
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     dataset: str = "mnist5k"
-    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, or folder:PATH for an ImageFolder."""
+    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE or
+    hf:NAME_OR_PATH (Hugging Face); docs/data.md has each."""
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None
@@ -229,7 +230,7 @@ class Run(Generic[S]):
         described = (checkpoints.describe(model) or {"parts": {}})["parts"].get("objective", self.settings.objective)
         resolved = {
             "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
-            "data": dataset.fingerprint,
+            "data": dataset.fingerprint, "data_notes": list(getattr(dataset, "notes", ())),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved
         place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}

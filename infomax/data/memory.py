@@ -30,7 +30,9 @@ class MemorySplit(Split):
     def subset(self, indices: Tensor | Sequence[int]) -> "MemorySplit":
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
-        return MemorySplit(self.images[index], labels, self.classes)
+        part = MemorySplit(self.images[index], labels, self.classes)
+        part.shards = None if self.shards is None else self.shards[index]
+        return part
 
     def checksum(self) -> str:
         return checksum_of(self, self.images.numpy())

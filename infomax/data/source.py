@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.keyed import permutation, shard_by_shard
 from infomax.errors import UserError
 
 _STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
@@ -18,12 +19,16 @@ Kind = Literal["digits", "natural"]
 
 
 class Split(ABC):
-    """Images `.batch(indices)` of one `.shape` (c, h, w), with `.labels`, int64 [n] or None, and `.classes`."""
+    """Images `.batch(indices)` of one `.shape` (c, h, w), with `.labels`, int64 [n] or None, and `.classes`.
+
+    shards: where images lie one after another in files that are best read in turn, the file of each, int64 [n].
+    """
 
     shape: tuple[int, int, int]
     labels: Tensor | None
     classes: list[str]
     in_memory: bool
+    shards: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -39,6 +44,15 @@ class Split(ABC):
     @abstractmethod
     def checksum(self) -> str:
         """Hexadecimal, of the images, labels and classes: another one where they are others."""
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """All indices, int64 [n], in the order of an epoch: a permutation that (seed, epoch) fix.
+
+        seed: of the run. epoch: counted from 0. With shards it goes from one to the next, in an order of its own.
+        """
+        if self.shards is None:
+            return permutation(len(self), seed, epoch)
+        return shard_by_shard(self.shards, seed, epoch)
 
     def __repr__(self) -> str:
         where = "in memory" if self.in_memory else "on disk"
@@ -137,4 +151,6 @@ def checksum_of(split: Split, *content: Any) -> str:
     for part in content:
         digest.update(part)
     digest.update(b"" if split.labels is None else split.labels.numpy().tobytes())
+    if split.shards is not None:  # they decide the order
+        digest.update(split.shards.numpy().tobytes())
     return digest.hexdigest()
