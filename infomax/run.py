@@ -51,8 +51,8 @@ class Settings:
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     dataset: str = "mnist5k"
-    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE or
-    hf:NAME_OR_PATH (Hugging Face); docs/data.md has each."""
+    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
+    hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None

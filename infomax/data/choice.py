@@ -67,10 +67,10 @@ def label_column(
     return usual[0] if usual else None
 
 
-def said(image: str, label: str | None, count: int) -> str:
-    """The sentence on what was chosen. count: of classes."""
-    labels = "there are no labels" if label is None else f"the labels column {label} ({count} classes)"
-    return f"The images are column {image}, {labels}."
+def said(image: str, label: str | None, count: int, what: str = "column") -> str:
+    """The sentence on what was chosen. count: of classes. what: the source calls a column."""
+    labels = "there are no labels" if label is None else f"the labels {what} {label} ({count} classes)"
+    return f"The images are {what} {image}, {labels}."
 
 
 def _there(where: str, columns: Sequence[str] | Mapping[str, bool], asked: str, what: str) -> str:

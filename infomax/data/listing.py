@@ -18,7 +18,7 @@ TEST_PART = 5  # one in so many images of each class is a test image where no sp
 TRAIN = ("train", "training")
 HELD = ("test", "testing", "val", "valid", "validation")  # the first of them that there is, is the test part
 # With one of these endings a file is an image, and one that cannot be read is an error. Others are looked into.
-_EXTENSIONS = frozenset(
+IMAGES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
      ".jp2", ".j2k", ".avif", ".npy")
 )  # fmt: skip
@@ -68,7 +68,7 @@ class _Images:
         ending = os.path.splitext(name)[1].lower()
         if name.startswith(".") or name.lower() in _JUNK:
             return False
-        if ending in _EXTENSIONS:
+        if ending in IMAGES:
             return True
         why = "no image" if ending not in _RAW else "a camera's raw file"
         if ending not in _RAW:
@@ -303,7 +303,7 @@ def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:
     if loose:
         return images.of_one_kind({"": loose}), 0
     raise UserError(
-        f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in _EXTENSIONS))}); "
+        f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in IMAGES))}); "
         "images lie in a folder per class, or, without classes, in the folder itself."
         + (f" {images.note()[0]}" if images.left else "")
     )

@@ -9,12 +9,13 @@ from infomax.data.folder import read_folder
 from infomax.data.huggingface import read_huggingface
 from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
+from infomax.data.shards import read_shards
 from infomax.data.source import Dataset, Parts, finished, limited
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
 from infomax.errors import UserError, nearest
 
-_PLACES = "folder:PATH, csv:PATH and hf:NAME_OR_PATH"
+_PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH and shards:PATTERN"
 _log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 
 
@@ -22,14 +23,16 @@ def dataset(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
 ) -> Dataset:
     """A data set by name: one of `registry`, `folder:PATH` for a folder of images, `csv:PATH` for a table of them,
-    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, or `scenes:N` for N drawn scenes with known factors.
+    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, or `scenes:N`
+    for N drawn scenes with known factors.
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
     images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
     the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out). Of
-    hf: the columns are known by their types, or named: hf:PATH?image=img&label=fine; parts have the names of folders.
+    hf: and shards: the columns are known by their types, or named: hf:PATH?image=img&label=fine; parts are named as
+    folders are. The order of shards: goes through one after another.
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
     the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
@@ -69,6 +72,7 @@ readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
     "csv": read_csv,
     "hf": read_huggingface,
     "scenes": read_scenes,
+    "shards": read_shards,
 }
 
 
