@@ -12,12 +12,14 @@ from infomax.encoders.small_resnet import (
     resnet34_small,
     resnet50_small,
 )
+from infomax.encoders.start import freeze, load_weights, started_from
 from infomax.encoders.timm import encoder, encoder_config, encoder_from, features_of, map_width, save_timm
 
 __all__ = [
     "MLP", "CausalGRU", "Projector", "SmallResNet", "Times", "encoder", "encoder_config", "encoder_from", "features_of",
+    "freeze", "load_weights",
     "resnet10_small_gn", "resnet10_tiny", "resnet10t_small", "resnet18_small", "resnet34_small", "resnet50_small",
-    "map_width", "parts", "save_timm",
+    "map_width", "parts", "save_timm", "started_from",
 ]  # fmt: skip
 
 # By lower-case name: what saved models are made of anew from its text.

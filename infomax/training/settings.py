@@ -9,4 +9,10 @@ MAY_DIFFER = frozenset({
 })  # fmt: skip
 LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
 LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
-DEFAULTS = {"deterministic": False, "ring": False}  # switches that came later, as they were when there were none
+DEFAULTS = {
+    "deterministic": False,
+    "ring": False,
+    "pretrained": None,
+    "freeze": 0,
+    "start": None,
+}  # switches that came later, as they were when there were none
