@@ -40,6 +40,7 @@ class FileSplit(Split):
     """
 
     in_memory = False
+    shape: tuple[int, int, int]
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from infomax.data.keyed import permutation
 from infomax.data.source import Split
-from infomax.data.views import Views
+from infomax.data.views import AnyViews
 from infomax.errors import UserError
 
 __all__ = ["Batch", "Order", "PairLoader"]
@@ -87,7 +87,7 @@ class PairLoader:
     holds, and for fewer than two views.
     """
 
-    def __init__(self, split: Split, views: Views | Sequence[Views], batch_size: int, seed: int = 0) -> None:
+    def __init__(self, split: Split, views: AnyViews | Sequence[AnyViews], batch_size: int, seed: int = 0) -> None:
         self.order = Order(len(split), batch_size, seed, order=split.order)
         self.every = tuple(views) if isinstance(views, Sequence) else (views, views)
         if len(self.every) < 2:

@@ -10,9 +10,11 @@ from infomax.data.huggingface import read_huggingface
 from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.shards import read_shards
+from infomax.data.signals import read_signals
 from infomax.data.source import Dataset, Parts, finished, limited
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
+from infomax.data.waves import read_waves, waves_parts
 from infomax.errors import UserError, nearest
 
 _PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH and shards:PATTERN"
@@ -23,8 +25,8 @@ def dataset(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
 ) -> Dataset:
     """A data set by name: one of `registry`, `folder:PATH` for a folder of images, `csv:PATH` for a table of them,
-    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, or `scenes:N`
-    for N drawn scenes with known factors.
+    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, `scenes:N` or
+    `waves:N` for N drawn scenes or signals with known factors, or `signals:X.npy,Y.npy` for arrays [n, channels, time].
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
@@ -73,6 +75,8 @@ readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
     "hf": read_huggingface,
     "scenes": read_scenes,
     "shards": read_shards,
+    "signals": read_signals,
+    "waves": read_waves,
 }
 
 
@@ -80,6 +84,7 @@ registry: dict[str, Callable[[Path], Parts]] = {
     "mnist5k": mnist5k,
     "digits": digits_of_sklearn,
     "scenes": scenes_parts,
+    "waves": waves_parts,
     "mnist": from_torchvision_by("mnist", "digits", False),
     "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
     "cifar10": from_torchvision_by("cifar10", "natural", True),

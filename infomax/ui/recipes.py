@@ -5,7 +5,18 @@ from pathlib import Path
 
 from infomax.errors import UserError, nearest
 
-NAMES = ("simclr_smile", "simclr_infonce", "simclr_nwj", "simclr", "moco", "deep_infomax", "multicrop", "cpc", "clip")
+NAMES = (
+    "simclr_smile",
+    "simclr_infonce",
+    "simclr_nwj",
+    "simclr",
+    "moco",
+    "deep_infomax",
+    "multicrop",
+    "cpc",
+    "clip",
+    "signals",
+)
 
 
 def folder() -> Path:
