@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from infomax.data.emoji import emoji_parts
 from infomax.data.folder import read_folder
 from infomax.data.huggingface import read_huggingface
 from infomax.data.packaged import digits_of_sklearn, mnist5k
@@ -85,6 +86,7 @@ registry: dict[str, Callable[[Path], Parts]] = {
     "digits": digits_of_sklearn,
     "scenes": scenes_parts,
     "waves": waves_parts,
+    "emoji": emoji_parts,
     "mnist": from_torchvision_by("mnist", "digits", False),
     "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
     "cifar10": from_torchvision_by("cifar10", "natural", True),

@@ -87,6 +87,34 @@ class _Block(nn.Module):
 
 
 @final
+class Tokens(Spelled, nn.Module):
+    """Texts as tokens [n, length] -> features [n, out]: embedded, two convolutions, the maximum over places.
+
+    vocabulary: how many tokens there are, from 0, of which 0 is what follows the text. width: of a token. out:
+    features. Raises UserError: sizes below 1.
+    """
+
+    def __init__(self, vocabulary: int, width: int = 64, out: int = 128) -> None:
+        super().__init__()
+        _check("Tokens", vocabulary=vocabulary, width=width, out=out)
+        self.vocabulary, self.width, self.out = vocabulary, width, out
+        self.num_features = out
+        self.table = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.body = nn.Sequential(
+            nn.Conv1d(width, out, 5, padding=2), nn.GroupNorm(1, out), nn.ReLU(), nn.Conv1d(out, out, 3, padding=1)
+        )
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """texts [n, length], whole numbers -> [n, out]. Raises UserError: tokens that the vocabulary does not have."""
+        if texts.ndim != 2 or texts.is_floating_point():
+            raise UserError(f"Tokens takes whole numbers [n, length], not {texts.dtype} {list(texts.shape)}.")
+        if texts.numel() and not 0 <= int(texts.min()) <= int(texts.max()) < self.vocabulary:
+            raise UserError(f"Tokens lie in 0 .. {self.vocabulary - 1}, and these reach from {int(texts.min())} to "
+                            f"{int(texts.max())}.")  # fmt: skip
+        return self.body(self.table(texts).transpose(1, 2)).amax(2)
+
+
+@final
 class Times(Spelled, nn.Module):
     """Sequences [n, time, channels] -> features [n, time / stride, out] of each place, by two convolutions.
 

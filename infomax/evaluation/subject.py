@@ -77,7 +77,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
         dataset, limit = _named_in(Path(checkpoint))
     if isinstance(dataset, data.Paired):
         return dataset
-    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:")):
+    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:", "names:")):
         return data.paired(dataset, limit=limit)
     return None
 
