@@ -206,7 +206,7 @@ def found_in_rows(
         unknown = sorted(set(labels[held].tolist()) - set(labels[~held].tolist()))
         if unknown:
             missing = ", ".join(classes[label] for label in unknown)
-            raise UserError(f"The test part of {where} has labels that its training part lacks: {missing}.")
+            raise UserError(f"The test rows of {where} have labels that its training rows lack: {missing}.")
     return Found(files, labels, classes, held, given, notes, shards)
 
 
