@@ -112,7 +112,7 @@ def _datasets() -> Any:
         return importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise UserError(
-            f'hf: needs the package datasets, and {error.name} is missing: pip install "infomax[hf]".'
+            f'hf: needs the package datasets, and there is no module {error.name}: pip install "infomax[hf]".'
         ) from error
 
 
