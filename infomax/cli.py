@@ -321,7 +321,7 @@ def _one_line(content: dict[str, Any]) -> str:
 
 
 def recipe(name: str, /, into: Path = Path()) -> None:
-    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, ...
+    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, signals, ...
 
     Args:
         name: The recipe's, such as moco.

@@ -13,10 +13,11 @@ from infomax.data.paired import (
     pairs,
     pairs_from,
 )
-from infomax.data.policy import Policy, policies
+from infomax.data.policy import Policy, SignalPolicy, policies
 from infomax.data.registry import dataset, registry
+from infomax.data.signals import from_signals
 from infomax.data.source import Dataset, Split
-from infomax.data.views import Views, describe_views, views_for, views_from
+from infomax.data.views import SignalViews, Views, describe_views, views_for, views_from
 
 __all__ = [
     "Batch",
@@ -27,11 +28,14 @@ __all__ = [
     "PairedLoader",
     "PairedSplit",
     "Policy",
+    "SignalPolicy",
+    "SignalViews",
     "Split",
     "Views",
     "dataset",
     "describe_pairs",
     "describe_views",
+    "from_signals",
     "from_tensors",
     "halves",
     "paired",

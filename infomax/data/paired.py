@@ -28,11 +28,13 @@ class Modality:
 
     rows: numbers [n, ...], or a Split of images. mean, std: what floating-point rows are standardised by, one number a
     column of [n, d] and one a channel of [n, c, ...], in float64, as numbers far from 0 (times, large counts) differ in
-    digits that float32 does not have; None leaves them as they are, as whole numbers (tokens) are.
+    digits that float32 does not have; None leaves them as they are, as whole numbers (tokens) are. vocabulary: where
+    rows are tokens, how many there are, from 0.
     """
 
-    def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None):
-        self.rows, self.mean, self.std = rows, mean, std
+    def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None,
+                 vocabulary: int | None = None):  # fmt: skip
+        self.rows, self.mean, self.std, self.vocabulary = rows, mean, std, vocabulary
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -192,8 +194,25 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
     return pairs(*arrays, limit=limit, name=f"pairs:{text}")
 
 
+def emoji_names(root: Path, limit: int | None = None) -> Paired:
+    """Pairs of drawing and name: x float32 [n, 3, 32, 32], y tokens int64 [n, 40]; the parts are those of `emoji`.
+
+    root: the folder that the drawings are kept in. limit: keep this many training pairs, drawn at random, always the
+    same. Raises UserError for packages that are missing or cannot be read.
+    """
+    from infomax.data.emoji import VOCABULARY, emoji_with_names, tokens
+
+    whole, held, names = emoji_with_names(root)
+    train, test = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    if limit is not None:
+        train = train[permutation(len(train), 0)[:limit]].sort().values
+    x = _standardised(whole.images, train)
+    y = Modality(torch.stack([tokens(name) for name in names]), vocabulary=VOCABULARY)
+    return Paired("names:emoji", PairedSplit(x, y, train), PairedSplit(x, y, test))
+
+
 def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None = None) -> Paired:
-    """Paired data by name: `halves:NAME` of a data set of images, or `pairs:X.npy,Y.npy`.
+    """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, or `names:emoji`.
 
     root and limit: as `dataset` takes them. Raises UserError: another name, and as `dataset` and pairs() do.
     """
@@ -204,7 +223,10 @@ def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None =
         return halves(dataset(rest, root, limit))
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
-    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, or pairs:X.npy,Y.npy.")
+    if name == "names:emoji":
+        return emoji_names(Path(root).expanduser(), limit)
+    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, or "
+                    "names:emoji.")  # fmt: skip
 
 
 def describe_pairs(pairs: Paired) -> dict[str, Any]:
@@ -240,7 +262,7 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired
                 f"The towers were trained on {name} of {len(mean)} columns or channels, and these pairs have"
                 f" {len(side.mean)}."
             )
-        sides[name] = Modality(side.rows, mean, std)
+        sides[name] = Modality(side.rows, mean, std, side.vocabulary)
     parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
     return Paired(pairs.name, *parts)
 

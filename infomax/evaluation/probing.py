@@ -21,7 +21,7 @@ from infomax.errors import UserError
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset, Split
-    from infomax.data.views import Views
+    from infomax.data.views import AnyViews
 
 # Features are standardised, so a grid of absolute strengths covers good and bad encoders alike.
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -80,7 +80,7 @@ def probe(
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int = 256,
-    views: "Views | None" = None,
+    views: "AnyViews | None" = None,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
