@@ -1,11 +1,12 @@
-"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME."""
+"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME.
+
+What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
+"""
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infomax import errors, launch, ui
+from infomax import errors, ui
 from infomax.errors import UserError, nearest
+from infomax.ui.registers import estimator_rows, objective_rows
 
 
 def estimate(
@@ -56,6 +58,7 @@ def estimate(
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
+    from infomax import launch
     from infomax.ui import report as page
 
     named = {"estimator": estimator, "method": method, "objective": objective}
@@ -216,32 +219,6 @@ def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
         print(row["call"])
         for text in (row["summary"], f"Ceiling: {row['ceiling']}. Variance: {row['variance']}.", f"({row['source']})"):
             print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
-
-
-def objective_rows() -> list[dict[str, str]]:
-    """A row for each registered objective, read from its docstring: name, call, summary, ceiling, variance, source."""
-    from infomax.objectives import registry
-
-    return [_row(name, found) for name, found in registry.items()]
-
-
-def estimator_rows() -> list[dict[str, str]]:
-    """The same for each row of the registry of estimators."""
-    from infomax.estimation import registry
-
-    return [_row(name, found) for name, found in registry.items()]
-
-
-def _row(name: str, found: Any) -> dict[str, str]:
-    doc = " ".join(inspect.getdoc(found).split())  # type: ignore[union-attr]
-    summary = re.sub(r" \([^()]*\d{4}[^()]*\)", "", doc.split(". ")[0])
-    sources = re.findall(r"\(([^()]*\d{4}[^()]*)\)", doc)
-    parts = {key: re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")}
-    if not sources or not all(parts.values()):
-        raise AssertionError(f"The docstring of {found.__name__} lacks its source, Ceiling or Variance.")
-    ceiling, variance = (match[1] for match in parts.values() if match)
-    return {"name": name, "call": repr(found()), "summary": summary.rstrip(".") + ".",
-            "ceiling": ceiling, "variance": variance, "source": "; ".join(sources)}  # fmt: skip
 
 
 def _report(
