@@ -20,9 +20,12 @@ from infomax.ui.registers import estimator_rows, objective_rows
 
 
 def estimate(
-    x: Path,
-    y: Path | None = None,
+    file: Path,
+    y_file: Path | None = None,
     /,
+    x: str | None = None,
+    y: str | None = None,
+    missing: str = "refuse",
     estimator: str | None = None,
     method: str | None = None,
     objective: str | None = None,
@@ -37,13 +40,18 @@ def estimate(
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
-    Of the pairs in two files, infomax estimate X.npy Y.npy; or, infomax estimate RUN, of a saved run's features of
+    Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
+    age,height --y weight; or, infomax estimate RUN, of a saved run's features of
     held-out images: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
     projection (minutes). JSON has them under mi, label, noise and chain.
 
     Args:
-        x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
-        y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
+        file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
+            .npy, .npz, .mat, .h5, .hdf5 or .zarr; or the folder of a run or of one checkpoint.
+        y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
+        x: Columns of a table, by name: age,height. Texts and categories are labels.
+        y: Columns of the other side.
+        missing: What to do about missing values: refuse them, or drop the pairs that have some.
         estimator: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or any other of
             infomax estimators, "KSG(k=3)". By default CopulaJS.
         method: The same as --estimator.
@@ -76,39 +84,50 @@ def estimate(
     given = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
-    if y is not None:
+    columns = x is not None or y is not None
+    if y_file is not None or columns:
         from infomax import estimation
+        from infomax.estimation.pairs import tables
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        estimated = (estimation.audit if audit else estimation.estimate)(_array(x), _array(y), **options)
+        if y_file is not None and columns:
+            raise UserError(f"--x and --y name columns of one table; {file} and {y_file} are two files.")
+        sides = tables.sides_of(file, x, y) if y_file is None else (_array(file), _array(y_file))
+        title = f"{x} and {y} of {file.name}" if y_file is None else f"{file.name} and {y_file.name}"
+        estimated = (estimation.audit if audit else estimation.estimate)(*sides, missing=missing, **options)
 
         def show() -> None:
             print(_one_line(estimated.to_dict()) if json else estimated)
 
-        found, html = estimated, lambda: page.of_pairs(estimated, f"{x.name} and {y.name}")
-    elif x.suffix == ".npy" or x.is_file():
-        raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
+        found, html = estimated, lambda: page.of_pairs(estimated, title)
+    elif missing != "refuse":
+        raise UserError("--missing goes with arrays and tables, and a saved run's features have no missing values.")
+    elif file.suffix == ".npy" or file.is_file() or file.suffix == ".zarr":
+        raise UserError(
+            f"{file} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy; or, of "
+            "one table, the columns of both sides, --x NAME,NAME --y NAME."
+        )
     else:
         from infomax.evaluation import evaluate_towers, mutual_information, pairs_of, subject
 
-        if (pairs := pairs_of(x, dataset)) is not None:
+        if (pairs := pairs_of(file, dataset)) is not None:
             if audit:
                 raise UserError("--audit goes with two arrays, or with a run of one encoder.")
-            towers = evaluate_towers(x, pairs, **options)
+            towers = evaluate_towers(file, pairs, **options)
 
             def shown() -> None:
                 print(_one_line(towers.mi.to_dict()) if json else towers.mi)
 
-            return _finished(output, report, towers, shown, x)
-        about = subject(x, dataset)
+            return _finished(output, report, towers, shown, file)
+        about = subject(file, dataset)
         checkpoint = about.checkpoint
         terms = mutual_information(about, said=ui.say, audit=audit, **options)
 
         def show() -> None:
             print(_one_line(terms.to_dict())) if json else ui.print_terms(terms)
 
-        found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
+        found, html = terms, lambda: page.of_run(terms, None, checkpoint, file, about.data.name)
     try:
         _report(output, checkpoint, "estimate", found, show)
     finally:
