@@ -265,3 +265,11 @@ def test_what_holds_the_numbers_changes_no_value(held, tmp_path):
 def test_tensors_of_fewer_bits_are_their_numbers(kind):
     x = torch.from_numpy(A).to(getattr(torch, kind))
     assert mi(x, B).mi == mi(x.float().numpy(), B).mi
+
+
+@pytest.mark.slow
+def test_an_audit_reads_frames():
+    x, y = with_gaps("pandas")
+    found = im.estimation.audit(x, y, "GCMI", missing="drop")
+    assert found.n == N - 4 and found.names == {"x": ["a", "b"], "y": ["c"]}
+    assert "independence" in found.protocol["audit"]
