@@ -143,7 +143,7 @@ def _estimate(
 
 
 def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
-    request, whole, misfit = evidence.request, evidence.whole, evidence.misfit
+    request, whole, misfit, pointwise = evidence.request, evidence.whole, evidence.misfit, evidence.pointwise
     protocols = [fitted.protocol for fitted in evidence.results]
     return Estimate(
         mi=whole.mi,
@@ -173,4 +173,8 @@ def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
+        p_value=evidence.p_value,
+        entropy=request.cap,
+        pointwise=None if pointwise is None else pointwise[0],
+        rows=None if pointwise is None else pointwise[1],
     )

@@ -68,8 +68,10 @@ def prepared(
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
     both = (images[0], images[1])
-    split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
-    pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
+    split_up = zip(
+        sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), torch.arange(len(ids)).split(sizes), strict=True
+    )
+    pairs = [Pairs(x, y, i, both, rows) for x, y, i, rows in split_up]
     return pairs, checks, min(caps, default=None)
 
 
