@@ -32,6 +32,9 @@ def estimate(
     report: Path | None = None,
     output: Path | None = None,
     json: bool = False,
+    given: Path | None = None,
+    blocks: int | None = None,
+    bits: bool = False,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
@@ -55,6 +58,9 @@ def estimate(
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
+        given: Z.npy, an array [n, ...] to condition on: I(X; Y | Z).
+        blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more.
+        bits: Print bits, not nats. JSON has both.
     """
     from infomax.ui import report as page
 
@@ -70,20 +76,30 @@ def estimate(
         page.require(report)
     _require_file(output)
     options: dict[str, Any] = {"seed": seed, "device": launch.chosen_device(device)}
-    given = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
-    options |= {key: value for key, value in given if value is not None}
+    named_options = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
+    options |= {key: value for key, value in named_options if value is not None}
+    unit = "bits" if bits else "nats"
+    of_arrays = {"given": given, "blocks": blocks}
+    for name, value in of_arrays.items():
+        if value is not None and y is None:
+            raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy.")
+        if value is not None and audit:
+            raise UserError(f"--{name} does not go with --audit: leave one of them out.")
     checkpoint = None
     if y is not None:
         from infomax import estimation
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
+        if given is not None or blocks is not None:
+            options |= {"blocks": blocks, "given": None if given is None else _array(given)}
         estimated = (estimation.audit if audit else estimation.estimate)(_array(x), _array(y), **options)
 
         def show() -> None:
-            print(_one_line(estimated.to_dict()) if json else estimated)
+            print(_one_line(estimated.to_dict()) if json else estimated.shown(unit))
 
-        found, html = estimated, lambda: page.of_pairs(estimated, f"{x.name} and {y.name}")
+        title = f"{x.name} and {y.name}" + ("" if given is None else f" given {given.name}")
+        found, html = estimated, lambda: page.of_pairs(estimated, title)
     elif x.suffix == ".npy" or x.is_file():
         raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
     else:
@@ -95,7 +111,7 @@ def estimate(
             towers = evaluate_towers(x, pairs, **options)
 
             def shown() -> None:
-                print(_one_line(towers.mi.to_dict()) if json else towers.mi)
+                print(_one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
 
             return _finished(output, report, towers, shown, x)
         about = subject(x, dataset)
@@ -103,7 +119,7 @@ def estimate(
         terms = mutual_information(about, said=ui.say, audit=audit, **options)
 
         def show() -> None:
-            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms)
+            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
 
         found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
     try:

@@ -349,6 +349,7 @@ def test_nothing_of_the_table_is_cut(width, monkeypatch):
     for told in (
         "10000 test images", "100 [95.0, 100]", "87.7 [82.7, 92.7]", "0.0 [0.0, 5.0]", "too few images",
         "6.00 nats, 95 % interval [-106.25, 106.25], NOT trusted", "ceiling 6.91 nats, log of 1000", "and its end.",
+        "At least 0.10 nats (95 %): I(Z1; Z2) of two views; 6.00 is not trusted",
     ):  # fmt: skip
         assert told in text, text
     rows = [line for line in lines if re.search(r"encoder|pixels", line)]
