@@ -352,7 +352,7 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers",
+    "models", "which_objective", "towers", "given",
 )  # fmt: skip
 
 
@@ -365,7 +365,7 @@ def benchmark(what: str, /) -> None:
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
-            modalities, beside open_clip's loss).
+            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

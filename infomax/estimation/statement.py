@@ -44,8 +44,8 @@ def statement(estimate: "Estimate", unit: str = "nats") -> str:
     per = UNITS[unit]
     if estimate.trusted:
         low, high = estimate.interval
-        return f"{estimate.mi / per:.2f} {unit} [{low / per:.2f}, {high / per:.2f}]"
-    why = f"the point estimate {estimate.mi / per:.2f} is not trusted: {_why(estimate)}"
+        return f"{_two(estimate.mi / per)} {unit} [{_two(low / per)}, {_two(high / per)}]"
+    why = f"the point estimate {_two(estimate.mi / per)} is not trusted: {_why(estimate)}"
     return f"{certified(estimate, unit)}; {why}"
 
 
@@ -57,6 +57,11 @@ def certified(estimate: "Estimate", unit: str = "nats") -> str:
     if not floor >= 0.005:  # which would be printed as 0
         return f"nothing above 0 {unit} is certified (95 %)"
     return f"at least {math.floor(100 * floor + 1e-9) / 100:.2f} {unit} (95 %)"
+
+
+def _two(value: float) -> str:
+    """With two digits after the point, and no minus sign before 0."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def _failed(estimate: "Estimate") -> "list[Check]":
