@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from infomax import checkpoints, data, encoders, estimation, launch
     from infomax.checkpoints import load
     from infomax.encoders import encoder
-    from infomax.estimation import estimate
+    from infomax.estimation import estimate, lagged, transfer_entropy
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
     from infomax.run import ImageSettings, Run, Settings
@@ -39,6 +39,8 @@ _LATER = {
     "load": "infomax.checkpoints",
     "evaluate": "infomax.evaluation",
     "estimate": "infomax.estimation",
+    "lagged": "infomax.estimation",
+    "transfer_entropy": "infomax.estimation",
     "probe": "infomax.evaluation.probing",
     "Run": "infomax.run",
     "Settings": "infomax.run",
@@ -53,7 +55,7 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "probe", "Run", "Settings", "ImageSettings",
+    "estimate", "lagged", "transfer_entropy", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

@@ -79,7 +79,7 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
     if critic is not None and critic.is_zero:
         critic, pairs = Products(fold.raw[0]), fold.raw[2]
     elif critic is None or fold.fitted.costly:
-        pairs = fold.test.to("cpu").first(DEAR_PAIRS)
+        pairs = _some(fold.in_order, DEAR_PAIRS, seed)
     else:
         pairs = fold.in_order
     units = Units.of(pairs.ids)
@@ -91,6 +91,16 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
     pairs = pairs if isinstance(critic, Products) else pairs.to(fold.device)
     ex, ey = critic.embed(pairs.x, pairs.y)
     return permuted(lambda y: float(critic.pair(ex, ey[y.to(ey.device)]).double().mean()), units, draws, seed)
+
+
+def _some(pairs: Pairs, rows: int, seed: int) -> Pairs:
+    """So many samples, at random, that they have about so many rows, in the order of rows."""
+    if len(pairs) <= rows:
+        return pairs
+    _, own = pairs.ids.unique(return_inverse=True)
+    number = int(own.max()) + 1
+    kept = np.random.default_rng([seed, 5]).permutation(number)[: max(2, rows * number // len(pairs))]
+    return pairs[torch.isin(own, torch.from_numpy(kept))]
 
 
 class Products:

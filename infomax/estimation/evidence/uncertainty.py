@@ -186,6 +186,15 @@ def half_width(stderr: float, freedom: int) -> float:
     return float(t.ppf(0.975, freedom)) * stderr
 
 
+def one_sided(mi: float, stderr: float, folds: int) -> float:
+    """The p-value of "the value is not above 0", by Student's t with the degrees of freedom of all folds' groups."""
+    from scipy.stats import t
+
+    if not stderr > 0 or not math.isfinite(mi):
+        return 1.0
+    return float(t.sf(mi / stderr, (GROUPS - 1) * folds))
+
+
 def jackknife_values(fitted: Fitted, report: Pairs, seed: int) -> list[float]:
     """The value on `report` without each group; of a zero critic, that of the trained critic which lost to it."""
     critic = fitted.critic

@@ -14,7 +14,7 @@ from infomax.estimation import pairs as inputs
 from infomax.estimation.evidence import checks, uncertainty
 from infomax.estimation.evidence.evidence import Evidence
 from infomax.estimation.evidence.fold import Fold
-from infomax.estimation.evidence.independence import Products, Units, share_as_high
+from infomax.estimation.evidence.independence import Products, share_as_high
 from infomax.estimation.evidence.rematching import matched, scores_of
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs
@@ -110,7 +110,8 @@ class Difference:
             values = [
                 np.array(uncertainty.jackknife_values(fold.fitted, fold.test, fold.seed)) for fold in (first, second)
             ]
-            stderr = inputs.jackknife_error((values[0] - values[1]).tolist())
+            with np.errstate(invalid="ignore"):  # of two infinite values nothing is known
+                stderr = inputs.jackknife_error((values[0] - values[1]).tolist())
             mi, half = first.mi - second.mi, uncertainty.half_width(stderr, len(values[0]) - 1)
             on = {name: value - second.value_on[name] for name, value in first.value_on.items()}
             # What a critic missed is added to both ends below; no lower bound of a difference is certified.
@@ -161,28 +162,26 @@ class Difference:
         return tuple(found)
 
     @torch.no_grad()
-    def p_value(self) -> float | None:
+    def p_value(self) -> float:
         """How likely pairs score as high as they do, if x and y are independent given z.
 
-        Within each fold's test pairs the x of samples are matched anew with the rest, by the chance that p(x | z)
-        gives: of a label z within its values alone, else by the density ratio that I(X; Z) was read from. The mean of
+        Within each fold's test pairs the x of rows are matched anew with the rest, by the chance that p(x | z) gives:
+        of a label z within its values alone, else by the density ratio that I(X; Z) was read from. The mean of
         log p(x, y | z) / p(x | z) p(y | z) is compared (conditional permutation test: Berrett et al., 2020). The level
-        holds as far as that ratio is right. As for independence, rows of one id move together, folds are combined by
-        Bonferroni's bound, and folds whose critic says 0 ask simple products. None where a fold has one sample.
+        holds as far as that ratio is right. As for independence, folds are combined by Bonferroni's bound, and folds
+        whose critic says 0 ask simple products.
+        Rows in blocks, or of one id, would have to move together, and hardly any could. There the null hypothesis is
+        that the held-out mean of that logarithm is not above 0, which it is not where x and y are independent given z;
+        the p-value is Student's, one-sided, by the difference's jackknife over blocks.
         """
         seed = self.whole.request.seed
-        found = [self._of_fold(k, seed) for k in range(len(self.folds))]
-        known = [p for p in found if p is not None]
-        return min(1.0, len(known) * min(known)) if known else None
+        if any(len(fold.parts[2].ids.unique()) < len(fold.parts[2]) for fold in self.whole.folds):
+            return uncertainty.one_sided(self.reading.mi, self.reading.stderr, len(self.folds))
+        return min(1.0, len(self.folds) * min(self._of_fold(k, seed) for k in range(len(self.folds))))
 
-    def _of_fold(self, k: int, seed: int) -> float | None:
+    def _of_fold(self, k: int, seed: int) -> float:
         first, second = self.whole.folds[k], self.part.folds[k]
-        ids = first.parts[2].ids
-        kept = np.random.default_rng([seed, 4]).permutation(len(ids.unique()))[:SAMPLES]
-        rows = torch.isin(Units.of(ids).own, torch.from_numpy(kept)).nonzero().squeeze(1)
-        units = Units.of(ids[rows])
-        if len(units) < 2:
-            return None
+        rows = torch.from_numpy(np.random.default_rng([seed, 4]).permutation(len(first.parts[2]))[:SAMPLES])
         raw = [fold.parts[2][rows] for fold in (first, second)]
         whole, known = (_scores(fold, pairs) for fold, pairs in zip((first, second), raw, strict=True))
         if bool((whole == 0).all()):
@@ -193,7 +192,6 @@ class Difference:
         if self.labels:
             label = raw[1].y.argmax(1)
             known = torch.where(label[:, None] == label, 0.0, -APART).double()
-        statistic, known = (of_units(matrix, units) for matrix in (statistic, known))
         drawn = matched(known, DRAWS, torch.Generator().manual_seed(seed), SWEEPS)
         others = statistic.gather(1, drawn.T).sum(0) / len(rows)
         return share_as_high(float(statistic.diagonal().sum()) / len(rows), others.numpy())
@@ -256,19 +254,3 @@ def _scores(fold: Fold, pairs: Pairs) -> Tensor:
     if fold.fitted.critic is None or fold.fitted.costly:
         return scores_of(fold.closed_form, fold.closed_form.mapped(pairs)).double()
     return scores_of(fold.fitted, fold.fitted.mapped(pairs).to(fold.device)).double()
-
-
-def of_units(matrix: Tensor, units: Units) -> Tensor:
-    """Of scores of rows [n, n] the sums over samples [units, units]: row r of one meets row r of the other, from the
-    beginning again where that is shorter."""
-    if len(units) == len(matrix):
-        order = units.order
-        return matrix[order][:, order]
-    found = matrix.new_zeros(len(units), len(units))
-    everyone = torch.arange(len(units))
-    for r in range(int(units.size.max())):
-        has = everyone[units.size > r]
-        left = units.order[units.first[has] + r]
-        right = units.order[units.first + r % units.size]
-        found[has] += matrix[left][:, right]
-    return found
