@@ -88,9 +88,10 @@ def lagged(
         raise UserError("lags is empty: name at least one, such as 0.")
     series = _series(x=x, y=y, **({} if given is None else {"given": given}))
     n = len(series["x"])
-    found = []
     for lag in wanted:
         _require_rows(n, abs(lag), f"lag {lag}")
+    found = []
+    for lag in wanted:
         now = torch.arange(max(0, lag), n + min(0, lag))
         found.append(
             estimate(
