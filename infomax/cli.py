@@ -1,10 +1,8 @@
 """The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME."""
 
-import contextlib
 import importlib
 import inspect
 import json
-import os
 import re
 import shutil
 import sys
@@ -270,7 +268,7 @@ def _report(
     finally:
         if path is not None:
             try:
-                _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
+                ui.write_result(path, {"checkpoint": checkpoint, what: found.to_dict()})
             except OSError as error:
                 raise UserError(f"{path} could not be written ({error}).") from error
 
@@ -290,26 +288,6 @@ def _require_file(path: Path | None) -> None:
     """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
     if path is not None and path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file in it.")
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Into a file, or that at the end of a link, whole or not at all; a device or a pipe is given what comes."""
-    from infomax.files import write_json
-
-    if path.exists() and not path.is_dir() and (not path.is_file() or _is_open(path)):
-        with path.open("a", encoding="utf-8") as file:
-            file.write(_one_line(content) + "\n")
-    else:
-        write_json(os.path.realpath(path), content)
-
-
-def _is_open(path: Path) -> bool:
-    """/dev/stdout, where that is a file: replaced, it would lose what was and will be printed."""
-    for stream in (1, 2):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(path.stat(), os.fstat(stream)):
-                return True
-    return False
 
 
 def _array(path: Path) -> Any:
