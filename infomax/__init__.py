@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
     from infomax.encoders import encoder
     from infomax.errors import UserError
-    from infomax.estimation import estimate
+    from infomax.estimation import estimate, lagged, transfer_entropy
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
     from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
@@ -44,7 +44,7 @@ _HOMES = {
     "infomax.training": ("train",),
     "infomax.checkpoints": ("load",),
     "infomax.evaluation": ("evaluate",),
-    "infomax.estimation": ("estimate",),
+    "infomax.estimation": ("estimate", "lagged", "transfer_entropy"),
     "infomax.evaluation.probing": ("probe",),
     "infomax.run": ("Run", "Settings", "ImageSettings"),
     "infomax.errors": ("UserError",),
@@ -63,7 +63,7 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores", "Sides",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "probe", "Run", "Settings", "ImageSettings",
+    "estimate", "lagged", "transfer_entropy", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

@@ -3,10 +3,8 @@
 What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
 """
 
-import contextlib
 import importlib
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -37,6 +35,9 @@ def estimate(
     report: Path | None = None,
     output: Path | None = None,
     json: bool = False,
+    given: str | None = None,
+    blocks: int | None = None,
+    bits: bool = False,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
@@ -65,6 +66,9 @@ def estimate(
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
+        given: What to condition on, I(X; Y | Z): Z.npy, an array [n, ...], or columns of the table.
+        blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more.
+        bits: Print bits, not nats. JSON has both.
     """
     from infomax import launch
     from infomax.ui import report as page
@@ -81,8 +85,15 @@ def estimate(
         page.require(report)
     _require_file(output)
     options: dict[str, Any] = {"seed": seed, "device": launch.chosen_device(device)}
-    given = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
-    options |= {key: value for key, value in given if value is not None}
+    named_options = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
+    options |= {key: value for key, value in named_options if value is not None}
+    unit = "bits" if bits else "nats"
+    of_arrays = {"given": given, "blocks": blocks}
+    for name, value in of_arrays.items():
+        if value is not None and y_file is None and x is None and y is None:
+            raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy, or with columns of a table.")
+        if value is not None and audit:
+            raise UserError(f"--{name} does not go with --audit: leave one of them out.")
     checkpoint = None
     columns = x is not None or y is not None
     if y_file is not None or columns:
@@ -93,12 +104,19 @@ def estimate(
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
         if y_file is not None and columns:
             raise UserError(f"--x and --y name columns of one table; {file} and {y_file} are two files.")
-        sides = tables.sides_of(file, x, y) if y_file is None else (_array(file), _array(y_file))
-        title = f"{x} and {y} of {file.name}" if y_file is None else f"{file.name} and {y_file.name}"
-        estimated = (estimation.audit if audit else estimation.estimate)(*sides, missing=missing, **options)
+        if y_file is None:
+            sides, title = tables.sides_of(file, x, y, given), f"{x} and {y} of {file.name}"
+        else:
+            sides, title = [_array(file), _array(y_file)], f"{file.name} and {y_file.name}"
+            sides += [] if given is None else [_array(Path(given))]
+        if given is not None:
+            options["given"], title = sides[2], f"{title} given {given}"
+        if blocks is not None:
+            options["blocks"] = blocks
+        estimated = (estimation.audit if audit else estimation.estimate)(*sides[:2], missing=missing, **options)
 
         def show() -> None:
-            print(_one_line(estimated.to_dict()) if json else estimated)
+            print(_one_line(estimated.to_dict()) if json else estimated.shown(unit))
 
         found, html = estimated, lambda: page.of_pairs(estimated, title)
     elif missing != "refuse":
@@ -117,7 +135,7 @@ def estimate(
             towers = evaluate_towers(file, pairs, **options)
 
             def shown() -> None:
-                print(_one_line(towers.mi.to_dict()) if json else towers.mi)
+                print(_one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
 
             return _finished(output, report, towers, shown, file)
         about = subject(file, dataset)
@@ -125,7 +143,7 @@ def estimate(
         terms = mutual_information(about, said=ui.say, audit=audit, **options)
 
         def show() -> None:
-            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms)
+            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
 
         found, html = terms, lambda: page.of_run(terms, None, checkpoint, file, about.data.name)
     try:
@@ -250,7 +268,7 @@ def _report(
     finally:
         if path is not None:
             try:
-                _write(path, {"checkpoint": checkpoint, what: found.to_dict()})
+                ui.write_result(path, {"checkpoint": checkpoint, what: found.to_dict()})
             except OSError as error:
                 raise UserError(f"{path} could not be written ({error}).") from error
 
@@ -270,26 +288,6 @@ def _require_file(path: Path | None) -> None:
     """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
     if path is not None and path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file in it.")
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Into a file, or that at the end of a link, whole or not at all; a device or a pipe is given what comes."""
-    from infomax.files import write_json
-
-    if path.exists() and not path.is_dir() and (not path.is_file() or _is_open(path)):
-        with path.open("a", encoding="utf-8") as file:
-            file.write(_one_line(content) + "\n")
-    else:
-        write_json(os.path.realpath(path), content)
-
-
-def _is_open(path: Path) -> bool:
-    """/dev/stdout, where that is a file: replaced, it would lose what was and will be printed."""
-    for stream in (1, 2):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(path.stat(), os.fstat(stream)):
-                return True
-    return False
 
 
 def _array(path: Path) -> Any:
@@ -332,7 +330,7 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers",
+    "models", "which_objective", "towers", "given",
 )  # fmt: skip
 
 
@@ -345,7 +343,7 @@ def benchmark(what: str, /) -> None:
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
-            modalities, beside open_clip's loss).
+            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

@@ -119,6 +119,14 @@ def run(tmp_path: Path) -> Callable[..., Ended]:
     return lambda *argv: command(tmp_path, [str(argument) for argument in argv])
 
 
+def saved_in(out: str) -> str:
+    """The folder that the last line but one of a recipe's output names; the last says what there is to believe."""
+    *_, saved, last = out.splitlines()
+    assert out.endswith("\n") and saved.startswith("Saved in ")
+    assert "I(Z1; Z2) of two views" in last or "I(X; Y) of the modalities" in last
+    return saved.removeprefix("Saved in ")
+
+
 def write_images(folder: Path, classes: int, each: int, side: int = 8) -> Path:
     """An ImageFolder of grey images: one noisy pattern a class."""
     generator = np.random.default_rng(0)

@@ -129,6 +129,20 @@ def test_estimate_of_arrays(run, arrays):
     assert all(check.keys() == {"name", "statistic", "threshold", "verdict", "sentence"} for check in found["checks"])
 
 
+def test_given_blocks_and_bits_of_the_command_line_are_those_of_the_library(run, arrays):
+    x, y = (np.load(arrays / f"{name}.npy") for name in ("x", "y"))
+    z = y + np.random.default_rng(1).normal(size=y.shape)
+    np.save(arrays / "z.npy", z)
+    told = run("infomax", "estimate", "x.npy", "y.npy", "--given", "z.npy", "--method", "GCMI", "--bits")
+    found = im.estimate(x, y, "GCMI", given=z)
+    assert told.status == 0 and told.out == found.shown("bits") + "\n"
+    assert told.out.splitlines()[0] == found.bits.statement and " bits [" in found.bits.statement
+    saved = json_of(run("infomax", "estimate", "x.npy", "y.npy", "--blocks", 4, "--method", "GCMI", "--json"))
+    again = im.estimate(x, y, "GCMI", blocks=4)
+    assert next(iter(saved.items())) == ("statement", again.statement)
+    assert (saved["mi"], saved["p_value"], saved["quantity"]) == (again.mi, again.p_value, "I(X; Y)")
+
+
 @pytest.mark.slow
 def test_options_of_estimate_reach_the_estimate(run, arrays, briefly):
     briefly()
@@ -234,6 +248,12 @@ MISTAKES = {
     "no such run, estimated": ("estimate nowhere --json", r"nowhere does not exist"),
     "report's name": ("estimate x.npy x.npy --report page.pdf", r"name it page\.html, not page\.pdf"),
     "report's folder": ("estimate x.npy x.npy --report nowhere/page.html", r"nowhere is no folder"),
+    "given of one side": ("estimate x.npy --given x.npy", r"--given goes with two arrays, X\.npy and Y\.npy"),
+    "blocks of a run": ("estimate nothing --blocks 5", r"--blocks goes with two arrays"),
+    "audit of given": ("estimate x.npy x.npy --audit --given x.npy", r"--given does not go with --audit"),
+    "given is x": ("estimate x.npy x.npy --given x.npy --method GCMI", r"given is x itself"),
+    "given is short": ("estimate x.npy x.npy --given short.npy --method GCMI", r"given has 90 rows and x has 100"),
+    "few blocks": ("estimate x.npy x.npy --blocks 60", r"blocks is 60"),
     "output a folder": ("estimate x.npy x.npy --output nothing", r"--output nothing is a folder"),
     "device": ("estimate x.npy x.npy --device gpu", r"--device gpu cannot be used here"),
     "no run to report": ("report nowhere", r"nowhere does not exist"),
@@ -350,6 +370,7 @@ def test_nothing_of_the_table_is_cut(width, monkeypatch):
     for told in (
         "10000 test images", "100 [95.0, 100]", "87.7 [82.7, 92.7]", "0.0 [0.0, 5.0]", "too few images",
         "6.00 nats, 95 % interval [-106.25, 106.25], NOT trusted", "ceiling 6.91 nats, log of 1000", "and its end.",
+        "At least 0.10 nats (95 %): I(Z1; Z2) of two views; 6.00 is not trusted",
     ):  # fmt: skip
         assert told in text, text
     rows = [line for line in lines if re.search(r"encoder|pixels", line)]

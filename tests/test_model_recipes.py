@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import saved_in, write_images
 from test_recipes import OWN, log, tree, weights
 from test_training import accelerator, pairs, trained
 from test_training import weights as state
@@ -150,7 +150,7 @@ def test_a_short_run_ends_with_its_table_and_is_read_by_the_command_line(run, im
     ended = run(*options(name, images, "--steps", 3))
     assert ended.status == 0, ended.err
     folder = tmp_path / "checkpoints" / name
-    assert ended.out.endswith(f"Saved in checkpoints/{name}\n")
+    assert saved_in(ended.out) == f"checkpoints/{name}"
     lines = log(folder)
     assert [line["number"] for line in lines] == [1, 2, 3]
     if name == "deep_infomax":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import saved_in
 
 import infomax as im
 from infomax import checkpoints, data, encoders
@@ -237,7 +238,7 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     np.save(tmp_path / "y.npy", x[:, :2] + generator.normal(size=(400, 2)))
     ended = run("clip", "--dataset", "pairs:x.npy,y.npy", "--batch-size", 32, "--steps", 20)
     assert ended.status == 0, ended.err
-    assert ended.out.endswith("Saved in checkpoints/clip\n")
+    assert saved_in(ended.out) == "checkpoints/clip"
     saved = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())
     results, kept = saved["results"], saved["preprocessing"]
     trained = data.paired(f"pairs:{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}").train

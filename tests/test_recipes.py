@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RECIPES, TINY, write_images
+from conftest import RECIPES, TINY, saved_in, write_images
 
 import infomax as im
 from infomax import checkpoints
@@ -88,7 +88,14 @@ def test_a_run_ends_with_its_table(finished):
         assert re.search(rf"{row} .*\d \[[\d., ]+\] .*\d \[[\d., ]+\] .*\d \[[\d., ]+\]", ended.out), ended.out
     assert re.search(r"I\(Z1; Z2\) of two views: .*95 % interval \[.*trusted", ended.out)
     assert "ceiling 2.77 nats, log of 16 held-out pairs" in ended.out
-    assert ended.out.endswith("Saved in checkpoints/simclr_smile\n")
+    *_, saved, last = ended.out.splitlines()
+    assert saved == "Saved in checkpoints/simclr_smile"
+    floor, mi, trusted = (read(finished[0])["results"]["estimate"][name] for name in ("floor", "mi", "trusted"))
+    if trusted:
+        assert last.startswith(f"I(Z1; Z2) of two views: {mi:.2f} nats [")
+    else:
+        certain = "Nothing above 0 nats is certified (95 %)" if floor < 0.005 else f"At least {floor:.2f}"[:-1]
+        assert last.startswith(certain) and last.endswith(f"I(Z1; Z2) of two views; {mi:.2f} is not trusted")
 
 
 def test_a_run_folder_holds_what_it_says(finished, images):
@@ -154,7 +161,7 @@ def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp
         assert told.startswith(
             "Probes: not measured: Every training image has the label 0: a probe needs at least two"
         ), told
-        assert "I(Z1; Z2) of two views: " in told and told.endswith(f"Saved in checkpoints/{name}")
+        assert "I(Z1; Z2) of two views: " in told and saved_in(ended.out) == f"checkpoints/{name}"
     assert tree(tmp_path / "checkpoints")[0] == "simclr_smile" and len(list((tmp_path / "checkpoints").iterdir())) == 2
     results = read(tmp_path / "checkpoints/simclr_smile")["results"]
     assert "two classes" in results["probe"]["not_measured"] and math.isfinite(results["estimate"]["mi"])
@@ -168,9 +175,9 @@ def test_each_run_has_a_folder_of_its_own_and_resume_takes_the_newest(short, tmp
 @pytest.mark.slow
 def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp_path):
     own = ("--objective", "own:Stops")
-    assert short(*own).out.endswith("Saved in checkpoints/simclr_stops\n")
+    assert saved_in(short(*own).out) == "checkpoints/simclr_stops"
     assert read(tmp_path / "checkpoints/simclr_stops")["configuration"]["recipe"] == "simclr_smile"
-    assert short("--objective", "SMILE(tau=3)").out.endswith("Saved in checkpoints/simclr_smile\n")
+    assert saved_in(short("--objective", "SMILE(tau=3)").out) == "checkpoints/simclr_smile"
     done = "is finished: its results are in run.json.\n"
     assert short(*own, "--resume").out == f"checkpoints/simclr_stops {done}"
     # As an older version would have named it; that of another objective is nothing to go on from.
@@ -179,7 +186,8 @@ def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp
     (tmp_path / "checkpoints/simclr_smile-3").mkdir()
     (tmp_path / "checkpoints/simclr_smile-3/run.json").write_text("cut")
     assert short(*own, "--resume").out == f"checkpoints/simclr_smile-2 {done}"
-    assert short("--objective", "own:Stops(tau=4.0)", "--resume").out.endswith("Saved in checkpoints/simclr_stops\n")
+    resumed = short("--objective", "own:Stops(tau=4.0)", "--resume")
+    assert saved_in(resumed.out) == "checkpoints/simclr_stops"
 
 
 def test_resume_of_nothing_starts(short, tmp_path):
@@ -399,7 +407,7 @@ def test_a_recipe_runs_on_one_and_on_two_processes(name, run, images, tmp_path):
     arguments = [*TINY, "--steps", "2", "--dataset", f"folder:{images}"]
     alone = run(name, *arguments)
     assert alone.status == 0, alone.err
-    assert alone.out.endswith(f"Saved in checkpoints/{name}\n")
+    assert saved_in(alone.out) == f"checkpoints/{name}"
     whole(tmp_path / "checkpoints" / name)
     if name not in TWO:
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from infomax.estimation.evidence.competition import preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs, frames
+from infomax.estimation.questions.given import conditional
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate
 from infomax.objectives import Objective
@@ -34,6 +36,7 @@ def estimate(
     *,
     ids: Any = None,
     blocks: Any = None,
+    given: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
     missing: str = "refuse",
@@ -50,8 +53,9 @@ def estimate(
     and how pairs are split (train / validation / test). ids [n]: rows of one id are views of one sample; they stay in
     one split and are no negatives of each other. blocks: of rows that follow each
     other in time, how many make a block, beyond which they are alike no more, or the name of each row's block [n]: a
-    block stays in one split, and is left out as a whole for the error. device: where critics are trained, "cpu" or
-    "cuda".
+    block stays in one split, and is left out as a whole for the error. given [n, ...]: what is conditioned on, numbers
+    or labels: the value is I(X; Y | Z) = I(X; YZ) - I(X; Z), from one split of the rows (`questions.given`). device:
+    where critics are trained, "cpu" or "cuda".
     Same arguments and seed give the same numbers. The global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
     integers that are not labels, missing values in a frame (how many in which column), frames whose indexes differ,
@@ -61,7 +65,8 @@ def estimate(
     errors.require_seed(seed)
     if blocks is not None and ids is not None:
         raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
-    tables = frames.read({"x": x, "y": y}, ids, blocks, missing)
+    named = {"x": x, "y": y} if given is None else {"x": x, "y": y, "given": given}
+    tables = frames.read(named, ids, blocks, missing)
     budget, method = budget or Budget(), chosen(estimator, objective)
 
     def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
@@ -73,7 +78,14 @@ def estimate(
             parts = [inputs.split(whole, budget.parts, seed)]
         return Request(parts, len(whole), found, cap, method, critic, seed, budget, str(device))
 
-    return tables.described(_estimate([(tables.sides["x"], tables.sides["y"], tables.ids)], request, method, critic))
+    x, y, ids = tables.sides["x"], tables.sides["y"], tables.ids
+    if given is None:
+        return tables.described(_estimate([(x, y, ids)], request, method, critic))
+    if fitting.reads_images(critic):
+        raise UserError(f"given cannot stand beside an image's pixels: leave the critic {critic!r} out.")
+    with torch.random.fork_rng(devices=[]):
+        read = partial(conditional, x, y, tables.sides["given"])
+        return tables.described(read(lambda x, y: _evidence([(x, y, ids)], request, method, critic)))
 
 
 def estimate_splits(
@@ -118,6 +130,19 @@ def _estimate(
     critic: str | nn.Module | None,
 ) -> Estimate:
     """Of each part's x, y and ids. request: from what `inputs.prepared` makes of them."""
+    # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
+    # all devices would reach a user's GPU state.
+    with torch.random.fork_rng(devices=[]):
+        return _concluded(*_evidence(parts, request, method, critic))
+
+
+def _evidence(
+    parts: Sequence[tuple[Any, Any, Any]],
+    request: Callable[[list[Pairs], list[Check], float | None], Request],
+    method: Estimator,
+    critic: str | nn.Module | None,
+) -> tuple[Evidence, tuple[Check, ...]]:
+    """What is known of the reading of both sides that the pairs prefer, and what there is to say of the choice."""
     images = fitting.reads_images(critic)
     first = request(*inputs.prepared(parts, images))
     if critic is not None and not method.takes_critic:
@@ -126,26 +151,20 @@ def _estimate(
     def evidence(of: Request) -> Evidence:
         return Evidence(of, of.fitted())
 
-    # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
-    # all devices would reach a user's GPU state.
-    with torch.random.fork_rng(devices=[]):
-        numbers = evidence(first)
-        few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if method.cross_fits and critic is None else ""
-        if few:
-            # As classes beside thresholds of what the other side predicts, which numbers' copula is not.
-            others = evidence(request(*inputs.prepared(parts, images, few)))
-            won, check = preferred(numbers, others, few)
-            result = _concluded(won, (check,))
-        else:
-            result = _concluded(numbers)
-        # Where sides have few different rows, what is no possible value is read anew, as their MI is that of labels.
-        if result.cap is not None and not -IMPOSSIBLE <= result.mi <= result.cap + IMPOSSIBLE:
-            result = _concluded(evidence(request(*inputs.prepared(parts, images, "xy"))))
-    return result
+    found, checks = evidence(first), ()
+    few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if method.cross_fits and critic is None else ""
+    if few:
+        # As classes beside thresholds of what the other side predicts, which numbers' copula is not.
+        others = evidence(request(*inputs.prepared(parts, images, few)))
+        found, *checks = preferred(found, others, few)
+    # Where sides have few different rows, what is no possible value is read anew, as their MI is that of labels.
+    if found.cap is not None and not -IMPOSSIBLE <= found.whole.mi <= found.cap + IMPOSSIBLE:
+        found, checks = evidence(request(*inputs.prepared(parts, images, "xy"))), ()
+    return found, tuple(checks)
 
 
 def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
-    request, whole, misfit = evidence.request, evidence.whole, evidence.misfit
+    request, whole, misfit, pointwise = evidence.request, evidence.whole, evidence.misfit, evidence.pointwise
     protocols = [fitted.protocol for fitted in evidence.results]
     return Estimate(
         mi=whole.mi,
@@ -175,4 +194,8 @@ def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
             "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
             "torch": torch.__version__,
         },
+        p_value=evidence.p_value,
+        entropy=request.cap,
+        pointwise=None if pointwise is None else pointwise[0],
+        rows=None if pointwise is None else pointwise[1],
     )

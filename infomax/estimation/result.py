@@ -1,9 +1,14 @@
 """What an estimate says: a number in nats that is never alone."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
+from infomax.estimation.statement import NATS_A_BIT, certified, statement
 from infomax.files import finite
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -27,6 +32,26 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Bits:
+    """An estimate's numbers in bits: mi, stderr, interval, floor, ceiling and cap as in Estimate, and its statement."""
+
+    mi: float
+    stderr: float
+    interval: tuple[float, float]
+    floor: float
+    ceiling: float
+    cap: float | None
+    statement: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values; a number that is not finite is None."""
+        return finite(asdict(self))
+
+    def __str__(self) -> str:
+        return self.statement
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """An estimate of mutual information, in nats, from pairs that neither fitted nor selected the critic.
 
@@ -38,7 +63,12 @@ class Estimate:
     2020). floor: the certified lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic;
     it may be negative. cap: the known upper bound, where there is one (the entropy of a label, as its shares in the
     pairs give it; the capacity of a noisy channel). checks: reasons for and against. method, critic: what estimated, as
-    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values.
+    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values. p_value: of independence, from
+    test pairs that were matched anew (`evidence.independence` says of which null hypothesis); None where there is none.
+    entropy: of the side of fewest different rows, in nats, where a side has few. quantity: what was estimated, such as
+    "I(X; Y)". pointwise [m]: log p(x, y) / p(x) p(y) of each test pair, in nats, by the critic that never saw it; rows
+    [m]: which row of x and y each is, in rising order (of given splits, counted through fit, select and report). None
+    where the estimator's scores are not log ratios; neither is in JSON.
     """
 
     mi: float
@@ -54,6 +84,52 @@ class Estimate:
     critic: str
     seed: int
     protocol: dict[str, Any]
+    p_value: float | None = None
+    entropy: float | None = None
+    quantity: str = "I(X; Y)"
+    pointwise: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+    rows: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def statement(self) -> str:
+        """The sentence to believe: "0.83 nats [0.79, 0.88]" where trusted, else what is certified, and why no more."""
+        return statement(self)
+
+    @property
+    def certified(self) -> str:
+        """What holds at 95 % whatever the critic: "at least 5.20 nats (95 %)"."""
+        return certified(self)
+
+    @property
+    def bits(self) -> Bits:
+        """The same numbers in bits, and the statement."""
+        return Bits(
+            self.mi / NATS_A_BIT,
+            self.stderr / NATS_A_BIT,
+            (self.interval[0] / NATS_A_BIT, self.interval[1] / NATS_A_BIT),
+            self.floor / NATS_A_BIT,
+            self.ceiling / NATS_A_BIT,
+            None if self.cap is None else self.cap / NATS_A_BIT,
+            statement(self, "bits"),
+        )
+
+    @property
+    def normalised(self) -> float | None:
+        """The value between 0 and 1: of labels the uncertainty coefficient, of numbers the informational coefficient.
+
+        Where a side has few different rows, I / H of the side of least entropy: which share of what there is to know
+        about it the other side tells (Theil, 1970). Else sqrt(1 - exp(-2 I)), a correlation's size where the pairs are
+        normal (Linfoot, 1957); given Z, a partial correlation's. A value beyond an end is that end where the interval
+        reaches it. None where it is undefined: a value that is not finite, an interval beyond the ends, labels given Z.
+        """
+        low, high = self.interval
+        if not math.isfinite(self.mi) or high < 0:
+            return None
+        if self.entropy is None:
+            return math.sqrt(-math.expm1(-2 * max(self.mi, 0.0)))
+        if "|" in self.quantity or low > self.entropy or self.entropy <= 0:
+            return None
+        return min(max(self.mi / self.entropy, 0.0), 1.0)
 
     @property
     def trusted(self) -> bool:
@@ -71,8 +147,12 @@ class Estimate:
         return tuple(check.sentence for check in self.checks if check.verdict == "fail")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values, with `trusted` and `reasons`; a number that is not finite is None."""
-        return finite(asdict(self) | {"trusted": self.trusted, "reasons": self.reasons})
+        """The statement, and all else but `pointwise` and `rows`, as JSON-able values, with `normalised`, `bits`,
+        `trusted` and `reasons`; a number that is not finite is None."""
+        names = [each.name for each in fields(self) if each.name not in ("pointwise", "rows")]
+        own = {name: getattr(self, name) for name in names} | {"checks": [asdict(check) for check in self.checks]}
+        said = {"normalised": self.normalised, "bits": self.bits.to_dict()}
+        return finite({"statement": self.statement, **own, **said, "trusted": self.trusted, "reasons": self.reasons})
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -87,14 +167,24 @@ class Estimate:
         return f"{self.n} pairs: {fit} fit, {select} select, {report} report{folds}"
 
     def __str__(self) -> str:
-        low, high = self.interval
+        return self.shown()
+
+    def shown(self, unit: Literal["nats", "bits"] = "nats") -> str:
+        """The statement, the numbers in `unit`, "nats" or "bits", and every check, whose sentences are in nats."""
+        of: Any = self if unit == "nats" else self.bits
+        low, high = of.interval
+        name = "MI" if self.quantity == "I(X; Y)" else self.quantity
+        p = "" if self.p_value is None else f", p = {self.p_value:.3g} for independence"
+        normalised = "" if self.normalised is None else f", normalised {self.normalised:.3f}"
         lines = [
-            f"MI {self.mi:.3f} nats, 95 % interval [{low:.3f}, {high:.3f}], "
-            f"{'trusted' if self.trusted else 'NOT TRUSTED'}",
-            f"floor {self.floor:.3f} (certified at 95 %), ceiling {self.ceiling:.3f} "
+            of.statement,
+            f"{name} {of.mi:.3f} {unit}, 95 % interval [{low:.3f}, {high:.3f}], "
+            f"{'trusted' if self.trusted else 'NOT TRUSTED'}{p}{normalised}",
+            f"floor {of.floor:.3f} (certified at 95 %), ceiling {of.ceiling:.3f} "
             f"(log of {self.splits[2]} report pairs)"
-            + ("" if self.cap is None else f", cap {self.cap:.3f} (a known upper bound)"),
+            + ("" if of.cap is None else f", cap {of.cap:.3f} (a known upper bound)"),
             f"{self.shared_out}; {self.method}, {self.critic}, seed {self.seed}",
         ]
+        lines += ["checks, in nats:"] if unit == "bits" else []
         lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]
         return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The user interface: options and mistakes (arguments), progress, tables, the report page (report), recipes."""
 
 from infomax.ui.arguments import arguments, sentences
+from infomax.ui.output import write_result
 from infomax.ui.progress import Progress, say
 from infomax.ui.tables import accuracies, print_evaluation, print_results, print_terms
 
@@ -13,4 +14,5 @@ __all__ = [
     "print_terms",
     "say",
     "sentences",
+    "write_result",
 ]

@@ -50,8 +50,11 @@ details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: any
 {% for c in found %}<li>{{ badge(c.verdict) }}<strong>{{ c.name }}</strong>: {{ c.sentence }}</li>
 {% endfor %}</ul>{% endmacro %}
 {% macro estimate(e, told) %}
-<p class="value"><strong>{{ nats(e.mi) }} nats</strong>, 95 % interval [{{ nats(e.interval[0]) }},
-{{ nats(e.interval[1]) }}], <strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong></p>
+<p class="value"><strong>{{ e.statement }}</strong></p>
+<p>Value {{ nats(e.mi) }} nats, 95 % interval [{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}],
+<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; {{ e.bits.statement.partition(";")[0] }}
+{%- if e.p_value is not none %}; p = {{ "%.3g" | format(e.p_value) }} for independence{% endif %}
+{%- if e.normalised is not none %}; {{ nats(e.normalised) }} where 1 is complete dependence{% endif %}.</p>
 <p>{{ told }} {{ e.method }}; {{ e.shared_out }}.</p>
 <figure>{{ axis(e) }}<figcaption>In nats. The floor holds with 95 % confidence whatever the critic; above the ceiling,
 log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} The cap is an
@@ -72,7 +75,7 @@ they overlap, the higher the MI; where they do not, few negatives decide a value
 {% endmacro %}
 <h1>{{ title }}</h1>
 <p class="small">{{ subtitle }}</p>
-{% if terms is none %}{{ estimate(value, "I(X; Y).") }}{% else %}
+{% if terms is none %}{{ estimate(value, value.quantity ~ ".") }}{% else %}
 <h2>I(Z1; Z2) of two views</h2>
 {{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
 {% if probes is string %}<h2>Probes</h2>

@@ -1,7 +1,7 @@
 """Tables of results on standard output: accuracies and nats."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
@@ -44,6 +44,18 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
             console.print(f"  {reason}")
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
+    if mi is not None:
+        print(last_line(mi, "I(Z1; Z2) of two views"))
+
+
+def last_line(found: "Estimate", of: str) -> str:
+    """What there is to believe of an estimate, in a line: its value where it is trusted, else first what is certified.
+
+    of: what was estimated.
+    """
+    if found.trusted:
+        return f"{of}: {found.statement}"
+    return f"{found.certified[0].upper()}{found.certified[1:]}: {of}; {found.mi:.2f} is not trusted"
 
 
 def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
@@ -68,11 +80,15 @@ def print_towers(found: "Towers", saved: Any = None) -> None:
         print(f"  {reason}")
     if saved is not None:
         print(f"Saved in {saved}")
+    print(last_line(found.mi, "I(X; Y) of the modalities"))
 
 
-def print_terms(terms: "Terms") -> None:
-    """The MI of a run's features on standard output: two views' in full, the others a line each and why not trusted."""
-    print(f"I(Z1; Z2) of two views\n{terms.mi}")
+def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> None:
+    """The MI of a run's features on standard output: two views' in full, the others a line each and why not trusted.
+
+    unit: "nats" or "bits".
+    """
+    print(f"I(Z1; Z2) of two views\n{terms.mi.shown(unit)}")
     for name, term, bound in (
         ("I(Z; label)", terms.label, "entropy of the label"),
         ("I(X; Z + noise), noise 1/3 of Z's rms", terms.noise, "capacity of the channel"),
@@ -80,8 +96,9 @@ def print_terms(terms: "Terms") -> None:
         if isinstance(term, str):
             print(f"{name}: not measured: {term}")
         elif term is not None:
-            cap = "" if term.cap is None else f", {bound} {term.cap:.2f}"
-            print(f"{name}: {_nats(term)}{cap}")
+            of: Any = term if unit == "nats" else term.bits
+            cap = "" if of.cap is None else f"; {bound} {of.cap:.2f}"
+            print(f"{name}: {of.statement}{cap}")
             for reason in term.reasons:
                 print(f"  {reason}")
     if isinstance(terms.chain, str):
@@ -89,7 +106,7 @@ def print_terms(terms: "Terms") -> None:
     elif terms.chain is not None:
         print("I(layer of view 1; Z of view 2), which can only fall along the layers")
         for layer, found in terms.chain.layers:
-            print(f"  {layer:12} {_nats(found)}")
+            print(f"  {layer:12} {(found if unit == 'nats' else found.bits).statement}")
         check = terms.chain.check
         print(f"  {check.verdict:4}  {check.name}: {check.sentence}")
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from infomax.estimation.estimator import Budget, Estimator, Fitted
-from infomax.estimation.evidence import rematching, uncertainty
+from infomax.estimation.evidence import independence, rematching, uncertainty
 from infomax.estimation.evidence.fold import Fold
 from infomax.estimation.evidence.histogram import histogram
 from infomax.estimation.pairs import Pairs, joined
@@ -120,6 +120,25 @@ class Evidence:
         # A fold's test pairs are shuffled alike.
         scores = [rematching.scores_of(fold.fitted, fold.test.first(len(pairs))) for fold, pairs in of_folds]
         return rematching.misfit_of(looked_at, scores, self.request.seed)
+
+    @cached_property
+    def p_value(self) -> float | None:
+        """Of independence, by test pairs that are matched anew."""
+        return independence.p_value(self.folds, self.request.seed)
+
+    @cached_property
+    def pointwise(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Each test pair's log ratio [m], in nats, and its row [m], in the order of rows; None where scores are no log
+        ratios or rows are not known."""
+        if self.results[0].critic is None or not self.estimator.normalised:
+            return None
+        known = [fold.pointwise for fold in self.folds]
+        rows = [fold.raw[2].rows for fold in self.folds]
+        found = [each.numpy() for each in rows if each is not None]
+        if len(found) < len(rows):
+            return None
+        order = np.concatenate(found).argsort(kind="stable")
+        return np.concatenate(known)[order], np.concatenate(found)[order]
 
     @cached_property
     def histogram(self) -> dict[str, Any] | None:

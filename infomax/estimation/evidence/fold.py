@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from infomax.estimation.bases.gaussian import GaussianCopula
@@ -75,6 +76,14 @@ class Fold:
     @cached_property
     def mi(self) -> float:
         return self.fitted.value(self.test)
+
+    @cached_property
+    def pointwise(self) -> np.ndarray:
+        """The score of each test pair [m], in nats, as they were given."""
+        critic, pairs = self.fitted.critic, self.in_order.to(self.device)
+        assert critic is not None
+        with torch.no_grad():
+            return critic.pair(*critic.embed(pairs.x, pairs.y)).double().cpu().numpy()
 
     @cached_property
     def error(self) -> tuple[float, float]:

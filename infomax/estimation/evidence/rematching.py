@@ -94,18 +94,19 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
 
 
-def matched(s: Tensor, number: int, generator: torch.Generator) -> Tensor:
+def matched(s: Tensor, number: int, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:
     """Matchings [number, n] drawn with a chance in proportion to the product of exp(s[i, m(i)]), s [n, n].
 
     A chain of swaps leads from the identity to a hub, and one from there to each, so that all are exchangeable with the
-    identity however short the chains are. (Besag & Clifford, 1989)
+    identity however short the chains are: `sweeps` steps, each of which tries to swap every row with another. (Besag &
+    Clifford, 1989)
     """
     n = len(s)
     flat = s.flatten()
     found = torch.arange(n)[None]
     for chains in (1, number):
         found = found.expand(chains, n).clone()
-        for _ in range(min(2 * n, SWEEPS)):
+        for _ in range(min(2 * n, sweeps)):
             order = torch.rand(chains, n, generator=generator).argsort(1)
             i, j = order[:, : n // 2], order[:, n // 2 : n // 2 * 2]
             a, b = found.gather(1, i), found.gather(1, j)

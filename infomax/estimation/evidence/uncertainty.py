@@ -174,18 +174,37 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
     The zero critic's value is 0 without noise, which would claim that there is nothing to find. Its error is therefore
     that of the trained critic which lost to it: what such data could have shown.
     """
+    values = jackknife_values(fitted, report, seed)
+    stderr = jackknife_error(values)
+    return stderr, half_width(stderr, len(values) - 1)
+
+
+def half_width(stderr: float, freedom: int) -> float:
+    """Half of a 95 % interval by Student's t with so many degrees of freedom."""
     from scipy.stats import t
 
+    return float(t.ppf(0.975, freedom)) * stderr
+
+
+def one_sided(mi: float, stderr: float, folds: int) -> float:
+    """The p-value of "the value is not above 0", by Student's t with the degrees of freedom of all folds' groups."""
+    from scipy.stats import t
+
+    if not stderr > 0 or not math.isfinite(mi):
+        return 1.0
+    return float(t.sf(mi / stderr, (GROUPS - 1) * folds))
+
+
+def jackknife_values(fitted: Fitted, report: Pairs, seed: int) -> list[float]:
+    """The value on `report` without each group; of a zero critic, that of the trained critic which lost to it."""
     critic = fitted.critic
     if critic is not None and critic.is_zero:
         critic.open = True
         try:
-            return jackknife(fitted, report, seed)
+            return jackknife_values(fitted, report, seed)
         finally:
             critic.open = False
-    values = fitted.values(report, without_a_group(report, GROUPS, seed))
-    stderr = jackknife_error(values)
-    return stderr, float(t.ppf(0.975, len(values) - 1)) * stderr
+    return fitted.values(report, without_a_group(report, GROUPS, seed))
 
 
 def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> float:

@@ -17,10 +17,10 @@ from infomax.estimation.pairs.pairs import (
     split,
     without_a_group,
 )
-from infomax.estimation.pairs.reading import counts, of_blocks, prepared
+from infomax.estimation.pairs.reading import Side, counts, most_labels, of_blocks, prepared, side
 
 __all__ = [
-    "FEWEST", "FEWEST_A_SPLIT", "FEWEST_IDS", "Image", "Pairs", "counts", "folds", "has_density", "is_label",
-    "jackknife_error", "joined", "of_blocks", "one_a_sample", "prepared", "require_density", "shuffled", "split",
-    "without_a_group",
+    "FEWEST", "FEWEST_A_SPLIT", "FEWEST_IDS", "Image", "Pairs", "Side", "counts", "folds", "has_density", "is_label",
+    "jackknife_error", "joined", "most_labels", "of_blocks", "one_a_sample", "prepared", "require_density",
+    "shuffled", "side", "split", "without_a_group",
 ]  # fmt: skip

@@ -37,25 +37,29 @@ class Pairs:
     """x [n, dx], y [n, dy], ids int64 [n]: rows of one id are views of one sample, never negatives of each other.
 
     float32; or float64, as given, until the fit split's statistics have standardised it. images: of each side how its
-    columns make an image, or None where they make none.
+    columns make an image, or None where they make none. rows int64 [n]: which row of the user's arrays each is, where
+    that is known.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor
     images: tuple[Image | None, Image | None] = (None, None)
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: Tensor) -> "Pairs":
-        return Pairs(self.x[index], self.y[index], self.ids[index], self.images)
+        rows = None if self.rows is None else self.rows[index.to(self.rows.device)]
+        return Pairs(self.x[index], self.y[index], self.ids[index], self.images, rows)
 
     def first(self, number: int) -> "Pairs":
-        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images)
+        rows = None if self.rows is None else self.rows[:number]
+        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images, rows)
 
     def to(self, device: str | torch.device) -> "Pairs":
-        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device), self.images)
+        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device), self.images, self.rows)
 
 
 FEWEST_IDS = 4  # in a split: leaving a group of them out must leave a row with two negatives
@@ -109,7 +113,8 @@ def is_label(side: Tensor) -> bool:
 def joined(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of all parts, one after the other."""
     x, y, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids"))
-    return Pairs(x, y, ids, parts[0].images)
+    numbers = [part.rows for part in parts if part.rows is not None]
+    return Pairs(x, y, ids, parts[0].images, torch.cat(numbers) if len(numbers) == len(parts) else None)
 
 
 def one_of_each(ids: Tensor) -> Tensor:

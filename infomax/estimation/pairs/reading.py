@@ -68,9 +68,39 @@ def prepared(
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
     both = (images[0], images[1])
-    split_up = zip(sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), strict=True)
-    pairs = [Pairs(x, y, i, both) for x, y, i in split_up]
+    split_up = zip(
+        sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), torch.arange(len(ids)).split(sizes), strict=True
+    )
+    pairs = [Pairs(x, y, i, both, rows) for x, y, i, rows in split_up]
     return pairs, checks, min(caps, default=None)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of a user's arrays by itself: its name, its rows as they came [n, d], and as they are read [n, ...].
+
+    is_label: whether values are one-hot. checks: what there is to say of it. entropy: of its different rows, in nats,
+    where they are few.
+    """
+
+    name: str
+    raw: Tensor
+    values: Tensor
+    is_label: bool
+    checks: list[Check]
+    entropy: float | None
+
+
+def side(name: str, given: Any) -> Side:
+    """Reads one array [n, ...] by itself. name: for the sentences. Raises UserError as `estimate` says."""
+    raw = tensor_of(name, given)
+    if len(raw) == 0:
+        raise UserError(f"{name} is empty: there is nothing to estimate from.")
+    whole = _joined(name, [raw.flatten(1) if raw.ndim > 1 else raw[:, None]])
+    values, checks, entropy = _side(name, whole, False, False)
+    label = is_label(values)
+    # What is no label is read again beside another side, and images by the places of their pixels.
+    return Side(name, whole, values if label else raw if raw.ndim > 1 else whole, label, checks, entropy)
 
 
 def _joined(name: str, tensors: list[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ Readers are libraries that are imported when used: pip install "infomax[tables]"
 
 import csv
 import importlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,29 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
         raise UserError(f"{path} cannot be read as {path.suffix.lower()} ({reason}).") from None
 
 
-def sides_of(path: Path, x: str | None, y: str | None) -> tuple[Any, Any]:
-    """The columns that texts such as "a,b" name, as data frames of one table. A name that holds a comma stands in
-    quotes. Raises UserError as `read_table` does, where a side has no columns, and where both have one column."""
+def sides_of(path: Path, x: str | None, y: str | None, given: str | None = None) -> list[Any]:
+    """The columns that texts such as "a,b" name, as data frames of one table: x, y and, where there is one, given. A
+    name that holds a comma stands in quotes. Raises UserError as `read_table` does, where a side has no columns, and
+    where two have one column."""
     if x is None or y is None:
         raise UserError(f"{path} is one table: name the columns of both sides, --x NAME,NAME --y NAME.")
-    names = [[name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])] for text in (x, y)]
-    for option, chosen in zip(("--x", "--y"), names, strict=True):
+    texts = {"--x": x, "--y": y} | ({} if given is None else {"--given": given})
+    names = {
+        option: [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+        for option, text in texts.items()
+    }
+    for option, chosen in names.items():
         if not chosen or "" in chosen:
             raise UserError(f"{option} names no column: give {option} NAME or {option} NAME,NAME.")
-    sides = [read_table(path, chosen) for chosen in names]
-    both = [name for name in sides[0].columns if name in sides[1].columns]
-    if both:
-        raise UserError(f"{', '.join(map(repr, both))} is in --x and in --y: a column tells all of itself.")
-    if len(sides[0]) != len(sides[1]):
-        raise UserError(f"The columns of --x have {len(sides[0])} rows in {path} and those of --y {len(sides[1])}.")
-    return sides[0], sides[1]
+    sides = {option: read_table(path, chosen) for option, chosen in names.items()}
+    for (one, first), (other, second) in itertools.combinations(sides.items(), 2):
+        if both := [name for name in first.columns if name in second.columns]:
+            raise UserError(f"{', '.join(map(repr, both))} is in {one} and in {other}: a column tells all of itself.")
+        if len(first) != len(second):
+            raise UserError(
+                f"The columns of {one} have {len(first)} rows in {path} and those of {other} {len(second)}."
+            )
+    return list(sides.values())
 
 
 def library(name: str) -> Any:
