@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from infomax.checkpoints import load
     from infomax.encoders import encoder
     from infomax.estimation import estimate
+    from infomax.estimation.questions.matrix import Matrix
+    from infomax.estimation.questions.pairwise import pairwise
+    from infomax.estimation.questions.select import select
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
     from infomax.run import ImageSettings, Run, Settings
@@ -39,6 +42,9 @@ _LATER = {
     "load": "infomax.checkpoints",
     "evaluate": "infomax.evaluation",
     "estimate": "infomax.estimation",
+    "pairwise": "infomax.estimation.questions.pairwise",
+    "Matrix": "infomax.estimation.questions.matrix",
+    "select": "infomax.estimation.questions.select",
     "probe": "infomax.evaluation.probing",
     "Run": "infomax.run",
     "Settings": "infomax.run",
@@ -53,7 +59,7 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "probe", "Run", "Settings", "ImageSettings",
+    "estimate", "pairwise", "Matrix", "select", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 
