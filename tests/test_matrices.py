@@ -17,7 +17,7 @@ from infomax.estimation.questions.significance import q_values
 
 def narrow() -> list[tasks.Task]:
     """The tasks of the accuracy set, and held out, of one column a side."""
-    every = [task for task in (*tasks.the_set(), *tasks.held_out())]
+    every = (*tasks.the_set(), *tasks.held_out())
     return [task for task in every if {side.shape[1] for side in task.sample(2, 0)} == {1}]
 
 

@@ -25,8 +25,8 @@ STRONGEST = 0.9999  # correlation, at most
 ROUNDS = 2  # of steps in bandwidths
 MARGIN = 0.5  # standard errors by which kernels have to be likelier than a Gaussian copula
 # How far from the left-out mean log-ratio to the rows' own the value lies. The likeliest bandwidth has smoothing cost
-# half of what noise costs (h^4 against h^-2), or more where a density has edges; the rows' own mean is above the left-out
-# one by twice the noise, so the truth is three quarters of the way up, or more.
+# half of what noise costs (h^4 against h^-2), or more where a density has edges; the rows' own mean is above the
+# left-out one by twice the noise, so the truth is three quarters of the way up, or more.
 SHARE_2D = 0.85
 SHARE_1D = 0.75  # of numbers beside levels: h^4 against h^-1, or h of edges
 SHARE_0D = 0.5  # of levels alone: nothing is smoothed, and both ends are wrong by the same

@@ -15,10 +15,10 @@ MOST_NAMES = 60  # on an axis
 
 @dataclass(frozen=True)
 class Matrix:
-    """The MI, in nats, of p columns with q columns: arrays [p, q], of which the diagonal is NaN where both are the same.
+    """The MI, in nats, of p columns with q columns: arrays [p, q], with a diagonal of NaN where both are the same.
 
-    mi: the values. interval (95 %): two arrays, the lower and upper ends. p_value: of independence. q_value: the rate of
-    false discoveries (Benjamini & Hochberg, 1995) among all pairs that are at least as certain. n: rows. x_names,
+    mi: the values. interval (95 %): two arrays, the lower and upper ends. p_value: of independence. q_value: the rate
+    of false discoveries (Benjamini & Hochberg, 1995) among all pairs that are at least as certain. n: rows. x_names,
     y_names: of the columns [p] and [q]. symmetric: whether both are the same columns, and each pair is there twice.
     """
 

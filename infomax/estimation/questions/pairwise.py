@@ -24,9 +24,9 @@ def pairwise(X: Any, Y: Any = None) -> Matrix:
     observation. Y None: every pair of different columns of X; the diagonal is NaN.
     No network is trained: columns are ranked once, and pairs are worked out in batches. Two columns of numbers have a
     Gaussian copula, or kernels about normal scores where rows that are left out prefer them. A column of few values
-    (32 at most, of 10 rows each or more), whatever its type, is read as levels: names or numbers, it is the same; of one
-    with more ties, rows of one value are ordered at random, which leaves the MI as it is. The MI of a constant column
-    is 0. Beyond some 4 nats nothing is resolved. Memory: a few numbers a pair, besides the columns.
+    (32 at most, of 10 rows each or more), whatever its type, is read as levels: names or numbers, it is the same; of
+    one with more ties, rows of one value are ordered at random, which leaves the MI as it is. The MI of a constant
+    column is 0. Beyond some 4 nats nothing is resolved. Memory: a few numbers a pair, besides the columns.
     The interval (95 %) is the infinitesimal jackknife's over rows, which are taken to be independent of each other, and
     half of how far a density's value on its own rows and on left-out ones lie apart. The p-value is that of
     independence, by chi-squared sums of functions of the ranks; q-values control the rate of false discoveries.

@@ -131,7 +131,7 @@ class _Tables:
         return found
 
     def synergies(self) -> list[tuple[int, int, float]]:
-        """Pairs (i, j, I(i; y | j) - I(i; y)), where that is above what chance makes of all pairs, the largest first."""
+        """Pairs (i, j, I(i; y | j) - I(i; y)), where that is above what chance makes of all pairs; largest first."""
         from scipy.stats import chi2
 
         p, n = self.bins.shape
