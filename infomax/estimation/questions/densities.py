@@ -31,6 +31,8 @@ SHARE_2D = 0.85
 SHARE_1D = 0.75  # of numbers beside levels: h^4 against h^-1, or h of edges
 SHARE_0D = 0.5  # of levels alone: nothing is smoothed, and both ends are wrong by the same
 ATTENUATION = 0.3  # nats times n (1 - |rho|) that a Gaussian's ranks lose against its values, measured
+EDGES, SHARP = 0.15, 0.1  # a bandwidth, and nats
+NEIGHBOURS = 3
 MIXED = (0.85, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05, 0.02, 0.005)  # shares of independence
 
 
@@ -198,7 +200,37 @@ def of_levels_and_numbers(levels: Tensor, number: int, v: Tensor) -> Values:
         left = (summed - diagonal[bins]).clamp_(min=0) / (size - 1).clamp(min=1)
         return summed / size, torch.where(size > 1, left, 1.0)
 
-    return _likeliest([lambda h=h: ratios(h) for h in FINE_BANDWIDTHS], SHARE_1D, 3 * (levels_of(levels) - 1), b, n)
+    found, best = _likeliest(
+        [lambda h=h: ratios(h) for h in FINE_BANDWIDTHS], SHARE_1D, 3 * (levels_of(levels) - 1), b, n
+    )
+    # Bandwidths as small as that are of edges, which kernels blur: distances to neighbours do not, and are noisier.
+    edges = ((best >= FINE_BANDWIDTHS.index(EDGES)) & (found.mi > SHARP)).nonzero().flatten()
+    if len(edges):
+        found.mi[edges] = _by_neighbours(levels[edges], v[edges])
+        found.stderr[edges] = torch.hypot(found.stderr[edges], torch.tensor(0.5 / math.sqrt(n)))
+    return found
+
+
+def _by_neighbours(levels: Tensor, v: Tensor) -> Tensor:
+    """The MI of levels and numbers [b, n] from the distance to the NEIGHBOURS-th neighbour of a row's own level, and
+    how many of all rows are nearer. (Ross, 2014)"""
+    n, k = v.shape[1], NEIGHBOURS
+    order = (levels * (4 * REACH) + v).argsort(1)
+    level, at = levels.gather(1, order), v.gather(1, order)
+    near = []
+    for offset in range(1, k + 1):
+        apart = (at[:, offset:] - at[:, :-offset]).masked_fill(level[:, offset:] != level[:, :-offset], math.inf)
+        end = apart.new_full((len(v), offset), math.inf)
+        near += [torch.cat([apart, end], 1), torch.cat([end, apart], 1)]
+    reach = torch.stack(near).kthvalue(k, dim=0).values
+    table = v.sort(1).values
+    inside = torch.searchsorted(table, at + reach) - torch.searchsorted(table, at - reach, right=True)
+    counts = torch.zeros(len(v), int(levels.max()) + 1).scatter_add_(1, levels.long(), torch.ones_like(v))
+    size = counts.gather(1, level.long())
+    own = math.log(n) + float(torch.digamma(torch.tensor(float(k)))) - torch.digamma(size)
+    each = own - torch.digamma(inside.clamp(min=k).float())
+    # Of a level of as few rows, nothing is known: as in a draw of independent columns.
+    return torch.where(size > k, each, 0.0).mean(1)
 
 
 def of_levels(first: Tensor, second: Tensor, number: int) -> Values:
@@ -212,7 +244,7 @@ def of_levels(first: Tensor, second: Tensor, number: int) -> Values:
     one, other = counts.sum(2).gather(1, first.long()), counts.sum(1).gather(1, second.long())
     left = (both - 1) * (n - 1) / ((one - 1) * (other - 1)).clamp(min=1)
     freedom = (levels_of(first) - 1) * (levels_of(second) - 1)
-    return _likeliest([lambda: (both * n / (one * other), left)], SHARE_0D, freedom, b, n)
+    return _likeliest([lambda: (both * n / (one * other), left)], SHARE_0D, freedom, b, n)[0]
 
 
 def levels_of(levels: Tensor) -> Tensor:
@@ -222,16 +254,19 @@ def levels_of(levels: Tensor) -> Tensor:
 
 def _likeliest(
     ratios: list[Callable[[], tuple[Tensor, Tensor]]], share: float, freedom: Tensor, b: int, n: int
-) -> Values:
-    """Of ratios that rows have [b, n], their own and left out, each with shares of independence mixed in."""
+) -> tuple[Values, Tensor]:
+    """Of ratios that rows have [b, n], their own and left out, each with shares of independence mixed in; and which of
+    the ratios were likeliest [b], -1: independence."""
     left_out, own, rows = torch.zeros(b), torch.zeros(b), torch.zeros(b, n)
-    for each in ratios:
+    best = torch.full((b,), -1)
+    for number, each in enumerate(ratios):
         full, left = each()
         for mixed in MIXED:
             logs = (left * (1 - mixed) + mixed).log_()
             mean = logs.mean(1)
             k = (mean > left_out).nonzero().flatten()
             if len(k):
-                left_out[k], rows[k] = mean[k], logs[k]
+                left_out[k], rows[k], best[k] = mean[k], logs[k], number
                 own[k] = (full[k] * (1 - mixed) + mixed).log_().mean(1)
-    return Values(left_out + share * (own - left_out), _stderr(rows, freedom), 0.5 * (own - left_out))
+    values = Values(left_out + share * (own - left_out), _stderr(rows, freedom), 0.5 * (own - left_out))
+    return values, best

@@ -123,11 +123,15 @@ class Matrix:
         return figure
 
     def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self, number: int = 10) -> str:
+        """How many pairs depend on each other, and the `number` strongest, a line each."""
         p, q = self.mi.shape
         pairs = len(self._pairs()[0])
         lines = [f"MI of {pairs:,} pairs of columns [{p} x {q}], {self.n:,} rows: {self.discoveries():,} with a rate of"
                  f" false discoveries of {FALSE:g}"]  # fmt: skip
-        for pair in self.strongest(10):
+        for pair in self.strongest(number):
             lines.append(
                 f"  {pair['x']} and {pair['y']}: {pair['mi']:.3f} nats, 95 % interval [{pair['low']:.3f},"
                 f" {pair['high']:.3f}], q {pair['q_value']:.2g}"
