@@ -186,8 +186,8 @@ def command(
     protocol = (
         f"Known MI: {len(known_)} distributions of one column a side, {samples} samples each. Seconds: processor time"
         " of one process, the median of alternating repeats; tables of columns that are five curves of twenty"
-        " causes, so that one pair in twenty depends. scikit-learn: mutual_info_regression, or _classif of labels, a column at a"
-        " time; ennemi: estimate_mi, and pairwise_mi of tables; both with their default of 3 neighbours."
+        " causes, so that one pair in twenty depends. scikit-learn: mutual_info_regression, or _classif of labels, a"
+        " column at a time; ennemi: estimate_mi, and pairwise_mi of tables; both with their default of 3 neighbours."
     )
     cells.report(cells.write_tables(output, "pairwise", protocol, made), made, output, json)
 
