@@ -50,7 +50,7 @@ _LATER = {
     "Settings": "infomax.run",
     "ImageSettings": "infomax.run",
 }
-_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "training", "ui")
+_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "sklearn", "training", "ui")
 _MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
 
 __all__ = [

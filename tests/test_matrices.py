@@ -195,6 +195,17 @@ def test_false_discoveries_are_controlled():
     assert found.discoveries() == len(called)
 
 
+def test_values_do_not_depend_on_the_default_type_or_on_other_pairs():
+    x = mixed_table()
+    found = im.pairwise(x).mi
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(im.pairwise(x).mi, found)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(im.pairwise(x[:, :4]).mi, found[:4, :4], atol=1e-5)
+
+
 def test_functions_of_ranks_are_orthonormal():
     columns = columns_of("X", mixed_table())
     functions, ranks = columns.functions

@@ -225,7 +225,7 @@ def _by_neighbours(levels: Tensor, v: Tensor) -> Tensor:
     reach = torch.stack(near).kthvalue(k, dim=0).values
     table = v.sort(1).values
     inside = torch.searchsorted(table, at + reach) - torch.searchsorted(table, at - reach, right=True)
-    counts = torch.zeros(len(v), int(levels.max()) + 1).scatter_add_(1, levels.long(), torch.ones_like(v))
+    counts = v.new_zeros(len(v), int(levels.max()) + 1).scatter_add_(1, levels.long(), torch.ones_like(v))
     size = counts.gather(1, level.long())
     own = math.log(n) + float(torch.digamma(torch.tensor(float(k)))) - torch.digamma(size)
     each = own - torch.digamma(inside.clamp(min=k).float())
@@ -257,7 +257,8 @@ def _likeliest(
 ) -> tuple[Values, Tensor]:
     """Of ratios that rows have [b, n], their own and left out, each with shares of independence mixed in; and which of
     the ratios were likeliest [b], -1: independence."""
-    left_out, own, rows = torch.zeros(b), torch.zeros(b), torch.zeros(b, n)
+    left_out, own = torch.zeros(2, b, dtype=torch.float32)
+    rows = torch.zeros(b, n, dtype=torch.float32)
     best = torch.full((b,), -1)
     for number, each in enumerate(ratios):
         full, left = each()
