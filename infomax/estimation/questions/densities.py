@@ -77,7 +77,12 @@ class _Grid:
         k = normal[:, None].expand(-1, self.knots)
         if h < 1:
             k = torch.exp(-0.5 * ((x[:, None] - math.sqrt(1 - h * h) * x) / h) ** 2)
-        k = (k / (apart[:, None] * k).sum(0) / normal[:, None]).float()
+        k = k / (apart[:, None] * k).sum(0)
+        edges = (t[1:] + t[:-1]) / 2
+        below = torch.special.ndtr(edges / (1 - WIDER * edges.abs()))
+        share = torch.cat([below, below.new_ones(1)]) - torch.cat([below.new_zeros(1), below])
+        # Over what a normal's rows give on this grid, and not the normal's own density: steps have no part in it.
+        k = (k / (k @ share)[:, None]).float()
         return k, k.diagonal().contiguous()
 
 
