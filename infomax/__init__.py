@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from infomax.encoders import encoder
     from infomax.errors import UserError
     from infomax.estimation import estimate, lagged, transfer_entropy
+    from infomax.estimation.questions.matrix import Matrix
+    from infomax.estimation.questions.pairwise import pairwise
+    from infomax.estimation.questions.select import select
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
     from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
@@ -45,6 +48,9 @@ _HOMES = {
     "infomax.checkpoints": ("load",),
     "infomax.evaluation": ("evaluate",),
     "infomax.estimation": ("estimate", "lagged", "transfer_entropy"),
+    "infomax.estimation.questions.matrix": ("Matrix",),
+    "infomax.estimation.questions.pairwise": ("pairwise",),
+    "infomax.estimation.questions.select": ("select",),
     "infomax.evaluation.probing": ("probe",),
     "infomax.run": ("Run", "Settings", "ImageSettings"),
     "infomax.errors": ("UserError",),
@@ -52,8 +58,8 @@ _HOMES = {
 _LATER = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
     "benchmarks", "checkpoints", "cli", "critics", "data", "distributed", "encoders", "errors", "estimation",
-    "evaluation", "files", "launch", "models", "objectives", "randomness", "run", "scores", "spelling", "training",
-    "ui",
+    "evaluation", "files", "launch", "models", "objectives", "randomness", "run", "scores", "sklearn", "spelling",
+    "training", "ui",
 )  # fmt: skip
 _MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
 
@@ -63,7 +69,8 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores", "Sides",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "lagged", "transfer_entropy", "probe", "Run", "Settings", "ImageSettings",
+    "estimate", "lagged", "transfer_entropy", "pairwise", "Matrix", "select", "probe", "Run", "Settings",
+    "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME.
+"""The command line: infomax estimate | matrix | probe | report | recipe | objectives | estimators | benchmark NAME.
 
 What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from infomax import errors, ui
 from infomax.errors import UserError, nearest
+from infomax.ui.matrix import matrix
 from infomax.ui.registers import estimator_rows, objective_rows
 
 
@@ -330,7 +331,7 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given",
+    "models", "which_objective", "towers", "given", "pairwise", "select",
 )  # fmt: skip
 
 
@@ -343,7 +344,9 @@ def benchmark(what: str, /) -> None:
             accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
-            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages).
+            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
+            (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
+            regressions).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
@@ -360,6 +363,7 @@ def main() -> None:
         ui.arguments(
             {
                 "estimate": estimate,
+                "matrix": matrix,
                 "probe": probe,
                 "recipe": recipe,
                 "report": report,

@@ -18,6 +18,7 @@ LAYERS = (
     ("encoders", "data", "models", "estimation", "training"),
     ("checkpoints",),
     ("evaluation",),
+    ("sklearn",),
     ("ui",),
     ("benchmarks",),
     ("run", "cli"),

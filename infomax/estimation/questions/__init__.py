@@ -1,1 +1,2 @@
-"""Questions beyond I(X; Y): given a third variable (given), over lags and in a direction (lagged)."""
+"""Questions beyond I(X; Y): given a third variable (given), over lags (lagged), of all pairs of columns (pairwise), and
+which columns to keep (select)."""

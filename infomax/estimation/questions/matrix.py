@@ -1,0 +1,149 @@
+"""What pairwise() gives: the mutual information of every pair of columns, with intervals, p-values and a picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infomax.errors import UserError
+from infomax.files import finite
+
+FALSE = 0.05  # the rate of false discoveries that a summary calls found
+MOST_NAMES = 60  # on an axis
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The MI, in nats, of p columns with q columns: arrays [p, q], with a diagonal of NaN where both are the same.
+
+    mi: the values. interval (95 %): two arrays, the lower and upper ends. p_value: of independence. q_value: the rate
+    of false discoveries (Benjamini & Hochberg, 1995) among all pairs that are at least as certain. n: rows. x_names,
+    y_names: of the columns [p] and [q]. symmetric: whether both are the same columns, and each pair is there twice.
+    """
+
+    mi: np.ndarray
+    interval: tuple[np.ndarray, np.ndarray]
+    p_value: np.ndarray
+    q_value: np.ndarray
+    n: int
+    x_names: tuple[str, ...]
+    y_names: tuple[str, ...]
+    symmetric: bool
+
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.symmetric:
+            return np.triu_indices(len(self.x_names), 1)
+        first, second = np.indices(self.mi.shape).reshape(2, -1)
+        return first, second
+
+    def discoveries(self, rate: float = FALSE) -> int:
+        """How many pairs are called dependent if a share `rate` of false ones among them is allowed."""
+        return int((self.q_value[self._pairs()] <= rate).sum())
+
+    def strongest(self, number: int = 10) -> list[dict[str, Any]]:
+        """The `number` pairs of largest MI: x, y, mi, low, high, p_value, q_value."""
+        rows, columns = self._pairs()
+        order = np.argsort(-self.mi[rows, columns], kind="stable")[:number]
+        return [self._pair(int(i), int(j)) for i, j in zip(rows[order], columns[order], strict=True)]
+
+    def _pair(self, i: int, j: int) -> dict[str, Any]:
+        low, high = self.interval
+        numbers = {"mi": self.mi, "low": low, "high": high, "p_value": self.p_value, "q_value": self.q_value}
+        return {"x": self.x_names[i], "y": self.y_names[j]} | {k: float(v[i, j]) for k, v in numbers.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values, arrays as lists of rows; a number that is not finite is None."""
+        arrays = {"mi": self.mi, "low": self.interval[0], "high": self.interval[1], "p_value": self.p_value,
+                  "q_value": self.q_value}  # fmt: skip
+        names = {"n": self.n, "x": list(self.x_names), "y": list(self.y_names)}
+        return finite(names | {name: array.tolist() for name, array in arrays.items()})
+
+    def to_frame(self) -> Any:
+        """A pandas.DataFrame of a row a pair, the largest MI first: x, y, mi, low, high, p_value, q_value.
+
+        Raises UserError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError('to_frame() needs pandas: pip install "infomax[tables]".') from None
+        rows, columns = self._pairs()
+        order = np.argsort(-self.mi[rows, columns], kind="stable")
+        at = rows[order], columns[order]
+        low, high = self.interval
+        return pandas.DataFrame({
+            "x": np.array(self.x_names, dtype=object)[at[0]], "y": np.array(self.y_names, dtype=object)[at[1]],
+            "mi": self.mi[at], "low": low[at], "high": high[at], "p_value": self.p_value[at],
+            "q_value": self.q_value[at],
+        })  # fmt: skip
+
+    def write_csv(self, path: Path) -> None:
+        """Writes the rows of `to_frame` to a file, path, whole or not at all, without pandas."""
+        import csv
+
+        from infomax.files import write_whole
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ["x", "y", "mi", "low", "high", "p_value", "q_value"])
+                writer.writeheader()
+                writer.writerows(self.strongest(self.mi.size))
+
+        write_whole(path, write)
+
+    def order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The order of rows and of columns in which those that are alike stand together (average linkage)."""
+        shown = np.sqrt(-np.expm1(-2 * np.clip(np.nan_to_num(self.mi), 0, None)))  # as a correlation
+        if not self.symmetric:
+            return _clustered(shown), _clustered(shown.T)
+        np.fill_diagonal(shown, 1.0)
+        one = _clustered(shown, 1 - shown)
+        return one, one
+
+    def plot(self, path: Path | str | None = None) -> Any:
+        """A heat map of the MI, rows and columns clustered, as a matplotlib Figure; also written to `path`, a PNG or
+        whatever its ending says."""
+        from matplotlib.figure import Figure
+
+        rows, columns = self.order()
+        height, width = (3.5 + 0.1 * min(len(side), MOST_NAMES) for side in (rows, columns))
+        figure = Figure(figsize=(width + 0.8, height), layout="constrained")
+        axis = figure.subplots()
+        shown = np.clip(self.mi[np.ix_(rows, columns)], 0, None)
+        image = axis.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0)
+        figure.colorbar(image, ax=axis, label="MI, nats")
+        for names, at, place in ((self.x_names, rows, axis.set_yticks), (self.y_names, columns, axis.set_xticks)):
+            if len(names) <= MOST_NAMES:
+                place(range(len(names)), [names[k] for k in at], fontsize=6)
+        axis.tick_params(axis="x", rotation=90)
+        axis.set_title(f"{self.n:,} rows, {self.discoveries():,} pairs with q ≤ {FALSE:g}", fontsize=8)
+        if path is not None:
+            figure.savefig(path, dpi=110)
+        return figure
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self, number: int = 10) -> str:
+        """How many pairs depend on each other, and the `number` strongest, a line each."""
+        p, q = self.mi.shape
+        pairs = len(self._pairs()[0])
+        lines = [f"MI of {pairs:,} pairs of columns [{p} x {q}], {self.n:,} rows: {self.discoveries():,} with a rate of"
+                 f" false discoveries of {FALSE:g}"]  # fmt: skip
+        for pair in self.strongest(number):
+            lines.append(
+                f"  {pair['x']} and {pair['y']}: {pair['mi']:.3f} nats, 95 % interval [{pair['low']:.3f},"
+                f" {pair['high']:.3f}], q {pair['q_value']:.2g}"
+            )
+        return "\n".join(lines)
+
+
+def _clustered(profiles: np.ndarray, distance: np.ndarray | None = None) -> np.ndarray:
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(profiles) < 3:
+        return np.arange(len(profiles))
+    near = profiles if distance is None else squareform(np.clip(distance, 0, None), checks=False)
+    return leaves_list(linkage(near, "average"))

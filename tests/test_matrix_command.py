@@ -1,0 +1,109 @@
+"""infomax matrix: tables in, a CSV file, a heat map and a list out; mistakes are a sentence; and its benchmarks run."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from infomax import cli
+from infomax.benchmarks import pairwise as all_pairs
+from infomax.benchmarks import select as selection
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """run(*words) -> (status, standard output, standard error) of infomax in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["infomax", *map(str, words)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+def table(n: int = 60):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, 3))
+    x[:, 2] = x[:, 0] + 0.3 * rng.standard_normal(n)
+    return x
+
+
+def test_a_csv_file_with_names_and_texts(run, tmp_path):
+    x = table()
+    lines = [f"{a},{b},{c},{'yes' if a > 0 else 'no'}" for a, b, c in x]
+    (tmp_path / "t.csv").write_text("one,two,three,sign\n" + "\n".join(lines) + "\n")
+    status, out, err = run("matrix", "t.csv", "--top", 2)
+    assert (status, err) == (0, "") and len(out.splitlines()) == 4
+    assert "6 pairs of columns [4 x 4], 60 rows" in out and "q " in out
+    rows = list(csv.DictReader((tmp_path / "t-mi.csv").read_text().splitlines()))
+    assert len(rows) == 6 and {rows[0]["x"], rows[0]["y"]} == {"one", "three"}
+    assert (tmp_path / "t-mi.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_tables_as_json(run, tmp_path):
+    x = table()
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "y.npz", kind=(x[:, 0] > 0).astype(int), pair=x[:, 1:])
+    status, out, err = run("matrix", "x.npy", "y.npz", "--output", "both", "--json")
+    found = json.loads(out)
+    assert (status, err) == (0, "") and found["shape"] == [3, 3] and found["n"] == 60
+    assert {pair["y"] for pair in found["strongest"]} == {"kind", "pair[0]", "pair[1]"}
+    assert (tmp_path / "both.csv").exists() and (tmp_path / "both.png").exists()
+
+
+def test_a_csv_file_without_names(run, tmp_path):
+    np.savetxt(tmp_path / "t.csv", table(), delimiter=",")
+    assert "3 pairs of columns [3 x 3]" in run("matrix", "t.csv")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.csv", "a,b\n1,2\n3\n", "1 values in row 3"),
+        ("t.csv", "a,b\n" + "1,\n" * 30, "empty cells in column b"),
+        ("t.csv", "a,b\n" + "".join(f"{k},t{k}\n" for k in range(40)), "40 different texts in column b"),
+        ("t.csv", "a,b\n" + "1,nan\n" * 30, "NaN or infinity in 30 of 30 rows"),
+        ("t.csv", "", "is empty"),
+        ("t.csv", "a\n" + "1\n" * 30, "one column"),
+        ("t.csv", "a,b\n1,2\n", "1 rows, and 20 are needed"),
+        ("t.npy", "no array", "could not be read as a table"),
+        ("t.npz", "no archive", "could not be read as a table"),
+        ("t.xls", "", "none of the tables that are read"),
+        ("other.csv", "", "does not exist"),
+    ],
+)
+def test_mistakes_are_a_sentence(run, tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    status, out, err = run("matrix", "t" + name[name.index(".") :] if name != "other.csv" else "t.csv")
+    assert (status, out) == (2, "") and sentence in err and err.count("\n") == 1
+
+
+def test_tables_of_different_lengths_and_a_folder_to_write_into(run, tmp_path):
+    np.save(tmp_path / "x.npy", table(60))
+    np.save(tmp_path / "y.npy", table(50))
+    assert run("matrix", "x.npy", "y.npy")[::2] == (
+        2, "X has 60 rows and Y has 50: row i of both is one observation, so give as many.\n"
+    )  # fmt: skip
+    assert "is a folder" in run("matrix", "x.npy", "--output", ".")[2]
+
+
+@pytest.mark.slow
+def test_the_benchmarks_run(tmp_path, capsys):
+    all_pairs.command(rows=(100,), quick=True, output=tmp_path / "pairs", json=True)
+    found = json.loads(capsys.readouterr().out)["tables"]
+    assert found["mean error, nats"][0]["N"] == 100 and len(found["large tables"]) == 2
+    assert len(found["each distribution"]) == len(all_pairs.known())
+    selection.command(quick=True, output=tmp_path / "select", json=True)
+    found = json.loads(capsys.readouterr().out)["tables"]["score"]
+    xor = next(line for line in found if line["data"] == "planted XOR")
+    assert float(xor["jmi"].split()[0]) > 0.8 > float(xor["mim"].split()[0])
