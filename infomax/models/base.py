@@ -100,7 +100,7 @@ class Model(nn.Module):
         """
         if self.microbatch is None or self.microbatch >= len(inputs[0]):
             return encode(*inputs)
-        return encode_in_chunks(encode, inputs, self.microbatch, list(self.children()))
+        return encode_in_chunks(encode, inputs, self.microbatch, self)
 
 
 def features_of_rows(encoder: nn.Module, *inputs: Tensor) -> Tensor:
