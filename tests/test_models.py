@@ -147,6 +147,83 @@ def test_the_oldest_keys_are_overwritten_first():
         assert int(model.filled) == (step + 1) * N
 
 
+def test_an_earlier_key_of_a_rows_own_sample_is_no_negative_of_it():
+    model, views = moco(queue=12), zoo.KINDS["MoCo"].batch(N)
+    for ids in ([0, 1, 2, 3, 4, 5], [6, 7, 8, 0, 1, 2]):  # an epoch ends within the second batch
+        model(views, torch.tensor(ids))
+        model.after_step()
+    now = torch.tensor([8, 0, 3, 9, 10, 11])
+    sides = model.sides(views, now)
+    expected = torch.tensor([[float(i != j) for j in [*now, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2]] for i in now])
+    scores = im.Scores.of(model.critic, sides)
+    assert scores.negative.per_row.tolist() == expected.sum(1).tolist() == [16, 15, 16, 17, 17, 17]
+    matrix = model.critic(sides.x, torch.cat([sides.y, sides.extra])).detach()
+    right = 1 + matrix.diagonal().mean() - matrix[expected.bool()].exp().mean()
+    assert im.NWJ()(scores).item() == pytest.approx(float(right), rel=1e-13)
+    # Without ids all rows differ, from all earlier ones too.
+    assert im.Scores.of(model.critic, model.sides(views, None)).negative.per_row.tolist() == [17] * N
+
+
+def test_an_objective_of_columns_is_refused_before_a_queue_is_filled():
+    model, views = moco(), zoo.KINDS["MoCo"].batch(N)
+    model.objective = im.InfoNCE(symmetric=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    refused("reads columns, and a queue's columns", lambda: im.training.check_inputs(model, views))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Wider(nn.Module):
+    """A projector that shows no width: its last layer in order of registration is its first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(9, 5)
+        self.first = nn.Linear(6, 9)
+
+    def forward(self, features):
+        return self.last(self.first(features))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "projector", "width"),
+    [
+        (lambda: zoo.images_encoder(), Wider, 5),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), nn.Identity, 7),
+        (lambda: nn.Sequential(nn.Flatten(), nn.AvgPool1d(8)), nn.Identity, 8),  # no layer tells
+    ],
+)
+def test_the_queue_is_as_wide_as_the_keys_and_comes_back_so(tmp_path, encoder, projector, width):
+    def make():
+        return im.MoCo(encoder(), projector(), im.Cosine(), im.InfoNCE(), queue=2 * N).double()
+
+    model, views = make(), zoo.KINDS["MoCo"].batch(N)
+    for _ in range(3):
+        model(views, torch.arange(N))
+        model.after_step()
+    assert model.keys.shape == (2 * N, width) and model.keys.any(1).all()
+    im.checkpoints.save(model, tmp_path / "run")
+    found = make()
+    im.checkpoints.read(tmp_path / "run").restore(found)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in found.state_dict().items())
+
+
+def test_a_queue_that_was_saved_without_ids_is_read_as_of_other_samples():
+    model, fresh, views = zoo.made("MoCo", "NWJ()"), moco(), zoo.KINDS["MoCo"].batch(N)
+    old = {key: value for key, value in model.state_dict().items() if key != "key_ids"}
+    fresh.load_state_dict(fresh.fitted(old))
+    per_row = im.Scores.of(fresh.critic, fresh.sides(views, torch.arange(N))).negative.per_row
+    assert per_row.tolist() == [N - 1 + zoo.QUEUE] * N
+
+
+def test_keys_are_encoded_in_micro_batches_too():
+    whole, parts = zoo.made("MoCo", "NWJ()"), zoo.made("MoCo", "NWJ()", microbatch=4)
+    sizes = []
+    parts.key_encoder.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    views = zoo.KINDS["MoCo"].batch(N)
+    assert parts(views).item() == pytest.approx(whole(views).item(), rel=1e-13)
+    assert sizes == [4, 2]
+
+
 def test_evaluating_leaves_the_queue_alone():
     model = moco().eval()
     model(zoo.KINDS["MoCo"].batch(N))

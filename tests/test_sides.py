@@ -14,6 +14,9 @@ from infomax.scores import dense as small
 from infomax.scores.face import GivenMatrix
 
 QUICK = {("extra", "Cosine, learnt"), ("many to one, extra", "Concat"), ("rectangular", "Separable"),
+         ("extra of named samples", "Cosine, learnt"), ("extra of other samples", "matrix"),
+         ("repeated, extra of named samples", "Cosine"), ("two ids, extra of named samples", "Bilinear"),
+         ("many to one, extra of named samples", "Concat"), ("one sample, extra of named samples", "Cosine"),
          ("views", "Cosine"), ("two ids, many to one", "matrix"), ("rectangular, repeated", "Bilinear")}  # fmt: skip
 
 
