@@ -230,8 +230,15 @@ def _check(sides: Sides, n: int, m: int) -> None:
         ("ids", sides.ids, n, "row"), ("column_ids", sides.column_ids, m, "column"),
         ("extra_ids", sides.extra_ids, k, "extra column"),
     ):  # fmt: skip
-        if ids is not None and ids.shape != (size,):
+        if ids is None:
+            continue
+        if ids.shape != (size,):
             raise UserError(f"{name} must be one number a {what}, [{size}], and have shape {list(ids.shape)}.")
+        if ids.dtype.is_floating_point or ids.dtype.is_complex:
+            raise UserError(
+                f"{name} name samples by whole numbers, and are {str(ids.dtype).removeprefix('torch.')}: give .long()"
+                " of them."
+            )
     if sides.ids is not None and sides.column_ids is None and n != m:
         raise UserError(f"ids are of x's {n} rows; y has {m}, so say in column_ids of which sample each is.")
     if positive is not None:
@@ -249,3 +256,6 @@ def _check(sides: Sides, n: int, m: int) -> None:
     if extra is not None and (extra.shape[1:] != y.shape[1:] or extra.ndim != y.ndim):
         like = ", ".join(map(str, ("k", *y.shape[1:])))
         raise UserError(f"extra must be rows like y's, [{like}], not {list(extra.shape)}.")
+    if extra is not None and extra.is_floating_point() != y.is_floating_point():
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (extra, y)]
+        raise UserError(f"extra must be numbers like y's, and is {kinds[0]} where y is {kinds[1]}.")

@@ -86,7 +86,7 @@ class Scores:
         self._own = None if sides.positive is None else sides.positive.to(sides.x.device).long()
         self._begin(critic, ranks, samples, rows, columns, ring)
         if self._dense is None or not math.isfinite(self._dense.largest):  # a small batch need not be asked
-            refuse_features(critic, sides.x, sides.y)
+            refuse_features(critic, sides.x, sides.y, extra)
 
     def _begin(
         self, critic: Any, ranks: Ranks, samples: Samples, rows: int | None = None, columns: int | None = None,
