@@ -223,6 +223,11 @@ def check_inputs(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     Raises UserError where a part or the objective cannot take them, which a recipe should know before it writes
     anything. Called by all processes.
     """
+    kinds = [type(t).__name__ for t in inputs if not isinstance(t, torch.Tensor)]
+    if kinds:
+        raise UserError(
+            f"The inputs of a batch are tensors [n, ...], and there is a {kinds[0]}; give its tensors one by one."
+        )
     modes = [(module, module.training) for module in model.modules()]
     running: list[tuple[str, nn.Module, Any]] = []  # parts that have begun and not ended, with what they were given
     hooks = [hook for name, part in model.named_children() for hook in _watched(name, part, running)]
@@ -256,9 +261,6 @@ def _refusal(
     model: "Model", inputs: Sequence[Any], running: Sequence[tuple[str, nn.Module, Any]], error: Exception
 ) -> str:
     """Which part could not take what, and why."""
-    if not all(isinstance(t, torch.Tensor) for t in inputs):
-        kind = next(type(t).__name__ for t in inputs if not isinstance(t, torch.Tensor))
-        return f"The inputs of a batch are tensors [n, ...], and there is a {kind}; give its tensors one by one."
     encoder = getattr(model, "encoder", None)
     if running:
         name, part, given = running[-1]
