@@ -3,55 +3,65 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from infomax import critics, objectives, scores, training
-from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
-from infomax.errors import UserError
-from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
-from infomax.objectives import (
-    DV,
-    JS,
-    MINE,
-    NWJ,
-    SMILE,
-    TUBA,
-    Anchor,
-    CalibratedNWJ,
-    InfoNCE,
-    JSPlugin,
-    Objective,
-    SigLIP,
-)
-from infomax.scores import Scores
-from infomax.training import train
-
 if TYPE_CHECKING:
-    from infomax import checkpoints, data, encoders, estimation, launch
+    from infomax import checkpoints, critics, data, encoders, estimation, launch, objectives, scores, training
     from infomax.checkpoints import load
+    from infomax.critics import Bilinear, Concat, ConvConcat, ConvSeparable, Cosine, Critic, Separable
     from infomax.encoders import encoder
+    from infomax.errors import UserError
     from infomax.estimation import estimate
     from infomax.evaluation import evaluate
     from infomax.evaluation.probing import probe
+    from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
+    from infomax.objectives import (
+        DV,
+        JS,
+        MINE,
+        NWJ,
+        SMILE,
+        TUBA,
+        Anchor,
+        CalibratedNWJ,
+        InfoNCE,
+        JSPlugin,
+        Objective,
+        SigLIP,
+    )
     from infomax.run import ImageSettings, Run, Settings
+    from infomax.scores import Scores, Sides
+    from infomax.training import train
 
-# In the order of a user's day. What needs timm, scikit-learn and the like is loaded when first asked for.
-_LATER = {
-    "encoder": "infomax.encoders",
-    "load": "infomax.checkpoints",
-    "evaluate": "infomax.evaluation",
-    "estimate": "infomax.estimation",
-    "probe": "infomax.evaluation.probing",
-    "Run": "infomax.run",
-    "Settings": "infomax.run",
-    "ImageSettings": "infomax.run",
-}
-_MODULES = ("checkpoints", "data", "encoders", "estimation", "evaluation", "launch", "training", "ui")
+# Everything is loaded when first asked for: `infomax --help` needs no torch, and im.InfoNCE no timm or scikit-learn.
+_HOMES = {
+    "infomax.objectives": (
+        "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
+        "Objective",
+    ),
+    "infomax.critics": ("Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic"),
+    "infomax.scores": ("Scores", "Sides"),
+    "infomax.models": ("InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model"),
+    "infomax.encoders": ("encoder",),
+    "infomax.training": ("train",),
+    "infomax.checkpoints": ("load",),
+    "infomax.evaluation": ("evaluate",),
+    "infomax.estimation": ("estimate",),
+    "infomax.evaluation.probing": ("probe",),
+    "infomax.run": ("Run", "Settings", "ImageSettings"),
+    "infomax.errors": ("UserError",),
+}  # fmt: skip
+_LATER = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = (
+    "benchmarks", "checkpoints", "cli", "critics", "data", "distributed", "encoders", "errors", "estimation",
+    "evaluation", "files", "launch", "models", "objectives", "randomness", "run", "scores", "spelling", "training",
+    "ui",
+)  # fmt: skip
 _MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
 
 __all__ = [
     "InfoNCE", "NWJ", "CalibratedNWJ", "DV", "MINE", "SMILE", "JS", "JSPlugin", "TUBA", "SigLIP", "Anchor",
     "Objective", "objectives",
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
-    "Scores",
+    "Scores", "Sides",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
     "estimate", "probe", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",

@@ -1,11 +1,12 @@
-"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME."""
+"""The command line: infomax estimate | probe | report | recipe | objectives | estimators | benchmark NAME.
+
+What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
+"""
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -13,14 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infomax import errors, launch, ui
+from infomax import errors, ui
 from infomax.errors import UserError, nearest
+from infomax.ui.registers import estimator_rows, objective_rows
 
 
 def estimate(
-    x: Path,
-    y: Path | None = None,
+    file: Path,
+    y_file: Path | None = None,
     /,
+    x: str | None = None,
+    y: str | None = None,
+    missing: str = "refuse",
     estimator: str | None = None,
     method: str | None = None,
     objective: str | None = None,
@@ -35,13 +40,18 @@ def estimate(
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
-    Of the pairs in two files, infomax estimate X.npy Y.npy; or, infomax estimate RUN, of a saved run's features of
+    Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
+    age,height --y weight; or, infomax estimate RUN, of a saved run's features of
     held-out images: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
     projection (minutes). JSON has them under mi, label, noise and chain.
 
     Args:
-        x: X.npy, an array [n, ...] that numpy.save wrote; or, without Y, the folder of a run or of one checkpoint.
-        y: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
+        file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
+            .npy, .npz, .mat, .h5, .hdf5 or .zarr; or the folder of a run or of one checkpoint.
+        y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
+        x: Columns of a table, by name: age,height. Texts and categories are labels.
+        y: Columns of the other side.
+        missing: What to do about missing values: refuse them, or drop the pairs that have some.
         estimator: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or any other of
             infomax estimators, "KSG(k=3)". By default CopulaJS.
         method: The same as --estimator.
@@ -56,6 +66,7 @@ def estimate(
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
     """
+    from infomax import launch
     from infomax.ui import report as page
 
     named = {"estimator": estimator, "method": method, "objective": objective}
@@ -73,39 +84,50 @@ def estimate(
     given = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in given if value is not None}
     checkpoint = None
-    if y is not None:
+    columns = x is not None or y is not None
+    if y_file is not None or columns:
         from infomax import estimation
+        from infomax.estimation.pairs import tables
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        estimated = (estimation.audit if audit else estimation.estimate)(_array(x), _array(y), **options)
+        if y_file is not None and columns:
+            raise UserError(f"--x and --y name columns of one table; {file} and {y_file} are two files.")
+        sides = tables.sides_of(file, x, y) if y_file is None else (_array(file), _array(y_file))
+        title = f"{x} and {y} of {file.name}" if y_file is None else f"{file.name} and {y_file.name}"
+        estimated = (estimation.audit if audit else estimation.estimate)(*sides, missing=missing, **options)
 
         def show() -> None:
             print(_one_line(estimated.to_dict()) if json else estimated)
 
-        found, html = estimated, lambda: page.of_pairs(estimated, f"{x.name} and {y.name}")
-    elif x.suffix == ".npy" or x.is_file():
-        raise UserError(f"{x} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy.")
+        found, html = estimated, lambda: page.of_pairs(estimated, title)
+    elif missing != "refuse":
+        raise UserError("--missing goes with arrays and tables, and a saved run's features have no missing values.")
+    elif file.suffix == ".npy" or file.is_file() or file.suffix == ".zarr":
+        raise UserError(
+            f"{file} is one side of the pairs: name the other side's file too, infomax estimate X.npy Y.npy; or, of "
+            "one table, the columns of both sides, --x NAME,NAME --y NAME."
+        )
     else:
         from infomax.evaluation import evaluate_towers, mutual_information, pairs_of, subject
 
-        if (pairs := pairs_of(x, dataset)) is not None:
+        if (pairs := pairs_of(file, dataset)) is not None:
             if audit:
                 raise UserError("--audit goes with two arrays, or with a run of one encoder.")
-            towers = evaluate_towers(x, pairs, **options)
+            towers = evaluate_towers(file, pairs, **options)
 
             def shown() -> None:
                 print(_one_line(towers.mi.to_dict()) if json else towers.mi)
 
-            return _finished(output, report, towers, shown, x)
-        about = subject(x, dataset)
+            return _finished(output, report, towers, shown, file)
+        about = subject(file, dataset)
         checkpoint = about.checkpoint
         terms = mutual_information(about, said=ui.say, audit=audit, **options)
 
         def show() -> None:
             print(_one_line(terms.to_dict())) if json else ui.print_terms(terms)
 
-        found, html = terms, lambda: page.of_run(terms, None, checkpoint, x, about.data.name)
+        found, html = terms, lambda: page.of_run(terms, None, checkpoint, file, about.data.name)
     try:
         _report(output, checkpoint, "estimate", found, show)
     finally:
@@ -218,32 +240,6 @@ def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
             print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
 
 
-def objective_rows() -> list[dict[str, str]]:
-    """A row for each registered objective, read from its docstring: name, call, summary, ceiling, variance, source."""
-    from infomax.objectives import registry
-
-    return [_row(name, found) for name, found in registry.items()]
-
-
-def estimator_rows() -> list[dict[str, str]]:
-    """The same for each row of the registry of estimators."""
-    from infomax.estimation import registry
-
-    return [_row(name, found) for name, found in registry.items()]
-
-
-def _row(name: str, found: Any) -> dict[str, str]:
-    doc = " ".join(inspect.getdoc(found).split())  # type: ignore[union-attr]
-    summary = re.sub(r" \([^()]*\d{4}[^()]*\)", "", doc.split(". ")[0])
-    sources = re.findall(r"\(([^()]*\d{4}[^()]*)\)", doc)
-    parts = {key: re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")}
-    if not sources or not all(parts.values()):
-        raise AssertionError(f"The docstring of {found.__name__} lacks its source, Ceiling or Variance.")
-    ceiling, variance = (match[1] for match in parts.values() if match)
-    return {"name": name, "call": repr(found()), "summary": summary.rstrip(".") + ".",
-            "ceiling": ceiling, "variance": variance, "source": "; ".join(sources)}  # fmt: skip
-
-
 def _report(
     path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any, show: Callable[[], None]
 ) -> None:
@@ -321,7 +317,7 @@ def _one_line(content: dict[str, Any]) -> str:
 
 
 def recipe(name: str, /, into: Path = Path()) -> None:
-    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, ...
+    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, signals, ...
 
     Args:
         name: The recipe's, such as moco.

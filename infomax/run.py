@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, TypeVar, final
 
 import torch
 
-from infomax import checkpoints, data, errors, launch, objectives, training, ui
+from infomax import checkpoints, data, encoders, errors, launch, objectives, training, ui
 from infomax.encoders.coverage import require_whole_image
 from infomax.evaluation import evaluate
 from infomax.models import Model
@@ -51,7 +51,8 @@ class Settings:
     objective: str | None = None
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     dataset: str = "mnist5k"
-    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, or folder:PATH for an ImageFolder."""
+    """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
+    hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None
@@ -92,6 +93,24 @@ class ImageSettings(Settings):
     """Learn the temperature too; --temperature is then where it starts."""
     encoder: str = "resnet10_tiny"
     """Any timm model, or a small-image variant of infomax's: resnet10_tiny, resnet18_small, ..."""
+    pretrained: str | None = None
+    """Start from weights: timm (those of --encoder's name), local-dir:PATH, or a .safetensors file. By default none."""
+    freeze: int = 0
+    """Stages, or blocks of a transformer, that keep the weights they start with, beside the stem; 0: nothing does."""
+
+    def make_encoder(self, in_chans: int) -> torch.nn.Module:
+        """The encoder that --encoder, --pretrained and --freeze name. in_chans: channels of the images.
+
+        Raises UserError as encoders.encoder(), load_weights() and freeze() do, and for --freeze without weights.
+        """
+        if self.freeze and self.pretrained is None:
+            raise errors.UserError(
+                f"--freeze {self.freeze} keeps the weights that --pretrained gives: name them, or leave it out."
+            )
+        weights = self.pretrained == "timm" or self.pretrained or False
+        model = encoders.encoder(self.encoder, in_chans, pretrained=weights)
+        encoders.freeze(model, self.freeze)
+        return model
 
 
 S = TypeVar("S", bound=Settings)
@@ -229,7 +248,8 @@ class Run(Generic[S]):
         described = (checkpoints.describe(model) or {"parts": {}})["parts"].get("objective", self.settings.objective)
         resolved = {
             "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
-            "data": dataset.fingerprint,
+            "data": dataset.fingerprint, "data_notes": list(getattr(dataset, "notes", ())),
+            "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved
         place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
@@ -242,6 +262,8 @@ class Run(Generic[S]):
                 **data.describe_views(getattr(loader, "views", None) or data.views_for(dataset)),
                 "input_size": dataset.shape,
             }
+        elif isinstance(dataset, data.Paired):
+            preprocessing = data.describe_pairs(dataset)
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
             keep=self.settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,

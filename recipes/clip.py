@@ -13,9 +13,10 @@ from infomax import data, encoders
 @dataclass(frozen=True)
 class Settings(im.Settings):
     dataset: str = "halves:mnist5k"
-    """halves:NAME of a data set of images, or pairs:X.npy,Y.npy, two arrays of equal length."""
+    """halves:NAME of a data set of images; pairs:X.npy,Y.npy, two arrays of equal length; or names:emoji, drawings and
+    their names."""
     encoder: str = "resnet10_tiny"
-    """Of a modality that is images [n, c, h, w]: any timm model. Of rows of numbers it is an MLP."""
+    """Of a modality that is images [n, c, h, w]: any timm model. Rows of numbers get an MLP, texts convolutions."""
     temperature: float = 0.07
     """Where the learnt temperature of the cosine critic starts."""
 
@@ -23,7 +24,10 @@ class Settings(im.Settings):
 def tower(name: str, modality: data.Modality):
     """An encoder of the modality's rows, and its projector."""
     shape = modality.shape
-    encoder = im.encoder(name, in_chans=shape[0]) if len(shape) == 3 else encoders.MLP(modality.numbers)
+    if modality.vocabulary is not None:
+        encoder = encoders.Tokens(modality.vocabulary)
+    else:
+        encoder = im.encoder(name, in_chans=shape[0]) if len(shape) == 3 else encoders.MLP(modality.numbers)
     return encoder, encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
 
 

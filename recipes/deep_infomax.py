@@ -25,7 +25,7 @@ if __name__ == "__main__":
         s = run.settings
         dataset = data.dataset(s.dataset, limit=s.limit)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
-        encoder = im.encoder(s.encoder, in_chans=dataset.shape[0])
+        encoder = s.make_encoder(dataset.shape[0])
         layer = None if s.layer in (None, "none") else s.layer
         local = s.local != 0
         places = encoders.map_width(encoder, dataset.shape, layer) if local else 0

@@ -24,7 +24,7 @@ if __name__ == "__main__":
         s = run.settings
         dataset = data.dataset(s.dataset, limit=s.limit)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
-        encoder = im.encoder(s.encoder, in_chans=dataset.shape[0])
+        encoder = s.make_encoder(dataset.shape[0])
         model = im.MoCo(
             encoder,
             encoders.Projector(encoders.features_of(encoder), hidden=256, out=64),

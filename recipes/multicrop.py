@@ -29,7 +29,7 @@ if __name__ == "__main__":
         large = data.views_for(dataset)
         small = data.Views(replace(large.policy, scale=s.crop_scale), large.mean, large.std, (s.crop_size, s.crop_size))
         loader = data.PairLoader(dataset.train, [large, large, *[small] * s.crops], s.batch_size, s.seed)
-        encoder = im.encoder(s.encoder, in_chans=dataset.shape[0])
+        encoder = s.make_encoder(dataset.shape[0])
         model = im.InfoMax(
             encoder,
             encoders.Projector(encoders.features_of(encoder), hidden=256, out=64),

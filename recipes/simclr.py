@@ -14,7 +14,7 @@ def main(doc: str | None, name: str, objective: im.Objective) -> None:
         s = run.settings
         dataset = data.dataset(s.dataset, limit=s.limit)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
-        encoder = im.encoder(s.encoder, in_chans=dataset.shape[0])
+        encoder = s.make_encoder(dataset.shape[0])
         projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)
         critic = im.Cosine(s.temperature, learn=s.learn_temperature or "bias")
         model = im.InfoMax(encoder, projector, critic, s.maximised(), microbatch=s.microbatch, ring=s.ring)

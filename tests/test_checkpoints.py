@@ -289,7 +289,11 @@ def test_a_run_of_an_older_format_is_read_and_goes_on(old, monkeypatch):
     with pytest.raises(UserError, match="deterministic is False there and True here"):
         open_run(old, "run", {**configuration, "deterministic": True}, resume=True, defaults=DEFAULTS)
     if version == 1:
-        with pytest.raises(UserError, match="deterministic is not set there and False here; ring is not set there"):
+        words = (
+            "deterministic is not set there and False here; freeze is not set there and 0 here; "
+            "pretrained is not set there and None here; ring is not set there"
+        )
+        with pytest.raises(UserError, match=words):
             open_run(old, "run", configuration, resume=True)
     run = open_run(old, "run", configuration, resume=True, preprocessing=found.preprocessing, defaults=DEFAULTS)
     assert run.checkpoint is not None

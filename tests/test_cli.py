@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -390,11 +391,23 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch):
         for number in range(1, 41):
             progress.update(a_step(number))
     lines = err.getvalue().splitlines()
-    assert len(lines) == 10
-    assert lines[0].startswith("step 4/40  MI 12.345 of 11.090 nats  1234567 images/s")
+    assert len(lines) == 11  # the first step, and each tenth
+    assert lines[0].startswith("step 1/40  MI") and lines[1].startswith(
+        "step 4/40  MI 12.345 of 11.090 nats  1234567 images/s"
+    )
     with ui.Progress(total=40, shown=False) as progress:
         progress.update(a_step(40))
-    assert len(err.getvalue().splitlines()) == 10
+    assert len(err.getvalue().splitlines()) == 11
+
+
+def test_a_slow_training_is_never_silent_for_long(monkeypatch):
+    err, now = io.StringIO(), iter(range(0, 400, 8))
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    with ui.Progress(total=1000) as progress:
+        for number in range(1, 11):
+            progress.update(a_step(number))
+    assert [int(line.split("/")[0].split()[1]) for line in err.getvalue().splitlines()] == [1, 4, 7, 10]
 
 
 @pytest.mark.parametrize("error", [UserError("One\n thing."), KeyboardInterrupt()])

@@ -10,6 +10,7 @@ import torch
 
 import infomax as im
 from infomax import checkpoints, data, encoders
+from infomax.evaluation import retrieval
 from infomax.evaluation.retrieval import evaluate_towers, recall
 
 
@@ -59,7 +60,7 @@ def test_rows_of_a_batch_belong_together():
         rows = found_y[:, 0] // 2  # row i of y begins with 2 i
         assert torch.equal(rows, split.indices) and found_y.dtype == torch.long
         mean, std = split.x.mean, split.x.std
-        torch.testing.assert_close(found_x * std + mean, torch.from_numpy(x)[rows])
+        torch.testing.assert_close((found_x * std + mean).float(), torch.from_numpy(x)[rows])
     together = torch.cat([pairs.train.indices, pairs.test.indices]).sort().values
     assert together.tolist() == list(range(60)) and len(pairs.test) == 12
 
@@ -99,7 +100,7 @@ def test_halves_are_the_image():
     top, bottom = found.train.batch(torch.arange(20))
     mean, std = zip((found.train.x.mean, found.train.x.std), (found.train.y.mean, found.train.y.std), strict=True)
     whole = torch.cat([top * std[0] + mean[0], bottom * std[1] + mean[1]], 2) * 255
-    torch.testing.assert_close(whole, split.train.batch(torch.arange(20)).float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(whole.float(), split.train.batch(torch.arange(20)).float(), atol=1e-3, rtol=0)
     with pytest.raises(im.UserError, match=r"Images of 1 pixels? in height have no halves"):
         data.halves(images(height=1))
 
@@ -237,7 +238,10 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     ended = run("clip", "--dataset", "pairs:x.npy,y.npy", "--batch-size", 32, "--steps", 20)
     assert ended.status == 0, ended.err
     assert ended.out.endswith("Saved in checkpoints/clip\n")
-    results = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())["results"]
+    saved = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())
+    results, kept = saved["results"], saved["preprocessing"]
+    trained = data.paired(f"pairs:{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}").train
+    assert kept["x"]["mean"] == trained.x.mean.tolist() and kept["y"]["std"] == trained.y.std.tolist()
     for command in ("estimate", "probe"):
         done = run("infomax", command, "checkpoints/clip", "--json")
         assert done.status == 0, (command, done.err)
@@ -246,3 +250,72 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     report = run("infomax", "report", "checkpoints/clip", "--json")
     assert report.status == 0, report.err
     json.loads(report.out)
+
+
+@pytest.mark.parametrize("critic", [im.Cosine(0.2), im.Bilinear(5, 5), im.Concat(5, 5, hidden=8)])
+def test_recall_by_blocks_is_that_of_the_matrix(critic, monkeypatch):
+    zx, zy = torch.randn(2, 23, 5, generator=torch.Generator().manual_seed(0))
+    zy = zx + 0.7 * zy
+    zy[3] = zy[4]  # ties
+    with torch.no_grad():
+        scores = critic(zx, zy)
+        monkeypatch.setattr(retrieval, "BLOCK", 60)  # two rows at a time
+        assert retrieval.recalls(critic, zx, zy) == (recall(scores), recall(scores.T))
+
+
+def test_nothing_is_found_by_scores_that_are_not_finite():
+    with pytest.raises(im.UserError, match="not finite"):
+        recall(torch.full((20, 20), math.nan))
+
+
+# ------------------------------------------------------------------------------------------------------- standardising
+
+
+@pytest.mark.parametrize("far", ["times", "huge", "small", "sorted"])
+def test_numbers_of_any_size_are_standardised_by_all_training_rows(far):
+    t = np.random.default_rng(0).normal(size=20_000)
+    x = {"times": 1.7e9 + t, "huge": 1e300 * t, "small": 1e-10 * t, "sorted": np.arange(20_000.0)}[far]
+    pairs = data.pairs(x, t)
+    found = pairs.train.batch(torch.arange(len(pairs.train)))[0].double()
+    assert len(found.unique()) > 15_000
+    assert float(found.mean()) == pytest.approx(0, abs=1e-4) and float(found.std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_constant_column_stays_constant():
+    x = np.stack([np.full(100, 1e9 + 0.1), np.arange(100.0)], 1)
+    pairs = data.pairs(x, x)
+    assert float(pairs.train.batch(torch.arange(80))[0][:, 0].abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: data.pairs([[1.0], [1.0, 2.0]] * 20, np.zeros(40)), "rows of one length each"),
+        (lambda folder: data.pairs(*arrays(), limit=-5), "limit keeps at least 2 training pairs, and not -5"),
+        (lambda folder: data.pairs(*arrays(), limit=0), "limit keeps at least 2"),
+        (lambda folder: data.pairs(*arrays(), test=True), "and not True"),
+        (lambda folder: data.paired(f"pairs:{folder}/a.npz,{folder}/a.npz"), "an archive of arrays"),
+    ],
+)
+def test_what_cannot_be_pairs_is_said_in_a_sentence(make, says, tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros((9, 2)))
+    with pytest.raises(im.UserError, match=says):
+        make(tmp_path)
+
+
+def test_other_pairs_are_standardised_as_those_of_training_were():
+    x, _ = arrays()
+    known = data.describe_pairs(data.pairs(x, x))
+    assert json.loads(json.dumps(known)) == known
+    other = data.pairs(5 * x + 7, x)
+    read = data.pairs_from(known, other)
+    rows = torch.arange(len(other.train))
+    expected = (torch.from_numpy(5 * x + 7)[other.train.indices] - torch.tensor(known["x"]["mean"])) / torch.tensor(
+        known["x"]["std"]
+    )
+    torch.testing.assert_close(read.train.batch(rows)[0], expected.float())
+    assert torch.equal(data.pairs_from(None, other).train.batch(rows)[0], other.train.batch(rows)[0])
+    with pytest.raises(im.UserError, match="trained on x of 4 columns or channels, and these pairs have 3"):
+        data.pairs_from(known, data.pairs(x[:, :3], x))
+    with pytest.raises(im.UserError, match="is no mean and std"):
+        data.pairs_from({"x": 3}, other)

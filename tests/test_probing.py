@@ -44,6 +44,14 @@ def test_planted_classes_are_found_and_the_numbers_carry_intervals(found):
     assert np.mean(found.protocol["shots_10"]["accuracies"]) == pytest.approx(found.shots_10)
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e-13, 1e18, 1e30])
+def test_neighbours_do_not_depend_on_the_length_of_rows(length):
+    (x, y), (t, u) = clouds(400), clouds(200, seed=1)
+    own = np.random.default_rng(2).uniform(0.5, 2, (600, 1)).astype(np.float32)
+    same = probing._vote(x, y, t, u, [5], 4)
+    assert probing._vote(length * own[:400] * x, y, length * own[400:] * t, u, [5], 4) == same
+
+
 def test_shuffled_labels_are_not_found():
     (x, y), (t, u) = clouds(400), clouds(200, seed=1)
     found = probe_features(x, np.random.default_rng(0).permutation(y), t, u)

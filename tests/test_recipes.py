@@ -101,7 +101,7 @@ def test_a_run_folder_holds_what_it_says(finished, images):
         **{key: run["configuration"][key] for key in ("epochs", "lr", "temperature", "learn_temperature", "sync_bn")},
         "tracker": None, "microbatch": None, "ring": False,
         "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,
-        "deterministic": False,
+        "deterministic": False, "pretrained": None, "freeze": 0, "start": None, "data_notes": [],
     }  # fmt: skip
     assert {"python", "infomax", "torch", "torchvision", "timm", "accelerate"} <= run["versions"].keys()
     assert run["results"].keys() == {"checkpoint", "probe", "estimate"}

@@ -299,7 +299,7 @@ def command(
         temperature: Of the cosine critic.
         seconds: For each form and size.
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
-        compiled: On a GPU, time the plain form under torch.compile as well.
+        compiled: Whether to time the plain form under torch.compile as well, on a GPU.
         threads: CPU threads. By default all cores.
         queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; 0 for none.
         picture: Where to save time and memory against N, both axes logarithmic.

@@ -103,7 +103,8 @@ def open_run(
             saved = {"configuration": found.configuration, "preprocessing": found.preprocessing, "results": None}
         results, finished = None, False
         if saved is not None:
-            old, new = {**plain(defaults or {}), **saved["configuration"]}, run.configuration
+            new = run.configuration
+            old = {key: value for key, value in plain(defaults or {}).items() if key in new} | saved["configuration"]
             if saved["preprocessing"] is not None and run.preprocessing is not None:
                 asked = {"views": None, **run.preprocessing}
                 known = {"views": asked["views"], **saved["preprocessing"]}  # older ones do not say, and go on

@@ -2,11 +2,22 @@
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
-from infomax.data.paired import Modality, Paired, PairedLoader, PairedSplit, halves, paired, pairs
-from infomax.data.policy import Policy, policies
+from infomax.data.paired import (
+    Modality,
+    Paired,
+    PairedLoader,
+    PairedSplit,
+    describe_pairs,
+    halves,
+    paired,
+    pairs,
+    pairs_from,
+)
+from infomax.data.policy import Policy, SignalPolicy, policies
 from infomax.data.registry import dataset, registry
+from infomax.data.signals import from_signals
 from infomax.data.source import Dataset, Split
-from infomax.data.views import Views, describe_views, views_for, views_from
+from infomax.data.views import SignalViews, Views, describe_views, views_for, views_from
 
 __all__ = [
     "Batch",
@@ -17,14 +28,19 @@ __all__ = [
     "PairedLoader",
     "PairedSplit",
     "Policy",
+    "SignalPolicy",
+    "SignalViews",
     "Split",
     "Views",
     "dataset",
+    "describe_pairs",
     "describe_views",
+    "from_signals",
     "from_tensors",
     "halves",
     "paired",
     "pairs",
+    "pairs_from",
     "policies",
     "registry",
     "views_for",

@@ -6,12 +6,12 @@ colour pages the first is read. Alpha is composed onto white.
 
 import importlib
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from infomax.data.packed import File, readable
 from infomax.errors import UserError
 
 MAX_PIXELS = 64 * 1024**2  # of one image file: a small file can claim to be larger than memory
@@ -21,16 +21,16 @@ _EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PAGES = "pages or channels are read as {} channels"
 
 
-def is_array(path: Path) -> bool:
-    return os.fspath(path)[-4:].lower() == ".npy"
+def is_array(path: File) -> bool:
+    return str(path)[-4:].lower() == ".npy"
 
 
-def is_tiff(path: Path) -> bool:
+def is_tiff(path: File) -> bool:
     with path.open("rb") as file:
         return file.read(4) in _TIFFS
 
 
-def header(path: Path, image: Any = None) -> tuple[int, int, int, str, str]:
+def header(path: File, image: Any = None) -> tuple[int, int, int, str, str]:
     """(width, height, channels, dtype if not uint8 else "", note). image: the file, opened by Pillow, if it can."""
     if is_array(path):
         values = _mapped(path)
@@ -43,7 +43,7 @@ def header(path: Path, image: Any = None) -> tuple[int, int, int, str, str]:
     return width, height, channels, "uint16", ""
 
 
-def pixels(path: Path, image: Any = None) -> np.ndarray:
+def pixels(path: File, image: Any = None) -> np.ndarray:
     """[h, w, c] in the file's own dtype. Raises ValueError for NaN, infinity and what is not numbers."""
     if is_array(path):
         values = np.asarray(_mapped(path))
@@ -54,7 +54,7 @@ def pixels(path: Path, image: Any = None) -> np.ndarray:
     elif image is None or image.format == "TIFF":
         values = _tiff(path, image)
     elif image.mode in ("RGB", "RGBA"):
-        values = turned(_deep_png(image), orientation(image))
+        values = turned(_deep_png(path, image), orientation(image))
     else:
         values = np.asarray(image)[..., None]
         if values.dtype.kind == "i" and values.min() >= 0 and values.max() < 2**16:
@@ -96,9 +96,9 @@ def _named(dtype: np.dtype) -> str:
     return "" if dtype in (np.uint8, np.bool_) else dtype.newbyteorder("=").name
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: File) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = np.load(readable(path), mmap_mode="r" if isinstance(path, Path) else None, allow_pickle=False)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise ValueError("it holds Python objects, which are never loaded: save an array of numbers") from error
@@ -149,7 +149,7 @@ def _is_grey_png(image: Any) -> bool:
     return bool(image.tile) and str(image.tile[0].args).startswith("LA")
 
 
-def _deep_png(image: Any) -> np.ndarray:
+def _deep_png(path: File, image: Any) -> np.ndarray:
     # The decoder is asked for all bytes: once for the upper of each two, once for the lower. A PNG's are big-endian,
     # so reading them as little-endian finds the lower one where it expects the upper. Grey and alpha are four bytes.
     from PIL import Image
@@ -159,7 +159,7 @@ def _deep_png(image: Any) -> np.ndarray:
         raise ValueError(f"its pixels are of a kind, {raw}, whose 16 bits cannot be read: save it as TIFF")
 
     def read(kind: str) -> np.ndarray:
-        with Image.open(image.filename) as again:
+        with Image.open(readable(path)) as again:
             tiles: Any = again
             tiles.tile = [tile._replace(args=kind) for tile in tiles.tile]
             return np.asarray(again).astype(np.uint16)
@@ -182,18 +182,18 @@ def _tifffile() -> Any:
         return None
 
 
-def _needs_tifffile(path: Path, what: str) -> UserError:
+def _needs_tifffile(path: File, what: str) -> UserError:
     return UserError(
         f"The image {path} cannot be read ({what}) without tifffile: pip install tifffile, or infomax[images]."
     )
 
 
-def _tiff_header(path: Path, image: Any) -> tuple[int, int, int, str, str]:
+def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str]:
     tifffile = _tifffile()
     if tifffile is None:
         width, height, pages, dtype = _pillow_tiff(path, image)
         return width, height, pages, _named(dtype), _PAGES.format(pages) if pages > 1 else ""
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
         height, width, channels, frames = _axes(series.axes, series.shape)
         dtype = np.dtype(series.dtype)
@@ -209,11 +209,11 @@ def _tiff_header(path: Path, image: Any) -> tuple[int, int, int, str, str]:
         return width, height, channels, _named(dtype), note
 
 
-def _tiff(path: Path, image: Any) -> np.ndarray:
+def _tiff(path: File, image: Any) -> np.ndarray:
     tifffile = _tifffile()
     if tifffile is None:
         return _by_pillow(path, image)
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
         *_, frames = _axes(series.axes, series.shape)
         try:
@@ -271,7 +271,7 @@ def _orientation_of(page: Any) -> int:
     return int(tag.value) if tag is not None and int(tag.value) in range(1, 9) else 1
 
 
-def _pillow_tiff(path: Path, image: Any) -> tuple[int, int, int, np.dtype]:
+def _pillow_tiff(path: File, image: Any) -> tuple[int, int, int, np.dtype]:
     if image is None:
         raise _needs_tifffile(path, "a TIFF of a kind that Pillow does not know")
     tags = image.tag_v2
@@ -287,7 +287,7 @@ def _pillow_tiff(path: Path, image: Any) -> tuple[int, int, int, np.dtype]:
     return image.width, image.height, pages, np.dtype(f"{kind}{wide}")
 
 
-def _by_pillow(path: Path, image: Any) -> np.ndarray:
+def _by_pillow(path: File, image: Any) -> np.ndarray:
     width, height, pages, dtype = _pillow_tiff(path, image)
     read = []
     for page in range(pages):

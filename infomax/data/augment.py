@@ -1,4 +1,5 @@
-"""Augmentations of a batch of images [b, c, h, w] in [0, 1], with random numbers of its own for each sample."""
+"""Augmentations of a batch of images [b, c, h, w] in [0, 1], or of signals [b, c, time], with random numbers of its own
+for each sample."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infomax.data.keyed import uniforms
-from infomax.data.policy import Policy
+from infomax.data.policy import Policy, SignalPolicy
 
 if TYPE_CHECKING:
     pass
@@ -185,3 +186,39 @@ def _erase(policy: Policy, x: Tensor, u: Tensor) -> Tensor:
     rows = (y >= top[:, None]) & (y < (top + height)[:, None]) & erased[:, None]
     columns = (z >= left[:, None]) & (z < (left + width)[:, None])
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def cropped(policy: SignalPolicy, x: Tensor, u: Tensor) -> Tensor:
+    # x [b, c, time], u [3, b]. Sample t of the view lies at place (t + 1/2) * part + start - 1/2 of the signal; between
+    # two samples a straight line, beyond the ends the signal reflected.
+    time = x.shape[2]
+    low, high = policy.crop
+    part = low + (high - low) * u[0]
+    start = (u[1] * (1 - part) + _either(u[2], policy.shift)) * time
+    place = (torch.arange(time, device=x.device)[None, :] + 0.5) * part[:, None] + start[:, None] - 0.5
+    last = max(time - 1, 1)
+    place = (last - ((place % (2 * last)) - last).abs()).clamp(0, time - 1)
+    before = place.floor().to(torch.int64).clamp(max=max(time - 2, 0))
+    after, weight = (before + 1).clamp(max=time - 1), (place - before)[:, None]
+    one, other = (x.gather(2, at[:, None].expand(-1, x.shape[1], -1)) for at in (before, after))
+    return one + (other - one) * weight
+
+
+def rescaled(policy: SignalPolicy, x: Tensor, u: Tensor) -> Tensor:
+    # u [c, b], a number a channel.
+    return x * torch.exp(_either(u, policy.scale)).T[:, :, None]
+
+
+def jittered(policy: SignalPolicy, x: Tensor, ids: Tensor, key: tuple[int, ...]) -> Tensor:
+    u = uniforms(ids, x.shape[1] * x.shape[2], *key, 1).T.reshape(x.shape)
+    return x + _either(u, policy.jitter * math.sqrt(3))
+
+
+def masked(policy: SignalPolicy, x: Tensor, u: Tensor) -> Tensor:
+    # u [2, b]: the length of the piece, and where it begins.
+    time = x.shape[2]
+    length = policy.mask * u[0] * time
+    begin = u[1] * (time - length)
+    places = torch.arange(time, device=x.device)[None, :] + 0.5
+    hidden = (places >= begin[:, None]) & (places < (begin + length)[:, None])
+    return x.masked_fill(hidden[:, None], 0.0)

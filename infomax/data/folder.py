@@ -14,6 +14,7 @@ from torch import Tensor
 
 from infomax.data.listing import Found, found_in
 from infomax.data.memory import MemorySplit
+from infomax.data.packed import File, size_of
 from infomax.data.pixels import Header, as_channels, decode, header, own_depth, unreadable
 from infomax.data.scale import Sampled, Scale, learned, sampled
 from infomax.data.source import Dataset, Split, checksum_of, finished, limited, varies
@@ -39,10 +40,11 @@ class FileSplit(Split):
     """
 
     in_memory = False
+    shape: tuple[int, int, int]
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[File],
         labels: Tensor | None,
         classes: Sequence[str],
         shape: tuple[int, int, int],
@@ -69,14 +71,16 @@ class FileSplit(Split):
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
         files = [self.files[i] for i in index.tolist()]
-        return FileSplit(files, labels, self.classes, self.shape, self.whole, self.scale)
+        part = FileSplit(files, labels, self.classes, self.shape, self.whole, self.scale)
+        part.shards = None if self.shards is None else self.shards[index]
+        return part
 
     def checksum(self) -> str:
         """Of the files' names, from the folder that holds all of them, and sizes: reading them would take too long."""
         root = os.path.commonpath([file.parent for file in self.files]) if self.files else ""
         how = [repr(self.scale).encode()] if self.scale is not None else []
         try:
-            lines = (b"%s\0%d\0" % (os.fsencode(file)[len(os.fsencode(root)) :], file.stat().st_size)
+            lines = (b"%s\0%d\0" % (os.fsencode(str(file))[len(os.fsencode(root)) :], size_of(file))
                      for file in self.files)  # fmt: skip
             return checksum_of(self, *how, *lines)
         except OSError as error:
@@ -84,7 +88,9 @@ class FileSplit(Split):
 
     def loaded(self) -> MemorySplit:
         """The same images, all decoded."""
-        return MemorySplit(self.batch(range(len(self))), self.labels, self.classes)
+        loaded = MemorySplit(self.batch(range(len(self))), self.labels, self.classes)
+        loaded.shards = self.shards
+        return loaded
 
 
 def read_folder(name: str, path: str, limit: int | None, size: int | None) -> Dataset:
@@ -93,8 +99,8 @@ def read_folder(name: str, path: str, limit: int | None, size: int | None) -> Da
 
 
 def dataset_of_files(name: str, found: Found, limit: int | None, size: int | None) -> Dataset:
-    """The data set of image files: one shape and one number of channels for all, deep pixels brought to bytes, copies
-    of a picture in one part. limit, size: as for infomax.data.dataset. Raises UserError for an unreadable image."""
+    """The data set of images in files: one shape and one number of channels for all, deep pixels brought to bytes,
+    copies of a picture in one part. limit, size: infomax.data.dataset's. Raises UserError for an unreadable image."""
     form = _form(found.files, size)
     notes = [*found.notes, *form.notes]
     # Training images, then test images: as copies are rare, each part is then one piece of memory.
@@ -102,6 +108,7 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     files = [found.files[i] for i in order]
     labels = None if found.labels is None else found.labels[torch.from_numpy(order)]
     held, everything = found.held[order], FileSplit(files, labels, found.classes, form.shape, form.whole)
+    everything.shards = None if found.shards is None else found.shards[torch.from_numpy(order)]
     in_reach = len(files) * int(np.prod(form.shape)) <= MEMORY_BUDGET
     images, samples = None, {}
     if not in_reach:
@@ -136,7 +143,9 @@ def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int |
     one_piece = limit is None and len(index) > 0 and np.ptp(index) + 1 == len(index)
     piece = slice(int(index[0]), int(index[-1]) + 1) if one_piece else rows
     labels = None if everything.labels is None else everything.labels[rows]
-    return MemorySplit(images[piece], labels, everything.classes)
+    part = MemorySplit(images[piece], labels, everything.classes)
+    part.shards = None if everything.shards is None else everything.shards[rows]
+    return part
 
 
 class _Form:
@@ -147,7 +156,7 @@ class _Form:
         self.deep, self.beside_bytes = bool(depths - {""}), "" in depths
 
 
-def _form(files: list[Path], size: int | None) -> _Form:
+def _form(files: Sequence[File], size: int | None) -> _Form:
     looked = files[:: max(1, -(-len(files) // _HEADERS))]
     headers = _in_threads(header, looked)
     counts = Counter(h.note for h in headers if h.note)
@@ -159,7 +168,7 @@ def _form(files: list[Path], size: int | None) -> _Form:
     return _Form((channels, height, width), whole, {h.depth for h in headers}, notes)
 
 
-def _channels(files: list[Path], headers: list[Header], notes: list[str]) -> int:
+def _channels(files: Sequence[File], headers: list[Header], notes: list[str]) -> int:
     # The most common number; grey images among others are repeated to it, two other numbers do not go together.
     counts = defaultdict(list)
     for file, head in zip(files, headers, strict=True):
@@ -198,7 +207,7 @@ def _size(headers: list[Header], size: int | None) -> tuple[tuple[int, int], boo
     return (size, size), False
 
 
-def _scale(train: list[Path], test: list[Path], samples: dict[Path, Sampled], form: _Form) -> tuple[Scale, str]:
+def _scale(train: list[File], test: list[File], samples: dict[File, Sampled], form: _Form) -> tuple[Scale, str]:
     # Learned on training images; only where none of them is deep, on those test images that are.
     for files in (train, test):
         if samples:
@@ -211,9 +220,9 @@ def _scale(train: list[Path], test: list[Path], samples: dict[Path, Sampled], fo
     return Scale((0.0,) * form.shape[0], (255.0,) * form.shape[0]), "Too few images have more than 8 bits to be scaled."
 
 
-def _sampled_all(files: list[Path], channels: int) -> list[tuple[str, Sampled | None]]:
+def _sampled_all(files: list[File], channels: int) -> list[tuple[str, Sampled | None]]:
     # Of each file a hash of its pixels and, where they are deeper than bytes, some of them.
-    def look(file: Path) -> tuple[str, Sampled | None]:
+    def look(file: File) -> tuple[str, Sampled | None]:
         pixels = own_depth(file)
         if pixels is None:
             return "", None
@@ -228,7 +237,7 @@ def _sampled_all(files: list[Path], channels: int) -> list[tuple[str, Sampled | 
     return _in_threads(look, files)
 
 
-def _prints_in_own_depth(files: list[Path], channels: int) -> tuple[list[str], dict[Path, Sampled]]:
+def _prints_in_own_depth(files: list[File], channels: int) -> tuple[list[str], dict[File, Sampled]]:
     looked = _sampled_all(files, channels)
     shallow = [file for file, (mark, _) in zip(files, looked, strict=True) if not mark]
     others = iter(_prints_of_bytes(shallow))
@@ -257,15 +266,15 @@ def _hash(values: np.ndarray) -> str:
     return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
 
 
-def _prints_of_bytes(files: list[Path]) -> list[str]:
+def _prints_of_bytes(files: list[File]) -> list[str]:
     # Of files that are not decoded: those of one size whose last bytes agree are compared whole. Of very many, whose
     # reading would take longer than anything else, none are.
     if len(files) > _HEADERS:
         return [str(place) for place in range(len(files))]
 
-    def size(file: Path) -> tuple[int, str]:
+    def size(file: File) -> tuple[int, str]:
         try:
-            return file.stat().st_size, ""
+            return size_of(file), ""
         except OSError as error:
             raise unreadable(file, error) from error
 
@@ -294,7 +303,7 @@ def _places(values: Sequence[_Item]) -> dict[_Item, list[int]]:
 
 
 def _copies_together(
-    held: np.ndarray, given: bool, prints: list[str], labels: Tensor | None, files: list[Path]
+    held: np.ndarray, given: bool, prints: list[str], labels: Tensor | None, files: list[File]
 ) -> tuple[np.ndarray, list[str]]:
     # Copies of one picture in one part: those in both become training images, and as many pictures go back, whole, as
     # keep the test part of their class no larger than it was.

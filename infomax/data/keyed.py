@@ -13,6 +13,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
+BUFFER = 8192  # samples, of one shard and the next, that are shuffled among each other
 
 
 def _signed(word: int) -> int:
@@ -61,3 +62,17 @@ def permutation(n: int, *key: int) -> Tensor:
     """A permutation of 0 .. n-1, int64 [n] on the CPU, that depends on (n, key) alone."""
     # Sorting hashes rather than torch.randperm: the same on every version, and no generator is touched.
     return torch.argsort(_words(torch.arange(n), 1, _key(*key))[0], stable=True)
+
+
+def shard_by_shard(shards: Tensor, *key: int) -> Tensor:
+    """An order of samples that goes through the shards one by one: shards int64 [n] -> int64 [n], by (shards, key).
+
+    Shards come in a permuted order. Of the samples in that order, as they lie in their shards, each BUFFER in a row are
+    permuted, so that neighbours do not stay together and a shard is read once.
+    """
+    numbers, place = torch.unique(shards, return_inverse=True)
+    turn = torch.empty(len(numbers), dtype=torch.int64)
+    turn[permutation(len(numbers), *key, 1)] = torch.arange(len(numbers))
+    stream = torch.argsort(turn[place], stable=True)
+    mixed = permutation(len(stream), *key)
+    return stream[mixed[torch.argsort(mixed // BUFFER, stable=True)]]

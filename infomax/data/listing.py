@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.packed import File
 from infomax.errors import UserError
 
 TEST_PART = 5  # one in so many images of each class is a test image where no split is given
 TRAIN = ("train", "training")
 HELD = ("test", "testing", "val", "valid", "validation")  # the first of them that there is, is the test part
 # With one of these endings a file is an image, and one that cannot be read is an error. Others are looked into.
-_EXTENSIONS = frozenset(
+IMAGES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
      ".jp2", ".j2k", ".avif", ".npy")
 )  # fmt: skip
@@ -34,12 +35,13 @@ _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leav
 class Found(NamedTuple):
     """Images by class, then name; labels int64 [n] or None; which are held out, bool [n]; what is to be told."""
 
-    files: list[Path]
+    files: Sequence[File]
     labels: Tensor | None
     classes: list[str]
     held: np.ndarray
     given: bool  # whether the split is the user's own
     notes: list[str]
+    shards: Tensor | None = None  # int64 [n]: the file, read from its start, that each lies in
 
 
 class _Images:
@@ -66,7 +68,7 @@ class _Images:
         ending = os.path.splitext(name)[1].lower()
         if name.startswith(".") or name.lower() in _JUNK:
             return False
-        if ending in _EXTENSIONS:
+        if ending in IMAGES:
             return True
         why = "no image" if ending not in _RAW else "a camera's raw file"
         if ending not in _RAW:
@@ -178,6 +180,69 @@ def fifth(names: Sequence[str], labels: Tensor | None) -> np.ndarray:
     return held
 
 
+def found_in_rows(
+    where: str,
+    files: Sequence[File],
+    names: Sequence[str],
+    words: Sequence[str] | None,
+    classes: list[str] | None,
+    held: np.ndarray | None,
+    notes: list[str],
+    shards: Tensor | None = None,
+) -> Found:
+    """Images that rows name, with their labels and split.
+
+    where: the rows' source, in messages. names: of the images, by which a fifth is drawn where held, bool [n], is None.
+    words: each image's label, as text, or None. classes: the words in the order of their numbers; by default sorted.
+    Raises UserError for one image in each class, and a test part with labels that the training part lacks.
+    """
+    labels, classes = (None, []) if words is None else numbered(words, classes)
+    given = held is not None
+    if held is None:
+        held = fifth(names, labels)
+        if not held.any():
+            raise UserError(f"{where} has one image in each class, so none is left for a test set: add images.")
+    elif labels is not None:
+        unknown = sorted(set(labels[held].tolist()) - set(labels[~held].tolist()))
+        if unknown:
+            missing = ", ".join(classes[label] for label in unknown)
+            raise UserError(f"The test rows of {where} have labels that its training rows lack: {missing}.")
+    return Found(files, labels, classes, held, given, notes, shards)
+
+
+def numbered(words: Sequence[str], classes: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
+    """Labels, int64 [n], and the classes' names, sorted (numbers by size) or in the order of `classes`."""
+    if classes is None:
+        numbers = all(word.removeprefix("-").isdecimal() for word in words)
+        classes = sorted(set(words), key=(lambda word: (int(word), word)) if numbers else None)
+    index = {word: label for label, word in enumerate(classes)}
+    return torch.tensor([index[word] for word in words], dtype=torch.int64), list(classes)
+
+
+def parts_of(where: str, parts: Sequence[str], notes: list[str]) -> dict[str, bool]:
+    """Which of the parts are read, by name: whether it is the test part. One part, of any name, is split by a fifth.
+
+    where: of what, in messages. parts: their names, in any case. Raises UserError where none is for training.
+    """
+    train = [part for part in parts if part.lower() in TRAIN]
+    held = sorted((part for part in parts if part.lower() in HELD), key=lambda part: HELD.index(part.lower()))
+    if len(train) > 1 or (len(parts) > 1 and not train):
+        has = f"several training parts, {' and '.join(train)}" if train else f"{', '.join(parts)} but no part train"
+        raise UserError(f"{where} has {has}: rename one of them train.")
+    if not train:
+        train = list(parts)
+        held = []
+    if not held:
+        notes.append(f"There is no test part, so a fixed fifth of {train[0]} is held out.")
+    read = dict.fromkeys(train, False) | dict.fromkeys(held[:1], True)
+    unread = [part for part in parts if part not in read]
+    if held and unread:
+        notes.append(f"{held[0]} is the test part; not read: {', '.join(unread)}.")
+    elif unread:
+        notes.append(f"Not read: {', '.join(unread)}.")
+    return read
+
+
 def _relative(files: list[Path], root: Path) -> list[str]:
     # file.relative_to(root).as_posix(), ten times as fast
     start = len(root.as_posix().rstrip("/")) + 1 if root != Path() else 0
@@ -238,7 +303,7 @@ def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:
     if loose:
         return images.of_one_kind({"": loose}), 0
     raise UserError(
-        f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in _EXTENSIONS))}); "
+        f"{path} is empty: no folder in it holds an image ({', '.join(sorted(e[1:] for e in IMAGES))}); "
         "images lie in a folder per class, or, without classes, in the folder itself."
         + (f" {images.note()[0]}" if images.left else "")
     )

@@ -1,7 +1,7 @@
 """Batches of samples, each a function of the step number alone: nothing to save, nothing to skip on resuming."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, final
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from infomax.data.keyed import permutation
 from infomax.data.source import Split
-from infomax.data.views import Views
+from infomax.data.views import AnyViews
 from infomax.errors import UserError
 
 __all__ = ["Batch", "Order", "PairLoader"]
@@ -29,11 +29,13 @@ class Order:
     """Which samples come at which step, in a shuffled order that (seed, step) fix.
 
     count: of samples. batch_size: the global number of samples of a step, whatever the number of processes; the last,
-    short batch of an epoch is left out. seed: of the order. Raises UserError for a batch of fewer than 2, or of more
-    than there are.
+    short batch of an epoch is left out. seed: of the order. what: the samples' name in messages. order: all samples,
+    int64 [count], in the order of (seed, epoch); by default a permutation. Raises UserError for a batch of fewer than
+    2, or of more than there are.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int = 0, what: str = "images") -> None:
+    def __init__(self, count: int, batch_size: int, seed: int = 0, what: str = "images",
+                 order: Callable[[int, int], Tensor] | None = None) -> None:  # fmt: skip
         if not isinstance(batch_size, int) or batch_size < 2:
             raise UserError(
                 f"A batch needs at least 2 pairs, for without another pair there is no negative: {batch_size!r}."
@@ -41,9 +43,10 @@ class Order:
         if batch_size > count:
             raise UserError(
                 f"A batch of {batch_size} pairs is larger than the data set, which has {count} training {what}: "
-                f"choose at most {count}."
+                f"choose at most {count} (--batch-size {count}, batch_size={count})."
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._order = order or (lambda seed, epoch: permutation(count, seed, epoch))
         self._last: tuple[int, Tensor] | None = None  # of the last epoch asked for; a cache, not a state
 
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class Order:
             )
         epoch, share = self.epoch(step), self.batch_size // world
         if self._last is None or self._last[0] != epoch:
-            self._last = epoch, permutation(self.count, self.seed, epoch)
+            self._last = epoch, self._order(self.seed, epoch)
         start = (step % len(self)) * self.batch_size + rank * share
         return self._last[1][start : start + share]
 
@@ -84,8 +87,8 @@ class PairLoader:
     holds, and for fewer than two views.
     """
 
-    def __init__(self, split: Split, views: Views | Sequence[Views], batch_size: int, seed: int = 0) -> None:
-        self.order = Order(len(split), batch_size, seed)
+    def __init__(self, split: Split, views: AnyViews | Sequence[AnyViews], batch_size: int, seed: int = 0) -> None:
+        self.order = Order(len(split), batch_size, seed, order=split.order)
         self.every = tuple(views) if isinstance(views, Sequence) else (views, views)
         if len(self.every) < 2:
             raise UserError(f"A sample needs two views or more, to be compared with each other; not {len(self.every)}.")

@@ -30,7 +30,9 @@ class MemorySplit(Split):
     def subset(self, indices: Tensor | Sequence[int]) -> "MemorySplit":
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
-        return MemorySplit(self.images[index], labels, self.classes)
+        part = MemorySplit(self.images[index], labels, self.classes)
+        part.shards = None if self.shards is None else self.shards[index]
+        return part
 
     def checksum(self) -> str:
         return checksum_of(self, self.images.numpy())
@@ -61,8 +63,8 @@ def from_tensors(
             f"Training images of shape {list(images[0].shape[1:])} and test images of shape "
             f"{list(images[1].shape[1:])} (channels, height, width) do not go together."
         )
-    train_labels, test_labels, classes = _numbered(train_labels, test_labels, classes)
-    labels = [_labels("training", train_labels, len(images[0])), _labels("test", test_labels, len(images[1]))]
+    train_labels, test_labels, classes = worded(train_labels, test_labels, classes)
+    labels = [labels_of("training", train_labels, len(images[0])), labels_of("test", test_labels, len(images[1]))]
     highest = max((int(label.max()) for label in labels if label is not None), default=-1)
     if classes is None:
         classes = [str(label) for label in range(highest + 1)]
@@ -109,7 +111,7 @@ def _native(values: np.ndarray) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="), copy=False)  # torch knows no other order of bytes
 
 
-def _numbered(train: Any, test: Any, classes: Sequence[str] | None) -> tuple[Any, Any, Sequence[str] | None]:
+def worded(train: Any, test: Any, classes: Sequence[str] | None) -> tuple[Any, Any, Sequence[str] | None]:
     # Words as labels: their places among the classes, by default the words of the training labels in order.
     parts = [_words("training", train), _words("test", test)]
     worded = [part is not None for part in parts]
@@ -158,7 +160,7 @@ def _words(what: str, values: Any) -> list[str] | None:
     return [str(item) for item in items]
 
 
-def _labels(what: str, values: Any, n: int) -> Tensor | None:
+def labels_of(what: str, values: Any, n: int) -> Tensor | None:
     if values is None:
         return None
     try:

@@ -1,9 +1,10 @@
 """Two modalities of the same samples: paired arrays, halves of images, or any two sources of equal length."""
 
+import functools
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -26,25 +27,32 @@ class Modality:
     """One side of the pairs: rows by index, as an encoder takes them.
 
     rows: numbers [n, ...], or a Split of images. mean, std: what floating-point rows are standardised by, one number a
-    column of [n, d] and one a channel of [n, c, ...]; None leaves them as they are, as whole numbers (tokens) are.
+    column of [n, d] and one a channel of [n, c, ...], in float64, as numbers far from 0 (times, large counts) differ in
+    digits that float32 does not have; None leaves them as they are, as whole numbers (tokens) are. vocabulary: where
+    rows are tokens, how many there are, from 0.
     """
 
-    def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None):
-        self.rows, self.mean, self.std = rows, mean, std
+    def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None,
+                 vocabulary: int | None = None):  # fmt: skip
+        self.rows, self.mean, self.std, self.vocabulary = rows, mean, std, vocabulary
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: Tensor) -> Tensor:
         """indices int64 [b] -> float32 [b, ...], standardised; whole numbers other than uint8 stay as they are."""
-        found = self.rows.batch(indices) if isinstance(self.rows, Split) else self.rows[indices]
-        if found.dtype != torch.uint8 and not found.is_floating_point():
+        found = self.given(indices)
+        if not found.is_floating_point():
             return found
-        found = found.float() / 255 if found.dtype == torch.uint8 else found.float()
         if self.mean is None or self.std is None:
-            return found
+            return found.float()
         shape = (1, -1, *[1] * (found.ndim - 2))
-        return (found - self.mean.view(shape)) / self.std.view(shape)
+        return ((found.double() - self.mean.view(shape)) / self.std.view(shape)).float()
+
+    def given(self, indices: Tensor) -> Tensor:
+        """indices int64 [b] -> the rows before they are standardised; bytes as numbers in [0, 1]."""
+        found = self.rows.batch(indices) if isinstance(self.rows, Split) else self.rows[indices]
+        return found.float() / 255 if found.dtype == torch.uint8 else found
 
     def checksum(self) -> str:
         """A checksum of all rows."""
@@ -132,10 +140,13 @@ def pairs(
 
     x, y: NumPy or torch arrays [n, ...] of any shapes, or `Split`s of images. Floating-point and uint8 rows are
     standardised by the training rows, whole numbers of another type (tokens) stay. test: the part of the pairs, or how
-    many of them, that are held out, drawn by `seed`; where x and y are two sequences (train, test) they are split
-    already. limit: keep this many training pairs, the first of the drawn order. name: what messages call the data.
-    Raises UserError: lengths that differ, NaN or infinity, too few pairs.
+    many of them, that are held out, drawn by `seed`. limit: keep so many training pairs, the first of the drawn order.
+    name: what messages call the data. Raises UserError: lengths that differ, NaN or infinity, too few pairs.
     """
+    if isinstance(test, bool) or not isinstance(test, float | int):
+        raise UserError(f"test is a part of the pairs, such as 0.2, or how many of them, and not {test!r}.")
+    if limit is not None and limit < 2:
+        raise UserError(f"limit keeps at least 2 training pairs, and not {limit!r}.")
     rows = [_rows("x", x), _rows("y", y)]
     if len(rows[0]) != len(rows[1]):
         raise UserError(f"x has {len(rows[0])} rows and y has {len(rows[1])}; a pair is a row of each.")
@@ -178,11 +189,30 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
             arrays.append(np.load(Path(path).expanduser(), allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
+        if not isinstance(arrays[-1], np.ndarray):
+            raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
     return pairs(*arrays, limit=limit, name=f"pairs:{text}")
 
 
+def emoji_names(root: Path, limit: int | None = None) -> Paired:
+    """Pairs of drawing and name: x float32 [n, 3, 32, 32], y tokens int64 [n, 40]; the parts are those of `emoji`.
+
+    root: the folder that the drawings are kept in. limit: keep this many training pairs, drawn at random, always the
+    same. Raises UserError for packages that are missing or cannot be read.
+    """
+    from infomax.data.emoji import VOCABULARY, emoji_with_names, tokens
+
+    whole, held, names = emoji_with_names(root)
+    train, test = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    if limit is not None:
+        train = train[permutation(len(train), 0)[:limit]].sort().values
+    x = _standardised(whole.images, train)
+    y = Modality(torch.stack([tokens(name) for name in names]), vocabulary=VOCABULARY)
+    return Paired("names:emoji", PairedSplit(x, y, train), PairedSplit(x, y, test))
+
+
 def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None = None) -> Paired:
-    """Paired data by name: `halves:NAME` of a data set of images, or `pairs:X.npy,Y.npy`.
+    """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, or `names:emoji`.
 
     root and limit: as `dataset` takes them. Raises UserError: another name, and as `dataset` and pairs() do.
     """
@@ -193,7 +223,48 @@ def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None =
         return halves(dataset(rest, root, limit))
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
-    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, or pairs:X.npy,Y.npy.")
+    if name == "names:emoji":
+        return emoji_names(Path(root).expanduser(), limit)
+    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, or "
+                    "names:emoji.")  # fmt: skip
+
+
+def describe_pairs(pairs: Paired) -> dict[str, Any]:
+    """What a checkpoint's `preprocessing` says of the pairs that a model was trained on; pairs_from() reads it.
+
+    pairs: of whose modalities "x" and "y" the mean and deviation that rows are standardised by are given, or null.
+    """
+    return {
+        name: {key: None if numbers is None else numbers.tolist() for key, numbers in found}
+        for name, side in (("x", pairs.train.x), ("y", pairs.train.y))
+        for found in [(("mean", side.mean), ("std", side.std))]
+    }
+
+
+def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired:
+    """Pairs standardised as those were that a saved model was trained on, to evaluate it.
+
+    preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Raises UserError:
+    one that describe_pairs() did not write, rows of other columns or channels.
+    """
+    sides: dict[str, Modality] = {}
+    for name, side in (("x", pairs.train.x), ("y", pairs.train.y)):
+        known = (preprocessing or {}).get(name)
+        if known is None:
+            sides[name] = side
+            continue
+        try:
+            mean, std = (None if known[key] is None else torch.tensor(known[key]).double() for key in ("mean", "std"))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"The saved standardisation of {name}, {known!r}, is no mean and std.") from None
+        if mean is not None and side.mean is not None and mean.shape != side.mean.shape:
+            raise UserError(
+                f"The towers were trained on {name} of {len(mean)} columns or channels, and these pairs have"
+                f" {len(side.mean)}."
+            )
+        sides[name] = Modality(side.rows, mean, std, side.vocabulary)
+    parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
+    return Paired(pairs.name, *parts)
 
 
 def _rows(name: str, given: Any) -> "Tensor | Split":
@@ -202,7 +273,10 @@ def _rows(name: str, given: Any) -> "Tensor | Split":
     if isinstance(given, Tensor):
         rows = given.detach().cpu()
     else:
-        array = np.asarray(given)
+        try:
+            array = np.asarray(given)
+        except ValueError:
+            raise UserError(f"{name} must be rows of one length each, and they differ.") from None
         if array.dtype.kind not in "uifb":
             raise UserError(f"{name} must hold numbers, and has {array.dtype}.")
         native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
@@ -214,15 +288,25 @@ def _rows(name: str, given: Any) -> "Tensor | Split":
         bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise UserError(f"{name} has NaN or infinity in {len(bad)} rows, the first of them row {bad[0]}.")
-        return rows.float()
+        return rows
     return rows if rows.dtype == torch.uint8 else rows.long()
 
 
 def _standardised(rows: "Tensor | Split", train: Tensor) -> Modality:
+    """By the mean and deviation of all training rows."""
     plain = Modality(rows)
-    some = plain.batch(train[:4096])
-    if not some.is_floating_point():
+    if not plain.given(train[:1]).is_floating_point():
         return plain
-    axes = [i for i in range(some.ndim) if i != 1]
-    mean, std = some.mean(axes), some.std(axes, correction=0)
-    return Modality(rows, mean, torch.where(std > 1e-8, std, 1.0))
+    parts = train.split(4096)
+
+    def total(of: Callable[[Tensor], Tensor], how: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        found = (of(plain.given(part).double().movedim(1, -1).flatten(0, -2)) for part in parts)
+        return functools.reduce(how, found)
+
+    # Divided by the largest first, of which no square leaves a float's range.
+    largest = total(lambda t: t.abs().amax(0), torch.maximum)
+    scale = largest.where(largest > 0, 1.0)
+    count = len(train) * math.prod(plain.given(train[:1]).shape[2:])
+    mean = total(lambda t: (t / scale).sum(0), torch.add) / count
+    std = (total(lambda t: (t / scale - mean).square().sum(0), torch.add) / count).sqrt()
+    return Modality(rows, mean * scale, (std * scale).where(std > 1e-14, 1.0))  # below, rounding of one number

@@ -6,7 +6,6 @@ for the data set (scale.py).
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from infomax.data import arrays
 from infomax.data.arrays import MAX_PIXELS
+from infomax.data.packed import File, Packed, readable, size_of
 from infomax.errors import UserError
 
 ToBytes = Callable[[np.ndarray], np.ndarray]  # pixels [h, w, c] of any dtype -> numbers [h, w, c] from 0 to 255
@@ -30,11 +30,11 @@ class Header(NamedTuple):
     note: str = ""
 
 
-def opened(path: Path) -> Any:
+def opened(path: File) -> Any:
     """Pillow's image, its header read. Raises ValueError for more than MAX_PIXELS pixels."""
     from PIL import Image
 
-    image = Image.open(path)
+    image = Image.open(readable(path))
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS} pixels")
@@ -59,7 +59,7 @@ def _bytes_hold(image: Any) -> bool:
     return True
 
 
-def header(path: Path) -> Header:
+def header(path: File) -> Header:
     """What the file says of itself. Raises UserError, with the file's name, where it cannot be read."""
     try:
         if arrays.is_array(path):
@@ -82,7 +82,7 @@ def header(path: Path) -> Header:
         raise unreadable(path, error) from error
 
 
-def decode(path: Path, shape: tuple[int, int, int], whole: bool = False, scale: ToBytes | None = None) -> Tensor:
+def decode(path: File, shape: tuple[int, int, int], whole: bool = False, scale: ToBytes | None = None) -> Tensor:
     """One file -> uint8 [c, h, w].
 
     Scaled to cover the height and width and cut about its middle; or, where `whole`, scaled to fit inside, with black
@@ -115,7 +115,7 @@ def decode(path: Path, shape: tuple[int, int, int], whole: bool = False, scale: 
         raise unreadable(path, error) from error
 
 
-def own_depth(path: Path) -> np.ndarray | None:
+def own_depth(path: File) -> np.ndarray | None:
     """The pixels [h, w, c] in their own dtype; None for a file whose channels bytes hold. Raises UserError."""
     try:
         if arrays.is_array(path):
@@ -191,11 +191,11 @@ def _fitted(plane: np.ndarray, width: int, height: int, whole: bool) -> np.ndarr
     return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
 
 
-def unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: File, error: Exception) -> UserError:
     """The sentence that names the file and says what is wrong with it."""
     if isinstance(error, UserError):
         return error
-    if path.is_file() and path.stat().st_size == 0:
+    if (isinstance(path, Packed) or path.is_file()) and size_of(path) == 0:
         return UserError(f"The image {path} is empty (0 bytes): remove it or copy it again.")
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__).replace(str(path), "it").rstrip(".")
     return UserError(f"The image {path} cannot be read ({reason}): remove it or replace it.")

@@ -1,4 +1,4 @@
-"""Policy: which augmentations make a view, and how strong they are; the two policies of the library."""
+"""Which augmentations make a view, and how strong they are: Policy of images, SignalPolicy; the library's own."""
 
 import math
 from collections.abc import Callable
@@ -69,6 +69,36 @@ class Policy:
                 raise UserError(f"Policy's {name} lies in {low} .. {high}, not {value!r}.")
 
 
+@final
+@dataclass(frozen=True)
+class SignalPolicy:
+    """How strongly views of signals are augmented; its repr is its constructor call. Fields at defaults do nothing.
+
+    crop, the range of the part of the time that is seen, placed at random and stretched to the whole length; shift, a
+    further shift to either side, as a part of the length, where what lies outside is reflected; scale multiplies each
+    channel by exp(-scale) to exp(scale); jitter is the deviation of noise, in deviations of the channel; mask the
+    largest part of the time, in one piece, that is set to the channels' means. Raises UserError: values out of range.
+    """
+
+    crop: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    scale: float = 0.0
+    jitter: float = 0.0
+    mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        pair = self.crop
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair))) or not (
+            0 < pair[0] <= pair[1] <= 1
+        ):
+            raise UserError(f"SignalPolicy's crop is a range (low, high) with 0 < low <= high <= 1, not {pair!r}.")
+        object.__setattr__(self, "crop", tuple(pair))  # a list, where JSON gives it back
+        for name, high in (("shift", 1), ("scale", 5), ("jitter", 10), ("mask", 1)):
+            value = getattr(self, name)
+            if not is_number(value) or not 0 <= value <= high:
+                raise UserError(f"SignalPolicy's {name} lies in 0 .. {high}, not {value!r}.")
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -103,6 +133,11 @@ def natural(flip: bool = True) -> Policy:
         jitter=0.8,
         gray=0.2,
     )
+
+
+def signals() -> SignalPolicy:
+    """For signals whose meaning lies in their shape, wherever and however strong it is."""
+    return SignalPolicy(crop=(0.5, 1.0), shift=0.1, scale=0.3, jitter=0.2, mask=0.2)
 
 
 policies: dict[str, Callable[[], Policy]] = {"digits": digits, "natural": natural}

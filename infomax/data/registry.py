@@ -5,28 +5,37 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from infomax.data.emoji import emoji_parts
 from infomax.data.folder import read_folder
+from infomax.data.huggingface import read_huggingface
 from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
+from infomax.data.shards import read_shards
+from infomax.data.signals import read_signals
 from infomax.data.source import Dataset, Parts, finished, limited
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
+from infomax.data.waves import read_waves, waves_parts
 from infomax.errors import UserError, nearest
 
+_PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH and shards:PATTERN"
 _log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 
 
 def dataset(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
 ) -> Dataset:
-    """A data set by name: one of `registry`, `folder:PATH` for a folder of images, or `csv:PATH` for a table of them,
-    or `scenes:N` for N drawn scenes with known factors (infomax.data.scenes).
+    """A data set by name: one of `registry`, `folder:PATH` for a folder of images, `csv:PATH` for a table of them,
+    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, `scenes:N` or
+    `waves:N` for N drawn scenes or signals with known factors, or `signals:X.npy,Y.npy` for arrays [n, channels, time].
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
     images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
-    the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out).
+    the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out). Of
+    hf: and shards: the columns are known by their types, or named: hf:PATH?image=img&label=fine; parts are named as
+    folders are. The order of shards: goes through one after another.
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
     the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
@@ -53,11 +62,9 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
             raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")
         return readers[prefix](name, rest, limit, size)
     if size is not None:
-        raise UserError(
-            f"A size can be asked for with folder:PATH and csv:PATH only; the images of {name!r} have theirs."
-        )
+        raise UserError(f"A size can be asked for with {_PLACES} only; the images of {name!r} have theirs.")
     if name not in registry:
-        raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or folder:PATH, csv:PATH.")
+        raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or {_PLACES}.")
     train, test, kind, flip = registry[name](Path(root).expanduser())
     return finished(name, limited(train, limit), test, kind, flip)
 
@@ -66,7 +73,11 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
 readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
     "folder": read_folder,
     "csv": read_csv,
+    "hf": read_huggingface,
     "scenes": read_scenes,
+    "shards": read_shards,
+    "signals": read_signals,
+    "waves": read_waves,
 }
 
 
@@ -74,6 +85,8 @@ registry: dict[str, Callable[[Path], Parts]] = {
     "mnist5k": mnist5k,
     "digits": digits_of_sklearn,
     "scenes": scenes_parts,
+    "waves": waves_parts,
+    "emoji": emoji_parts,
     "mnist": from_torchvision_by("mnist", "digits", False),
     "fashionmnist": from_torchvision_by("fashionmnist", "natural", True),
     "cifar10": from_torchvision_by("cifar10", "natural", True),

@@ -10,27 +10,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.keyed import permutation, shard_by_shard
 from infomax.errors import UserError
 
 _STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
 _NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
-Kind = Literal["digits", "natural"]
+Kind = Literal["digits", "natural", "signals"]
 
 
 class Split(ABC):
-    """Images `.batch(indices)` of one `.shape` (c, h, w), with `.labels`, int64 [n] or None, and `.classes`."""
+    """Images `.batch(indices)` of one `.shape` (c, h, w), or signals of (c, time); `.labels`, int64 [n] or None, and
+    `.classes`.
 
-    shape: tuple[int, int, int]
+    shards: where images lie one after another in files that are best read in turn, the file of each, int64 [n].
+    """
+
+    shape: tuple[int, ...]
     labels: Tensor | None
     classes: list[str]
     in_memory: bool
+    shards: Tensor | None = None
+    what = "images"
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The images at `indices`, uint8 [b, c, h, w] on the CPU. Raises UserError for an unreadable file."""
+        """The images at `indices`, uint8 [b, c, h, w], or signals float32 [b, c, time], on the CPU. Raises UserError
+        for an unreadable file."""
 
     @abstractmethod
     def subset(self, indices: Tensor | Sequence[int]) -> "Split":
@@ -40,9 +48,18 @@ class Split(ABC):
     def checksum(self) -> str:
         """Hexadecimal, of the images, labels and classes: another one where they are others."""
 
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """All indices, int64 [n], in the order of an epoch: a permutation that (seed, epoch) fix.
+
+        seed: of the run. epoch: counted from 0. With shards it goes from one to the next, in an order of its own.
+        """
+        if self.shards is None:
+            return permutation(len(self), seed, epoch)
+        return shard_by_shard(self.shards, seed, epoch)
+
     def __repr__(self) -> str:
         where = "in memory" if self.in_memory else "on disk"
-        return f"{type(self).__name__}({len(self)} images {'x'.join(map(str, self.shape))}, {where})"
+        return f"{type(self).__name__}({len(self)} {self.what} {'x'.join(map(str, self.shape))}, {where})"
 
 
 @final
@@ -51,8 +68,9 @@ class Dataset:
     """Images: train and test, of a data set by its name. mean, std: per channel, of the training images in [0, 1].
 
     kind says what a view may do: "digits" are bright strokes on black that a mirror would change, "natural" are
-    photographs; flip, whether a mirrored image is as good. notes: sentences on what of the source was left out,
-    scaled or changed; infomax.data.dataset prints them on standard error as it opens a data set.
+    photographs, "signals" are signals, whose mean and std are in their own units; flip, whether a mirrored image is as
+    good. notes: sentences on what of the source was left out, scaled or changed; infomax.data.dataset prints them on
+    standard error as it opens a data set.
     """
 
     name: str
@@ -65,8 +83,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of every image."""
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w) of every image, (c, time) of every signal."""
         return self.train.shape
 
     @property
@@ -81,7 +99,8 @@ class Dataset:
         Of pixels and labels; of a folder that is not held in memory, of names, sizes and labels.
         """
         both = f"{self.train.checksum()}{self.test.checksum()}"
-        return f"{len(self.train)} + {len(self.test)} images, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
+        what = self.train.what
+        return f"{len(self.train)} + {len(self.test)} {what}, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
 
 
 Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
@@ -90,7 +109,7 @@ Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
 def finished(name: str, train: Split, test: Split, kind: Kind, flip: bool, notes: tuple[str, ...] = ()) -> Dataset:
     for what, split in (("training", train), ("test", test)):
         if len(split) == 0:
-            raise UserError(f"The data set {name!r} is empty: it has no {what} images.")
+            raise UserError(f"The data set {name!r} is empty: it has no {what} {split.what}.")
     mean, std = _statistics(train)
     return Dataset(name, train, test, mean, std, kind, flip, notes)
 
@@ -114,6 +133,8 @@ def limited(split: Any, limit: int | None) -> Any:
 
 
 def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if split.batch([0]).is_floating_point():
+        return _of_numbers(split)
     # Sums of integers: exact, so the same in every process and on every machine.
     chosen = torch.arange(len(split))
     if not split.in_memory:
@@ -132,9 +153,21 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(m / 255 for m in mean), tuple(std)
 
 
+def _of_numbers(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    # By NumPy, whose sums do not depend on how many threads there are.
+    values = split.batch(range(len(split))).numpy().astype(np.float64)
+    mean, deviation = values.mean((0, 2)), values.std((0, 2))
+    scale = np.abs(mean) * 1e-6 + 1e-30
+    return tuple(mean.tolist()), tuple(
+        float(d) if d > s else _NO_DEVIATION for d, s in zip(deviation, scale, strict=True)
+    )
+
+
 def checksum_of(split: Split, *content: Any) -> str:
     digest = hashlib.sha256(repr((len(split), split.shape, split.classes)).encode())
     for part in content:
         digest.update(part)
     digest.update(b"" if split.labels is None else split.labels.numpy().tobytes())
+    if split.shards is not None:  # they decide the order
+        digest.update(split.shards.numpy().tobytes())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, TRAIN, Found, fifth
+from infomax.data.listing import HELD, TRAIN, found_in_rows
 from infomax.data.source import Dataset
 from infomax.errors import UserError
 
@@ -33,24 +33,15 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None) -> Datas
         kept = [i for i, part in enumerate(held) if part is not None]
         rows, names, files = [rows[i] for i in kept], [names[i] for i in kept], [files[i] for i in kept]
         held = np.array([held[i] for i in kept], bool)
-    labels, classes = _labels(file, rows, notes) if "label" in columns else (None, [])
-    if labels is not None:
-        order = sorted(range(len(rows)), key=labels.tolist().__getitem__)
-        files, names, labels = [files[i] for i in order], [names[i] for i in order], labels[order]
-        held = None if held is None else held[np.array(order)]
-    elif "label" not in columns:
+    words = _labels(file, rows, notes) if "label" in columns else None
+    if "label" not in columns:
         notes.append("The table has no column label, so the images have no labels.")
-    given = held is not None
-    if held is None:
-        held = fifth(names, labels)
-        if not held.any():
-            raise UserError(f"{file} has one image in each class, so none is left for a test set: add images.")
-    elif labels is not None:
-        unknown = sorted(set(labels[held].tolist()) - set(labels[~held].tolist()))
-        if unknown:
-            missing = ", ".join(classes[label] for label in unknown)
-            raise UserError(f"The test rows of {file} have labels that its training rows lack: {missing}.")
-    return dataset_of_files(name, Found(files, labels, classes, held, given, notes), limit, size)
+    found = found_in_rows(str(file), files, names, words, None, held, notes)
+    if found.labels is not None:  # class by class
+        order = torch.argsort(found.labels, stable=True)
+        files = [files[i] for i in order.tolist()]
+        found = found._replace(files=files, labels=found.labels[order], held=found.held[order.numpy()])
+    return dataset_of_files(name, found, limit, size)
 
 
 def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
@@ -114,18 +105,13 @@ def _held(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) 
     return [None if part in tests[1:] else part in HELD for part in parts]
 
 
-def _labels(
-    file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]
-) -> tuple[torch.Tensor | None, list[str]]:
+def _labels(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[str] | None:
     words = [row["label"] for _, row in rows]
     empty = [number for (number, _), word in zip(rows, words, strict=True) if not word]
     if len(empty) == len(words):
         notes.append("The column label is empty, so the images have no labels.")
-        return None, []
+        return None
     if empty:
         raise UserError(f"{len(empty)} of {len(words)} images of {file} have no label, the first in line {empty[0]}: "
                         "give all of them one, or none.")  # fmt: skip
-    numbers = all(word.removeprefix("-").isdecimal() for word in words)
-    classes = sorted(set(words), key=(lambda word: (int(word), word)) if numbers else None)
-    index = {word: label for label, word in enumerate(classes)}
-    return torch.tensor([index[word] for word in words], dtype=torch.int64), classes
+    return words

@@ -1,4 +1,4 @@
-"""Augmented views, made in batches on the images' device, each sample with parameters of its own.
+"""Augmented views of images and of signals, made in batches on their device, each sample with parameters of its own.
 
 A view is a function of (seed, epoch, sample id, view) alone: its random numbers are a hash of those four, so the batch,
 the worker, the process and torch's generators have no part in it. What touches a pixel is elementwise or a gather (no
@@ -12,9 +12,22 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from infomax.data.augment import KNOTS, _erase, as_unit, blurred, coloured, moved, noisy, thickened
+from infomax.data.augment import (
+    KNOTS,
+    _erase,
+    as_unit,
+    blurred,
+    coloured,
+    cropped,
+    jittered,
+    masked,
+    moved,
+    noisy,
+    rescaled,
+    thickened,
+)
 from infomax.data.keyed import uniforms
-from infomax.data.policy import Policy, digits, is_number, natural, policies
+from infomax.data.policy import Policy, SignalPolicy, digits, is_number, natural, policies, signals
 from infomax.errors import UserError
 from infomax.spelling import parse
 
@@ -89,14 +102,73 @@ class Views:
         return x.sub_(mean).div_(torch.tensor(self.std, device=x.device)[:, None, None])
 
 
-def views_for(dataset: "Dataset", policy: Policy | None = None) -> Views:
-    """The views that suit a data set: `policy`, or else that of its kind, with the mean and deviation of `dataset`."""
+@final
+class SignalViews:
+    """Signals to normalised views: `SignalViews(policy, mean, std)(signals, ids, seed, epoch, view)`, as Views does.
+
+    policy: what a view may do to a signal. mean and std: a number per channel. Raises UserError: a std that is not
+    positive.
+    """
+
+    def __init__(self, policy: SignalPolicy, mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != len(std) or not mean or not all(0 < value < math.inf for value in std):
+            raise UserError(f"Views need as many means as positive deviations, not mean={mean!r}, std={std!r}.")
+        self.policy, self.mean, self.std = policy, tuple(map(float, mean)), tuple(map(float, std))
+
+    def __repr__(self) -> str:
+        return f"SignalViews({self.policy!r}, mean={self.mean!r}, std={self.std!r})"
+
+    @torch.no_grad()
+    def __call__(self, signals: Tensor, ids: Tensor, seed: int, epoch: int, view: int) -> Tensor:
+        """signals float32 [b, c, time], ids int64 [b] on the same device -> float32 [b, c, time], normalised."""
+        x, policy = self.plain(signals), self.policy
+        if ids.shape != signals.shape[:1]:
+            raise UserError(f"{len(signals)} signals came with ids of shape {list(ids.shape)}: one id a signal.")
+        # A number each, in a fixed order: strengths may change without changing what the other draws are.
+        u = uniforms(ids, 5 + x.shape[1], seed, epoch, view)
+        if policy.crop != (1.0, 1.0) or policy.shift > 0:
+            x = cropped(policy, x, u[:3])
+        if policy.scale > 0:
+            x = rescaled(policy, x, u[5:])
+        if policy.jitter > 0:
+            x = jittered(policy, x, ids, (seed, epoch, view))
+        return masked(policy, x, u[3:5]) if policy.mask > 0 else x
+
+    @torch.no_grad()
+    def plain(self, signals: Tensor) -> Tensor:
+        """signals float32 [b, c, time] -> float32 [b, c, time], normalised and otherwise as they are."""
+        if signals.dtype != torch.float32 or signals.ndim != 3 or signals.shape[1] != len(self.mean):
+            raise UserError(
+                f"These views are made of float32 signals [b, {len(self.mean)}, time], not {signals.dtype} "
+                f"{list(signals.shape)}."
+            )
+        mean, std = (torch.tensor(side, device=signals.device)[:, None] for side in (self.mean, self.std))
+        return (signals - mean) / std
+
+
+AnyViews = Views | SignalViews
+
+
+def views_for(dataset: "Dataset", policy: Policy | SignalPolicy | None = None) -> Any:
+    """The views that suit a data set: `policy`, or else that of its kind, with the mean and deviation of `dataset`.
+
+    Views of images, SignalViews of signals. Raises UserError for a policy of the other.
+    """
+    if dataset.kind == "signals" or isinstance(policy, SignalPolicy):
+        policy = signals() if policy is None else policy
+        if dataset.kind != "signals" or not isinstance(policy, SignalPolicy):
+            raise UserError(f"The data set {dataset.name!r} is of {_what(dataset)}, for which {policy!r} is no policy.")
+        return SignalViews(policy, dataset.mean, dataset.std)
     if policy is None:
         policy = natural(dataset.flip) if dataset.kind == "natural" else digits()
     return Views(policy, dataset.mean, dataset.std)
 
 
-def describe_views(views: Views) -> dict[str, Any]:
+def _what(dataset: "Dataset") -> str:
+    return "signals" if dataset.kind == "signals" else "images"
+
+
+def describe_views(views: AnyViews) -> dict[str, Any]:
     """What a checkpoint's `preprocessing` says of the views that a model was trained on; views_from() reads it.
 
     views: whose policy's constructor call is given as "views", beside "mean" and "std".
@@ -104,11 +176,12 @@ def describe_views(views: Views) -> dict[str, Any]:
     return {"mean": list(views.mean), "std": list(views.std), "views": repr(views.policy)}
 
 
-def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> Views:
+def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> Any:
     """The views that a saved model was trained on, to evaluate it on `dataset`.
 
     preprocessing: a checkpoint's; what it does not say, as older ones do not, is as views_for() has it.
-    Raises UserError for a preprocessing that describe_views() did not write.
+    Views of images, SignalViews of signals. Raises UserError for a preprocessing that describe_views() did not write,
+    and for one of images where the data set is of signals, or the other way round.
     """
     known = preprocessing or {}
     views = views_for(dataset)
@@ -116,12 +189,15 @@ def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> V
     if not isinstance(text, str | None):
         raise UserError(f"The saved views {text!r} are not a policy's constructor call.")
     policy = (
-        views.policy if text is None else parse(text, {"policy": Policy, **policies}, "policy", allow_imports=False)
+        views.policy
+        if text is None
+        else parse(text, {"policy": Policy, "signalpolicy": SignalPolicy, **policies}, "policy", allow_imports=False)
     )
+    views = views_for(dataset, policy)
     if mean is None or std is None:
-        return Views(policy, views.mean, views.std)
+        return views
     if not all(
         isinstance(side, list | tuple) and all(is_number(v) and abs(v) < 1e9 for v in side) for side in (mean, std)
     ):
         raise UserError(f"The saved mean={mean!r} and std={std!r} are not numbers, one a channel.")
-    return Views(policy, mean, std)
+    return type(views)(policy, mean, std)

@@ -41,6 +41,80 @@ class MLP(Spelled, nn.Module):
 
 
 @final
+class ResNet1d(Spelled, nn.Module):
+    """Signals [n, channels, time] -> features [n, out]: a small residual network over time, averaged over all of it.
+
+    channels: of the signals. width: of the first stage; each further one has twice the width at half the rate. stages:
+    of one residual block each, after a stem of stride 2. Group normalisation, so
+    that no signal's features depend on its batch. (after He et al., 2016) Raises UserError: sizes below 1.
+    """
+
+    def __init__(self, channels: int, width: int = 32, stages: int = 3) -> None:
+        super().__init__()
+        _check("ResNet1d", channels=channels, width=width, stages=stages)
+        self.channels, self.width, self.stages = channels, width, stages
+        widths = [width * 2**stage for stage in range(stages)]
+        self.num_features = widths[-1]
+        self.stem = nn.Sequential(
+            nn.Conv1d(channels, width, 7, 2, padding=3, bias=False), nn.GroupNorm(1, width), nn.ReLU()
+        )
+        self.blocks = nn.ModuleList(_Block(a, b) for a, b in itertools.pairwise([width, *widths]))
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """signals [n, channels, time] -> [n, num_features]. Raises UserError: other shapes."""
+        if signals.ndim != 3 or signals.shape[1] != self.channels:
+            raise UserError(
+                f"This ResNet1d takes signals [n, {self.channels}, time], and these are {list(signals.shape)}."
+            )
+        x = self.stem(signals)
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(2)
+
+
+class _Block(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        stride = 1 if before == after else 2
+        self.branch = nn.Sequential(
+            nn.Conv1d(before, after, 5, stride, padding=2, bias=False), nn.GroupNorm(1, after), nn.ReLU(),
+            nn.Conv1d(after, after, 5, padding=2, bias=False), nn.GroupNorm(1, after),
+        )  # fmt: skip
+        self.way = nn.Identity() if stride == 1 else nn.Conv1d(before, after, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.way(x) + self.branch(x))
+
+
+@final
+class Tokens(Spelled, nn.Module):
+    """Texts as tokens [n, length] -> features [n, out]: embedded, two convolutions, the maximum over places.
+
+    vocabulary: how many tokens there are, from 0, of which 0 is what follows the text. width: of a token. out:
+    features. Raises UserError: sizes below 1.
+    """
+
+    def __init__(self, vocabulary: int, width: int = 64, out: int = 128) -> None:
+        super().__init__()
+        _check("Tokens", vocabulary=vocabulary, width=width, out=out)
+        self.vocabulary, self.width, self.out = vocabulary, width, out
+        self.num_features = out
+        self.table = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.body = nn.Sequential(
+            nn.Conv1d(width, out, 5, padding=2), nn.GroupNorm(1, out), nn.ReLU(), nn.Conv1d(out, out, 3, padding=1)
+        )
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """texts [n, length], whole numbers -> [n, out]. Raises UserError: tokens that the vocabulary does not have."""
+        if texts.ndim != 2 or texts.is_floating_point():
+            raise UserError(f"Tokens takes whole numbers [n, length], not {texts.dtype} {list(texts.shape)}.")
+        if texts.numel() and not 0 <= int(texts.min()) <= int(texts.max()) < self.vocabulary:
+            raise UserError(f"Tokens lie in 0 .. {self.vocabulary - 1}, and these reach from {int(texts.min())} to "
+                            f"{int(texts.max())}.")  # fmt: skip
+        return self.body(self.table(texts).transpose(1, 2)).amax(2)
+
+
+@final
 class Times(Spelled, nn.Module):
     """Sequences [n, time, channels] -> features [n, time / stride, out] of each place, by two convolutions.
 

@@ -11,17 +11,19 @@ import torch
 from torch import nn
 
 from infomax.encoders import small_resnet  # noqa: F401  # registers its variants with timm
+from infomax.encoders.start import load_weights, note
 from infomax.errors import UserError, nearest
 
 _SOURCES = ("local-dir:", "hf-hub:", "hf_hub:")
 _CONFIG = "_infomax_config"  # where encoder() leaves what encoder_from() needs
 
 
-def encoder(name: str, in_chans: int = 3, pretrained: bool = False, **timm_arguments: Any) -> nn.Module:
+def encoder(name: str, in_chans: int = 3, pretrained: bool | str = False, **timm_arguments: Any) -> nn.Module:
     """A timm model as a feature extractor: images [b, in_chans, h, w] -> features [b, features_of(model)].
 
     `name` is any of `timm.list_models()`, with or without a weight tag, or `local-dir:PATH` / `hf-hub:ID`. pretrained:
-    start from timm's weights, which are downloaded. `timm_arguments` go to the model's constructor
+    start from timm's weights, which are downloaded, or, as text, from those of a .safetensors file or of a
+    local-dir:PATH (load_weights). `timm_arguments` go to the model's constructor
     (`drop_path_rate=0.1`, `img_size=32`, ...). Raises UserError for an unknown name, an argument that the model
     refuses, or weights that cannot be had.
     """
@@ -30,10 +32,11 @@ def encoder(name: str, in_chans: int = 3, pretrained: bool = False, **timm_argum
     if "num_classes" in timm_arguments:
         raise UserError("An encoder has no classifier (num_classes is always 0): leave num_classes out.")
     architecture, saved = _resolve(name)
+    downloaded = pretrained if isinstance(pretrained, bool) else False
     try:
-        model = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **timm_arguments)
+        model = timm.create_model(name, pretrained=downloaded, in_chans=in_chans, num_classes=0, **timm_arguments)
     except Exception as error:  # timm and the hub raise many kinds; each is about what the user asked for
-        if pretrained and not isinstance(error, TypeError):
+        if downloaded and not isinstance(error, TypeError):
             raise UserError(
                 f"The pretrained weights of encoder {name!r} could not be loaded ({_first_line(error)}): check the "
                 "connection and that timm has weights of that name, or start untrained with pretrained=False."
@@ -44,6 +47,10 @@ def encoder(name: str, in_chans: int = 3, pretrained: bool = False, **timm_argum
         ) from error
     arguments = {**saved, **timm_arguments}
     setattr(model, _CONFIG, {"name": architecture, "in_chans": in_chans, "arguments": arguments})
+    if isinstance(pretrained, str):
+        load_weights(model, pretrained)
+    elif downloaded:
+        note(model, f"timm's weights of {name}")
     return model
 
 

@@ -16,7 +16,7 @@ from infomax.errors import UserError
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate, estimate_splits
 from infomax.estimation.estimator import Budget, Estimator
-from infomax.estimation.pairs import Pairs
+from infomax.estimation.pairs import Pairs, frames
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate, Verdict
 from infomax.objectives import Objective
@@ -42,11 +42,12 @@ def audit(
     ids: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
+    missing: str = "refuse",
 ) -> Estimate:
     """`estimate`, with checks that take nine more estimates (three of half the pairs): about nine times its time.
 
-    x [n, ...], y [n, ...], critic, seed, budget, ids [n], device, estimator, and objective, its earlier name: as
-    `estimate` takes them.
+    x [n, ...], y [n, ...], critic, seed, budget, ids [n], device, estimator, missing, and objective, its earlier name:
+    as `estimate` takes them.
     Added: "independence" (pairs deranged), "data processing" (sides repeated), "data processing, lossy" (a side
     folded), "additivity" (two halves of the pairs side by side), "calibration" (a Gaussian of this shape and about this
     MI), "seeds". One that could not be made is a warning that says why. What each estimate gave is in
@@ -59,7 +60,8 @@ def audit(
         x, y, ids = parts[0]
         return estimate(x, y, critic=critic, seed=seed, budget=budget, ids=ids, device=device, estimator=method)
 
-    return _audited([(x, y, ids)], again, seed)
+    tables = frames.read({"x": x, "y": y}, ids, None, missing)
+    return tables.described(_audited([(tables.sides["x"], tables.sides["y"], tables.ids)], again, seed))
 
 
 def audit_splits(

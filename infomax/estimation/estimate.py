@@ -15,8 +15,7 @@ from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.evidence.competition import preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
-from infomax.estimation.pairs import Pairs
-from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs import Pairs, frames
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate
 from infomax.objectives import Objective
@@ -37,11 +36,14 @@ def estimate(
     blocks: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
+    missing: str = "refuse",
 ) -> Estimate:
     """Estimates the mutual information of x and y, in nats, with an interval and a verdict.
 
-    x [n, ...], y [n, ...]: numpy or torch; row i of both is a pair. A column of integers is a label, whose
-    values are names of classes or numbers in order, such as counts, as validation pairs prefer.
+    x [n, ...], y [n, ...]: numpy or torch, lists, or data frames and series of pandas, polars or pyarrow; row i of both
+    is a pair. A column of integers is a label, whose values are names of classes or numbers in order, such as counts,
+    as validation pairs prefer. A column of texts or categories is a label; of a frame of several columns, integers are
+    quantities. missing: "refuse" missing values, or "drop" the pairs that have some, which a check then counts.
     estimator: any of `infomax.estimation.registry`, as a text such as "SMILE(tau=3)" or an object; by default CopulaJS.
     objective: its earlier name. critic: a text such as "Concat" or "Separable(hidden=64)", or a module, of which a copy
     is trained; by default the estimator's own. seed: of the splits and the critic. budget: how long a critic may train,
@@ -52,14 +54,14 @@ def estimate(
     "cuda".
     Same arguments and seed give the same numbers. The global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
-    integers that are not labels, an unknown estimator or critic. The checks report a side that is a function of the
+    integers that are not labels, missing values in a frame (how many in which column), frames whose indexes differ,
+    dates, an unknown estimator or critic. The checks report a side that is a function of the
     other, copied pairs, rows in some order and constant columns.
     """
     errors.require_seed(seed)
-    if blocks is not None:
-        if ids is not None:
-            raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
-        ids = inputs.of_blocks(blocks, len(tensor_of("x", x)))
+    if blocks is not None and ids is not None:
+        raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
+    tables = frames.read({"x": x, "y": y}, ids, blocks, missing)
     budget, method = budget or Budget(), chosen(estimator, objective)
 
     def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
@@ -71,7 +73,7 @@ def estimate(
             parts = [inputs.split(whole, budget.parts, seed)]
         return Request(parts, len(whole), found, cap, method, critic, seed, budget, str(device))
 
-    return _estimate([(x, y, ids)], request, method, critic)
+    return tables.described(_estimate([(tables.sides["x"], tables.sides["y"], tables.ids)], request, method, critic))
 
 
 def estimate_splits(

@@ -61,6 +61,11 @@ class Estimate:
         return all(check.verdict != "fail" for check in self.checks)
 
     @property
+    def names(self) -> dict[str, list[str]]:
+        """The names of the columns of each side that was a data frame or series: {"x": ["age", "height"], ...}."""
+        return self.protocol.get("names", {})
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """The sentences of the failed checks: why the value is not to be trusted."""
         return tuple(check.sentence for check in self.checks if check.verdict == "fail")

@@ -11,7 +11,8 @@ from infomax.estimation import Estimate, estimate_splits
 from infomax.evaluation.probing import features
 
 if TYPE_CHECKING:
-    from infomax.data import Split, Views
+    from infomax.data import Split
+    from infomax.data.views import AnyViews
 
 
 COMPONENTS = 64  # of a layer, at most
@@ -92,7 +93,7 @@ def features_of_views(
     encoder: nn.Module,
     split: "Split",
     indices: Tensor,
-    views: "Views",
+    views: "AnyViews",
     seed: int,
     draws: int,
     view: int | None,
@@ -104,7 +105,7 @@ def features_of_views(
     return torch.cat([features(encoder, images, make, device) for make in made])
 
 
-def _drawn(views: "Views", indices: Tensor, seed: int, draw: int, view: int) -> Callable[[Tensor], Tensor]:
+def _drawn(views: "AnyViews", indices: Tensor, seed: int, draw: int, view: int) -> Callable[[Tensor], Tensor]:
     """Views of a split's images in order, as `features` asks for them, keyed by an epoch that training never has."""
     done = 0
 

@@ -12,7 +12,7 @@ from infomax.evaluation.probing import features
 from infomax.evaluation.subject import Subject
 
 if TYPE_CHECKING:
-    from infomax.data import Views
+    from infomax.data.views import AnyViews
 
 
 PATCHES = 6  # of a mosaic: a bit each
@@ -21,7 +21,9 @@ PATCH_COMPONENTS = 16
 FEWEST_IMAGES = 10  # of a class, in a split, to make mosaics of
 
 
-def mosaics(about: Subject, mi: Estimate, views: "Views", fit: Tensor, select: Tensor, given: dict[str, Any]) -> Check:
+def mosaics(
+    about: Subject, mi: Estimate, views: "AnyViews", fit: Tensor, select: Tensor, given: dict[str, Any]
+) -> Check:
     """Mosaics of two classes' images, encoded patch by patch: each patch is a bit, and bits of x and y agree by chance.
 
     I(X; Y) is known, whatever the images; the features hold no more, and no less than what a linear classifier reads

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from infomax import critics
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset, Split
-    from infomax.data.views import Views
+    from infomax.data.views import AnyViews
 
 # Features are standardised, so a grid of absolute strengths covers good and bad encoders alike.
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -79,7 +80,7 @@ def probe(
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int = 256,
-    views: "Views | None" = None,
+    views: "AnyViews | None" = None,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
@@ -317,8 +318,7 @@ def _knn(X: Floats, y: Ints, T: Floats, t: Ints, fit: Ints, held: Ints, classes:
 
 
 def _vote(X: Floats, y: Ints, T: Floats, t: Ints, ks: list[int], classes: int, rows: int = 1024) -> list[float]:
-    bank = nn.functional.normalize(torch.from_numpy(X), dim=1)  # [n, d]
-    queries = nn.functional.normalize(torch.from_numpy(T), dim=1)
+    bank, queries = critics.Cosine(1.0).embed(torch.from_numpy(X), torch.from_numpy(T))  # [n, d] of length 1
     bank_y, right = torch.from_numpy(y), np.zeros(len(ks))
     for start in range(0, len(queries), rows):  # the whole similarity matrix need not exist
         similar, index = (queries[start : start + rows] @ bank.T).topk(max(ks), dim=1)  # [b, k]

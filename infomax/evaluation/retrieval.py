@@ -1,5 +1,6 @@
 """Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 KS = (1, 5, 10)  # among so many of the best is the right one looked for
 SELECT = 0.15  # of the training pairs: the critic of the estimate stops on them (validation)
 ROWS = 1024  # at a time through a tower
+BLOCK = 4_000_000  # scores at a time
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def evaluate_towers(
     verdict goes. Raises UserError: a folder that cannot be read, a model that has no two towers.
     """
     from infomax.checkpoints import load, read
+    from infomax.data import pairs_from
     from infomax.models import TwoTower
 
     identity = None
@@ -79,12 +82,13 @@ def evaluate_towers(
     if not isinstance(checkpoint, nn.Module):
         found = read(checkpoint)
         model, identity = load(found.folder), {"step": found.step, "checksum": found.checksum}
+        pairs = pairs_from(found.preprocessing, pairs)
     if not isinstance(model, TwoTower):
         raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
     with torch.no_grad(), _evaluating(model, device):
         parts = [_features(model, split, device) for split in (pairs.train, pairs.test)]
         (train_x, train_y), (zx, zy) = parts
-        scores = model.critic.to("cpu")(zx, zy)
+        x_to_y, y_to_x = recalls(model.critic.to("cpu"), zx, zy)
     order = torch.randperm(len(train_x), generator=torch.Generator().manual_seed(seed))
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
     ids = [pairs.train.indices[fit], pairs.train.indices[select], pairs.test.indices]
@@ -92,17 +96,43 @@ def evaluate_towers(
     y = [train_y[fit], train_y[select], zy]
     of: Any = [*zip(x, y, ids, strict=True)]
     mi = estimate_splits(*of, seed=seed, **options)
-    return Towers(recall(scores), recall(scores.T), len(zx), mi, identity)
+    return Towers(x_to_y, y_to_x, len(zx), mi, identity)
 
 
 def recall(scores: Tensor) -> Recall:
     """scores [n, n], the right candidates on the diagonal -> recall@1, 5 and 10 of the rows.
 
     Of equal scores each is as likely to come first, so that one of two that tie for the first place is half a hit.
+    Raises UserError: scores that are not finite.
     """
-    n = len(scores)
-    right = scores.diagonal()[:, None]
-    above, equal = (scores > right).sum(1), (scores == right).sum(1)  # the right one among the equal
+    return _recall(*_counted(scores, scores.diagonal()[:, None]))
+
+
+def recalls(critic: Any, zx: Tensor, zy: Tensor) -> tuple[Recall, Recall]:
+    """Recall of y by x and of x by y, of a critic's scores of zx [n, d] and zy [n, d], a block of rows at a time."""
+    ex, ey = critic.embed(zx, zy)
+    parts = torch.arange(len(zx)).split(max(1, BLOCK // len(zx)))
+    # Each way with the right scores of its own products, as another product's rounding would undo ties.
+    by_x = (critic.score(ex[part], ey) for part in parts)
+    by_y = (critic.score(ex, ey[part]).T for part in parts)
+    return _of_blocks(by_x, parts), _of_blocks(by_y, parts)
+
+
+def _of_blocks(blocks: Iterable[Tensor], parts: Sequence[Tensor]) -> Recall:
+    counts = [_counted(scores, scores.gather(1, part[:, None])) for scores, part in zip(blocks, parts, strict=True)]
+    above, equal = (torch.cat(found) for found in zip(*counts, strict=True))
+    return _recall(above, equal)
+
+
+def _counted(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """How many scores of a row are above the right one, and equal to it."""
+    if not bool(scores.isfinite().all()):
+        raise UserError("Scores are not finite, so that nothing can be found by them: the towers or the critic failed.")
+    return (scores > right).sum(1), (scores == right).sum(1)
+
+
+def _recall(above: Tensor, equal: Tensor) -> Recall:
+    n = len(above)
     values = {k: float(((k - above) / equal).clamp(0, 1).double().mean()) for k in KS if k <= n}
     return Recall(values, {k: wilson(value, n) for k, value in values.items()})
 

@@ -10,7 +10,8 @@ from torch import nn
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset, Paired, Views
+    from infomax.data import Dataset, Paired
+    from infomax.data.views import AnyViews
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Subject:
     projector: nn.Module | None
     data: "Dataset"
     checkpoint: dict[str, Any] | None  # {"step", "checksum"}
-    views: "Views | None" = None
+    views: "AnyViews | None" = None
 
 
 Source = str | Path | nn.Module | Subject
@@ -76,7 +77,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
         dataset, limit = _named_in(Path(checkpoint))
     if isinstance(dataset, data.Paired):
         return dataset
-    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:")):
+    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:", "names:")):
         return data.paired(dataset, limit=limit)
     return None
 

@@ -5,8 +5,14 @@ checkpoints.open_run() takes these, and a script with settings of its own gives 
 
 MAY_DIFFER = frozenset({
     "epochs", "steps", "keep", "log_every", "save_every", "tracker", "progress", "run_dir", "resume", "nonfinite",
-    "timeout",
+    "timeout", "data_notes",
 })  # fmt: skip
 LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
 LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
-DEFAULTS = {"deterministic": False, "ring": False}  # switches that came later, as they were when there were none
+DEFAULTS = {
+    "deterministic": False,
+    "ring": False,
+    "pretrained": None,
+    "freeze": 0,
+    "start": None,
+}  # switches that came later, as they were when there were none

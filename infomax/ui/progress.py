@@ -1,14 +1,20 @@
 """Progress on standard error while work is done."""
 
+import math
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from infomax.training import Step
 
 
+SILENT = 20.0  # seconds, at most, between two lines of a training that is not on a terminal
+
+
 class Progress:
-    """A training's progress on standard error: a live bar on a terminal, else a line now and then."""
+    """A training's progress on standard error: a live bar on a terminal, else a line at the first step, at each tenth,
+    and every SILENT seconds."""
 
     def __init__(self, total: int, start: int = 0, shown: bool = True):
         from rich.console import Console
@@ -28,7 +34,7 @@ class Progress:
             TextColumn("{task.fields[left]}"), console=console, disable=not shown or self.lines, expand=True,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=total, completed=start, numbers="starting", left="left")
-        self.rate = 0.0
+        self.rate, self.last = 0.0, -math.inf
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -43,7 +49,9 @@ class Progress:
         numbers = f"MI {mi} of {step.ceiling:.3f} nats  {self.rate:.0f} images/s"
         left = "" if step.number == self.total else "left"
         self.bar.update(self.task, completed=step.number, numbers=numbers, left=left)
-        if self.lines and (step.number == self.total or step.number % max(1, self.total // 10) == 0):
+        tenth = step.number == self.total or step.number % max(1, self.total // 10) == 0
+        if self.lines and (tenth or time.monotonic() - self.last > SILENT):  # the first step is always said
+            self.last = time.monotonic()
             seconds = (self.total - step.number) * 2 * step.pairs / self.rate
             print(f"step {step.number}/{self.total}  {numbers}  {seconds:.0f} s left", file=sys.stderr, flush=True)
 

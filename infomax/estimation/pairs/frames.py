@@ -1,0 +1,286 @@
+"""Data frames, series and missing values: a user's tables as arrays, with the names of their columns.
+
+pandas, polars and pyarrow are read through narwhals. Arrays, tensors and lists pass unchanged, unless their missing
+values are dropped.
+"""
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from infomax.errors import UserError
+from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.columns import Column, column_of, require_few
+from infomax.estimation.pairs.pairs import FEWEST
+from infomax.estimation.pairs.reading import of_blocks
+from infomax.estimation.result import Check, Estimate
+
+MISSING = ("refuse", "drop")
+TABLES = ("pandas", "polars", "pyarrow", "modin", "cudf")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the user's sides are as arrays.
+
+    sides: by name ("x", "y"), what `prepared` reads. ids: of the rows that are left, or None. names: of the columns of
+    each side that was a table. checks: what is said of them. kinds: of a side that is one label, in words.
+    """
+
+    sides: dict[str, Any]
+    ids: Any
+    names: dict[str, list[str]]
+    checks: tuple[Check, ...]
+    kinds: dict[str, str]
+
+    def described(self, estimate: Estimate) -> Estimate:
+        """The estimate with columns by their names: in sentences and in `names`. Of plain arrays, as it is."""
+        if not self.names and not self.checks:
+            return estimate
+        checks = tuple(dataclasses.replace(check, sentence=self._named(check.sentence)) for check in estimate.checks)
+        protocol = estimate.protocol | ({"names": self.names} if self.names else {})
+        return dataclasses.replace(estimate, checks=checks + self.checks, protocol=protocol)
+
+    def _named(self, sentence: str) -> str:
+        for side, names in self.names.items():
+            kept = names
+            if self.sides[side].ndim == 2:  # constant columns have left by the time that columns are numbered
+                kept = [
+                    name for name, column in zip(names, self.sides[side].T, strict=True) if column.min() < column.max()
+                ]
+
+            def name_of(match: re.Match[str], side: str = side, kept: list[str] = kept) -> str:
+                return f"{side}[{kept[int(match[1])]!r}]"
+
+            def names_of(match: re.Match[str], names: list[str] = names) -> str:
+                return re.sub(r"\d+", lambda number: repr(names[int(number[0])]), match[0])
+
+            sentence = re.sub(rf"\b{side}\[:, (\d+)\]", name_of, sentence)
+            sentence = re.sub(rf"(?<=columns of {side} )\([\d, .]+\)", names_of, sentence)
+            if side in self.kinds:
+                sentence = sentence.replace(f"{side} is a column of integers", f"{side} is {self.kinds[side]}")
+        return sentence
+
+
+def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing: str = "refuse") -> Tables:
+    """The sides as arrays of numbers; row i of all is one sample.
+
+    sides: by name, such as {"x": x, "y": y}: arrays, tensors, lists, or data frames and series. ids [n], blocks: as
+    `estimate` takes them. missing: "refuse" or "drop", which leaves out every row that misses a value on any side.
+
+    Of a table with one column on a side, texts, categories and booleans are labels, and whole numbers are read as those
+    of an array are. Of several columns, whole numbers and booleans are quantities; labels alone are one label, their
+    combination; labels beside numbers are one-hot.
+    Raises UserError: missing values, with their number in each column; indexes that differ; dates, durations and what
+    else is no number or label; too many different labels.
+    """
+    if missing not in MISSING:
+        raise UserError(f"missing is {missing!r}: give 'refuse', or 'drop' to leave out rows with missing values.")
+    _require_one_index({**sides, "ids": ids, "blocks": blocks})
+    columns = {side: columns_of(side, values) for side, values in sides.items()}
+    tables = {side: found for side, found in columns.items() if found is not None}
+    plain = {side: values for side, values in sides.items() if side not in tables}
+    if not tables and missing == "refuse":
+        if blocks is not None:
+            ids = of_blocks(_names_of_rows("blocks", blocks), len(tensor_of("x", sides["x"])))
+        return Tables(dict(sides), _names_of_rows("ids", ids), {}, (), {})
+    arrays = {side: _readable(side, values) if missing == "drop" else values for side, values in plain.items()}
+    rows = {side: len(found[0].values) if found else 0 for side, found in tables.items()}
+    rows |= {side: len(values) for side, values in arrays.items()}
+    n = next(iter(rows.values()))
+    for side, number in rows.items():
+        if number != n:
+            raise UserError(f"x has {n} rows and {side} has {number}: a pair is a row of each, so they must be equal.")
+    ids = of_blocks(_names_of_rows("blocks", blocks), n) if blocks is not None else _names_of_rows("ids", ids)
+    gaps = {(side, column.name): column.missing for side, found in tables.items() for column in found}
+    if missing == "drop":
+        gaps |= {(side, ""): _gaps(values) for side, values in arrays.items()}
+    kept, checks = _kept(gaps, n, missing)
+    if kept is not None:
+        arrays = {side: values[kept] for side, values in arrays.items()}
+        tables = {side: [column.rows(kept) for column in found] for side, found in tables.items()}
+        if ids is not None:
+            if len(ids) != n:
+                raise UserError(f"ids must be {n}, one a pair; they are {len(ids)}.")
+            ids = (ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids))[kept]
+    names: dict[str, list[str]] = {}
+    kinds: dict[str, str] = {}
+    for side, found in tables.items():
+        arrays[side], names[side], kind, more = _side(side, found)
+        checks += more
+        if kind:
+            kinds[side] = kind
+    return Tables({side: arrays[side] for side in sides}, ids, names, tuple(checks), kinds)
+
+
+def _is_table(values: Any) -> bool:
+    """Whether values come from a library of tables, by their class or one of its bases."""
+    return any(kind.__module__.partition(".")[0] in TABLES for kind in type(values).__mro__)
+
+
+def columns_of(side: str, values: Any) -> list[Column] | None:
+    """The columns of a data frame or series; None of what is neither. Raises UserError as `read` does."""
+    if not _is_table(values):
+        return None
+    try:
+        import narwhals.stable.v2 as nw
+    except ModuleNotFoundError:
+        raise UserError('narwhals reads data frames and is missing: pip install "infomax[tables]".') from None
+    kind = f"{type(values).__module__.partition('.')[0]} {type(values).__name__}"
+    if type(values).__name__ == "LazyFrame":
+        raise UserError(f"{side} is a {kind}, whose rows are not there yet: give {side}.collect().")
+    if kind.startswith("pandas") and not hasattr(values, "iloc") and hasattr(values, "__len__"):
+        import pandas
+
+        values = pandas.Series(values)  # an index, or an array of a type of pandas'
+    elif kind.startswith("pyarrow") and hasattr(values, "validate") and not hasattr(values, "schema"):
+        if type(values).__name__ != "ChunkedArray":
+            values = importlib.import_module("pyarrow").chunked_array([values])
+    elif kind == "pyarrow RecordBatch":
+        values = importlib.import_module("pyarrow").Table.from_batches([values])
+    try:
+        table = nw.from_native(values, eager_only=True, allow_series=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{side} is a {kind}, which is no table of named columns: {' '.join(str(error).split())}."
+        ) from None
+    if isinstance(table, nw.Series):
+        return [column_of(side, str(table.name or side), table)]
+    if not table.columns:
+        raise UserError(f"{side} is a table without columns.")
+    return [column_of(side, str(name), table.get_column(name)) for name in table.columns]
+
+
+def _require_one_index(sides: Mapping[str, Any]) -> None:
+    """Refuses pandas' tables whose rows go by different labels: by position they would be paired in silence."""
+    indexed = {side: values for side, values in sides.items() if hasattr(values, "iloc") and hasattr(values, "index")}
+    if len(indexed) < 2:
+        return
+    (first, one), *others = indexed.items()
+    for second, other in others:
+        if len(one.index) != len(other.index) or one.index.equals(other.index):
+            continue
+        row = next(i for i, (a, b) in enumerate(zip(one.index, other.index, strict=True)) if a != b)
+        raise UserError(
+            f"{first} and {second} have different indexes: row {row} is {one.index[row]} of {first} and "
+            f"{other.index[row]} of {second}; give {second}.loc[{first}.index], or, if rows pair by position, "
+            "reset_index(drop=True) of both."
+        )
+
+
+def _names_of_rows(name: str, values: Any) -> Any:
+    """ids or blocks of a table's column as an array; all else as it is."""
+    if values is None or not _is_table(values):
+        return values
+    columns = columns_of(name, values)
+    if columns is None or len(columns) != 1:
+        raise UserError(f"{name} must be one column, one value a pair.")
+    if columns[0].missing.any():
+        raise UserError(f"{name} has {int(columns[0].missing.sum())} missing values: each row needs its own.")
+    if columns[0].levels is None and columns[0].values.dtype.kind == "f":
+        raise UserError(
+            f"{name} ({columns[0].name!r}) holds floating-point numbers: whole numbers or texts are needed."
+        )
+    return columns[0].values
+
+
+def _readable(side: str, values: Any) -> Any:
+    """An array [n, ...] whose rows can be chosen."""
+    if isinstance(values, Tensor) and values.ndim:
+        return values
+    if isinstance(values, (list, tuple)) or hasattr(values, "__array__"):
+        try:
+            array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+        except ValueError as error:
+            raise UserError(f"{side} is no array of rows of one length: {error}.") from None
+        if array.ndim:
+            return array
+    return np.asarray(tensor_of(side, values))  # which says why not
+
+
+def _gaps(values: Any) -> np.ndarray:
+    """Which rows of an array miss a value [n]: NaN, None or masked."""
+    if isinstance(values, Tensor):
+        missing = values.detach().cpu().isnan().numpy() if values.is_floating_point() else np.zeros(len(values), bool)
+    elif np.ma.is_masked(values):
+        missing = np.ma.getmaskarray(values)
+    elif values.dtype.kind == "f":
+        missing = np.isnan(values)
+    elif values.dtype.kind == "O":
+        missing = np.array([each is None or each != each for each in values.flat], bool).reshape(values.shape)
+    else:
+        missing = np.zeros(len(values), bool)
+    return np.asarray(missing.reshape(len(values), -1).any(1))
+
+
+def _kept(gaps: dict[tuple[str, str], np.ndarray], n: int, missing: str) -> tuple[np.ndarray | None, list[Check]]:
+    """The rows to keep [k], or None for all; and what is said of the others."""
+    counts = {place: int(gap.sum()) for place, gap in gaps.items() if gap.any()}
+    if not counts:
+        return None, []
+    gone = np.any(list(gaps.values()), axis=0)
+    number = int(gone.sum())
+    told = ", ".join(f"{count} in {f'{name!r} of {side}' if name else side}" for (side, name), count in counts.items())
+    if missing == "refuse":
+        raise UserError(
+            f"Values are missing in {number} of {n} rows ({told}): fill them, or leave those rows out (missing='drop')."
+        )
+    if n - number < FEWEST:
+        raise UserError(
+            f"Only {n - number} of {n} rows miss no value ({told}), and fewer than {FEWEST} say nothing about mutual "
+            "information: leave out the columns that miss most."
+        )
+    sentence = f"{number} of {n} pairs were left out, as values are missing ({told}): the value is of the others."
+    return np.flatnonzero(~gone), [Check("missing values", float(number), 0.0, "warn", sentence)]
+
+
+def _side(side: str, columns: list[Column]) -> tuple[np.ndarray, list[str], str, list[Check]]:
+    """The array of a table's columns, the name of each of its columns, what it is if it is one label, and checks."""
+    for column in columns:
+        if column.levels is None and np.isinf(column.values).any():
+            rows = int(np.isinf(column.values).sum())
+            raise UserError(f"{side} has infinity in {rows} rows of {column.name!r}: repair them.")
+    constant = [column.name for column in columns if len(column.values) and (column.values == column.values[0]).all()]
+    if len(constant) == len(columns):
+        raise UserError(
+            f"{side} ({', '.join(map(repr, constant))}) is the same in every row, so its MI with anything is 0: "
+            "nothing to estimate."
+        )
+    labels = [column for column in columns if column.levels is not None]
+    for column in labels:
+        require_few(side, column)
+    names = [column.name for column in columns]
+    if len(columns) == 1:
+        kind = f"the column {names[0]!r} of {columns[0].kind}"
+        return columns[0].values, names, kind if columns[0].values.dtype.kind in "iub" else "", []
+    if len(labels) == len(columns):
+        _, codes = np.unique(np.stack([column.values for column in columns], 1), axis=0, return_inverse=True)
+        told = " and ".join(map(repr, names))
+        return codes.reshape(-1), [" x ".join(names)], f"the combination of the labels {told}", []
+    arrays: list[np.ndarray] = []
+    wide: list[str] = []
+    for column in columns:
+        if column.levels is None:
+            arrays.append(column.values.astype(np.float64)[:, None])
+            wide.append(column.name)
+            continue
+        used, codes = np.unique(column.values, return_inverse=True)
+        # Of k labels k - 1 columns say all.
+        arrays.append((codes[:, None] == np.arange(1, len(used))).astype(np.float64))
+        wide += [f"{column.name}={column.levels[level]}" for level in used[1:]]
+    checks = []
+    whole = [column.name for column in columns if column.levels is None and column.values.dtype.kind in "iub"]
+    if whole:
+        sentence = f"whole numbers were read as quantities, as {side} has several columns: {', '.join(whole)}."
+        checks.append(Check(f"whole numbers of {side}", float(len(whole)), 0.0, "pass", sentence))
+    if labels:
+        told = ", ".join(column.name for column in labels)
+        sentence = f"labels beside numbers were read as a column of 0 and 1 for each but one of their values: {told}."
+        checks.append(Check(f"labels of {side}", float(len(labels)), 0.0, "pass", sentence))
+    return np.concatenate(arrays, 1), wide, "", checks

@@ -1,0 +1,275 @@
+"""Data frames, series, missing values, and arrays of every kind: what holds the pairs changes no value."""
+
+import datetime
+import re
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+import infomax as im
+
+N = 400
+RNG = np.random.default_rng(0)
+A = RNG.normal(size=(N, 2))
+B = A[:, 0] + RNG.normal(size=N)
+LABEL = np.where(A[:, 1] + 0.5 * RNG.normal(size=N) > 0, "yes", "no")
+FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
+
+
+def mi(x, y, **options) -> im.estimation.Estimate:
+    return im.estimate(x, y, "GCMI", **options)
+
+
+PLAIN = mi(A, B)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_frame_is_its_array_with_names(kind):
+    frame = FRAMES[kind]({"age": A[:, 0], "height": A[:, 1], "weight": B})
+    x = frame.select(["age", "height"]) if kind == "pyarrow" else frame[["age", "height"]]
+    for y in (frame["weight"], frame.select(["weight"]) if kind != "pandas" else frame[["weight"]]):
+        found = mi(x, y)
+        assert (found.mi, found.interval, found.floor) == (PLAIN.mi, PLAIN.interval, PLAIN.floor)
+        named = type(y) is not pa.ChunkedArray
+        assert found.names == {"x": ["age", "height"], "y": ["weight" if named else "y"]}
+        assert found.to_dict()["protocol"]["names"] == found.names
+        assert mi(x, B).mi == PLAIN.mi, "beside an array"
+    assert PLAIN.names == {}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("held", ["texts", "categories", "booleans"])
+def test_labels_are_the_labels_of_whole_numbers(kind, held):
+    known = im.estimate(A, (LABEL == "yes").astype(np.int64), "DV", budget=im.estimation.Budget(steps=5))
+    columns = {
+        "pandas": {"categories": lambda: pd.Series(pd.Categorical(LABEL)), "texts": lambda: pd.Series(LABEL),
+                   "booleans": lambda: pd.Series(LABEL == "yes")},
+        "polars": {"categories": lambda: pl.Series(LABEL).cast(pl.Enum(["no", "yes"])),
+                   "texts": lambda: pl.Series(LABEL), "booleans": lambda: pl.Series(LABEL == "yes")},
+        "pyarrow": {"categories": lambda: pa.array(LABEL.tolist()).dictionary_encode(),
+                    "texts": lambda: pa.array(LABEL.tolist()), "booleans": lambda: pa.array(LABEL == "yes")},
+    }  # fmt: skip
+    y = columns[kind][held]()
+    found = im.estimate(A, y, "DV", budget=im.estimation.Budget(steps=5))
+    assert found.cap == pytest.approx(known.cap)
+    assert found.n == N
+    [check] = [c for c in found.checks if c.name == "labels in y"]
+    assert f"of {held}" in check.sentence and "integers" not in check.sentence
+    if not (kind == "pyarrow" and held == "categories"):  # whose order is that of first appearance
+        assert found.mi == known.mi
+
+
+def test_the_order_of_categories_is_kept():
+    sizes = pd.Series(np.array(["small", "middle", "large"])[RNG.integers(0, 3, N)])
+    ordered = pd.Series(pd.Categorical(sizes, ["small", "middle", "large"], ordered=True))
+    tables = im.estimation.pairs.frames.read({"x": A, "y": ordered})
+    assert np.array_equal(tables.sides["y"], ordered.cat.codes)
+
+
+def test_of_several_columns_whole_numbers_are_quantities_and_labels_are_one_hot_or_one_label():
+    read = im.estimation.pairs.frames.read
+    frame = pd.DataFrame({"age": A[:, 0], "visits": RNG.integers(0, 50, N), "sex": LABEL, "old": A[:, 0] > 1})
+    tables = read({"x": frame, "y": B})
+    want = np.c_[A[:, 0], frame["visits"], LABEL == "yes", A[:, 0] > 1].astype(float)
+    assert np.array_equal(tables.sides["x"], want)
+    assert tables.names["x"] == ["age", "visits", "sex=yes", "old"]
+    assert {c.name: c.verdict for c in tables.checks} == {"whole numbers of x": "pass", "labels of x": "pass"}
+    both = pd.DataFrame({"sex": LABEL, "arm": np.where(RNG.random(N) < 0.5, "left", "right")})
+    tables = read({"x": both, "y": B})
+    assert tables.sides["x"].shape == (N,) and len(np.unique(tables.sides["x"])) == 4
+    assert "'sex' and 'arm'" in tables.kinds["x"]
+
+
+def test_sentences_name_columns():
+    frame = pd.DataFrame({"flat": np.ones(N), "height": A[:, 1], "age": A[:, 0]})
+    found = mi(frame, pd.DataFrame({"noise": RNG.normal(size=N), "age twice": 2 * A[:, 0]}))
+    sentences = {c.name: c.sentence for c in found.checks}
+    assert "y['age twice'] is a function of x['age']" in sentences["function"]
+    assert "1 of 3 columns of x ('flat') never change" in sentences["constant columns of x"]
+
+
+def test_names_that_are_odd():
+    frame = pd.DataFrame(A)  # columns 0 and 1
+    assert mi(frame, pd.Series(B)).names == {"x": ["0", "1"], "y": ["y"]}
+    with pytest.raises(im.UserError, match="Expected unique column names, got: - 'a' 2 times"):
+        mi(pd.DataFrame(A, columns=["a", "a"]), B)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(B).astype("Float64"),
+        pd.Series(B).astype("float64[pyarrow]"),
+        pd.Series(B, dtype=object),
+        pd.array(B),
+        pd.Index(B),
+        pa.array(B),
+        pa.chunked_array([B[:100], B[100:]]),
+        pa.record_batch({"b": B}),
+        pl.Series(B),
+        pl.DataFrame({"b": B}),
+    ],
+    ids=lambda y: f"{type(y).__module__}.{type(y).__name__}",
+)
+def test_numbers_of_tables_of_every_type(y):
+    assert mi(A, y).mi == PLAIN.mi
+
+
+@pytest.mark.parametrize("kind", ["Int64", "UInt8", "int32[pyarrow]", "boolean"])
+def test_nullable_whole_numbers_are_whole_numbers(kind):
+    label = (LABEL == "yes").astype(np.int64)
+    tables = im.estimation.pairs.frames.read({"x": A, "y": pd.Series(label).astype(kind)})
+    assert tables.sides["y"].dtype.kind in "ib" and np.array_equal(tables.sides["y"], label)
+
+
+# Missing values -------------------------------------------------------------------------------------------------------
+
+GONE = np.array([3, 50, 77])
+KEPT = np.setdiff1d(np.arange(N), [3, 50, 77, 120])
+
+
+def with_gaps(kind: str):
+    """x with three values missing in "a", of which one row also misses "b"; y with one missing."""
+    a, b, y = A[:, 0].astype(object), A[:, 1].astype(object), B.astype(object)
+    a[GONE], b[3], y[120] = None, None, None
+    x, y = {"a": a.tolist(), "b": b.tolist()}, {"c": y.tolist()}
+    if kind == "Float64":
+        return pd.DataFrame(x).astype("Float64"), pd.DataFrame(y).astype("Float64")
+    if kind == "object":
+        return pd.DataFrame(x, dtype=object), pd.DataFrame(y, dtype=object)
+    return FRAMES[kind](x), FRAMES[kind](y)
+
+
+@pytest.mark.parametrize("kind", [*FRAMES, "Float64", "object"])
+def test_missing_values_are_refused_by_name_or_dropped_by_pair(kind):
+    x, y = with_gaps(kind)
+    with pytest.raises(im.UserError, match=r"missing in 4 of 400 rows \(3 in 'a' of x, 1 in 'b' of x, 1 in 'c' of y\)"):
+        mi(x, y)
+    found = mi(x, y, missing="drop")
+    assert (found.mi, found.n) == (mi(A[KEPT], B[KEPT]).mi, N - 4)
+    [check] = [c for c in found.checks if c.name == "missing values"]
+    assert (check.statistic, check.verdict) == (4.0, "warn") and "3 in 'a' of x" in check.sentence
+
+
+def test_missing_values_of_arrays_are_dropped_where_asked():
+    x, y = A.copy(), B.copy()
+    x[GONE, 0], y[120] = np.nan, np.nan
+    known = mi(A[KEPT], B[KEPT])
+    masked = np.ma.masked_invalid(x)
+    objects = np.where(np.isnan(x), None, x.astype(object))
+    for one in (x, torch.from_numpy(x), x.tolist(), masked, objects):
+        assert mi(one, torch.from_numpy(y), missing="drop").mi == known.mi
+        assert mi(one, y, missing="drop").n == N - 4
+    with pytest.raises(im.UserError, match="NaN or infinity in 3 of 400 rows"):
+        mi(x, B)
+    with pytest.raises(im.UserError, match="infinity"):
+        mi(np.where(np.isnan(x), np.inf, x), B, missing="drop")
+    assert mi(A, B, missing="drop") == PLAIN, "where nothing is missing"
+
+
+def test_ids_and_blocks_follow_the_rows_that_are_left():
+    x, y = A.copy(), pd.Series(B)
+    x[GONE] = np.nan
+    kept = np.setdiff1d(np.arange(N), GONE)
+    names = np.repeat(np.arange(N // 5), 5)
+    known = mi(A[kept], B[kept], ids=names[kept])
+    texts = pl.Series([f"{name:03}" for name in names])
+    for options in (
+        {"blocks": 5},
+        {"ids": names},
+        {"ids": pd.Series(names)},
+        {"blocks": texts},
+        {"ids": torch.from_numpy(names)},
+    ):
+        found = mi(x, y, missing="drop", **options)
+        assert (found.mi, found.n) == (known.mi, known.n)
+    with pytest.raises(im.UserError, match="ids has 1 missing"):
+        mi(A, B, ids=pd.Series([None, *map(str, range(N - 1))]))
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "sentence"),
+    [
+        (pd.DataFrame({"a": A[:, 0], "empty": [None] * N}), {}, "missing in 400 of 400 rows .400 in 'empty' of x"),
+        (pl.DataFrame({"empty": [None] * N}), {"missing": "drop"}, "Only 0 of 400 rows .* leave out the columns"),
+        (pd.DataFrame({"flat": np.ones(N)}), {}, r"x \('flat'\) is the same in every row"),
+        (pd.Series(["one"] * N, name="flat"), {}, r"x \('flat'\) is the same in every row"),
+        (pd.Series(pd.date_range("2020-01-01", periods=N), name="day"), {}, "'day' of x holds dates"),
+        (pl.Series("day", [datetime.date(2020, 1, 1)] * N), {}, "'day' of x holds dates"),
+        (pd.Series(pd.to_timedelta(np.arange(N), "s"), name="wait"), {}, "'wait' of x holds durations"),
+        (pl.Series("list", [[1, 2]] * N), {}, "several values a row"),
+        (pd.Series([f"name {i}" for i in range(N)], name="who"), {}, "400 different values in 400 rows: too many"),
+        (pd.Series([*A[1:, 0].astype(str), "n/a"], name="a"), {}, "texts that are numbers, but for 'n/a'"),
+        (pd.Series([1.0, "n/a"] * 200, name="a"), {}, "mixes texts with float, such as 'n/a'"),
+        (pd.Series([object()] * N, name="a"), {}, "'a' of x holds object"),
+        (pd.Series(np.where(np.arange(N) == 7, np.inf, B), name="a"), {}, "infinity in 1 rows of 'a'"),
+        (pl.LazyFrame({"a": B}), {}, r"give x.collect\(\)"),
+        (pd.DataFrame(index=range(N)), {}, "without columns"),
+        (pd.DataFrame({"a": B[:-1]}), {}, "x has 399 rows and y has 400"),
+        (A, {"missing": "ignore"}, "missing is 'ignore'"),
+    ],
+)
+def test_what_a_table_cannot_be_read_as_is_told_by_column(x, options, sentence):
+    with pytest.raises(im.UserError, match=sentence):
+        mi(x, B, **options)
+
+
+def test_frames_of_different_indexes_are_never_paired_by_position():
+    x, y = pd.DataFrame({"a": B}), pd.Series(A[:, 0])
+    for other in (y[::-1], y.set_axis(y.index + 1), y.sample(frac=1, random_state=0)):
+        with pytest.raises(im.UserError, match=re.escape("y.loc[x.index]")):
+            mi(x, other)
+    assert mi(x.sample(frac=1, random_state=0), y.sample(frac=1, random_state=0)).mi == pytest.approx(mi(x, y).mi)
+    with pytest.raises(im.UserError, match="x and ids have different indexes"):
+        mi(x, A, ids=pd.Series(range(N), index=range(1, N + 1)))
+
+
+# Arrays ---------------------------------------------------------------------------------------------------------------
+
+
+def on_disc(array: np.ndarray, tmp_path) -> np.ndarray:
+    np.save(tmp_path / "array.npy", array)
+    return np.load(tmp_path / "array.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda a, _: a.tolist(),
+        lambda a, _: tuple(map(tuple, a)),
+        lambda a, _: np.asfortranarray(a),
+        lambda a, _: a.astype(">f8"),
+        lambda a, _: np.repeat(a, 2, axis=0)[::2],
+        lambda a, _: torch.from_numpy(a),
+        lambda a, _: torch.from_numpy(a).requires_grad_(),
+        lambda a, _: torch.from_numpy(np.asfortranarray(a)),
+        on_disc,
+        lambda a, path: on_disc(np.asfortranarray(a), path),
+        lambda a, path: on_disc(a.astype(">f8"), path),
+    ],
+    ids=["lists", "tuples", "fortran", "big-endian", "strided", "torch", "grad", "torch fortran", "map", "fortran map",
+         "big-endian map"],
+)  # fmt: skip
+def test_what_holds_the_numbers_changes_no_value(held, tmp_path):
+    assert mi(held(A, tmp_path), B) == PLAIN
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+def test_tensors_of_fewer_bits_are_their_numbers(kind):
+    x = torch.from_numpy(A).to(getattr(torch, kind))
+    assert mi(x, B).mi == mi(x.float().numpy(), B).mi
+
+
+@pytest.mark.slow
+def test_an_audit_reads_frames():
+    x, y = with_gaps("pandas")
+    found = im.estimation.audit(x, y, "GCMI", missing="drop")
+    assert found.n == N - 4 and found.names == {"x": ["a", "b"], "y": ["c"]}
+    assert "independence" in found.protocol["audit"]

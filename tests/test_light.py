@@ -1,0 +1,79 @@
+"""Help and lists import no torch and yet say what the registries hold; the package loads its names when asked."""
+
+import ast
+import inspect
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import infomax as im
+from infomax import estimation, objectives
+from infomax.ui import registers
+
+HEAVY = ("torch", "numpy", "scipy", "pandas", "timm", "sklearn", "accelerate", "matplotlib", "psutil")
+PROGRAM = f"""
+import sys
+try:
+    from infomax.cli import main
+    main()
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["objectives"],
+        ["estimators", "--json"],
+        *([command, "--help"] for command in ("estimate", "probe", "report", "recipe", "benchmark")),
+    ],
+    ids=" ".join,
+)
+def test_help_and_lists_import_nothing_heavy(words):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert len(done.stdout) > 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "registry"),
+    [
+        (registers.objective_rows(), objectives.registry),
+        (registers.estimator_rows(), estimation.registry),
+    ],
+    ids=["objectives", "estimators"],
+)
+def test_rows_read_from_source_are_the_registrys(rows, registry):
+    assert [row["name"] for row in rows] == list(registry)
+    for row in rows:
+        doc = " ".join((inspect.getdoc(registry[row["name"]]) or "").split())
+        assert row["call"] == repr(registry[row["name"]]())
+        assert f"Ceiling: {row['ceiling']}" in doc and f"Variance: {row['variance']}" in doc
+        assert doc.startswith(row["summary"].rstrip(".")[:10])
+
+
+def test_the_package_names_its_homes_once():
+    """What type checkers read, what is loaded when asked for, and __all__ are one list of names."""
+    tree = ast.parse(inspect.getsource(im))
+    [typed] = [node for node in tree.body if isinstance(node, ast.If)]
+    homes = {}
+    for node in typed.body:
+        assert isinstance(node, ast.ImportFrom)
+        homes |= {alias.name: node.module for alias in node.names}
+    assert homes.keys() == set(im.__all__)
+    for name, home in homes.items():
+        found = getattr(__import__(str(home), fromlist=[name]), name)
+        assert getattr(im, name) is found and name in dir(im)
+
+
+def test_names_of_the_package_pickle_and_mistakes_are_attribute_errors():
+    assert pickle.loads(pickle.dumps(im.SMILE(tau=3))).tau == 3
+    assert pickle.loads(pickle.dumps(im.InfoNCE)) is im.InfoNCE
+    with pytest.raises(AttributeError, match="no attribute 'InfoNEC'"):
+        im.InfoNEC  # noqa: B018  # pyright: ignore
+    with pytest.raises(ImportError, match="InfoNEC"):
+        from infomax import InfoNEC  # noqa: F401  # pyright: ignore
