@@ -27,14 +27,15 @@ if __name__ == "__main__":
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
         encoder = s.make_encoder(dataset.shape[0])
         layer = None if s.layer in (None, "none") else s.layer
-        places = encoders.map_width(encoder, dataset.shape, layer)
+        local = s.local != 0
+        places = encoders.map_width(encoder, dataset.shape, layer) if local else 0
         model = im.DeepInfoMax(
             encoder,
             encoders.Projector(encoders.features_of(encoder), hidden=256, out=64),
-            encoders.Projector(places, hidden=256, out=64),
+            encoders.Projector(places, hidden=256, out=64) if local else None,
             im.Cosine(s.temperature, learn=s.learn_temperature or "bias"),
             s.maximised(),
-            local=s.local > 0, globally=s.globally > 0, local_weight=s.local or 1.0, global_weight=s.globally or 1.0,
+            local=local, globally=s.globally != 0, local_weight=s.local or 1.0, global_weight=s.globally or 1.0,
             layer=layer, microbatch=s.microbatch, ring=s.ring,
         )  # fmt: skip
         for _ in run.train(model, loader, None, dataset):

@@ -83,7 +83,8 @@ def anchor(matrix, negative, positive=None, names=None, nu=1.0):
         # Left out of k - 1 is the first with the next greater id, and a queue's only where there is no other.
         name, queue = ids[own[i]], matrix.shape[1] - len(ids)
         others = [j for j in range(len(ids)) if negative[i, j]]
-        after = sorted(others, key=lambda j: ((ids[j] <= name), ids[j], j)) + list(range(len(ids), len(ids) + queue))
+        after = sorted(others, key=lambda j: ((ids[j] <= name), ids[j], j))
+        after += [j for j in range(len(ids), len(ids) + queue) if negative[i, j]]
         row = [matrix[i, j] for j in after]
         k = len(row)
         here = matrix[i, own[i]]

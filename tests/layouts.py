@@ -21,6 +21,7 @@ class Layout:
     column_ids: Tensor | None = None
     positive: Tensor | None = None
     alike: bool = False
+    extra_ids: Tensor | None = None
 
     @property
     def own(self) -> Tensor:
@@ -37,7 +38,10 @@ class Layout:
     def negative(self) -> Tensor:
         """[n, m + k]"""
         rows = self.names[self.own] if self.ids is None else self.ids
-        return torch.cat([rows[:, None] != self.names[None], torch.ones(self.n, self.k, dtype=torch.bool)], 1)
+        extra = torch.ones(self.n, self.k, dtype=torch.bool)
+        if self.extra_ids is not None:
+            extra = rows[:, None] != self.extra_ids[None]
+        return torch.cat([rows[:, None] != self.names[None], extra], 1)
 
     def features(self, d: int = 6, dtype=torch.float64) -> tuple[Tensor, Tensor, Tensor | None]:
         """x [n, d], y [m, d] and extra [k, d]; a row is near its positive."""
@@ -47,7 +51,7 @@ class Layout:
         return x, y, torch.randn(self.k, d, generator=generator, dtype=dtype) if self.k else None
 
     def sides(self, x: Tensor, y: Tensor, extra: Tensor | None) -> Sides:
-        return Sides(x, y, self.ids, self.column_ids, self.positive, extra)
+        return Sides(x, y, self.ids, self.column_ids, self.positive, extra, extra_ids=self.extra_ids)
 
     def shard(self, rank: int, world: int) -> tuple[Tensor, Tensor, "Layout"]:
         """A process's rows and columns, and the layout of them: of samples, or of views, a part that goes along."""
@@ -65,7 +69,7 @@ class Layout:
             positive = (columns[None] == self.positive[rows][:, None]).nonzero()[:, 1]
             assert len(positive) == len(rows)
         ids, names = (None if t is None else t[i] for t, i in ((self.ids, rows), (self.column_ids, columns)))
-        return rows, columns, Layout(len(rows), len(columns), self.k, ids, names, positive, self.alike)
+        return rows, columns, Layout(len(rows), len(columns), self.k, ids, names, positive, self.alike, self.extra_ids)
 
 
 _repeated = torch.tensor([0, 1, 2, 3, 0, 5, 6, 6, 6, 9, 10, 11])
@@ -92,6 +96,19 @@ LAYOUTS = {
     "views": Layout(12, 12, ids=_views, positive=torch.arange(12).roll(6), alike=True),
     "one sample, extra": Layout(12, 6, 3, ids=torch.zeros(12).long(), column_ids=torch.zeros(6).long(),
                                 positive=torch.arange(12) // 2),
+    "extra of named samples": Layout(12, 12, 7, extra_ids=torch.tensor([40, 3, 7, 41, 3, 0, 42])),
+    "extra of other samples": Layout(12, 12, 3, ids=torch.arange(12) + 5, extra_ids=torch.tensor([40, 3, 4])),
+    "repeated, extra of named samples": Layout(
+        12, 12, 7, ids=_repeated, extra_ids=torch.tensor([6, 3, 7, 6, 3, 0, 42])
+    ),
+    "two ids, extra of named samples": Layout(48, 48, 5, ids=_two, extra_ids=torch.tensor([1, 0, 7, 0, 0])),
+    "many to one, extra of named samples": Layout(
+        24, 12, 7, positive=torch.arange(24) // 2, extra_ids=torch.tensor([1, 3, 7, 6, 3, 0, 42])
+    ),
+    "one sample, extra of named samples": Layout(
+        12, 6, 4, ids=torch.zeros(12).long(), column_ids=torch.zeros(6).long(), positive=torch.arange(12) // 2,
+        extra_ids=torch.tensor([0, 5, 7, 0]),
+    ),
 }  # fmt: skip
 
 CRITICS = {

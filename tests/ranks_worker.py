@@ -101,6 +101,8 @@ def compare_layouts(rank, world):
         for name, layout in LAYOUTS.items():
             if critic_name == "Bilinear" or ("Concat" in critic_name and "repeated" in name):  # more of the same
                 continue
+            if layout.extra_ids is not None and critic_name != ("Concat" if "many" in name else "Cosine, learnt"):
+                continue
             x, y, extra = layout.features(4)
             rows, columns, part = layout.shard(rank, world)
             for text in dense.FORMS:

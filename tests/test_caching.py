@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from infomax import InfoMax, UserError, critics, objectives
+from infomax import InfoMax, Model, TwoTower, UserError, critics, objectives
+from infomax.scores import Sides
 
 
 def model(dropout=0.0, norm=False, microbatch=None, ntxent=False):
@@ -97,6 +98,53 @@ def test_images_may_want_a_gradient():
         model(microbatch=microbatch)(images[0], images[1]).backward()
         found.append(images.grad)
     assert relative(found[1], found[0]) < 1e-5
+
+
+def test_a_parameter_that_two_parts_share_is_counted_once():
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 5).double()
+
+    def tower():
+        return nn.Sequential(shared, nn.Tanh(), nn.Linear(5, 4)).double()
+
+    x, y = torch.randn(2, 10, 6, dtype=torch.float64)
+    towers = TwoTower(tower(), tower(), nn.Identity(), nn.Identity(), critics.Cosine(0.5), objectives.InfoNCE())
+    found = []
+    for microbatch in (None, 4):
+        towers.microbatch = microbatch
+        towers.zero_grad()
+        towers([x, y]).backward()
+        found.append(torch.cat([p.grad.flatten() for p in towers.parameters()]))
+    assert relative(found[1], found[0]) < 1e-12
+
+
+class Marked(Model):
+    """Samples and a parameter and a running mean of the model's own, which encode reads and moves."""
+
+    def __init__(self, encoder, critic, objective, microbatch=None):
+        super().__init__(critic, objective, microbatch, encoder=encoder)
+        self.token = nn.Parameter(torch.ones(6))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def _encode(self, x, y):
+        self.calls += 1
+        return self.encoder(x + self.token), self.encoder(y * self.token)
+
+    def sides(self, inputs, ids):
+        return Sides(*self.encode(self._encode, *inputs), ids)
+
+
+def test_the_models_own_parameters_get_their_gradient_and_its_buffers_move_once():
+    x, y = torch.randn(2, 10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found, calls = [], []
+    for microbatch in (None, 4):
+        torch.manual_seed(0)
+        marked = Marked(nn.Linear(6, 4), critics.Cosine(0.5), objectives.NWJ(), microbatch).double()
+        marked([x, y]).backward()
+        found.append(torch.cat([p.grad.flatten() for p in (marked.token, *marked.encoder.parameters())]))
+        calls.append(int(marked.calls))
+    assert relative(found[1], found[0]) < 1e-12 and float(found[0][:6].norm()) > 0
+    assert calls == [1, 3]  # one a micro-batch: the second pass puts them back
 
 
 def test_parameters_that_share_a_gradient_keep_their_own():

@@ -171,6 +171,14 @@ def test_a_short_run_ends_with_its_table_and_is_read_by_the_command_line(run, im
 
 
 @pytest.mark.slow
+def test_without_the_local_term_nothing_is_made_that_is_not_trained(run, images, tmp_path):
+    ended = run(*options("deep_infomax", images, "--steps", 1, "--local", 0))
+    assert ended.status == 0 and "does not use" not in ended.err, ended.err
+    model = im.load(next((tmp_path / "checkpoints").iterdir()))
+    assert model.patch_projector is None and not model.local
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXTRA)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_path, monkeypatch, name):
     (tmp_path / "own.py").write_text(OWN)
@@ -199,6 +207,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_pat
         ("moco", ("--queue", 8), "A queue of 8 keys cannot be filled by batches of 16"),
         ("moco", ("--queue", 40), "A queue of 40 keys"),
         ("moco", ("--momentum", 1), "momentum must be in"),
+        ("moco", ("--objective", "InfoNCE(symmetric=True)"), "reads columns"),
+        ("cpc", ("--patch", 3, "--stride", 5), "leave out 44% of the pixels"),
         ("deep_infomax", ("--layer", "layer9"), "no part 'layer9'"),
         ("deep_infomax", ("--local", 0, "--globally", 0), "needs a term"),
         ("deep_infomax", ("--local", -1), "-1"),

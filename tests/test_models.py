@@ -147,6 +147,83 @@ def test_the_oldest_keys_are_overwritten_first():
         assert int(model.filled) == (step + 1) * N
 
 
+def test_an_earlier_key_of_a_rows_own_sample_is_no_negative_of_it():
+    model, views = moco(queue=12), zoo.KINDS["MoCo"].batch(N)
+    for ids in ([0, 1, 2, 3, 4, 5], [6, 7, 8, 0, 1, 2]):  # an epoch ends within the second batch
+        model(views, torch.tensor(ids))
+        model.after_step()
+    now = torch.tensor([8, 0, 3, 9, 10, 11])
+    sides = model.sides(views, now)
+    expected = torch.tensor([[float(i != j) for j in [*now, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2]] for i in now])
+    scores = im.Scores.of(model.critic, sides)
+    assert scores.negative.per_row.tolist() == expected.sum(1).tolist() == [16, 15, 16, 17, 17, 17]
+    matrix = model.critic(sides.x, torch.cat([sides.y, sides.extra])).detach()
+    right = 1 + matrix.diagonal().mean() - matrix[expected.bool()].exp().mean()
+    assert im.NWJ()(scores).item() == pytest.approx(float(right), rel=1e-13)
+    # Without ids all rows differ, from all earlier ones too.
+    assert im.Scores.of(model.critic, model.sides(views, None)).negative.per_row.tolist() == [17] * N
+
+
+def test_an_objective_of_columns_is_refused_before_a_queue_is_filled():
+    model, views = moco(), zoo.KINDS["MoCo"].batch(N)
+    model.objective = im.InfoNCE(symmetric=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    refused("reads columns, and a queue's columns", lambda: im.training.check_inputs(model, views))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Wider(nn.Module):
+    """A projector that shows no width: its last layer in order of registration is its first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(9, 5)
+        self.first = nn.Linear(6, 9)
+
+    def forward(self, features):
+        return self.last(self.first(features))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "projector", "width"),
+    [
+        (lambda: zoo.images_encoder(), Wider, 5),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), nn.Identity, 7),
+        (lambda: nn.Sequential(nn.Flatten(), nn.AvgPool1d(8)), nn.Identity, 8),  # no layer tells
+    ],
+)
+def test_the_queue_is_as_wide_as_the_keys_and_comes_back_so(tmp_path, encoder, projector, width):
+    def make():
+        return im.MoCo(encoder(), projector(), im.Cosine(), im.InfoNCE(), queue=2 * N).double()
+
+    model, views = make(), zoo.KINDS["MoCo"].batch(N)
+    for _ in range(3):
+        model(views, torch.arange(N))
+        model.after_step()
+    assert model.keys.shape == (2 * N, width) and model.keys.any(1).all()
+    im.checkpoints.save(model, tmp_path / "run")
+    found = make()
+    im.checkpoints.read(tmp_path / "run").restore(found)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in found.state_dict().items())
+
+
+def test_a_queue_that_was_saved_without_ids_is_read_as_of_other_samples():
+    model, fresh, views = zoo.made("MoCo", "NWJ()"), moco(), zoo.KINDS["MoCo"].batch(N)
+    old = {key: value for key, value in model.state_dict().items() if key != "key_ids"}
+    fresh.load_state_dict(fresh.fitted(old))
+    per_row = im.Scores.of(fresh.critic, fresh.sides(views, torch.arange(N))).negative.per_row
+    assert per_row.tolist() == [N - 1 + zoo.QUEUE] * N
+
+
+def test_keys_are_encoded_in_micro_batches_too():
+    whole, parts = zoo.made("MoCo", "NWJ()"), zoo.made("MoCo", "NWJ()", microbatch=4)
+    sizes = []
+    parts.key_encoder.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    views = zoo.KINDS["MoCo"].batch(N)
+    assert parts(views).item() == pytest.approx(whole(views).item(), rel=1e-13)
+    assert sizes == [4, 2]
+
+
 def test_evaluating_leaves_the_queue_alone():
     model = moco().eval()
     model(zoo.KINDS["MoCo"].batch(N))
@@ -209,11 +286,204 @@ def refused(told, make):
     assert "\n" not in str(raised.value) and str(raised.value).endswith(".")
 
 
+class Entry(nn.Module):
+    """Gives what `made` makes of a linear layer's rows."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.linear, self.made = nn.Linear(6, 5), made
+
+    def forward(self, features):
+        return self.made(self.linear(features))
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"), [(lambda z: (z, z), "a tuple"), (lambda z: {"z": z}, "a dict"), (lambda z: z[:1], r"shape \[1")]
+)
+def test_a_projector_or_context_that_gives_no_tensor_is_named(made, shown):
+    objective, part = im.InfoNCE(), Entry(made)
+    images, encoder = [view.float() for view in zoo.views(2)(N)], zoo.images_encoder()
+    options = {"layer": "1", "globally": False}
+    models = {
+        "projector": im.InfoMax(encoder, part, im.Cosine(), objective),
+        "projector ": im.MoCo(encoder, part, im.Cosine(), objective, queue=N),
+        "projector  ": im.DeepInfoMax(encoder, part, zoo.projector(), im.Cosine(), objective, **options),
+        "patch_projector": im.DeepInfoMax(encoder, zoo.projector(), part, im.Cosine(), objective, **options),
+        "context": im.CPC(encoder, part, im.Bilinear(5, 6), objective, patch=4, stride=2),
+    }
+    for name, model in models.items():
+        told = rf"^The {name.strip()}, a Entry, returns {shown}"
+        refused(told, lambda model=model: model(images))
+        refused(told, lambda model=model: im.training.check_inputs(model, images))
+    x, y = (t.float() for t in zoo.modalities(N))
+    towers = im.TwoTower(nn.Linear(4, 6), nn.Linear(3, 6), zoo.projector(), part, im.Cosine(), objective)
+    refused(f"^The projector_y, a Entry, returns {shown}", lambda: towers([x, y]))
+
+
+def test_a_context_gives_each_place_one():
+    gru = im.CPC(nn.Linear(6, 5), nn.GRU(5, 7, batch_first=True), im.Bilinear(7, 5), im.InfoNCE())
+    refused("^The context, a GRU, returns a tuple", lambda: gru([torch.randn(4, 5, 6)]))
+    flat = im.CPC(nn.Linear(6, 5), nn.Flatten(), im.Bilinear(25, 5), im.InfoNCE())
+    refused(r"^The context, a Flatten, returns shape \[4, 25\]", lambda: flat([torch.randn(4, 5, 6)]))
+
+
+class Reads(nn.Module):
+    """Contexts of a place: itself and the mean of the places that `mask` [t, t] lets it read, after dropout."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask, self.drop = mask, nn.Dropout(0.5)
+
+    def forward(self, features):
+        t = features.shape[1]
+        weights = self.mask(torch.ones(t, t, dtype=features.dtype))
+        return self.drop(features + weights / weights.sum(1, keepdim=True) @ features)
+
+
+def test_a_context_that_reads_the_future_is_refused():
+    def cpc(mask):
+        return im.CPC(nn.Linear(3, 6), Reads(mask), im.Bilinear(6, 6), im.InfoNCE()).double()
+
+    batch = zoo.sequences(N)
+    for ahead in (0, -1):
+        assert cpc(lambda m, k=ahead: torch.tril(m, k) + torch.eye(len(m), dtype=m.dtype))(batch).isfinite()
+    for ahead in (1, 9):
+        model = cpc(lambda m, k=ahead: torch.tril(m, k))
+        refused("^The context, a Reads, reads later places", lambda model=model: model(batch))
+        assert model.context.training
+    # A place that it skips matters as well.
+    far = cpc(lambda m: torch.eye(len(m), dtype=m.dtype).roll(2, 1) + torch.eye(len(m), dtype=m.dtype))
+    refused("reads later places", lambda: far(batch))
+    two_ways = nn.GRU(6, 3, batch_first=True, bidirectional=True)
+    both = im.CPC(nn.Linear(3, 6), First(two_ways), im.Bilinear(6, 6), im.InfoNCE()).double()
+    refused("^The context, a First, reads later places", lambda: im.training.check_inputs(both, batch))
+
+
+class First(nn.Module):
+    def __init__(self, unit):
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, features):
+        return self.unit(features)[0]
+
+
+def test_the_trial_of_a_context_leaves_the_generator_alone():
+    model, batch = (
+        im.CPC(nn.Linear(3, 6), Reads(torch.tril), im.Bilinear(6, 6), im.InfoNCE()).double(),
+        zoo.sequences(N),
+    )
+    torch.manual_seed(3)
+    first = model(batch).detach()
+    torch.manual_seed(3)
+    assert torch.equal(model(batch).detach(), first)
+
+
+def test_a_grid_that_skips_pixels_is_refused():
+    def cpc(patch, stride, steps=1):
+        return im.CPC(
+            zoo.images_encoder(), im.encoders.CausalGRU(6, 7), im.Bilinear(7, 6), im.InfoNCE(), steps=steps,
+            patch=patch, stride=stride,
+        )  # fmt: skip
+
+    images = [torch.randn(N, 1, 8, 8)]
+    refused(r"^Patches of 3 pixels, one every 5, leave out 44% .* stride=1 they see all", lambda: cpc(3, 5)(images))
+    refused("leave out 23% .* stride=2", lambda: cpc(4, 3)(images))
+    for patch, stride in ((4, 4), (4, 2), (3, 1)):
+        assert cpc(patch, stride)(images).isfinite()
+    assert cpc(13, 13)([torch.randn(2, 1, 40, 40)]).isfinite()  # a row and a column of forty, as everywhere
+
+
+def test_a_layer_after_the_hooked_one_may_work_in_place():
+    def model(inplace):
+        torch.manual_seed(0)
+        encoder = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(inplace=inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )  # fmt: skip
+        return im.DeepInfoMax(
+            encoder, nn.Linear(4, 5), nn.Linear(4, 5), im.Cosine(0.5), im.InfoNCE(), layer="0"
+        ).double()
+
+    views, found = zoo.views(2)(N), []
+    for each in (model(False), model(True)):
+        value = each(views)
+        found.append([value.detach(), *torch.autograd.grad(value, [*each.encoder.parameters()])])
+    for plain, inplace in zip(*found, strict=True):
+        assert torch.equal(plain, inplace)
+
+
+class Gives2(im.models.Model):
+    """A model whose sides are what `make` makes of two views."""
+
+    def __init__(self, make):
+        super().__init__(im.Cosine(), im.InfoNCE())
+        self.make = make
+
+    def sides(self, inputs, ids):
+        return self.make(*inputs)
+
+
+def test_what_sides_gives_is_looked_at():
+    Sides, batch = im.scores.Sides, [*torch.randn(2, N, 4)]
+    for make, told in (
+        (lambda x, y: None, "not a NoneType"), (lambda x, y: [], "not an empty list"),
+        (lambda x, y: (x, y), "not a tuple of Tensor"), (lambda x, y: x, "not a Tensor"),
+        (lambda x, y: [Sides(x, y), Sides(y, x)], "2 terms named '', ''"),
+        (lambda x, y: [Sides(x, y, name="a"), Sides(y, x, name="a")], "2 terms named 'a', 'a'"),
+        (lambda x, y: [Sides(x, y, name="a"), Sides(y, x)], "2 terms named 'a', ''"),
+        (lambda x, y: Sides(x, y, weight=math.nan), "weight .* not nan"),
+        (lambda x, y: Sides(x, y, weight=-1.0, name="a"), "term 'a' .* not -1.0"),
+    ):  # fmt: skip
+        refused(told, lambda make=make: Gives2(make)(batch))
+    both = Gives2(lambda x, y: (Sides(x, y, name="a"), Sides(y, x, name="b", weight=0)))
+    assert both(batch).isfinite() and both.terms.keys() == {"a", "b"}
+
+
+def test_a_batch_without_inputs_is_refused():
+    refused("inputs of a batch are tensors.*there is none", lambda: zoo.made("TwoTower", "InfoNCE()")([]))
+
+
+def test_what_a_part_cannot_take_is_said_of_that_part():
+    def check(model, *inputs):
+        im.training.check_inputs(model, inputs)
+
+    towers = im.TwoTower(nn.Linear(3, 5), nn.Linear(6, 5), nn.Identity(), nn.Identity(), im.Cosine(), im.InfoNCE())
+    refused("^The encoder_y, a Linear, cannot take rows of 7 numbers: ", lambda: check(
+        towers, torch.randn(N, 3), torch.randn(N, 7)))  # fmt: skip
+    wrong = im.InfoMax(zoo.images_encoder(), nn.Linear(9, 5), im.Cosine(), im.InfoNCE())
+    refused(
+        "^The projector, a Linear, cannot take rows of 6 numbers: ", lambda: check(wrong, *torch.randn(2, N, 1, 8, 8))
+    )
+    deep = zoo.deep_infomax(im.InfoNCE())
+    two_sizes = torch.randn(N, 1, 8, 8), torch.randn(N, 1, 6, 6)
+    for call in (lambda: check(deep, *two_sizes), lambda: deep(two_sizes)):
+        refused(r"^Deep InfoMax encodes both views at once, in one shape; they have \[\[1, 8, 8\], \[1, 6, 6\]\]", call)
+
+    class Keyed(nn.Module):
+        def forward(self, images):
+            return {"a": images}["features"]
+
+    broken = im.InfoMax(Keyed(), nn.Identity(), im.Cosine(), im.InfoNCE())
+    refused("^The encoder, a Keyed, cannot take images of 1x8x8 .*KeyError 'features'", lambda: check(
+        broken, *torch.randn(2, N, 1, 8, 8)))  # fmt: skip
+
+
+class Mapped(nn.Module):
+    """An encoder with timm's map and without timm's head."""
+
+    def forward_features(self, images):
+        return images
+
+
 def test_constructors_refuse_in_a_sentence():
     objective, encoder = im.InfoNCE(), zoo.images_encoder()
     for momentum in (1, -0.1, 1.5, math.nan):
         refused(rf"momentum must be in \[0, 1\), and {momentum}", lambda value=momentum: moco(momentum=value))
-    for queue in (0, -3):
+    refused("and forward_head", lambda: im.DeepInfoMax(
+        Mapped(), zoo.projector(), zoo.projector(), im.Cosine(), objective))  # fmt: skip
+    refused("microbatch is a number of pairs.*not True", lambda: moco(microbatch=True))
+    refused("targets is how many.*not True", lambda: zoo.infomax(objective, targets=True))
+    for queue in (0, -3, True):
         refused(rf"whole number of keys, 1 or more, not {queue}", lambda value=queue: moco(queue=value))
     refused("no part 'layer9'; its parts: 0, 1, 2, 3, 4", lambda: zoo.deep_infomax(objective, layer="layer9"))
     refused("shows no feature map.*local=False", lambda: zoo.deep_infomax(objective, layer=None))
@@ -231,6 +501,51 @@ def test_constructors_refuse_in_a_sentence():
     refused("targets is how many.*not 0", lambda: zoo.infomax(objective, targets=0))
     for name in zoo.KINDS:
         refused("microbatch is a number of pairs.*not 0", lambda n=name: zoo.made(n, "InfoNCE()", microbatch=0))
+
+
+WRONG = """
+import torch, infomax as im
+from torch import nn
+from infomax.scores import Sides
+
+class OfTokens(nn.Module):
+    def forward(self, tokens):
+        return tokens["tokens"]
+
+class Weighed(im.Model):
+    def sides(self, inputs, ids):
+        return Sides(*inputs, weight="1")
+
+e, p, c, o = nn.Linear(3, 4), nn.Linear(4, 4), im.Cosine(), im.InfoNCE()
+for make in (
+    lambda: im.MoCo(e, p, c, o, momentum="0.9"), lambda: im.MoCo(e, p, c, o, queue=8.0),
+    lambda: im.MoCo(e, p, c, o, queue="8"), lambda: im.InfoMax(e, p, c, o, microbatch=2.5),
+    lambda: im.TwoTower(e, e, p, p, c, o, microbatch="2"), lambda: im.InfoMax(e, p, c, o, targets=2.5),
+    lambda: im.DeepInfoMax(e, p, p, c, o, local_weight="1"), lambda: im.CPC(e, p, c, o, steps=1.5),
+    lambda: Weighed(c, o)(torch.randn(2, 5, 3)),
+    lambda: im.TwoTower(OfTokens(), e, p, p, c, o)([{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]),
+    lambda: im.training.check_inputs(
+        im.TwoTower(OfTokens(), e, p, p, c, o), [{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]
+    ),
+):
+    try:
+        make()
+    except im.UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_options_of_another_type_are_refused_in_a_sentence():
+    """In a process of its own, since the tests' check of annotations would come first."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    wrong = ["'0.9'", "8.0", "'8'", "2.5", "'2'", "2.5", "'1'", "1.5", "'1'", "there is a dict", "there is a dict"]
+    assert len(told) == len(wrong) and all(each in line for each, line in zip(wrong, told, strict=True)), told
 
 
 def test_batches_refuse_in_a_sentence():

@@ -14,6 +14,9 @@ from infomax.scores import dense as small
 from infomax.scores.face import GivenMatrix
 
 QUICK = {("extra", "Cosine, learnt"), ("many to one, extra", "Concat"), ("rectangular", "Separable"),
+         ("extra of named samples", "Cosine, learnt"), ("extra of other samples", "matrix"),
+         ("repeated, extra of named samples", "Cosine"), ("two ids, extra of named samples", "Bilinear"),
+         ("many to one, extra of named samples", "Concat"), ("one sample, extra of named samples", "Cosine"),
          ("views", "Cosine"), ("two ids, many to one", "matrix"), ("rectangular, repeated", "Bilinear")}  # fmt: skip
 
 
@@ -174,6 +177,17 @@ def test_all_views_as_one_tensor_visit_half_the_matrix(monkeypatch):
             "Row 1 is of sample 5, and its positive, column 1, of sample 1",
         ),
         ({"positive": torch.arange(3), "extra": torch.zeros(5, 7)}, r"extra must be rows like y's, \[k, 6\]"),
+        (
+            {"positive": torch.arange(3), "extra": torch.zeros(5, 6).long()},
+            "extra must be numbers like y's, and is int64",
+        ),
+        ({"positive": torch.arange(3), "extra": torch.full((5, 6), math.nan)}, r"extra has NaN .* in 5 of 5 rows"),
+        (
+            {"positive": torch.arange(3), "extra": torch.zeros(5, 6), "extra_ids": torch.zeros(4).long()},
+            r"extra_ids must",
+        ),
+        ({"positive": torch.arange(3), "extra_ids": torch.zeros(5).long()}, r"extra_ids must be one number .*\[0\]"),
+        ({"positive": torch.arange(3), "ids": torch.zeros(3)}, "ids name samples by whole numbers, and are float32"),
         (
             {"positive": torch.arange(3), "ids": torch.zeros(3).long(), "column_ids": torch.zeros(4).long()},
             "no negative",

@@ -369,6 +369,26 @@ def test_images_that_the_encoder_cannot_take_are_told_first():
     assert model.training and model.encoder.training and not model.encoder[0].norm.training
 
 
+def test_parameters_that_the_loss_does_not_use_are_named_once_and_stay(caplog):
+    model = model_of("InfoNCE")
+    model.encoder.head = nn.Linear(3, 2)
+    model.encoder.forward = lambda images: nn.Sequential.forward(nn.Sequential(*list(model.encoder)[:-1]), images)
+    before = [p.detach().clone() for p in model.encoder.head.parameters()]
+    with caplog.at_level("WARNING", logger="infomax"):
+        list(trained(model, steps=2))
+    told = [record.getMessage() for record in caplog.records if "does not use" in record.getMessage()]
+    assert told == [
+        "The loss does not use encoder.head.weight, encoder.head.bias: without a gradient these stay as they are."
+    ]
+    assert all(torch.equal(*pair) for pair in zip(before, model.encoder.head.parameters(), strict=True))
+
+
+def test_where_all_are_used_nothing_is_said(caplog):
+    with caplog.at_level("WARNING", logger="infomax"):
+        list(trained(model_of("InfoNCE"), steps=2))
+    assert not caplog.records
+
+
 # ----------------------------------------------------------------------------------------------------------- precision
 
 

@@ -136,7 +136,11 @@ def _moco(model, inputs, ids):
     there = min(int(model.filled), model.queue)
     scores = model.critic(queries, torch.cat([keys, model.keys[:there]]))
     names = [int(i) for i in ids]
-    return [_term(scores, names, names, range(len(names)), there, 1.0, (model.critic, model.objective))]
+    term = _term(scores, names, names, range(len(names)), there, 1.0, (model.critic, model.objective))
+    for row, name in enumerate(names):
+        for column, earlier in enumerate(model.key_ids[:there].tolist()):
+            term.negative[row, len(names) + column] = name != earlier
+    return [term]
 
 
 def _deep_infomax(model, inputs, ids):
@@ -257,6 +261,9 @@ def made(name: str, objective: str, **options) -> im.models.Model:
 def fill(model: im.MoCo) -> None:
     model.keys.copy_(torch.randn(model.keys.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64))
     model.filled.fill_(model.queue)
+    # Every third key is an earlier one of a sample that may be in the batch, as after an epoch.
+    for place in range(0, model.queue, 3):
+        model.key_ids[place] = place // 2
     with torch.no_grad():  # a key network of its own, as momentum leaves it
         for parameter in (*model.key_encoder.parameters(), *model.key_projector.parameters()):
             parameter.mul_(1.1)

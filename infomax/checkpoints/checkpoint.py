@@ -27,6 +27,7 @@ from infomax.checkpoints.files import (
 )
 from infomax.checkpoints.tensors import put_together
 from infomax.errors import UserError, nearest
+from infomax.models.base import Model
 from infomax.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Checkpoint:
         except Exception as error:  # as many kinds as there are forms that we do not write
             raise DamagedError(f"{self.folder / STATE_FILE} does not fit {OPTIMIZER_FILE} ({error!r}).") from None
         model = unwrapped(model)
+        weights = fitted(model, weights)
         must_fit(weights, model.state_dict(), self.folder)
         if optimizer is not None:
             if saved is None:
@@ -129,6 +131,11 @@ class Checkpoint:
                 "%s was saved with %d thread(s) a process and is resumed with %d: sums are rounded in another way, so"
                 " the result is not bitwise the same.", self.folder, saved, threads,
             )  # fmt: skip
+
+
+def fitted(model: Any, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A saved state as this version's class of the model takes it."""
+    return model.fitted(saved) if isinstance(model, Model) else saved
 
 
 def must_fit(saved: Mapping[str, Tensor], own: Mapping[str, Any], folder: Path) -> None:

@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from infomax.checkpoints.checkpoint import ATTEMPTS, MODEL_FILE, Checkpoint, must_fit, read
+from infomax.checkpoints.checkpoint import ATTEMPTS, MODEL_FILE, Checkpoint, fitted, must_fit, read
 from infomax.checkpoints.description import build, build_part, encoder_name, part_of
 from infomax.checkpoints.files import DamagedError, reason_of
 from infomax.errors import UserError
@@ -85,12 +85,13 @@ def _filled(make: Callable[[], Module], weights: Mapping[str, Tensor], folder: P
     if not trusted:
         with torch.device("meta"), _at_most(2 * len(weights) + 100, folder):
             try:
-                must_fit(weights, make().state_dict(), folder)
+                must_fit(fitted(empty := make(), weights), empty.state_dict(), folder)
             except UserError:
                 raise
             except Exception as error:
                 raise DamagedError(f"{folder} describes a model that cannot be made ({reason_of(error)}).") from None
     model = make()
+    weights = fitted(model, weights)
     must_fit(weights, model.state_dict(), folder)
     model.load_state_dict(weights, strict=True)
     return model

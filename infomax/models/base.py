@@ -1,12 +1,15 @@
 """Model, the base class: a subclass turns a batch into sides, a critic scores them, an objective reads the scores."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
+from infomax.distributed import rank
 from infomax.errors import UserError
 from infomax.models.grad_cache import encode_in_chunks
 from infomax.objectives import Objective
@@ -37,9 +40,9 @@ class Model(nn.Module):
         **networks: nn.Module | None,
     ):
         super().__init__()
-        if microbatch is not None and microbatch < 1:
+        if microbatch is not None and not is_count(microbatch):
             raise UserError(
-                f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch}."
+                f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch!r}."
             )
         for name, network in networks.items():
             self.add_module(name, network)
@@ -61,6 +64,19 @@ class Model(nn.Module):
     def check_batch(self, size: int) -> None:
         """Raises UserError for a global batch of `size` samples that the model cannot be trained with."""
 
+    def try_later(self, inputs: Sequence[Tensor]) -> None:
+        """Raises UserError for what a later step on such inputs [n, ...] would meet, and the first does not.
+
+        Called in evaluation mode, before anything is written; the model stays as it was.
+        """
+
+    def fitted(self, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """saved: a state by name, maybe an older version's -> the same as this version's load_state_dict takes it.
+
+        Buffers of this model whose size only a forward tells get the saved one's.
+        """
+        return saved
+
     def after_step(self) -> None:
         """What follows an optimiser step, and only a step that was made: momentum encoders and queues move here."""
 
@@ -69,13 +85,14 @@ class Model(nn.Module):
 
         ids say which sample a row shows, over all processes; without them all rows differ. Scores are computed in
         float32 whatever the autocast. Across processes, negatives span all of them and the mean over processes of what
-        is returned is the value. Raises UserError: inputs of different lengths.
+        is returned is the value. Raises UserError: inputs that are no tensors, or of different lengths; terms without a
+        name of their own, or of a weight that is no number of at least 0.
         """
+        check_tensors(inputs)
         lengths = [len(t) for t in inputs]
         if len(set(lengths)) > 1:
             raise UserError(f"All inputs of a batch show the same samples, in one order; they have {lengths} rows.")
-        found = self.sides(inputs, ids)
-        found = [found] if isinstance(found, Sides) else found
+        found = self._terms_of(self.sides(inputs, ids))
         values, surrogates, ceiling = [], [], 0.0
         with torch.autocast(found[0].x.device.type, enabled=False):
             for each in found:
@@ -92,6 +109,28 @@ class Model(nn.Module):
             self.surrogate, self.ceiling = _weighted(weights, surrogates).detach(), ceiling
             return _weighted(weights, values)
 
+    def _terms_of(self, found: Any) -> list[Sides]:
+        """What sides() gave, as a list. Raises UserError for what is no Sides, or no list of them, by names."""
+        terms = [found] if isinstance(found, Sides) else found
+        kind = type(self).__name__
+        if not isinstance(terms, list | tuple) or not terms or not all(isinstance(each, Sides) for each in terms):
+            shown = "an empty list" if isinstance(terms, list | tuple) and not terms else f"a {type(found).__name__}"
+            if isinstance(terms, list | tuple) and terms:
+                shown += f" of {', '.join(dict.fromkeys(type(each).__name__ for each in terms))}"
+            raise UserError(f"{kind}.sides gives one Sides, or a list of one a term; not {shown}.")
+        names = [each.name for each in terms]
+        if len(names) > 1 and (len(set(names)) < len(names) or "" in names):
+            raise UserError(
+                f"{kind}.sides gives {len(names)} terms named {', '.join(map(repr, names))}: each needs a name of its"
+                " own, by which its value is reported (Sides(..., name=...))."
+            )
+        for each in terms:
+            if not (is_number(each.weight) and 0 <= each.weight < math.inf):
+                raise UserError(
+                    f"The weight of {kind}'s term {each.name!r} is a finite number of at least 0, not {each.weight!r}."
+                )
+        return list(terms)
+
     def encode(self, encode: Encode, *inputs: Tensor) -> tuple[Tensor, ...]:
         """encode(*inputs), inputs [n, ...] each, -> features [n, ...] each, in micro-batches where these are set.
 
@@ -100,17 +139,60 @@ class Model(nn.Module):
         """
         if self.microbatch is None or self.microbatch >= len(inputs[0]):
             return encode(*inputs)
-        return encode_in_chunks(encode, inputs, self.microbatch, list(self.children()))
+        return encode_in_chunks(encode, inputs, self.microbatch, self)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number of at least 1; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, Real)
+
+
+def check_tensors(inputs: Sequence[Any]) -> None:
+    """Raises UserError for inputs of a batch that are not tensors [n, ...], one or more."""
+    kinds = [type(t).__name__ for t in inputs if not isinstance(t, Tensor) or t.ndim == 0]
+    if kinds or len(inputs) == 0:
+        shown = f"there is a {kinds[0]}" if kinds else "there is none"
+        raise UserError(
+            f"The inputs of a batch are tensors [n, ...], one or more, and {shown}; give a dictionary's tensors one by"
+            " one, or let an encoder of your own take one tensor apart."
+        )
+
+
+def sample_ids(ids: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
+    """The sample of each row of a batch [n], over all processes; where none are given all rows differ."""
+    n = len(inputs[0])
+    return torch.arange(n, device=inputs[0].device) + n * rank() if ids is None else ids
+
+
+def _shown(found: Any) -> str:
+    return f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+
+
+def projected(projector: nn.Module, features: Tensor, name: str = "projector") -> Tensor:
+    """projector(features [n, d]) -> [n, ...], what a critic scores. Raises UserError for what is no tensor of n rows.
+
+    name: of the part, as the message has it.
+    """
+    found = projector(features)
+    if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(features):
+        raise UserError(
+            f"The {name}, a {type(projector).__name__}, returns {_shown(found)} for {len(features)} rows of features,"
+            " where one tensor with a row for each is needed, [n, d]: take one entry of a dictionary or tuple."
+        )
+    return found
 
 
 def features_of_rows(encoder: nn.Module, *inputs: Tensor) -> Tensor:
     """encoder(*inputs) -> [n, d]. Raises UserError for what is no row of features a sample."""
     found = encoder(*inputs)
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(inputs[0]):
-        shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise UserError(
-            f"The encoder, a {type(encoder).__name__}, returns {shown} for {len(inputs[0])} samples, where one row of"
-            " features a sample is needed, [n, d]: pool a map, or take one entry of a dictionary or tuple."
+            f"The encoder, a {type(encoder).__name__}, returns {_shown(found)} for {len(inputs[0])} samples, where one"
+            " row of features a sample is needed, [n, d]: pool a map, or take one entry of a dictionary or tuple."
         )
     return found
 

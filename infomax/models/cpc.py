@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.distributed import rank
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows
+from infomax.models.base import Model, features_of_rows, is_count, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
+
+UNSEEN = 0.05  # part of the pixels that may lie in no patch, as of those that an encoder may not see
 
 
 class CPC(Model):
@@ -24,9 +25,12 @@ class CPC(Model):
     steps: how many places ahead are predicted, 1 to steps; the value is the mean over them. patch, stride: side of an
     image's patches and the distance of two of them, in pixels; a column of the grid is read from the top, and what is
     predicted lies steps rows below. patch=None: inputs are sequences.
-    Negatives of a place are all other places, of other samples and of its own. All views of a sample are read.
-    Raises UserError: steps below 1, a stride without a patch, patches larger than the image, fewer rows or times than
-    are predicted.
+    Candidates of a context `ahead` steps away are the places from the ahead-th on, all that can be so far ahead of one,
+    of all samples; its negatives are all of these but the one it predicts, its own sample's others among them. All
+    views of a sample are read.
+    Raises UserError: steps below 1, a stride without a patch, patches larger than the image or that leave out more than
+    5 % of it, fewer rows or times than are predicted, a context that gives no place one, or reads later places, which
+    is tried once.
     """
 
     encoder: nn.Module
@@ -47,11 +51,12 @@ class CPC(Model):
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, context=context)
         for name, size in (("steps", steps), ("patch", patch), ("stride", stride)):
-            if size is not None and (not isinstance(size, int) or size < 1):
+            if size is not None and not is_count(size):
                 raise UserError(f"CPC's {name} is a whole number of at least 1, not {size!r}.")
         if (patch is None) != (stride is None):
             raise UserError("Patches need a side and a distance: give patch and stride both, or neither of sequences.")
         self.steps, self.patch, self.stride = steps, patch, stride
+        self._causal = False  # whether the context was tried
         # One pair of critic and objective a step ahead; the first step's are the constructor's own.
         self.later = nn.ModuleList(
             nn.ModuleList([copy.deepcopy(critic), copy.deepcopy(objective)]) for _ in range(steps - 1)
@@ -66,8 +71,7 @@ class CPC(Model):
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> list[Sides]:
         """inputs: views [n, c, h, w] or sequences [n, time, channels]; ids [n] -> a term a step ahead, "ahead1", ..."""
-        n = len(inputs[0])
-        ids = torch.arange(n, device=inputs[0].device) + n * rank() if ids is None else ids
+        ids = sample_ids(ids, inputs)
         z, contexts = (torch.cat(parts) for parts in self._of_views(inputs))
         places, columns = z.shape[2], z.shape[1]
         if places <= self.steps:
@@ -93,8 +97,55 @@ class CPC(Model):
     def _encode(self, given: Tensor) -> tuple[Tensor, ...]:
         """[n, ...] -> features [n, columns, places, d] and their contexts [n, columns, places, d_context]."""
         z = self._patches(given) if self.patch is not None else self._times(given)
-        contexts = self.context(z.flatten(0, 1))
+        contexts = self._contexts(z.flatten(0, 1))
+        if not self._causal:
+            self._refuse_future(z[0, :1])
+            self._causal = True
         return z, contexts.unflatten(0, z.shape[:2])
+
+    def _contexts(self, z: Tensor) -> Tensor:
+        """[m, t, d] -> [m, t, d_context]."""
+        found = self.context(z)
+        if not isinstance(found, Tensor) or found.ndim != 3 or found.shape[:2] != z.shape[:2]:
+            shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise UserError(
+                f"The context, a {type(self.context).__name__}, returns {shown} for features of {list(z.shape)}, where"
+                f" one context a place is needed, [{len(z)}, {z.shape[1]}, d]: take one entry of a tuple, as"
+                " infomax.encoders.CausalGRU does of torch's GRU."
+            )
+        return found
+
+    @torch.no_grad()
+    def _refuse_future(self, like: Tensor) -> None:
+        """Raises UserError for a context that changes where only later places do: what it predicts it has then seen.
+
+        like [1, t, d]: features, of whose shape, dtype and device some are drawn.
+        """
+        t = like.shape[1]
+        if t < 2:
+            return
+        generator = torch.Generator().manual_seed(0)
+        one, other = (torch.randn(1, *like.shape[1:], generator=generator).to(like) for _ in range(2))
+        places = torch.arange(t, device=like.device)
+        cut = places[:-1, None] + 1  # row k: from place k + 1 on the other features
+        later = torch.where((places >= cut)[..., None], other, one)
+        modes = [(module, module.training) for module in self.context.modules()]
+        devices = [like.device] if like.is_cuda else []
+        try:
+            self.context.eval()
+            with torch.random.fork_rng(devices), torch.autocast(like.device.type, enabled=False):
+                plain, changed = self._contexts(torch.cat([one, later])).double().split([1, t - 1])
+        finally:
+            for module, training in modes:
+                module.training = training
+        apart = ((changed - plain).abs() * (places < cut)[..., None]).amax()
+        rounding = torch.finfo(like.dtype).eps ** 0.5 * plain.abs().amax()
+        if bool(apart > rounding):
+            raise UserError(
+                f"The context, a {type(self.context).__name__}, reads later places than its own, which it is to"
+                " predict: InfoNCE would measure nothing. Take one that reads from the start, as"
+                " infomax.encoders.CausalGRU does, or mask what is later."
+            )
 
     def _times(self, sequences: Tensor) -> Tensor:
         z = self.encoder(sequences)
@@ -113,7 +164,28 @@ class CPC(Model):
                 f"Patches of {self.patch} pixels do not fit into images of {list(images.shape[1:])} (channels, height,"
                 " width)."
             )
+        seen = [self._seen(side) for side in images.shape[2:]]
+        whole = images.shape[2] * images.shape[3]
+        if seen[0] * seen[1] < (1 - UNSEEN) * whole:
+            raise UserError(
+                f"Patches of {self.patch} pixels, one every {self.stride}, leave out"
+                f" {1 - seen[0] * seen[1] / whole:.0%} of the pixels of {list(images.shape[1:])} (channels, height,"
+                f" width); with stride={self._whole_stride(images.shape[2:])} they see all."
+            )
         cut = images.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride)  # [n, c, rows, columns, ...]
         n, _, rows, columns = cut.shape[:4]
         patches = cut.permute(0, 3, 2, 1, 4, 5).reshape(n * columns * rows, -1, self.patch, self.patch)
         return features_of_rows(self.encoder, patches).view(n, columns, rows, -1)
+
+    def _seen(self, side: int) -> int:
+        """How many of so many pixels in a row lie in some patch."""
+        assert self.patch is not None and self.stride is not None
+        return (side - self.patch) // self.stride * min(self.stride, self.patch) + self.patch
+
+    def _whole_stride(self, sides: Sequence[int]) -> int:
+        """The largest stride, no longer than this one, with which patches of this side see every pixel."""
+        assert self.patch is not None and self.stride is not None
+        fits = [
+            s for s in range(1, min(self.patch, self.stride) + 1) if all((side - self.patch) % s == 0 for side in sides)
+        ]
+        return fits[-1]

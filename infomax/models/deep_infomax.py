@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.distributed import rank
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows
+from infomax.models.base import Model, features_of_rows, is_number, projected, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -54,7 +53,7 @@ class DeepInfoMax(Model):
         super().__init__(critic, objective, microbatch, ring, **networks)
         if not (local or globally):
             raise UserError("Deep InfoMax needs a term: local=True, globally=True, or both.")
-        if not (0 < local_weight < math.inf and 0 < global_weight < math.inf):
+        if not all(is_number(weight) and 0 < weight < math.inf for weight in (local_weight, global_weight)):
             raise UserError(f"Weights of terms are positive numbers, not {local_weight!r} and {global_weight!r}.")
         if local and patch_projector is None:
             raise UserError(
@@ -63,10 +62,11 @@ class DeepInfoMax(Model):
         if layer is not None and layer not in dict(encoder.named_modules()):
             known = ", ".join(name for name, _ in encoder.named_children())
             raise UserError(f"The encoder, a {type(encoder).__name__}, has no part {layer!r}; its parts: {known}.")
-        if local and layer is None and not hasattr(encoder, "forward_features"):
+        if local and layer is None and not (hasattr(encoder, "forward_features") and hasattr(encoder, "forward_head")):
             raise UserError(
-                f"The encoder, a {type(encoder).__name__}, shows no feature map for the local term: name the part whose"
-                " output is one (layer=...), or take local=False."
+                f"The encoder, a {type(encoder).__name__}, shows no feature map for the local term, as timm's do by"
+                " forward_features and forward_head: name the part whose output is one (layer=...), or take"
+                " local=False."
             )
         self.local, self.globally, self.layer = local, globally, layer
         self.local_weight, self.global_weight = local_weight, global_weight
@@ -83,10 +83,13 @@ class DeepInfoMax(Model):
         """inputs: one or two views [n, c, h, w]; ids [n] -> a local and a global term, each by its name."""
         if len(inputs) not in (1, 2):
             raise UserError(f"Deep InfoMax takes one view or two; there are {len(inputs)}.")
-        views, n = len(inputs), len(inputs[0])
+        shapes = [list(view.shape[1:]) for view in inputs]
+        if shapes[0] != shapes[-1]:
+            raise UserError(f"Deep InfoMax encodes both views at once, in one shape; they have {shapes}.")
+        views = len(inputs)
         found = self.encode(self._encode, *inputs)
         z = found[:views]
-        ids = torch.arange(n, device=z[0].device) + n * rank() if ids is None else ids
+        ids = sample_ids(ids, z)
         terms = []
         if self.globally and views == 2:
             terms.append(Sides(z[0], z[1], ids, weight=self.global_weight, name="global"))
@@ -111,11 +114,12 @@ class DeepInfoMax(Model):
     def _encode(self, *views: Tensor) -> tuple[Tensor, ...]:
         images = torch.cat(views)
         if not self.local:
-            return tuple(self.projector(features_of_rows(self.encoder, images)).chunk(len(views)))
+            return tuple(projected(self.projector, features_of_rows(self.encoder, images)).chunk(len(views)))
         seen, places = self._map(images)
         assert self.patch_projector is not None
-        z = self.projector(seen)
-        patches = self.patch_projector(places.flatten(0, 1)).unflatten(0, places.shape[:2])
+        z = projected(self.projector, seen)
+        patches = projected(self.patch_projector, places.flatten(0, 1), "patch_projector")
+        patches = patches.unflatten(0, places.shape[:2])
         return *z.chunk(len(views)), *patches.chunk(len(views))
 
     def _map(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,22 +127,31 @@ class DeepInfoMax(Model):
         if self.layer is None:
             encoder: Any = self.encoder
             found = encoder.forward_features(images)
+            places = self._places(found)  # before the head, which may not take what is none
             seen = encoder.forward_head(found, pre_logits=True).flatten(1)
-        else:
-            caught: list[Any] = []
-            part = self.encoder.get_submodule(self.layer)
-            hook = part.register_forward_hook(lambda module, given, out: caught.append(out))
-            try:
-                seen = features_of_rows(self.encoder, images)
-            finally:
-                hook.remove()
-            if not caught:
-                raise UserError(f"The encoder's part {self.layer!r} is not run by its forward, so it gives no map.")
-            found = caught[-1]
+            return seen, places
+        caught: list[Any] = []
+        part = self.encoder.get_submodule(self.layer)
+
+        def catch(module: nn.Module, given: Any, out: Any) -> None:
+            # A copy: a layer after this one may work in place, as ReLU(inplace=True) does.
+            caught[:] = [out.clone() if isinstance(out, Tensor) else out]
+
+        hook = part.register_forward_hook(catch)
+        try:
+            seen = features_of_rows(self.encoder, images)
+        finally:
+            hook.remove()
+        if not caught:
+            raise UserError(f"The encoder's part {self.layer!r} is not run by its forward, so it gives no map.")
+        return seen, self._places(caught[0])
+
+    def _places(self, found: Any) -> Tensor:
+        """A map [m, c, h, w] or tokens [m, p, c] -> [m, p, c]. Raises UserError for anything else."""
         if isinstance(found, Tensor) and found.ndim == 4:
-            return seen, found.flatten(2).transpose(1, 2)
+            return found.flatten(2).transpose(1, 2)
         if isinstance(found, Tensor) and found.ndim == 3:
-            return seen, found
+            return found
         shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise UserError(
             f"The local term needs a feature map [n, c, h, w] or tokens [n, t, c], and {self.layer or 'the encoder'}"

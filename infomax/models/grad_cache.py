@@ -15,27 +15,24 @@ from infomax.randomness import set_torch_state, torch_state
 Encode = Callable[..., tuple[Tensor, ...]]
 
 
-def encode_in_chunks(
-    encode: Encode, inputs: Sequence[Tensor], size: int, modules: Sequence[nn.Module]
-) -> tuple[Tensor, ...]:
-    """encode(*inputs), all [n, ...], for `size` samples at a time: features [n, ...] each.
+def encode_in_chunks(encode: Encode, inputs: Sequence[Tensor], size: int, model: nn.Module) -> tuple[Tensor, ...]:
+    """encode(*inputs), all [n, ...], for `size` samples at a time: features [n, ...] each. model: whose parameters and
+    buffers encode may use, its own and those of its parts, each once however many parts share it.
 
     Exact where encode treats rows one by one: dropout draws the same numbers in both passes, under the same autocast.
     BatchNorm is of each micro-batch, as it would be of each process's part; running averages move once. The gradient
     of parameters leaves as one sum, so that DistributedDataParallel synchronises once a step.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    if not torch.is_grad_enabled():
-        parameters = []
-    found: tuple[Tensor, ...] = _Chunks.apply(encode, size, modules, len(inputs), *inputs, *parameters)  # type: ignore
+    parameters = [p for p in model.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
+    found: tuple[Tensor, ...] = _Chunks.apply(encode, size, model, len(inputs), *inputs, *parameters)  # type: ignore
     return found
 
 
 class _Chunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, encode: Encode, size: int, modules: Sequence[nn.Module], count: int, *tensors: Tensor):
+    def forward(ctx, encode: Encode, size: int, model: nn.Module, count: int, *tensors: Tensor):
         inputs = tensors[:count]
-        ctx.encode, ctx.size, ctx.modules, ctx.count = encode, size, modules, count
+        ctx.encode, ctx.size, ctx.model, ctx.count = encode, size, model, count
         ctx.states, ctx.cast = [], _autocast_of(inputs[0])
         features = []
         with _autocast(ctx.cast):
@@ -53,7 +50,7 @@ class _Chunks(torch.autograd.Function):
         device = inputs[0].device
         totals: list[Tensor | None] = [None] * len(parameters)
         of_inputs: list[list[Tensor]] = [[] for _ in inputs]
-        buffers = [b for module in ctx.modules for b in module.buffers()]
+        buffers = list(ctx.model.buffers())
         before = [b.clone() for b in buffers]
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _autocast(ctx.cast), torch.enable_grad():
@@ -77,7 +74,7 @@ class _Chunks(torch.autograd.Function):
                         totals[i] = piece if totals[i] is None else totals[i] + piece  # type: ignore[operator]
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+                buffer.data.copy_(value)  # the rest of the graph may hold one that did not move: to it nothing changed
         d_inputs = [torch.cat(pieces) if need else None for pieces, need in zip(of_inputs, needs, strict=True)]
         return None, None, None, None, *d_inputs, *totals
 

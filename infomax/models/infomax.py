@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.distributed import rank
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows
+from infomax.models.base import Model, features_of_rows, is_count, projected, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -45,8 +44,10 @@ class InfoMax(Model):
         targets: int | None = None,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
-        if targets is not None and targets < 1:
-            raise UserError(f"targets is how many of the views are columns, 1 or more, or None for all; not {targets}.")
+        if targets is not None and not is_count(targets):
+            raise UserError(
+                f"targets is how many of the views are columns, 1 or more, or None for all; not {targets!r}."
+            )
         self.ntxent, self.targets = ntxent, targets
 
     def forward(
@@ -83,21 +84,21 @@ class InfoMax(Model):
         found: list[Tensor] = []
         for _, alike in itertools.groupby(views, key=lambda view: view.shape[1:]):
             group = list(alike)
-            found.extend(self.projector(features_of_rows(self.encoder, torch.cat(group))).chunk(len(group)))
+            found.extend(projected(self.projector, features_of_rows(self.encoder, torch.cat(group))).chunk(len(group)))
         return tuple(found)
 
     @staticmethod
     def _all_views(z1: Tensor, z2: Tensor, ids: Tensor | None) -> Sides:
         n = len(z1)
         both = torch.cat([z1, z2])  # one tensor on both sides: the engine visits half of a symmetric matrix
-        ids = torch.arange(n, device=z1.device) + n * rank() if ids is None else ids
+        ids = sample_ids(ids, (z1,))
         names = torch.cat([ids, ids])
         return Sides(both, both, names, names, torch.arange(2 * n, device=z1.device).roll(-n))
 
     def _pairs_of_views(self, z: Sequence[Tensor], ids: Tensor | None) -> Sides:
         """Each view's row once for every other view that is a column: many rows to one column, one walk."""
         n, columns = len(z[0]), len(z) if self.targets is None else min(self.targets, len(z))
-        ids = torch.arange(n, device=z[0].device) + n * rank() if ids is None else ids
+        ids = sample_ids(ids, z)
         pairs = [(row, column) for row in range(len(z)) for column in range(columns) if row != column]
         own = torch.arange(n, device=z[0].device)
         return Sides(

@@ -1,7 +1,7 @@
 """MoCo: a momentum encoder makes the keys, and a queue of earlier keys gives more negatives. (He et al., 2020)"""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from infomax.critics import Critic
 from infomax.distributed import Ranks
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows
+from infomax.models.base import Model, features_of_rows, is_count, is_number, projected
 from infomax.objectives import Objective
 from infomax.scores import Sides
+
+UNKNOWN = torch.iinfo(torch.int64).min  # the id of a key whose sample has none: no row's
 
 
 class MoCo(Model):
@@ -22,10 +24,12 @@ class MoCo(Model):
     batch and of the queue are all draws of p(y), so an objective's mean over negatives weighs them alike, and NWJ, DV
     and SMILE estimate what they do without a queue, from more negatives.
     queue: how many earlier keys, the same on all processes; a multiple of the batch and no smaller. They lie in
-    `keys` [queue, d] and are part of a checkpoint. Until the queue has been filled once, what is in it alone counts.
+    `keys` [queue, d], their samples' ids in `key_ids` [queue], both part of a checkpoint. An earlier key of a row's own
+    sample is no negative of it: a queue longer than an epoch holds some of every row. Without ids all keys are
+    negatives. Until the queue has been filled once, what is in it alone counts.
     momentum: of the key network, in [0, 1). shuffle: across processes each key is encoded in another process's batch,
     so that BatchNorm's statistics do not tell a key from its query's batch; without it BatchNorm sees each process's
-    own keys. ring and microbatch: as Model has them.
+    own keys. ring and microbatch: as Model has them; keys are encoded in micro-batches too, once.
     Raises UserError: a queue below 1, a momentum outside [0, 1), a batch that the queue is no multiple of.
     """
 
@@ -34,6 +38,7 @@ class MoCo(Model):
     key_encoder: nn.Module
     key_projector: nn.Module
     keys: Tensor
+    key_ids: Tensor
     filled: Tensor
 
     def __init__(
@@ -49,19 +54,20 @@ class MoCo(Model):
         ring: bool = False,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
-        if not isinstance(queue, int) or queue < 1:
+        if not is_count(queue):
             raise UserError(f"A queue holds a whole number of keys, 1 or more, not {queue!r}.")
-        if not 0 <= momentum < 1:
+        if not (is_number(momentum) and 0 <= momentum < 1):
             raise UserError(f"momentum must be in [0, 1), and {momentum!r} is not; 0.99 and 0.999 are usual.")
         self.queue, self.momentum, self.shuffle = queue, momentum, shuffle
         self.key_encoder, self.key_projector = copy.deepcopy(encoder), copy.deepcopy(projector)
         for parameter in (*self.key_encoder.parameters(), *self.key_projector.parameters()):
             parameter.requires_grad_(False)
         self.register_buffer("keys", torch.zeros(queue, _width(projector, encoder)))
+        self.register_buffer("key_ids", torch.full((queue,), UNKNOWN))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # keys that ever came in
-        self._latest: Tensor | None = None  # keys of this batch, of all processes
+        self._latest: tuple[Tensor, Tensor] | None = None  # keys of this batch and their ids, of all processes
         # All processes hold the same queue, so that nothing of it needs to be sent before each step.
-        self._ddp_params_and_buffers_to_ignore = ["keys", "filled"]
+        self._ddp_params_and_buffers_to_ignore = ["keys", "key_ids", "filled"]
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:
         """inputs: two views [n, c, h, w], the query's and the key's; ids [n] -> n queries, n keys and the queue."""
@@ -72,10 +78,34 @@ class MoCo(Model):
             self.check_batch(len(inputs[0]) * ranks.size)
         (queries,) = self.encode(self._encode, inputs[0])
         keys = self._keys(inputs[1], ranks)
-        if self.training:
-            self._latest = ranks.gather(keys)
         there = min(int(self.filled), self.queue)
-        return Sides(queries, keys, ids, extra=self.keys[:there].clone() if there else None)
+        if not there and self.keys.shape[1:] != keys.shape[1:]:  # which only a forward can tell for sure
+            self.keys = self.keys.new_zeros(self.queue, *keys.shape[1:])
+        if self.training:
+            names = self.key_ids.new_full((len(keys),), UNKNOWN) if ids is None else ids.to(self.key_ids)
+            self._latest = ranks.gather(keys), ranks.gather(names)
+        if not there:
+            return Sides(queries, keys, ids)
+        # Without ids all rows differ, and from all earlier ones.
+        extra_ids = None if ids is None else self.key_ids[:there].clone()
+        return Sides(queries, keys, ids, extra=self.keys[:there].clone(), extra_ids=extra_ids)
+
+    @torch.no_grad()
+    def try_later(self, inputs: Sequence[Tensor]) -> None:
+        before = self.filled.clone()
+        try:
+            self.filled.fill_(self.queue)
+            self(inputs)
+        finally:
+            self.filled.copy_(before)
+
+    def fitted(self, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        keys = saved.get("keys")
+        if keys is not None and keys.ndim == self.keys.ndim and len(keys) == self.queue:
+            self.keys = self.keys.new_zeros(keys.shape)  # as wide as a forward made it
+        if "key_ids" in saved or keys is None:
+            return saved
+        return {**saved, "key_ids": torch.full((self.queue,), UNKNOWN)}  # of a version that kept none
 
     def check_batch(self, size: int) -> None:
         if self.queue < size or self.queue % size:
@@ -93,34 +123,36 @@ class MoCo(Model):
             for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.momentum)
         if self._latest is not None:
-            place = int(self.filled) % self.queue
-            self.keys[place : place + len(self._latest)] = self._latest.to(self.keys)
-            self.filled += len(self._latest)
+            (keys, names), place = self._latest, int(self.filled) % self.queue
+            self.keys[place : place + len(keys)] = keys.to(self.keys)
+            self.key_ids[place : place + len(keys)] = names
+            self.filled += len(keys)
             self._latest = None
 
     def _encode(self, views: Tensor) -> tuple[Tensor, ...]:
-        return (self.projector(features_of_rows(self.encoder, views)),)
+        return (projected(self.projector, features_of_rows(self.encoder, views)),)
+
+    def _encode_keys(self, views: Tensor) -> tuple[Tensor, ...]:
+        return (projected(self.key_projector, features_of_rows(self.key_encoder, views)),)
 
     @torch.no_grad()
     def _keys(self, views: Tensor, ranks: Ranks) -> Tensor:
         if not self.shuffle or ranks.size == 1 or not self.training:
-            return self.key_projector(self.key_encoder(views))
+            return self.encode(self._encode_keys, views)[0]
         # The same permutation on all processes, drawn from what they share: how many keys have come so far.
         n = len(views) * ranks.size
         order = torch.randperm(n, generator=torch.Generator().manual_seed(int(self.filled))).to(views.device)
         mixed = ranks.own(ranks.gather(views)[order])
-        keys = ranks.gather(self.key_projector(self.key_encoder(mixed)))
+        keys = ranks.gather(self.encode(self._encode_keys, mixed)[0])
         return ranks.own(torch.empty_like(keys).index_copy_(0, order, keys))
 
 
 def _width(projector: nn.Module, encoder: nn.Module) -> int:
-    """Of what the projector gives: its last linear layer's, or the encoder's features where it changes nothing."""
-    widths = [part.out_features for part in projector.modules() if isinstance(part, nn.Linear)]
-    if widths:
-        return widths[-1]
-    found = getattr(encoder, "num_features", None)
-    if not isinstance(found, int):
-        raise UserError(
-            f"How many features {type(projector).__name__} gives cannot be told; end it with a torch.nn.Linear."
-        )
-    return found
+    """A guess at how many numbers the projector gives, which the first forward puts right; 0 where there is none."""
+    for network in (projector, encoder):
+        widths = [part.out_features for part in network.modules() if isinstance(part, nn.Linear)]
+        if widths:
+            return widths[-1]
+        if isinstance(found := getattr(network, "num_features", None), int):
+            return found
+    return 0

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows
+from infomax.models.base import Model, features_of_rows, projected
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -60,6 +60,6 @@ class TwoTower(Model):
 
     def _encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (
-            self.projector_x(features_of_rows(self.encoder_x, x)),
-            self.projector_y(features_of_rows(self.encoder_y, y)),
+            projected(self.projector_x, features_of_rows(self.encoder_x, x), "projector_x"),
+            projected(self.projector_y, features_of_rows(self.encoder_y, y), "projector_y"),
         )

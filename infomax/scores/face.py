@@ -78,7 +78,7 @@ def refuse_shape(critic: Any, method: str, found: Tensor, wanted: tuple[int, ...
         )
 
 
-def refuse_features(critic: Any, x: Tensor, y: Tensor) -> None:
+def refuse_features(critic: Any, x: Tensor, y: Tensor, extra: Tensor | None = None) -> None:
     """Raises UserError for data that are not finite.
 
     Data alone: what has a gradient comes from a network that trains, whose failure is the training loop's to see, and
@@ -86,9 +86,9 @@ def refuse_features(critic: Any, x: Tensor, y: Tensor) -> None:
     """
     if isinstance(critic, GivenMatrix) or not torch.is_grad_enabled():
         return
-    for name, t in (("x", x), ("y", y)):
+    for name, t in (("x", x), ("y", y), ("extra", extra)):
         # A sum is the cheapest to ask: it is finite where all is, but for numbers near the largest.
-        if t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
+        if t is None or t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
             continue
         rows = (~t.isfinite().flatten(1).all(1)).nonzero().flatten().tolist() if t.ndim > 1 else []
         if rows:

@@ -18,14 +18,15 @@ class Sides:
     column_ids [m]: the sample of each row and column, over all processes; a negative is a pair of two different
     samples, and what is neither positive nor negative is ignored. Without column_ids they are ids; without both,
     column j is sample j and all columns differ, and a row is of its positive's sample. positive [n]: the column, among
-    this process's, of each row's positive; by default column i. extra [k, dy]: further columns that are negatives of
-    every row, alike on all processes and without gradient (a queue). weight and name: of this term, where a model has
-    several. Numbers of rows and of columns are equal on all processes.
+    this process's, of each row's positive; by default column i. extra [k, dy]: further columns, alike on all processes
+    and without gradient (a queue). extra_ids [k]: the sample of each of these, which is no negative of a row of that
+    sample; without them all are negatives of every row. weight and name: of this term, where a model has several.
+    Numbers of rows and of columns are equal on all processes.
 
     Negatives of the batch and of `extra` weigh the same in every mean over negatives: both are draws from p(x) p(y), so
     each term has one expectation, and a mean of more of them has the same one and less variance. The rows of a queue
-    must be draws from p(y) for that: of the same data, of other samples than this batch's, and embedded alike, which a
-    queue of a slowly moving copy of the encoder is nearly.
+    must be draws from p(y) for that: of the same data, of other samples than the row's (by extra_ids, or by what they
+    are), and embedded alike, which a queue of a slowly moving copy of the encoder is nearly.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Sides:
     extra: Tensor | None = None
     weight: float = 1.0
     name: str = ""
+    extra_ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,15 @@ class Samples:
     unlisted: tuple[Tensor, Tensor] | None = None  # then, ids of rows and of columns
     own: Tensor | None = None  # [n]: ids of rows, where these are not those of this process's columns
     per_column: Tensor | None = None  # [n]: negatives of the column of each row's positive; None: as per_row
-    extra: int = 0  # columns at the end that are negatives of every row
+    extra: int = 0  # columns at the end that are no row's positive
+    extra_ids: Tensor | None = None  # [extra]; None: they are negatives of every row
+
+    @property
+    def first_extra(self) -> int:
+        """The first extra column that is of another sample than the first row."""
+        if self.ids is None or self.extra_ids is None:
+            return 0
+        return int((self.extra_ids != self.ids[0]).nonzero()[0])
 
     @staticmethod
     def distinct(n: int, ranks: Ranks, device: torch.device, extra: int = 0) -> "Samples":
@@ -88,9 +98,11 @@ class Samples:
         return Samples(per_row, negatives, n * ranks.size * negatives, extra=extra)
 
     @staticmethod
-    def of(ids: Tensor, ranks: Ranks, extra: int = 0) -> "Samples":
+    def of(ids: Tensor, ranks: Ranks, extra: int = 0, extra_ids: Tensor | None = None) -> "Samples":
         """Of as many columns as rows, of the same ids. Raises UserError where a row has no negative."""
         everyone = ranks.gather(ids)
+        if extra_ids is not None:
+            return Samples._with_ids_of_extra(ids, everyone, everyone, ranks, extra_ids)
         total = len(everyone)
         _, inverse, counts = everyone.unique(return_inverse=True, return_counts=True)
         fewest = total - int(counts.max()) + extra
@@ -105,9 +117,13 @@ class Samples:
         )  # fmt: skip
 
     @staticmethod
-    def between(rows: Tensor, columns: Tensor, positive: Tensor, ranks: Ranks, extra: int = 0) -> "Samples":
+    def between(
+        rows: Tensor, columns: Tensor, positive: Tensor, ranks: Ranks, extra: int = 0, extra_ids: Tensor | None = None
+    ) -> "Samples":
         """Of rows and columns [n], [m] with ids of their own. Raises UserError where a row has no negative."""
         every_row, everyone = ranks.gather(rows), ranks.gather(columns)
+        if extra_ids is not None:
+            return Samples._with_ids_of_extra(rows, every_row, everyone, ranks, extra_ids)
         per_row = len(everyone) + extra - _equal(every_row, everyone)
         fewest = int(per_row.min())
         if fewest < 1:
@@ -117,6 +133,23 @@ class Samples:
             ranks.own(per_row).double(), fewest, int(per_row.sum()), everyone, same,
             _names(rows, everyone, extra) if same is None else None, rows,
             (len(every_row) - _equal(columns[positive], every_row)).double(), extra,
+        )  # fmt: skip
+
+    @staticmethod
+    def _with_ids_of_extra(
+        rows: Tensor, every_row: Tensor, everyone: Tensor, ranks: Ranks, extra_ids: Tensor
+    ) -> "Samples":
+        """rows: own ids; every_row and everyone: those of all processes' rows and columns."""
+        columns = torch.cat([everyone, extra_ids])
+        rows, every_row, everyone = (t.to(columns) for t in (rows, every_row, everyone))  # of one dtype
+        per_row = len(columns) - _equal(every_row, columns)
+        fewest = int(per_row.min())
+        if fewest < 1:
+            raise UserError(f"A row has the id of all {len(columns)} columns, so no negative; ids name samples.")
+        same = pairs_of_equal(rows, columns)
+        return Samples(
+            ranks.own(per_row).double(), fewest, int(per_row.sum()), everyone, same,
+            (rows, columns) if same is None else None, rows, extra=len(extra_ids), extra_ids=columns[len(everyone) :],
         )  # fmt: skip
 
     @staticmethod
@@ -162,11 +195,16 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
     n, m, extra = x.shape[0], y.shape[0], 0 if sides.extra is None else len(sides.extra)
     _check(sides, n, m)
     ranks.check_equal(n, x.device, m, extra)
-    ids, column_ids = (None if t is None else t.to(x.device) for t in (sides.ids, sides.column_ids))
+    ids, column_ids, extra_ids = (
+        None if t is None else t.to(x.device) for t in (sides.ids, sides.column_ids, sides.extra_ids)
+    )
+    if extra_ids is not None and ids is None and column_ids is None:  # column j is sample j
+        column_ids = torch.arange(ranks.rank * m, (ranks.rank + 1) * m, device=x.device)
+        ids = column_ids if positive is None else None
     if positive is None and (column_ids is None or column_ids is ids):
         if n * ranks.size < 2 and not extra:
             raise UserError(f"An objective needs at least 2 pairs, for a negative to exist; there is {n * ranks.size}.")
-        return Samples.distinct(n, ranks, x.device, extra) if ids is None else Samples.of(ids, ranks, extra)
+        return Samples.distinct(n, ranks, x.device, extra) if ids is None else Samples.of(ids, ranks, extra, extra_ids)
     own = torch.arange(n, device=x.device) if positive is None else positive.to(x.device)
     if column_ids is None:
         column_ids = torch.arange(ranks.rank * m, (ranks.rank + 1) * m, device=x.device) if ids is None else ids
@@ -178,7 +216,7 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
             f"Row {i} is of sample {int(ids[i])}, and its positive, column {int(own[i])}, of sample"
             f" {int(column_ids[own[i]])}; a positive is of its row's sample."
         )
-    return Samples.between(ids, column_ids, own, ranks, extra)
+    return Samples.between(ids, column_ids, own, ranks, extra, extra_ids)
 
 
 def _check(sides: Sides, n: int, m: int) -> None:
@@ -187,9 +225,20 @@ def _check(sides: Sides, n: int, m: int) -> None:
         raise UserError(
             f"x has {n} rows and y has {m}; a pair is a row of each, or say in `positive` which column is each row's."
         )
-    for name, ids, size, what in (("ids", sides.ids, n, "row"), ("column_ids", sides.column_ids, m, "column")):
-        if ids is not None and ids.shape != (size,):
+    k = 0 if extra is None else len(extra)
+    for name, ids, size, what in (
+        ("ids", sides.ids, n, "row"), ("column_ids", sides.column_ids, m, "column"),
+        ("extra_ids", sides.extra_ids, k, "extra column"),
+    ):  # fmt: skip
+        if ids is None:
+            continue
+        if ids.shape != (size,):
             raise UserError(f"{name} must be one number a {what}, [{size}], and have shape {list(ids.shape)}.")
+        if ids.dtype.is_floating_point or ids.dtype.is_complex:
+            raise UserError(
+                f"{name} name samples by whole numbers, and are {str(ids.dtype).removeprefix('torch.')}: give .long()"
+                " of them."
+            )
     if sides.ids is not None and sides.column_ids is None and n != m:
         raise UserError(f"ids are of x's {n} rows; y has {m}, so say in column_ids of which sample each is.")
     if positive is not None:
@@ -207,3 +256,6 @@ def _check(sides: Sides, n: int, m: int) -> None:
     if extra is not None and (extra.shape[1:] != y.shape[1:] or extra.ndim != y.ndim):
         like = ", ".join(map(str, ("k", *y.shape[1:])))
         raise UserError(f"extra must be rows like y's, [{like}], not {list(extra.shape)}.")
+    if extra is not None and extra.is_floating_point() != y.is_floating_point():
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (extra, y)]
+        raise UserError(f"extra must be numbers like y's, and is {kinds[0]} where y is {kinds[1]}.")

@@ -86,7 +86,7 @@ class Scores:
         self._own = None if sides.positive is None else sides.positive.to(sides.x.device).long()
         self._begin(critic, ranks, samples, rows, columns, ring)
         if self._dense is None or not math.isfinite(self._dense.largest):  # a small batch need not be asked
-            refuse_features(critic, sides.x, sides.y)
+            refuse_features(critic, sides.x, sides.y, extra)
 
     def _begin(
         self, critic: Any, ranks: Ranks, samples: Samples, rows: int | None = None, columns: int | None = None,
@@ -364,12 +364,12 @@ class Scores:
         """[n]: the column of one negative of each row: the next row's, or, with ids, the next greater id's, cyclically.
 
         By ids and not by place, since the order of columns differs between one process and several. The first extra
-        one where no other column is a negative.
+        one that is a negative where no other column is.
         """
         columns = torch.arange(self._gathered, device=self._ex.device)
         samples = self._samples
         if samples.extra and self._only_extra():
-            return columns.new_full((self.n,), self._gathered)
+            return columns.new_full((self.n,), self._gathered + samples.first_extra)
         if samples.ids is None:
             return self._ranks.own((columns + 1) % self._gathered)
         values, inverse = samples.ids.unique(return_inverse=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from infomax.distributed import gather_objects
 from infomax.errors import NonFinite, UserError
@@ -84,9 +85,9 @@ def train(
     what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
     optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
     resumed. A value that is not finite does neither: its gradient is the surrogate's.
-    Across processes, trainable parameters that the first batch's loss does not use are named in a warning and stay as
-    they are, as they do on one process. Raises UserError: gradient accumulation, another nonfinite, a parameter that a
-    later batch's loss does use.
+    Trainable parameters that the first batch's loss does not use are named in a warning and stay as they are. Raises
+    UserError: gradient accumulation, another nonfinite, and, across processes, such a parameter that a later batch's
+    loss does use.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -111,6 +112,8 @@ def train(
         *inputs, ids = loader.at(step, rank, world, accelerator.device)
         mi = wrapped(inputs, ids=ids)
         accelerator.backward(-mi)
+        if step == start and world == 1:
+            _say_unused(_without_gradient(model))
         norm = accelerator.clip_grad_norm_(model.parameters(), clip)
         assert model.surrogate is not None and norm is not None
         late = torch.full_like(mi, float(any(p.grad is not None for p in unused.values())))
@@ -173,12 +176,20 @@ def _unused(model: "Model", loader: Loader, accelerator: "Accelerator", step: in
     everywhere = gather_objects([name for name, gradient in zip(named, found, strict=True) if gradient is None])
     common = set.intersection(*map(set, everywhere))
     unused = {name: p for name, p in model.named_parameters() if name in common}
-    if unused and accelerator.is_main_process:
-        logging.getLogger("infomax").warning(
-            f"The loss does not use {_named(unused)}: trained on several processes, as on one, without a gradient these"
-            " stay as they are."
-        )
+    if accelerator.is_main_process:
+        _say_unused(unused)
     return unused
+
+
+def _without_gradient(model: "Model") -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+
+
+def _say_unused(unused: dict[str, nn.Parameter]) -> None:
+    if unused:
+        logging.getLogger("infomax").warning(
+            f"The loss does not use {_named(unused)}: without a gradient these stay as they are."
+        )
 
 
 def _prepared(model: "Model", optimizer: torch.optim.Optimizer, accelerator: "Accelerator", ignored: list[str]) -> Any:
@@ -209,33 +220,76 @@ def check_model(model: "Model", shape: Sequence[int], pairs: int, device: str | 
 def check_inputs(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     """Tries a model on inputs [n, ...] each, such as a loader gives; model and generators stay as they were.
 
-    Raises UserError where encoder or objective cannot take them, which a recipe should know before it writes anything.
-    Called by all processes.
+    Raises UserError where a part or the objective cannot take them, which a recipe should know before it writes
+    anything. Called by all processes.
     """
+    kinds = [type(t).__name__ for t in inputs if not isinstance(t, torch.Tensor)]
+    if kinds:
+        raise UserError(
+            f"The inputs of a batch are tensors [n, ...], and there is a {kinds[0]}; give its tensors one by one."
+        )
     modes = [(module, module.training) for module in model.modules()]
-    shown = " and ".join(dict.fromkeys("x".join(map(str, t.shape[1:])) for t in inputs))
+    running: list[tuple[str, nn.Module, Any]] = []  # parts that have begun and not ended, with what they were given
+    hooks = [hook for name, part in model.named_children() for hook in _watched(name, part, running)]
     try:
         model.eval()
         model.sides(inputs, None)
-    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-        if isinstance(error, UserError):
-            raise
-        encoders = " and ".join(type(part).__name__ for name, part in model.named_children() if "encoder" in name)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        raise UserError(
-            f"The encoder, a {encoders}, cannot take images of {shown} (channels, height, width): {reason}. Choose"
-            " another encoder, such as resnet18_small or resnet18."
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # an encoder of the user's own may raise anything
+        raise UserError(_refusal(model, inputs, running, error)) from error
     else:
         _try_objective(model, inputs)
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, training in modes:
             module.training = training
+
+
+def _watched(name: str, part: nn.Module, running: list[tuple[str, nn.Module, Any]]) -> list[RemovableHandle]:
+    def begin(module: nn.Module, given: tuple[Any, ...]) -> None:
+        running.append((name, module, given[0] if given else None))
+
+    def end(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        running.pop()
+
+    return [part.register_forward_pre_hook(begin), part.register_forward_hook(end)]
+
+
+def _refusal(
+    model: "Model", inputs: Sequence[Any], running: Sequence[tuple[str, nn.Module, Any]], error: Exception
+) -> str:
+    """Which part could not take what, and why."""
+    encoder = getattr(model, "encoder", None)
+    if running:
+        name, part, given = running[-1]
+        who = f"The {name}, a {type(part).__name__},"
+    elif isinstance(encoder, nn.Module):  # by a method of its own, such as forward_features
+        name, who, given = "encoder", f"The encoder, a {type(encoder).__name__},", inputs[0]
+    else:
+        name, who, given = "model", f"The model, a {type(model).__name__},", inputs[0]
+    reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    if isinstance(error, KeyError) or not reason:
+        reason = f"{type(error).__name__} {reason}".strip()
+    images = isinstance(given, torch.Tensor) and given.ndim == 4
+    advice = "another encoder, such as resnet18_small or resnet18" if images and "encoder" in name else "another one"
+    return f"{who} cannot take {_what(given)}: {reason}. Choose {advice}."
+
+
+def _what(given: Any) -> str:
+    if not isinstance(given, torch.Tensor):
+        return f"a {type(given).__name__}"
+    shape = "x".join(map(str, given.shape[1:]))
+    if given.ndim == 4:
+        return f"images of {shape} (channels, height, width)"
+    return f"rows of {shape} numbers" if given.ndim == 2 else f"inputs of {shape} a sample"
 
 
 def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     try:
         model(inputs)
+        model.try_later(inputs)
     except UserError:
         raise
     except Exception as error:  # a formula of the user's own may raise anything
