@@ -43,6 +43,11 @@ class FittedCritic(Critic):
         return self
 
     @property
+    def columns(self) -> "tuple[nn.Module, nn.Module] | None":
+        """What its residual's features of each side are made of; None where it has no such residual."""
+        return None
+
+    @property
     def named(self) -> str:
         """The text of the critic that a user may choose or change."""
         return repr(self)
@@ -92,6 +97,10 @@ class GatedCritic(FittedCritic):
     @property
     def at_ceiling(self) -> bool:
         return self.base is not None and self.base.at_ceiling
+
+    @property
+    def columns(self) -> "tuple[nn.Module, nn.Module] | None":
+        return getattr(self.residual, "columns", None)  # a user's critic has none
 
     @property
     def named(self) -> str:

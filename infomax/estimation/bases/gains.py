@@ -52,8 +52,8 @@ def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
     n = len(x)
     ex, ey = critic.embed(x, y)
-    shifts = _shifts(n)
-    negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in shifts) / len(shifts)
+    moves = shifts(n)
+    negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in moves) / len(moves)
     return _told_apart(critic.pair(ex, ey)) - negative
 
 
@@ -64,10 +64,11 @@ def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     share of the standard error."""
     n = len(x)
     ex, ey = critic.embed(x, y)
-    found = [critic.pair(ex, ey.roll(k, 0)) for k in _shifts(n)]
+    found = [critic.pair(ex, ey.roll(k, 0)) for k in shifts(n)]
     own = critic.pair(ex, ey)
     return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
 
 
-def _shifts(n: int) -> list[int]:
+def shifts(n: int) -> list[int]:
+    """By how many places n rows are rolled, to meet negatives."""
     return sorted({max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)})

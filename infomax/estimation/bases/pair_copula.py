@@ -198,9 +198,17 @@ class _Density:
         def kernel(h: float) -> np.ndarray:
             return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
 
+        @functools.cache
+        def along_p(h: float) -> np.ndarray:
+            return kernel(h) @ counts
+
+        @functools.cache
+        def smoothed(h: tuple[float, float]) -> np.ndarray:
+            return along_p(h[0]) @ kernel(h[1]).T
+
         def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
             nonlocal found
-            smooth = kernel(h[0]) @ counts @ kernel(h[1]).T
+            smooth = smoothed(h)
             density = np.mean([smooth[::i, ::j] for i, j in mirrors], axis=0)
             s, t = (math.sqrt(1 - each * each) for each in h)
             own = np.mean([_normal((1 - i * s) * p, h[0]) * _normal((1 - j * t) * q, h[1]) for i, j in mirrors], axis=0)

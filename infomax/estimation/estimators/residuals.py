@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
-from infomax.estimation.bases import discriminant
+from infomax.estimation.bases import discriminant, kernels
 from infomax.estimation.bases.base import Base, Map, Unmixed
-from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, jensen_shannon, js_shares
+from infomax.estimation.bases.gains import infonce_shares, is_gain, jensen_shannon, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.pair_copula import noise, products
-from infomax.estimation.critic import gated
+from infomax.estimation.critic import GatedCritic, gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.pairs import Pairs
 
@@ -25,6 +25,7 @@ HIDDEN, OUT, LAYERS = 128, 32, 2
 STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
 RATE, DECAY = 8e-3, 1e-2
 EPOCHS = 5  # at most, between two looks at a classifier's select pairs
+EVIDENT = 2.5  # standard errors, of all folds together, from which something is fitted: by chance in one of 160
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
 
@@ -64,6 +65,11 @@ class Columns(nn.Module):
         super().__init__()
         self.register_buffer("weights", weights)
 
+    @property
+    def width(self) -> int:
+        """Of a row."""
+        return len(self.weights) + (len(self.weights) > 1)
+
     def forward(self, z: Tensor) -> Tensor:
         d = z.shape[1]
         length = (z**2).mean(1, keepdim=True).add(1e-3).log() * math.sqrt(d / 2) if d > 1 else z[:, :0]
@@ -77,6 +83,10 @@ class Residual(InnerProduct):
         super().__init__()
         self.columns_x, self.columns_y = columns
         self.g, self.h, self.constant = g, h, nn.Parameter(constant)
+
+    @property
+    def columns(self) -> tuple[Columns, Columns]:
+        return self.columns_x, self.columns_y
 
     def embed(self, x: Tensor, y: Tensor) -> Embedded:
         g, h = self.g(self.columns_x(x)), self.h(self.columns_y(y))
@@ -105,50 +115,105 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
 def fitted_residuals(
     estimator: Estimator, bases: Sequence[Base], budget: Budget, seed: int, device: str
 ) -> list[Fitted]:
+    """Adds to each fold's copula what validation pairs confirm: kernels, or a network where these leave something over.
+
+    Whether anything can be added is tested first, of all folds together. Most often nothing can, and a residual that
+    was trained would be thrown away.
+    """
     copulas = [base.copula.to(device) for base in bases]
     columns = [_columns(base.fit) for base in bases]
+    for pair in columns:
+        for own in pair:
+            own.to(device)
+    fits, selects = [base.fit.to(device) for base in bases], [base.select.to(device) for base in bases]
+    fold = list(zip(columns, fits, selects, strict=True))
+
+    def evident(critics: Sequence[Any], role: int) -> float:
+        each = [kernels.evidence(critic, *own, 2 * seed + role) for critic, own in zip(critics, fold, strict=True)]
+        return sum(each) / math.sqrt(len(each))  # validation pairs of different folds are different pairs
+
+    models: list[GatedCritic] = []
+    gains: list[float] = []  # nats, on validation pairs
+    protocols: list[dict[str, Any]] = []
+    surest = evident(copulas, 0)
+    for copula, own in zip(copulas, fold, strict=True):
+        residual, how = _nothing(own[0]), {"steps": 0, "best_step": 0}
+        # A zero critic's error is that of what lost to it, which is fitted for that alone.
+        if surest > EVIDENT or copula.strength == 0:
+            sides, how = kernels.fitted(copula, *own, seed)
+            residual = Residual(own[0], *sides, own[1].x.new_zeros(1))
+        model = gated(copula, residual).to(device).eval()
+        gains.append(_gain(model, copula, own[2]) if surest > EVIDENT else 0.0)
+        model.open = gains[-1] > 0
+        models.append(model)
+        protocols.append(how | {"kept": "kernels" if model.open else "zero", "evidence": surest})
+    if surest > EVIDENT and (left := evident(models, 1)) > EVIDENT:
+        networks, ascents = _networks(copulas, fold, budget, seed, device)
+        for k, network in enumerate(networks):
+            model = gated(copulas[k], network).to(device).eval()
+            protocols[k] |= {"evidence_after_kernels": left}
+            if _gain(model, copulas[k], selects[k]) > gains[k]:
+                models[k] = model
+                protocols[k] |= {"kept": "trained"} | ascents[k]
+    return [
+        Fitted(estimator, model, base.maps, how | {
+            "copula": base.copula.protocol(), "components": [isinstance(m, Unmixed) for m in base.maps]
+        })
+        for model, base, how in zip(models, bases, protocols, strict=True)
+    ]  # fmt: skip
+
+
+@torch.no_grad()
+def _gain(model: Any, rival: Any, select: Pairs) -> float:
+    """What validation pairs gain by a critic beside what it was made from, in nats of the Jensen-Shannon bound; 0 where
+    they do not prefer it. The best of many is better by luck alone, so by one standard error; and not at the expense of
+    high scores, which that bound hardly sees and a residual may spoil for the rest, nor of the value, which what was
+    missing raises and too smooth a residual may lower."""
+    gain = js_shares(model, select.x, select.y) - js_shares(rival, select.x, select.y)
+    high = infonce_shares(model, select.x, select.y) - infonce_shares(rival, select.x, select.y)
+    value = [critic.pair(*critic.embed(select.x, select.y)).mean() for critic in (model, rival)]
+    return float(gain.mean()) if is_gain(gain) and float(high.mean()) > 0 and value[0] > value[1] else 0.0
+
+
+def _nothing(columns: tuple[Columns, Columns]) -> Residual:
+    """A residual of zeros."""
+    sides = [nn.Sequential(nn.Linear(own.width, 1)) for own in columns]
+    for side in sides:
+        for parameter in side.parameters():
+            nn.init.zeros_(parameter)
+    return Residual(columns, sides[0], sides[1], torch.zeros(1))
+
+
+def _networks(
+    copulas: Sequence[Any], fold: Sequence[tuple[tuple[Columns, Columns], Pairs, Pairs]], budget: Budget,
+    seed: int, device: str,
+) -> tuple[list[Residual], list[dict[str, Any]]]:  # fmt: skip
+    """A network for each fold, on top of its copula, all in one ascent; and how that went."""
     splits = {}
-    for name in ("fit", "select"):
-        parts: list[Pairs] = [base.fit if name == "fit" else base.select for base in bases]
+    for name, at in (("fit", 1), ("select", 2)):
+        parts: list[Pairs] = [own[at] for own in fold]  # type: ignore[misc]
         least = min(map(len, parts))
-        parts = [part.first(least).to(device) for part in parts]
+        parts = [part.first(least) for part in parts]
         with torch.no_grad():
             embedded = [copula.embed(part.x, part.y) for copula, part in zip(copulas, parts, strict=True)]
         splits[name] = _Stacked(
-            torch.stack([c[0].to(device)(part.x) for c, part in zip(columns, parts, strict=True)]),
-            torch.stack([c[1].to(device)(part.y) for c, part in zip(columns, parts, strict=True)]),
+            torch.stack([own[0][0](part.x) for own, part in zip(fold, parts, strict=True)]),
+            torch.stack([own[0][1](part.y) for own, part in zip(fold, parts, strict=True)]),
             torch.stack([part.ids for part in parts]), copulas, embedded,
         )  # fmt: skip
     fit, select = splits["fit"], splits["select"]
-    folds = len(bases)
+    folds = len(copulas)
     g = Stack(folds, (fit.x.shape[2], *[HIDDEN] * LAYERS, OUT), silent=False).to(device)
     h = Stack(folds, (fit.y.shape[2], *[HIDDEN] * LAYERS, OUT), silent=True).to(device)
     constant = nn.Parameter(torch.zeros(folds, 1, 1, device=device))
-    parameters = [*g.parameters(), *h.parameters(), constant]
 
     def bound(part: _Stacked, index: Tensor | slice) -> Tensor:
         s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
         return jensen_shannon(s, None if part.ids is None else part.ids[:, index])
 
-    ascents = _ascended(parameters, fit, select, bound, budget, seed)
-    found = []
-    for k, base in enumerate(bases):
-        residual = Residual(columns[k], g.fold(k), h.fold(k), constant[k, 0].detach().clone())
-        model = gated(copulas[k], residual).to(device).eval()
-        x, y = base.select.x.to(device), base.select.y.to(device)
-        gain = js_shares(model, x, y)
-        model.open = False
-        gain = gain - js_shares(model, x, y)
-        # The best of many evaluations beats zero by luck alone: it has to by one standard error.
-        model.open = is_gain(gain)
-        if model.open:
-            # The Jensen-Shannon bound hardly sees scores far above 0, which a network may then spoil for the rest.
-            high = infonce_shares(model, x, y) - infonce_shares(copulas[k], x, y)
-            model.open = is_no_loss(high)
-        protocol = ascents[k] | {"kept": "trained" if model.open else "zero", "copula": base.copula.protocol(),
-                              "components": [isinstance(m, Unmixed) for m in base.maps]}  # fmt: skip
-        found.append(Fitted(estimator, model, base.maps, protocol))
-    return found
+    ascents = _ascended([*g.parameters(), *h.parameters(), constant], fit, select, bound, budget, seed)
+    found = [Residual(own[0], g.fold(k), h.fold(k), constant[k, 0].detach().clone()) for k, own in enumerate(fold)]
+    return found, ascents
 
 
 class _Stacked:

@@ -205,6 +205,17 @@ def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
     return Check("drawn pairs", shown, fail, _verdict(not shown <= fail, shown > warn or moved < 0.5), sentence)
 
 
+def score_test(deviations: float, pairs: int, mi: float) -> Check:
+    """The slope of the Jensen-Shannon bound of test pairs in the steepest direction that training pairs know, of smooth
+    functions of each side: about a standard normal number where scores are log r. Half its square a pair is what a step
+    along it gains, of which a small part is not worth a doubt: many pairs see any misfit."""
+    gain = max(0.0, deviations) ** 2 / (2 * pairs)
+    fail, seen = 0.0075 + 0.0075 * max(0.0, mi), deviations > 3
+    sentence = f"the slope towards a better critic is {deviations:.1f} standard errors on test pairs"
+    sentence += ": there is dependence that it has missed; give more pairs." if seen else ", as chance has it."
+    return Check("score test", gain, fail, _verdict(seen and gain > fail, seen), sentence)
+
+
 def permutation(p: float, low: float) -> Check:
     """Deranged pairs must not score as high as the pairs do, where dependence is claimed: the interval is above 0."""
     allowed = 0.05

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from infomax.estimation.bases import kernels
 from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.evidence import independence, rematching, uncertainty
 from infomax.estimation.evidence.fold import Fold
@@ -107,6 +108,17 @@ class Evidence:
             return None
         gains = [fold.mi - fold.value_of(less) for fold, less in zip(folds, r.fitted_folds(found), strict=True)]
         return float(np.average(gains, weights=[fold.reported for fold in folds]))
+
+    @cached_property
+    def left_over(self) -> float | None:
+        """How sure test pairs are, in standard errors, that something can be added to the folds' critics; None of
+        critics whose residuals read no columns."""
+        each = [
+            kernels.evidence(critic, critic.columns, fold.mapped_train, fold.test, self.request.seed)
+            for fold in self.folds
+            if (critic := fold.fitted.critic) is not None and critic.columns is not None
+        ]
+        return sum(each) / math.sqrt(len(each)) if each else None
 
     @cached_property
     def misfit(self) -> rematching.Misfit | None:

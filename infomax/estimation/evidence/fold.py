@@ -46,6 +46,11 @@ class Fold:
         return self._read_by(self.fitted, self.raw[0].first(self.reported))
 
     @cached_property
+    def mapped_train(self) -> Pairs:
+        """All training pairs."""
+        return self._read_by(self.fitted, self.raw[0])
+
+    @cached_property
     def validation(self) -> Pairs:
         return self._read_by(self.fitted, self.raw[1])
 

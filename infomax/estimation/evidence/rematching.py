@@ -104,11 +104,15 @@ def matched(s: Tensor, number: int, generator: torch.Generator, sweeps: int = SW
     n = len(s)
     flat = s.flatten()
     found = torch.arange(n)[None]
+    steps = torch.arange(1, (n - 1) // 2 + 1)
     for chains in (1, number):
         found = found.expand(chains, n).clone()
         for _ in range(min(2 * n, sweeps)):
-            order = torch.rand(chains, n, generator=generator).argsort(1)
-            i, j = order[:, : n // 2], order[:, n // 2 : n // 2 * 2]
+            # Rows that lie as far on both sides of a random one, or of the gap behind it: any two can meet, and a
+            # random order, which serves as well, costs more than all else here.
+            centre = torch.randint(n, (chains, 1), generator=generator)
+            gap = torch.randint(2, (chains, 1), generator=generator)
+            i, j = (centre + steps) % n, (centre + gap - steps) % n
             a, b = found.gather(1, i), found.gather(1, j)
             odds = flat[i * n + b] + flat[j * n + a] - flat[i * n + a] - flat[j * n + b]
             swap = torch.rand(odds.shape, generator=generator) < odds.sigmoid()

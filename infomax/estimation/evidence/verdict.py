@@ -82,6 +82,10 @@ def drawn_pairs(e: Evidence) -> Check | None:
     return None if e.misfit is None else checks.drawn_pairs(e.misfit.shown, e.misfit.moved, e.whole.mi)
 
 
+def score_test(e: Evidence) -> Check | None:
+    return None if e.left_over is None else checks.score_test(e.left_over, e.whole.reported, e.whole.mi)
+
+
 def permutation(e: Evidence) -> Check | None:
     return None if e.whole.null is None else checks.permutation(e.whole.null, e.whole.interval[0])
 
@@ -101,7 +105,7 @@ def effective(e: Evidence) -> Check | None:
 
 CHECKS: list[Callable[[Evidence], Check | None]] = [
     finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, columns,
-    components, folds, learning_curve, drawn_pairs, permutation, normalisation, effective,
+    components, folds, learning_curve, drawn_pairs, score_test, permutation, normalisation, effective,
 ]  # fmt: skip
 
 
