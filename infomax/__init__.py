@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from infomax.encoders import encoder
     from infomax.estimation import estimate
     from infomax.evaluation import evaluate
+    from infomax.evaluation.health import health
     from infomax.evaluation.probing import probe
     from infomax.run import ImageSettings, Run, Settings
 
@@ -40,6 +41,7 @@ _LATER = {
     "evaluate": "infomax.evaluation",
     "estimate": "infomax.estimation",
     "probe": "infomax.evaluation.probing",
+    "health": "infomax.evaluation.health",
     "Run": "infomax.run",
     "Settings": "infomax.run",
     "ImageSettings": "infomax.run",
@@ -53,7 +55,7 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "probe", "Run", "Settings", "ImageSettings",
+    "estimate", "probe", "health", "Run", "Settings", "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip
 

@@ -336,7 +336,7 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers",
+    "models", "which_objective", "towers", "health",
 )  # fmt: skip
 
 
