@@ -66,7 +66,7 @@ class Settings:
     nonfinite: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
     health_every: int | None = None
-    """Epochs from one measurement of held-out features' health to the next; 0 for none. By default what costs 2 %."""
+    """Epochs from one measurement of held-out features' health to the next; 0 for none. By default what costs 2.5 %."""
     probe_every: int | None = None
     """Epochs from one kNN accuracy of the held-out sample to the next, where there are labels. By default as above."""
     on_collapse: Literal["stop", "warn"] = "stop"

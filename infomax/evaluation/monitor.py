@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 256  # of the held-out images or pairs, the first of an order that the seed draws
 CHUNK = 64  # samples encoded at once
-SHARE = 0.02  # of the training's passes through the encoder that a measurement may cost, by default
+SHARE = 0.025  # of the training's passes through the encoder that a measurement may cost, by default
 PASSES = 3  # that a training step is worth, for forward and backward
 NEIGHBOURS = 10
 EPOCH = -1000  # of the held-out views: one that neither training nor evaluation has
@@ -46,7 +46,7 @@ class Monitor:
 
     model, loader, dataset: those of the training. steps: of the run. seed: of the sample and its views. accelerator: of
     the run; the main process measures, all get the same numbers. every, probe_every: epochs from one measurement to the
-    next, of health and of kNN; 0 for none; None for one epoch, or as many as keep it at 2 % of the training's passes
+    next, of health and of kNN; 0 for none; None for one epoch, or as many as keep it at 2.5 % of the training's passes
     through the encoder. Where there are no two held-out samples, or images without the loader's views (its `every`),
     nothing is measured.
     Measured are features of the sample in two views, in evaluation mode: of images the encoder's features of whole
