@@ -396,7 +396,8 @@ def test_curves_of_a_log(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     assert health_curves(path) == "" and health_curves(tmp_path / "none") == ""
-    lines[1] |= {"health/x/rankme": 3.0, "health/y/rankme": 4.0, "health/alpha_req": None}
+    lines[1] |= {"health/x/rankme": 3.0, "health/y/rankme": 4.0, "health/alpha_req": None, "probe/knn": 0.5}
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"number": 5, "health/x/rank')
     picture = health_curves(path)
     assert "RankMe x" in picture and "RankMe y" in picture and "alpha-ReQ" not in picture
+    assert "kNN accuracy" in picture and "held-out x" not in picture

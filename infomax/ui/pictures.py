@@ -102,7 +102,7 @@ def _lines(
     """What a panel shows, with its words."""
     lines: Lines = []
     for name, word in names.items():
-        for tower in ("", "x/", "y/"):
+        for tower in ("", "x/", "y/") if name.startswith("health/") else ("",):
             points = series.get(name.replace("health/", f"health/{tower}"))
             if points:
                 lines.append((f"{word} {tower[:1]}".strip(), points))
