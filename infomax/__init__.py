@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from infomax.estimation.questions.pairwise import pairwise
     from infomax.estimation.questions.select import select
     from infomax.evaluation import evaluate
+    from infomax.evaluation.health import health
     from infomax.evaluation.probing import probe
     from infomax.models import CPC, DeepInfoMax, InfoMax, MoCo, Model, TwoTower
     from infomax.objectives import (
@@ -52,6 +53,7 @@ _HOMES = {
     "infomax.estimation.questions.pairwise": ("pairwise",),
     "infomax.estimation.questions.select": ("select",),
     "infomax.evaluation.probing": ("probe",),
+    "infomax.evaluation.health": ("health",),
     "infomax.run": ("Run", "Settings", "ImageSettings"),
     "infomax.errors": ("UserError",),
 }  # fmt: skip
@@ -69,7 +71,7 @@ __all__ = [
     "Cosine", "Bilinear", "Separable", "Concat", "ConvSeparable", "ConvConcat", "Critic", "critics",
     "Scores", "Sides",
     "InfoMax", "MoCo", "DeepInfoMax", "CPC", "TwoTower", "Model", "encoder", "train", "load", "evaluate",
-    "estimate", "lagged", "transfer_entropy", "pairwise", "Matrix", "select", "probe", "Run", "Settings",
+    "estimate", "lagged", "transfer_entropy", "pairwise", "Matrix", "select", "probe", "health", "Run", "Settings",
     "ImageSettings",
     "checkpoints", "data", "encoders", "estimation", "launch", "scores", "training", "UserError",
 ]  # fmt: skip

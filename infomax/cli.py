@@ -331,7 +331,7 @@ def recipe(name: str, /, into: Path = Path()) -> None:
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given", "pairwise", "select",
+    "models", "which_objective", "towers", "given", "pairwise", "select", "health",
 )  # fmt: skip
 
 
@@ -346,7 +346,7 @@ def benchmark(what: str, /) -> None:
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
             modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
             (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
-            regressions).
+            regressions); health (which numbers go with accuracy, and planted collapses).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

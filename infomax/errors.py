@@ -1,4 +1,4 @@
-"""The exceptions that a user sees, UserError and NonFinite, and the checks of options that raise them."""
+"""The exceptions that a user sees, UserError, NonFinite and Collapsed, and the checks of options that raise them."""
 
 import difflib
 import math
@@ -12,6 +12,10 @@ class UserError(ValueError):
 
 class NonFinite(ArithmeticError):
     """A loss, gradient or weight that is not finite, met before it was stepped on or saved; exit status 1."""
+
+
+class Collapsed(ArithmeticError):
+    """Features that have collapsed while a run trained; what was saved stays, and the exit status is 1."""
 
 
 def signal_name(number: int) -> str:

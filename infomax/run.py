@@ -21,7 +21,8 @@ import torch
 
 from infomax import checkpoints, data, encoders, errors, launch, objectives, training, ui
 from infomax.encoders.coverage import require_whole_image
-from infomax.evaluation import evaluate
+from infomax.evaluation import Monitor, evaluate
+from infomax.evaluation.monitor import shown
 from infomax.models import Model
 from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
@@ -65,6 +66,12 @@ class Settings:
     """Keep this many of the newest checkpoints."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop, or leave that batch out (20 in succession stop)."""
+    health_every: int | None = None
+    """Epochs from one measurement of held-out features' health to the next; 0 for none. By default what costs 2.5 %."""
+    probe_every: int | None = None
+    """Epochs from one kNN accuracy of the held-out sample to the next, where there are labels. By default as above."""
+    on_collapse: Literal["stop", "warn"] = "stop"
+    """On features that have collapsed: stop, with what to try and exit status 1, or say so and go on."""
     timeout: float = 20.0
     """With several processes: stop as stuck after so many seconds, and 3 times the longest step, without a step."""
     deterministic: bool = False
@@ -183,11 +190,15 @@ class Run(Generic[S]):
         schedule = schedule or training.warmup_cosine(steps, warmup=steps // 10)
         _check(model, loader, accelerator)
         tracker = Tracker(settings.tracker)
+        monitor = Monitor(
+            model, loader, dataset, steps, settings.seed, accelerator, settings.health_every, settings.probe_every
+        )
         run = self._folders.enter_context(self._opened(model, loader, dataset, steps))
         if run.finished:
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return
-        start, skipped = _restored(run, model, optimizer, accelerator)
+        start, skipped, health = _restored(run, model, optimizer, accelerator)
+        monitor.begin(health, start)
         if accelerator.is_main_process:
             tracker.start(run.folder, run.configuration)
         progress = ui.Progress(steps, start, shown=accelerator.is_main_process)
@@ -197,14 +208,26 @@ class Run(Generic[S]):
                 steps=steps, start=start, skipped=skipped, nonfinite=settings.nonfinite,
             ):  # fmt: skip
                 skipped = skipped + 1 if step.skipped else 0
-                progress.update(step)
-                run.log(step.to_dict())
-                tracker.log(step.to_dict(), step.number)
+                numbers: dict[str, float] = {}
+                if monitor.due(step.number):
+                    with watch.paused():
+                        numbers = monitor.measure(step.number)
+                collapse = monitor.collapse(numbers, step.number)
+                progress.update(step, shown(numbers))
+                run.log(step.to_dict() | numbers)
+                tracker.log(step.to_dict() | numbers, step.number)
                 yield step
                 self._stop = watch.step(step.number)
-                if self._stop or step.number == steps or step.number % every == 0:
+                last = self._stop or collapse is not None or step.number == steps
+                if last or step.number % every == 0:
                     with watch.paused():
-                        run.save(step.number, model, optimizer, _state(skipped, accelerator), wait=False)
+                        run.save(step.number, model, optimizer, _state(skipped, monitor, accelerator), wait=False)
+                if collapse is not None and settings.on_collapse == "warn":
+                    accelerator.print(collapse, file=sys.stderr)
+                elif collapse is not None:
+                    with watch.paused():
+                        run.wait()
+                    raise errors.Collapsed(f"{collapse.removesuffix('.')}. It is saved in {run.folder}.")
                 if self._stop:
                     start = step.number
                     break
@@ -298,21 +321,21 @@ def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:
 
 def _restored(
     run: checkpoints.Run, model: Model, optimizer: torch.optim.Optimizer, accelerator: Any
-) -> tuple[int, int]:
-    """Fills what was saved; the step to go on from, and how many steps before it were skipped in succession."""
+) -> tuple[int, int, dict[str, Any] | None]:
+    """Fills what was saved; the step to go on from, how many before it were skipped, the monitor's state."""
     if run.checkpoint is None:
-        return 0, 0
+        return 0, 0, None
     model.to(accelerator.device)
     state = run.checkpoint.restore(model, optimizer)
     if accelerator.scaler is not None and "scaler" in state:
         accelerator.scaler.load_state_dict(state["scaler"])
     accelerator.print(f"Going on from {run.checkpoint.folder}.", file=sys.stderr)
-    return run.checkpoint.step, state.get("skipped", 0)
+    return run.checkpoint.step, state.get("skipped", 0), state.get("health")
 
 
-def _state(skipped: int, accelerator: Any) -> dict[str, Any]:
+def _state(skipped: int, monitor: Monitor, accelerator: Any) -> dict[str, Any]:
     scaler = accelerator.scaler  # of float16, None otherwise
-    return {"skipped": skipped} | ({"scaler": scaler.state_dict()} if scaler else {})
+    return {"skipped": skipped, "health": monitor.state()} | ({"scaler": scaler.state_dict()} if scaler else {})
 
 
 def _folder(name: str, default: objectives.Objective, used: objectives.Objective) -> str:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
-from infomax.errors import NonFinite, UserError
+from infomax.errors import Collapsed, NonFinite, UserError
 
 # Imported where they are used, so that a machine may lack what it does not use. Module: what pip calls it.
 _PACKAGES = {
@@ -26,7 +26,7 @@ def sentences() -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(_fail(str(error), 2))
-    except NonFinite as error:
+    except (NonFinite, Collapsed) as error:
         sys.exit(_fail(str(error), 1))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -35,6 +35,7 @@ class Progress:
         )  # fmt: skip
         self.task = self.bar.add_task("", total=total, completed=start, numbers="starting", left="left")
         self.rate, self.last = 0.0, -math.inf
+        self.health = ""  # of the last measurement, which stays until the next
 
     def __enter__(self) -> "Progress":
         self.bar.start()
@@ -43,10 +44,13 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def update(self, step: "Step") -> None:
+    def update(self, step: "Step", health: str = "") -> None:
+        """step: the latest. health: what was measured after it, in a few words, or nothing."""
+        self.health = health or self.health
         self.rate = step.images_per_second if self.rate == 0 else 0.9 * self.rate + 0.1 * step.images_per_second
         mi = f"{step.mi:.3f}" if abs(step.mi) < 1000 else f"{step.mi:.2g}"  # an overflow must not push the rest away
-        numbers = f"MI {mi} of {step.ceiling:.3f} nats  {self.rate:.0f} images/s"
+        shown = f"{self.health}  " if self.health else ""
+        numbers = f"MI {mi} of {step.ceiling:.3f} nats  {shown}{self.rate:.0f} images/s"
         left = "" if step.number == self.total else "left"
         self.bar.update(self.task, completed=step.number, numbers=numbers, left=left)
         tenth = step.number == self.total or step.number % max(1, self.total // 10) == 0

@@ -1,7 +1,6 @@
 """The report page: one HTML file, which needs no network, about an estimate or about a saved run."""
 
 import contextlib
-import io
 import itertools
 import json
 import math
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from infomax.errors import UserError
 from infomax.estimation.result import Estimate
 from infomax.files import write_text, write_whole
+from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, drawn, health_curves
 
 if TYPE_CHECKING:
     from infomax.evaluation import Probes, Terms
 
-# Okabe & Ito's colours, which the colour-blind tell apart; marks and words differ too. (2008)
-BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#222222"
 HIDDEN = ("scores", "audit")  # of a protocol: drawn, or a table of its own
 POINTS = 400  # of a curve: more than a page can show
 
@@ -89,6 +87,9 @@ choices were made on training images.</p>
 {% if curve %}<h2>Training</h2>
 <figure>{{ curve }}<figcaption>The objective's value on each training batch, in nats: what was maximised, and no
 estimate of MI.</figcaption></figure>{% endif %}
+{% if health %}<h2>Health</h2>
+<figure>{{ health }}<figcaption>Of features of held-out samples, without labels but for kNN. Collapse shows as a RankMe
+near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figure>{% endif %}
 {% for name, told, term in others %}<h2>{{ name }}</h2>
 {% if term is string %}<p>Not measured: {{ term }}</p>{% else %}{{ estimate(term, told) }}{% endif %}{% endfor %}
 {% if terms.chain is not none %}<h2>Along the layers</h2>
@@ -144,6 +145,7 @@ def of_run(
         probes=probes,
         rows=rows,
         curve=_curve(_records(run_folder(run) / "log.jsonl")),
+        health=health_curves(run_folder(run) / "log.jsonl"),
         others=[other for other in others if other[2] is not None],
     )
 
@@ -200,7 +202,8 @@ def _page(**content: Any) -> str:
         "chain": lambda layers: placed(_layers(layers)),
         "protocol": lambda estimate: list(_leaves(estimate)),
     }
-    content["curve"] = placed(content.get("curve", ""))
+    for picture in ("curve", "health"):
+        content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {"value": None, "probes": None, "rows": [], "others": [], "version": own}
     return environment.from_string(_PAGE).render(empty | content)
 
@@ -242,33 +245,6 @@ def _told(value: Any) -> str:
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _drawn(width: float, height: float, label: str, out: list[str]) -> Iterator[Any]:
-    """An axis to draw on; its picture, as SVG that a page may hold, is appended to `out`."""
-    import matplotlib
-    from markupsafe import escape
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
-    # Text stays text, and the same page comes out of the same numbers.
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": label,
-        "font.family": "sans-serif",
-        "font.size": 10,
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        ax = figure.add_subplot()
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-        yield ax
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-    out.append(svg)
-
-
 def _axis(e: Estimate) -> str:
     marks = [("floor", e.floor, ">", GREEN), ("ceiling", e.ceiling, "s", BLACK)]
     marks += [] if e.cap is None else [("cap", e.cap, "<", ORANGE)]
@@ -276,7 +252,7 @@ def _axis(e: Estimate) -> str:
     known = [mark[1] for mark in marks] + [v for v in (e.mi, *e.interval) if math.isfinite(v)]
     told = ", ".join(f"{name} {at:.2f}" for name, at, _, _ in marks)
     out: list[str] = []
-    with _drawn(4.6, 1.6, f"Value {_nats(e.mi)} nats; {told}", out) as ax:
+    with drawn(4.6, 1.6, f"Value {_nats(e.mi)} nats; {told}", out) as ax:
         if math.isfinite(e.mi):
             low, high = (v if math.isfinite(v) else e.mi for v in e.interval)
             error = [[max(0.0, e.mi - low)], [max(0.0, high - e.mi)]]
@@ -299,7 +275,7 @@ def _axis(e: Estimate) -> str:
 
 def _scores(found: Mapping[str, Any]) -> str:
     out: list[str] = []
-    with _drawn(4.6, 2.4, "Distribution of scores of positives and negatives", out) as ax:
+    with drawn(4.6, 2.4, "Distribution of scores of positives and negatives", out) as ax:
         ax.stairs(found["negative"], found["edges"], fill=True, color=ORANGE, alpha=0.45, label="negatives")
         ax.stairs(found["positive"], found["edges"], color=BLUE, linewidth=2, label="positives")
         ax.locator_params(axis="x", nbins=6)
@@ -311,7 +287,7 @@ def _scores(found: Mapping[str, Any]) -> str:
 
 def _layers(layers: Sequence[tuple[str, Estimate]]) -> str:
     out: list[str] = []
-    with _drawn(4.6, 0.7 + 0.35 * len(layers), "MI of each layer with the other view's features", out) as ax:
+    with drawn(4.6, 0.7 + 0.35 * len(layers), "MI of each layer with the other view's features", out) as ax:
         for place, (_, e) in enumerate(layers):
             if math.isfinite(e.mi):
                 reach = [[max(0.0, side) if math.isfinite(side) else 0.0] for side in e.reach]
@@ -344,7 +320,7 @@ def _curve(records: Sequence[tuple[int, float, float]]) -> str:
     groups = [records[i : i + size] for i in range(0, len(records), size)]
     steps, values, ceilings = ([sum(r[k] for r in g) / len(g) for g in groups] for k in range(3))
     out: list[str] = []
-    with _drawn(4.6, 2.4, f"The objective over {records[-1][0]} steps, last {records[-1][1]:.2f} nats", out) as ax:
+    with drawn(4.6, 2.4, f"The objective over {records[-1][0]} steps, last {records[-1][1]:.2f} nats", out) as ax:
         ax.plot(steps, values, color=BLUE, label="value of a batch", marker="o" if len(steps) == 1 else "")
         ax.plot(steps, ceilings, color=BLACK, linestyle="--", label="ceiling, log N")
         span = max(ceilings[-1], max(values)) or 1.0

@@ -1,0 +1,109 @@
+"""Pictures for the report page: axes whose drawing is SVG text, and the curves of a run's health."""
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Okabe & Ito's colours, which the colour-blind tell apart; marks and words differ too. (2008)
+BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#222222"
+
+STYLES = ((BLUE, "-o"), (ORANGE, "-s"), (GREEN, "-^"), (BLACK, "-v"))  # of the lines of a panel
+Lines = list[tuple[str, list[tuple[int, float]]]]  # by name: steps and values
+# Of each panel: its title, and the numbers of log.jsonl in it with their words; of two towers each has its own.
+PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("effective rank", {"health/rankme": "RankMe", "health/lidar": "LiDAR", "health/projection/rankme": "projection"}),
+    ("MI on held-out samples, nats", {"health/mi": "value", "health/ceiling": "ceiling"}),
+    ("deviation, 0 to 1", {"health/feature_std": "features", "health/projection/feature_std": "projection"}),
+    ("alignment, uniformity", {"health/alignment": "alignment", "health/uniformity": "uniformity"}),
+    ("alpha-ReQ", {"health/alpha_req": "exponent"}),
+    ("kNN accuracy, %", {"probe/knn": "held-out"}),
+)
+
+
+@contextlib.contextmanager
+def drawn(width: float, height: float, label: str, out: list[str], rows: int = 1, columns: int = 1) -> Iterator[Any]:
+    """An axis to draw on, or rows x columns of them; its picture, as SVG that a page may hold, is appended to `out`."""
+    import matplotlib
+    from markupsafe import escape
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    # Text stays text, and the same page comes out of the same numbers.
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": label,
+        "font.family": "sans-serif",
+        "font.size": 10,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax in axes.flat:
+            for side in ("top", "right"):
+                ax.spines[side].set_visible(False)
+        yield axes if rows * columns > 1 else axes[0, 0]
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    out.append(svg)
+
+
+def health_curves(log: Path) -> str:
+    """The numbers of health over a run's steps, a panel a kind, as SVG; "" where the log has none. log: log.jsonl."""
+    series = _series(log)
+    panels = [(title, lines) for title, names in PANELS if (lines := _lines(names, series))]
+    if not panels:
+        return ""
+    out: list[str] = []
+    rows = math.ceil(len(panels) / 2)
+    with drawn(7.2, 2.4 * rows, "Health of held-out features over the steps", out, rows, 2) as axes:
+        for ax in axes.flat[len(panels) :]:
+            ax.set_visible(False)
+        for ax, (title, lines) in zip(axes.flat, panels, strict=False):
+            for (name, points), (colour, style) in zip(lines, STYLES, strict=False):
+                steps, values = zip(*points, strict=True)
+                ceiling = name == "ceiling"
+                ax.plot(
+                    steps, values, "--" if ceiling else style, color=BLACK if ceiling else colour,
+                    markersize=0 if ceiling and len(steps) > 1 else 3, label=name,
+                )  # fmt: skip
+            ax.set_title(title, fontsize=10, loc="left")
+            ax.set_xlabel("step")
+            ax.locator_params(axis="x", nbins=5, integer=True)
+            low = min(0.0, *(value for _, points in lines for _, value in points))
+            ax.set_ylim(bottom=low if low == 0 else None)
+            if len(lines) > 1:
+                ax.legend(frameon=False, fontsize=8)
+    return out[0]
+
+
+def _series(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by name, of each line that can be read and holds numbers of health."""
+    found: dict[str, dict[int, float]] = {}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in log.read_text(encoding="utf-8").splitlines():
+            if '"health/' not in line and '"probe/' not in line:
+                continue
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a line that is being written
+                record = json.loads(line)
+                for name, value in record.items():
+                    if name.startswith(("health/", "probe/")) and value is not None and math.isfinite(float(value)):
+                        found.setdefault(name, {})[int(record["number"])] = 100 ** (name == "probe/knn") * float(value)
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def _lines(
+    names: dict[str, str], series: dict[str, list[tuple[int, float]]]
+) -> list[tuple[str, list[tuple[int, float]]]]:
+    """What a panel shows, with its words."""
+    lines: Lines = []
+    for name, word in names.items():
+        for tower in ("", "x/", "y/") if name.startswith("health/") else ("",):
+            points = series.get(name.replace("health/", f"health/{tower}"))
+            if points:
+                lines.append((f"{word} {tower[:1]}".strip(), points))
+    return lines
