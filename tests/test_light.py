@@ -29,7 +29,7 @@ finally:
         ["--help"],
         ["objectives"],
         ["estimators", "--json"],
-        *([command, "--help"] for command in ("estimate", "probe", "report", "recipe", "benchmark")),
+        *([command, "--help"] for command in ("estimate", "matrix", "probe", "report", "recipe", "benchmark")),
     ],
     ids=" ".join,
 )

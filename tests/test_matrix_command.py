@@ -10,6 +10,8 @@ import pytest
 from infomax import cli
 from infomax.benchmarks import pairwise as all_pairs
 from infomax.benchmarks import select as selection
+from infomax.errors import UserError
+from infomax.ui.matrix import read_table
 
 
 @pytest.fixture
@@ -107,3 +109,30 @@ def test_the_benchmarks_run(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)["tables"]["score"]
     xor = next(line for line in found if line["data"] == "planted XOR")
     assert float(xor["jmi"].split()[0]) > 0.8 > float(xor["mim"].split()[0])
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".feather", ".tsv"])
+def test_other_tables_are_read_as_the_same_columns(ending, tmp_path):
+    import polars
+
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=60)
+    frame = polars.DataFrame({"a": a, "text": np.where(a > 0, "up", "down"), "count": rng.integers(0, 3, 60)})
+    frame.write_csv(tmp_path / "t.csv")
+    path = tmp_path / f"t{ending}"
+    if ending == ".tsv":
+        frame.write_csv(path, separator="\t")
+    else:
+        frame.write_parquet(path) if ending == ".parquet" else frame.write_ipc(path)
+    values, names = read_table(path)
+    expected, same = read_table(tmp_path / "t.csv")
+    assert names == same == ("a", "text", "count")
+    np.testing.assert_allclose(values, expected)
+
+
+def test_empty_cells_of_a_frame_are_told(tmp_path):
+    import polars
+
+    polars.DataFrame({"a": [1.0, None, 3.0], "b": [1.0, 2.0, 3.0]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="empty cells in column a"):
+        read_table(tmp_path / "t.parquet")

@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from infomax import errors
 from infomax.errors import UserError
-from infomax.files import finite, write_whole
 
 MOST_NAMES = 32  # different texts in a column that is read as names of levels
 
@@ -30,8 +27,9 @@ def matrix(
     trained: a thousand columns take a minute.
 
     Args:
-        table: An array [n, p] that numpy.save wrote, an .npz archive of columns, or a .csv file with names in its first
-            line. Columns of few values, or of texts, are levels.
+        table: An array [n, p] that numpy.save wrote, an .npz archive of columns, a .csv file with names in its first
+            line, or a table that ends in .tsv, .parquet, .feather, .mat, .h5 or .zarr. Columns of few values, or of
+            texts, are levels.
         other: A second table of as many rows: columns of the first are paired with its columns.
         output: NAME, without an ending. By default TABLE-mi in this folder.
         top: How many pairs to print.
@@ -39,6 +37,7 @@ def matrix(
     """
     from infomax.estimation.questions.columns import columns_of, require_same_rows
     from infomax.estimation.questions.pairwise import matrix_of
+    from infomax.files import finite, write_whole
 
     errors.require_positive(top=top)
     name = Path(f"{table.stem}-mi") if output is None else output
@@ -76,9 +75,15 @@ def read_table(path: Path) -> tuple[Any, tuple[str, ...] | None]:
     Raises UserError: no such file, another kind of file, an array that is not a table, rows of different lengths, a
     column of many different texts.
     """
+    import numpy as np
+
+    from infomax.estimation.pairs import tables
+
+    kind = path.suffix.lower()
+    if kind in tables.ENDINGS and kind not in (".npy", ".npz", ".csv"):
+        return _of_frame(path, tables.read_table(path))
     if not path.is_file():
         raise UserError(f"{path} does not exist." if not path.exists() else f"{path} is a folder, and no table.")
-    kind = path.suffix.lower()
     try:
         if kind == ".npy":
             return np.load(path, allow_pickle=False), None
@@ -90,10 +95,40 @@ def read_table(path: Path) -> tuple[Any, tuple[str, ...] | None]:
         raise
     except (OSError, ValueError, EOFError, csv.Error) as error:
         raise UserError(f"{path} could not be read as a table ({error}).") from None
-    raise UserError(f"{path} is none of the tables that are read: .npy, .npz and .csv files are.")
+    raise UserError(f"{path} is none of the tables that are read: {', '.join(sorted(tables.ENDINGS))} are.")
+
+
+def _of_frame(path: Path, frame: Any) -> tuple[Any, tuple[str, ...]]:
+    """Of a polars frame: numbers as they are, texts as levels."""
+    import numpy as np
+
+    columns = []
+    for name in frame.columns:
+        column = frame[name]
+        if column.null_count():
+            raise UserError(f"{path} has empty cells in column {name}: leave those rows out, or fill them.")
+        values = column.to_numpy()
+        if values.dtype.kind not in "biuf":
+            values = _levels(path, name, [str(cell) for cell in values])
+        columns.append(np.asarray(values, float))
+    return np.stack(columns, 1), tuple(frame.columns)
+
+
+def _levels(path: Path, name: object, cells: list[str]) -> Any:
+    """Texts as numbers of levels."""
+    import numpy as np
+
+    if len(set(cells)) > MOST_NAMES:
+        raise UserError(
+            f"{path} has {len(set(cells))} different texts in column {name}, such as {cells[0]!r}: columns are numbers,"
+            f" or names of at most {MOST_NAMES} levels."
+        )
+    return np.unique(cells, return_inverse=True)[1]
 
 
 def _of_archive(path: Path) -> tuple[Any, tuple[str, ...]]:
+    import numpy as np
+
     columns, names = [], []
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
@@ -113,6 +148,8 @@ def _of_archive(path: Path) -> tuple[Any, tuple[str, ...]]:
 
 
 def _of_csv(path: Path) -> tuple[Any, tuple[str, ...] | None]:
+    import numpy as np
+
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
@@ -132,13 +169,9 @@ def _of_csv(path: Path) -> tuple[Any, tuple[str, ...] | None]:
             title = name if has_names else c
             if not all(cells):
                 raise UserError(f"{path} has empty cells in column {title}: leave those rows out, or fill them.")
-            if len(set(cells)) > MOST_NAMES:
-                odd = cells[numbers.index(None)]
-                raise UserError(
-                    f"{path} has {len(set(cells))} different texts in column {title}, such as {odd!r}: columns are"
-                    f" numbers, or names of at most {MOST_NAMES} levels."
-                )
-            numbers = np.unique(cells, return_inverse=True)[1].tolist()
+            odd = numbers.index(None)
+            numbers = _levels(path, title, [*cells[odd:], *cells[:odd]])
+            numbers = [*numbers[len(cells) - odd :], *numbers[: len(cells) - odd]]
         columns.append(numbers)
     return np.array(columns, dtype=float).T.reshape(len(rows), len(names)), names if has_names else None
 
