@@ -62,7 +62,7 @@ class Cosine(InnerProduct):
 
     Bounded by 1 / temperature + |bias|, so it represents an MI of at most about that. A row's length has no part in it;
     a row of zeros has cosine 0 with all, and no gradient. learn=True learns log temperature and bias (as CLIP and
-    SigLIP do), learn="bias" the bias alone. minimum: below it no learnt temperature falls, for every use of the critic
+    SigLIP do), learn="bias" the bias alone. minimum: below it no learnt temperature falls, for every use in training
     first brings it back there (0.01, as CLIP's scale of 100 at most); a fixed one is not limited. Without an end it
     would fall for ever where the value is not bounded, as DV's. Raises UserError: temperature <= 0, another `learn`, a
     minimum <= 0, or above a temperature that is learnt.
@@ -117,12 +117,15 @@ class Cosine(InnerProduct):
         return _Lengthened.apply((1.0,), z)[0] * (-0.5 * self._bounded()).exp()  # type: ignore[index]
 
     def _bounded(self) -> Tensor:
-        """The log temperature, after the parameter itself is brought back to its bound.
+        """The log temperature, no lower than its bound; in training the parameter itself is brought back to it.
 
         Projected, for a clamp's gradient would be 0 below the bound, and nothing would raise it again. Through `data`:
-        another use of the parameter, before backward, is not one of a number that has changed since.
+        another use of the parameter, before backward, is not one of a number that has changed since. An evaluation
+        changes no parameter.
         """
         assert self.log_temperature is not None
+        if not (self.training and torch.is_grad_enabled()):
+            return self.log_temperature.clamp(min=math.log(self.minimum))
         self.log_temperature.data.clamp_(min=math.log(self.minimum))
         return self.log_temperature
 

@@ -284,9 +284,13 @@ def test_a_learnt_temperature_has_an_end_and_comes_back_from_it():
     x, y = torch.randn(16, 6), torch.randn(16, 6)
     with torch.no_grad():
         critic.log_temperature.fill_(-20.0)  # where a step may have left it
+        looked_at = critic.eval()(x, y)
+        assert float(critic.log_temperature) == -20, "an evaluation changes no parameter"
+        critic.train()
     matrix = critic(x, y)
     assert float(critic.log_temperature.detach().exp()) == pytest.approx(0.01, rel=1e-6)
     assert float(matrix.detach().abs().max()) <= 100.001
+    assert torch.allclose(looked_at, matrix)
     optimizer = torch.optim.SGD(critic.parameters(), lr=1e-3)
     for _ in range(3):  # pairs that are not alike: a cold critic is worse
         optimizer.zero_grad()
