@@ -185,7 +185,7 @@ def report(
         place = page.run_folder(run) / "report.html" if output is None else output
         page.require(place)
         towers = evaluate_towers(run, pairs, seed)
-        page.write(place, page.of_pairs(towers.mi, f"the two modalities of {run.name}"))
+        page.write(place, page.of_towers(towers, run))
         print(_one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
     about = subject(run, dataset)
@@ -282,7 +282,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
         _report(output, towers.checkpoint, "estimate", towers.mi, show)
     finally:
         if report is not None:
-            page.write(report, page.of_pairs(towers.mi, f"the two modalities of {run.name}"))
+            page.write(report, page.of_towers(towers, run))
 
 
 def _require_file(path: Path | None) -> None:

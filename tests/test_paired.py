@@ -250,7 +250,9 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     assert results["retrieval"]["pairs"] == 80
     report = run("infomax", "report", "checkpoints/clip", "--json")
     assert report.status == 0, report.err
-    json.loads(report.out)
+    page = (tmp_path / json.loads(report.out)["report"]).read_text()
+    for heading in ("Retrieval", "recall@1", "y found by x", "Training", "I(X; Y) of the two modalities"):
+        assert heading in page, heading
 
 
 @pytest.mark.parametrize("critic", [im.Cosine(0.2), im.Bilinear(5, 5), im.Concat(5, 5, hidden=8)])

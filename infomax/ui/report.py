@@ -15,7 +15,7 @@ from infomax.files import write_text, write_whole
 from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, drawn, health_curves
 
 if TYPE_CHECKING:
-    from infomax.evaluation import Probes, Terms
+    from infomax.evaluation import Probes, Terms, Towers
 
 HIDDEN = ("scores", "audit")  # of a protocol: drawn, or a table of its own
 POINTS = 400  # of a curve: more than a page can show
@@ -71,9 +71,23 @@ they overlap, the higher the MI; where they do not, few negatives decide a value
 {% for key, v in protocol(e) %}<tr><th scope="row">{{ key }}</th><td>{{ v }}</td></tr>
 {% endfor %}</tbody></table></div></details>
 {% endmacro %}
+{% macro training() %}
+{% if curve %}<h2>Training</h2>
+<figure>{{ curve }}<figcaption>The objective's value on each training batch, in nats: what was maximised, and no
+estimate of MI.</figcaption></figure>{% endif %}
+{% if health %}<h2>Health</h2>
+<figure>{{ health }}<figcaption>Of features of held-out samples, without labels but for kNN. Collapse shows as a RankMe
+near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figure>{% endif %}
+{% endmacro %}
 <h1>{{ title }}</h1>
 <p class="small">{{ subtitle }}</p>
-{% if terms is none %}{{ estimate(value, value.quantity ~ ".") }}{% else %}
+{% if terms is none %}{{ estimate(value, told or value.quantity ~ ".") }}
+{% if retrieval %}<h2>Retrieval</h2>
+<p>% of {{ pairs }} held-out pairs whose right candidate is among the k best of all, with 95 % intervals.</p>
+<div class="scroll"><table><thead><tr><th></th>{% for k in retrieval[0][1] %}<th>recall@{{ k }}</th>{% endfor %}</tr>
+</thead><tbody>{% for name, row in retrieval %}<tr><th scope="row">{{ name }}</th>
+{% for cell in row.values() %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% endif %}{{ training() }}{% else %}
 <h2>I(Z1; Z2) of two views</h2>
 {{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
 {% if probes is string %}<h2>Probes</h2>
@@ -84,12 +98,7 @@ choices were made on training images.</p>
 <div class="scroll"><table><thead><tr><th></th><th>linear</th><th>10 images a class</th><th>kNN</th></tr></thead><tbody>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{% if curve %}<h2>Training</h2>
-<figure>{{ curve }}<figcaption>The objective's value on each training batch, in nats: what was maximised, and no
-estimate of MI.</figcaption></figure>{% endif %}
-{% if health %}<h2>Health</h2>
-<figure>{{ health }}<figcaption>Of features of held-out samples, without labels but for kNN. Collapse shows as a RankMe
-near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figure>{% endif %}
+{{ training() }}
 {% for name, told, term in others %}<h2>{{ name }}</h2>
 {% if term is string %}<p>Not measured: {{ term }}</p>{% else %}{{ estimate(term, told) }}{% endif %}{% endfor %}
 {% if terms.chain is not none %}<h2>Along the layers</h2>
@@ -121,9 +130,7 @@ def of_run(
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
     from infomax.ui import accuracies
 
-    told = f"Evaluated on {dataset}."
-    if checkpoint is not None:
-        told += f" Checkpoint of step {checkpoint['step']}, checksum {checkpoint['checksum'][:12]}."
+    told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
     others = [
         ("I(Z; label)", "The cap is the labels' entropy.", terms.label),
         (
@@ -144,10 +151,34 @@ def of_run(
         terms=terms,
         probes=probes,
         rows=rows,
-        curve=_curve(_records(run_folder(run) / "log.jsonl")),
-        health=health_curves(run_folder(run) / "log.jsonl"),
+        **_training(run),
         others=[other for other in others if other[2] is not None],
     )
+
+
+def of_towers(towers: "Towers", run: Path) -> str:
+    """The page of a run of two towers: I(X; Y) of its modalities, retrieval both ways, and its training curve."""
+    retrieval = [
+        (name, {k: f"{100 * value:.1f} [{100 * way.intervals[k][0]:.1f}, {100 * way.intervals[k][1]:.1f}]"
+                for k, value in way.values.items()})
+        for name, way in (("y found by x", towers.x_to_y), ("x found by y", towers.y_to_x))
+    ]  # fmt: skip
+    return _page(
+        title=f"Run {run_folder(run).resolve().name}", subtitle=_checkpoint(towers.checkpoint), value=towers.mi,
+        terms=None, told="I(X; Y) of the two modalities, by their projections.", retrieval=retrieval,
+        pairs=towers.pairs, **_training(run),
+    )  # fmt: skip
+
+
+def _training(run: Path) -> dict[str, str]:
+    log = run_folder(run) / "log.jsonl"
+    return {"curve": _curve(_records(log)), "health": health_curves(log)}
+
+
+def _checkpoint(checkpoint: Mapping[str, Any] | None) -> str:
+    if checkpoint is None:
+        return ""
+    return f"Checkpoint of step {checkpoint['step']}, checksum {checkpoint['checksum'][:12]}."
 
 
 def run_folder(run: Path) -> Path:
@@ -204,7 +235,9 @@ def _page(**content: Any) -> str:
     }
     for picture in ("curve", "health"):
         content[picture] = placed(content.get(picture, ""))
-    empty: dict[str, Any] = {"value": None, "probes": None, "rows": [], "others": [], "version": own}
+    empty: dict[str, Any] = {
+        "value": None, "probes": None, "rows": [], "others": [], "version": own, "told": "", "retrieval": [],
+    }  # fmt: skip
     return environment.from_string(_PAGE).render(empty | content)
 
 
