@@ -70,8 +70,8 @@ class Settings:
     """Epochs from one measurement of held-out features' health to the next; 0 for none. By default what costs 2.5 %."""
     probe_every: int | None = None
     """Epochs from one kNN accuracy of the held-out sample to the next, where there are labels. By default as above."""
-    on_collapse: Literal["stop", "warn"] = "stop"
-    """On features that have collapsed: stop, with what to try and exit status 1, or say so and go on."""
+    on_collapse: Literal["stop", "warn"] = "warn"
+    """On features that have collapsed: say so, with what to try, and go on; or stop, with exit status 1."""
     timeout: float = 20.0
     """With several processes: stop as stuck after so many seconds, and 3 times the longest step, without a step."""
     deterministic: bool = False
@@ -218,11 +218,12 @@ class Run(Generic[S]):
                 tracker.log(step.to_dict() | numbers, step.number)
                 yield step
                 self._stop = watch.step(step.number)
-                last = self._stop or collapse is not None or step.number == steps
+                ends = collapse is not None and settings.on_collapse == "stop"
+                last = self._stop or ends or step.number == steps
                 if last or step.number % every == 0:
                     with watch.paused():
                         run.save(step.number, model, optimizer, _state(skipped, monitor, accelerator), wait=False)
-                if collapse is not None and settings.on_collapse == "warn":
+                if collapse is not None and not ends:
                     accelerator.print(collapse, file=sys.stderr)
                 elif collapse is not None:
                     with watch.paused():

@@ -333,7 +333,7 @@ def test_health_goes_on_with_a_resumed_run(run, unlabelled, tmp_path, monkeypatc
 )
 def test_a_planted_collapse_stops_a_run_which_keeps_its_checkpoint(run, images, tmp_path, planted, sentence):
     (tmp_path / "own.py").write_text(POSITIVES)
-    options = command("simclr_infonce", images, "--steps", 60, "--health-every", 1, *planted)
+    options = command("simclr_infonce", images, "--steps", 60, "--health-every", 1, "--on-collapse", "stop", *planted)
     ended = run(*options, "--run-dir", "run")
     assert ended.status == 1, ended.err
     last = ended.err.strip().splitlines()[-1]
@@ -345,9 +345,9 @@ def test_a_planted_collapse_stops_a_run_which_keeps_its_checkpoint(run, images, 
 @pytest.mark.slow
 def test_a_collapse_may_be_passed_over(run, images, tmp_path):
     options = command("simclr_infonce", images, "--steps", 21, "--health-every", 1, "--temperature", 10000)
-    stopped = run(*options, "--run-dir", "run")
+    stopped = run(*options, "--run-dir", "run", "--on-collapse", "stop")
     assert stopped.status == 1
-    warned = run(*options, "--run-dir", "run", "--resume", "--on-collapse", "warn")
+    warned = run(*options, "--run-dir", "run", "--resume")
     assert warned.status == 0, warned.err
     assert "Collapsed at step 21" in warned.err
     assert [line["number"] for line in log(tmp_path / "run")] == list(range(1, 22))
@@ -357,7 +357,19 @@ def test_a_collapse_may_be_passed_over(run, images, tmp_path):
 def test_all_processes_stop_at_the_same_collapse(images, tmp_path):
     torchrun = Path(sys.executable).parent / "torchrun"
     options = map(
-        str, command("simclr_infonce", images, "--steps", 30, "--health-every", 1, "--temperature", 10000)[1:]
+        str,
+        command(
+            "simclr_infonce",
+            images,
+            "--steps",
+            30,
+            "--health-every",
+            1,
+            "--temperature",
+            10000,
+            "--on-collapse",
+            "stop",
+        )[1:],
     )
     recipe = [torchrun, "--standalone", "--nproc_per_node", "2", RECIPES / "simclr_infonce.py"]
     done = subprocess.run(

@@ -110,7 +110,7 @@ def test_a_run_folder_holds_what_it_says(finished, images):
         "tracker": None, "microbatch": None, "ring": False,
         "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,
         "deterministic": False, "pretrained": None, "freeze": 0, "start": None, "data_notes": [],
-        "health_every": None, "probe_every": None, "on_collapse": "stop",
+        "health_every": None, "probe_every": None, "on_collapse": "warn",
     }  # fmt: skip
     assert {"python", "infomax", "torch", "torchvision", "timm", "accelerate"} <= run["versions"].keys()
     assert run["results"].keys() == {"checkpoint", "probe", "estimate"}

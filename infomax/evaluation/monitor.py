@@ -158,8 +158,7 @@ class Monitor:
             return None
         return (
             f"Collapsed at step {step}: {told}. Try a lower learning rate, a temperature nearer to 0.2, stronger"
-            " views (they must differ, and still show the sample), or an objective with negatives; --on-collapse warn"
-            " goes on."
+            " views (they must differ, and still show the sample), or an objective with negatives."
         )
 
     # ------------------------------------------------------------------------------------------------- measuring

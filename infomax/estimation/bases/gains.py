@@ -69,6 +69,14 @@ def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
     return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
 
 
+@torch.no_grad()
+def log_partition(critic: Any, x: Tensor, y: Tensor) -> float:
+    """The logarithm of the mean ratio e^s over SHIFTS negatives a row: 0 for a true ratio."""
+    ex, ey = critic.embed(x, y)
+    found = torch.stack([critic.pair(ex, ey.roll(k, 0)) for k in shifts(len(x))]).double()
+    return float(found.logsumexp((0, 1))) - math.log(found.numel())
+
+
 def shifts(n: int) -> list[int]:
     """By how many places n rows are rolled, to meet negatives."""
     return sorted({max(1, (k * (n - 1)) // SHIFTS) for k in range(1, SHIFTS + 1)})
