@@ -78,6 +78,9 @@ def _as_a_process(folder: Path, argv: list[str]) -> Iterator[None]:
     # What a command changes for its own process is put back, so that each starts as a new one does.
     from accelerate.state import AcceleratorState, GradientState
 
+    for name, module in list(sys.modules.items()):  # another test's, imported outside of a command
+        if str(getattr(module, "__file__", None) or "").startswith(f"{folder.parent}{os.sep}"):
+            del sys.modules[name]
     before = (Path.cwd(), sys.argv, list(sys.path), set(sys.modules), torch.get_num_threads(), torch.get_rng_state())
     os.chdir(folder)
     sys.argv = argv
