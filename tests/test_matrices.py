@@ -4,6 +4,7 @@ import csv
 import math
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy import stats
@@ -217,7 +218,6 @@ def test_functions_of_ranks_are_orthonormal():
 
 
 def test_a_frame_keeps_its_names_and_what_comes_out_is_a_frame(tmp_path):
-    pandas = pytest.importorskip("pandas")
     x = mixed_table()
     frame = pandas.DataFrame(x[:, :3], columns=["a", "b", "c"])
     frame["kind"] = pandas.Categorical(np.array(["low", "high"])[(x[:, 0] > 0).astype(int)])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import webdataset
 from PIL import Image
 
 from infomax import checkpoints
@@ -17,8 +18,6 @@ from infomax.data import folder as module
 from infomax.data.keyed import BUFFER, shard_by_shard
 from infomax.errors import UserError
 
-webdataset = pytest.importorskip("webdataset", reason="pip install webdataset")
-pytest.importorskip("braceexpand", reason='pip install "infomax[shards]"')
 NAMES = ["cat", "dog", "owl"]
 
 

@@ -274,7 +274,7 @@ def test_evaluate_gives_every_term_of_signals(tmp_path):
 @pytest.mark.slow
 def test_recipes_refuse_what_they_cannot_read(run, images, tmp_path):
     for recipe, name, words in (("signals", f"folder:{images}", "takes signals"),
-                                ("simclr_smile", "waves:80", "cannot take images of 2x128")):  # fmt: skip
+                                ("simclr_smile", "waves:80", "cannot take inputs of 2x128 a sample")):  # fmt: skip
         ended = run(recipe, "--dataset", name, "--steps", 2, "--batch-size", 16)
         assert ended.status == 2 and len(ended.err.strip().splitlines()) == 1 and words in ended.err, ended.err
         assert not (tmp_path / "checkpoints").exists()

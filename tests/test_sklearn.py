@@ -1,6 +1,7 @@
 """scikit-learn's forms: its own checks of estimators, pipelines, and what is chosen."""
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
@@ -42,7 +43,6 @@ def test_it_chooses_what_select_chooses():
 
 
 def test_texts_are_classes_and_names_come_through():
-    pandas = pytest.importorskip("pandas")
     data = load_breast_cancer(as_frame=True)
     names = data.target_names[data.target]
     chosen = SelectByInformation(3).fit(data.data, names)

@@ -118,9 +118,12 @@ def evidence(critic: Any, columns: Sequence[Callable], fit: Pairs, held_out: Pai
     negative, moves = torch.zeros_like(ex[:, 0]), shifts(len(fx))
     for k in moves:
         negative += torch.sigmoid(critic.pair(ex, ey.roll(k, 0))) * (fx * gy.roll(k, 0)).sum(1) / len(moves)
-    each = torch.sigmoid(-critic.pair(ex, ey)) * (fx * gy).sum(1) - negative
-    deviation = float(each.double().std())
-    return float(each.double().mean()) / deviation * math.sqrt(len(each)) if deviation > 0 else 0.0
+    each = (torch.sigmoid(-critic.pair(ex, ey)) * (fx * gy).sum(1) - negative).double()
+    # Rows of one sample, or of one block in time, are alike: what they say counts once.
+    samples, own = held_out.ids.to(each.device).unique(return_inverse=True)
+    total = each.new_zeros(len(samples)).index_add(0, own, each - each.mean())
+    error = float(total.square().sum().sqrt()) / len(each)
+    return float(each.mean()) / error if error > 0 else 0.0
 
 
 class Kernels(nn.Module):
@@ -138,7 +141,7 @@ class Kernels(nn.Module):
         return found if self.matrix is None else found @ self.matrix
 
     def __repr__(self) -> str:
-        return f"Kernels({RAMPS})"
+        return f"Kernels(ramps={RAMPS}, components={KEPT})"
 
 
 @torch.no_grad()
@@ -148,7 +151,8 @@ def fitted(
     """The two sides of <A f(x), g(y)>, added to a critic's scores, and how it was fitted.
 
     A ascends the Jensen-Shannon bound of the training pairs by accelerated gradients, restarted where they turn
-    (O'Donoghue & Candes, 2015), and is that of the best value on the validation pairs; f and g hold a constant too.
+    (O'Donoghue & Candes, 2015), and is that of the best value on the validation pairs; f and g hold a constant too. It
+    is never 0: whoever keeps it compares, and what lost to 0 says how little such pairs could show.
     """
     generator = _generator(seed, 1)
     x, y, n = columns[0](fit.x), columns[1](fit.y), len(fit)
@@ -165,7 +169,7 @@ def fitted(
     ahead, momentum = a, 1.0
     # The curvature is about the share of negatives that are taken for pairs.
     step = 0.5 / max(1e-3, sum(float(block.s.sigmoid().mean()) * len(block.rows) / n for block in training))
-    best, best_step, kept, number = value(a), 0, a, 0
+    best, best_step, kept, number = -math.inf, 0, a, 0
     for number in range(1, STEPS + 1):
         slope = torch.zeros_like(a)
         for block in training:

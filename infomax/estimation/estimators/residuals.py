@@ -26,6 +26,7 @@ STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
 RATE, DECAY = 8e-3, 1e-2
 EPOCHS = 5  # at most, between two looks at a classifier's select pairs
 EVIDENT = 2.5  # standard errors, of all folds together, from which something is fitted: by chance in one of 160
+MANY = 3000  # training pairs, above which a network learns more than kernels do, in less time
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
 
@@ -93,7 +94,27 @@ class Residual(InnerProduct):
         return torch.cat([g, self.constant.expand(len(g), 1)], 1), torch.cat([h, h.new_ones(len(h), 1)], 1)
 
     def __repr__(self) -> str:
+        if isinstance(self.g, kernels.Kernels):
+            return repr(self.g)
         return f"Separable(hidden={HIDDEN}, out={OUT}, layers={LAYERS}), SiLU"
+
+
+class Nothing(InnerProduct):
+    """A residual of zeros, where nothing was fitted."""
+
+    def __init__(self, columns: tuple[Columns, Columns]):
+        super().__init__()
+        self.columns_x, self.columns_y = columns
+
+    @property
+    def columns(self) -> tuple[Columns, Columns]:
+        return self.columns_x, self.columns_y
+
+    def embed(self, x: Tensor, y: Tensor) -> Embedded:
+        return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
+
+    def __repr__(self) -> str:
+        return "the copula alone"
 
 
 def _columns(fit: Pairs) -> tuple[Columns, Columns]:
@@ -137,9 +158,9 @@ def fitted_residuals(
     protocols: list[dict[str, Any]] = []
     surest = evident(copulas, 0)
     for copula, own in zip(copulas, fold, strict=True):
-        residual, how = _nothing(own[0]), {"steps": 0, "best_step": 0}
+        residual, how = Nothing(own[0]), {"steps": 0, "best_step": 0}
         # A zero critic's error is that of what lost to it, which is fitted for that alone.
-        if surest > EVIDENT or copula.strength == 0:
+        if copula.strength == 0 or (surest > EVIDENT and len(own[1]) <= MANY):
             sides, how = kernels.fitted(copula, *own, seed)
             residual = Residual(own[0], *sides, own[1].x.new_zeros(1))
         model = gated(copula, residual).to(device).eval()
@@ -177,20 +198,11 @@ def _gain(model: Any, rival: Any, select: Pairs) -> float:
     return float(gain.mean()) if value > before - max(0.0, log_partition(rival, select.x, select.y)) else 0.0
 
 
-def _nothing(columns: tuple[Columns, Columns]) -> Residual:
-    """A residual of zeros."""
-    sides = [nn.Sequential(nn.Linear(own.width, 1)) for own in columns]
-    for side in sides:
-        for parameter in side.parameters():
-            nn.init.zeros_(parameter)
-    return Residual(columns, sides[0], sides[1], torch.zeros(1))
-
-
 def _networks(
     copulas: Sequence[Any], fold: Sequence[tuple[tuple[Columns, Columns], Pairs, Pairs]], budget: Budget,
     seed: int, device: str,
 ) -> tuple[list[Residual], list[dict[str, Any]]]:  # fmt: skip
-    """A network for each fold, on top of its copula, all in one ascent; and how that went."""
+    """A network for each fold, added to its copula, all in one ascent; and how that went."""
     splits = {}
     for name, at in (("fit", 1), ("select", 2)):
         parts: list[Pairs] = [own[at] for own in fold]  # type: ignore[misc]
