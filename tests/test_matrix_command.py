@@ -11,7 +11,7 @@ from infomax import cli
 from infomax.benchmarks import pairwise as all_pairs
 from infomax.benchmarks import select as selection
 from infomax.errors import UserError
-from infomax.ui.matrix import read_table
+from infomax.ui.matrix import columns_in
 
 
 @pytest.fixture
@@ -59,28 +59,29 @@ def test_two_tables_as_json(run, tmp_path):
     status, out, err = run("matrix", "x.npy", "y.npz", "--output", "both", "--json")
     found = json.loads(out)
     assert (status, err) == (0, "") and found["shape"] == [3, 3] and found["n"] == 60
-    assert {pair["y"] for pair in found["strongest"]} == {"kind", "pair[0]", "pair[1]"}
+    assert {pair["y"] for pair in found["strongest"]} == {"kind", "pair.0", "pair.1"}
     assert (tmp_path / "both.csv").exists() and (tmp_path / "both.png").exists()
 
 
 def test_a_csv_file_without_names(run, tmp_path):
     np.savetxt(tmp_path / "t.csv", table(), delimiter=",")
-    assert "3 pairs of columns [3 x 3]" in run("matrix", "t.csv")[1]
+    assert "3 pairs of columns [3 x 3], 60 rows" in run("matrix", "t.csv")[1]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("t.csv", "a,b\n1,2\n3\n", "1 values in row 3"),
-        ("t.csv", "a,b\n" + "1,\n" * 30, "empty cells in column b"),
+        ("t.csv", "a,b\n1,2\n3\n", "misses 1 values in column b"),
+        ("t.csv", "a,b\n" + "1,\n" * 30, "misses 30 values in column b"),
         ("t.csv", "a,b\n" + "".join(f"{k},t{k}\n" for k in range(40)), "40 different texts in column b"),
-        ("t.csv", "a,b\n" + "1,nan\n" * 30, "NaN or infinity in 30 of 30 rows"),
-        ("t.csv", "", "is empty"),
+        ("t.csv", "a,b\n" + "1,nan\n" * 30, "misses 30 values in column b"),
+        ("t.csv", "", "cannot be read as .csv (empty CSV)"),
         ("t.csv", "a\n" + "1\n" * 30, "one column"),
         ("t.csv", "a,b\n1,2\n", "1 rows, and 20 are needed"),
-        ("t.npy", "no array", "could not be read as a table"),
-        ("t.npz", "no archive", "could not be read as a table"),
-        ("t.xls", "", "none of the tables that are read"),
+        ("t.csv", "a,b\n1,2\n3,4,5\n", "found more fields"),
+        ("t.npy", "no array", "cannot be read as .np"),
+        ("t.npz", "no archive", "cannot be read as .np"),
+        ("t.xls", "", "tables end in .csv"),
         ("other.csv", "", "does not exist"),
     ],
 )
@@ -88,6 +89,13 @@ def test_mistakes_are_a_sentence(run, tmp_path, name, content, sentence):
     (tmp_path / name).write_text(content)
     status, out, err = run("matrix", "t" + name[name.index(".") :] if name != "other.csv" else "t.csv")
     assert (status, out) == (2, "") and sentence in err and err.count("\n") == 1
+
+
+def test_nan_in_an_array_is_told(run, tmp_path):
+    x = table(30)
+    x[3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    assert "NaN or infinity in 1 of 30 rows" in run("matrix", "x.npy")[2]
 
 
 def test_tables_of_different_lengths_and_a_folder_to_write_into(run, tmp_path):
@@ -124,8 +132,8 @@ def test_other_tables_are_read_as_the_same_columns(ending, tmp_path):
         frame.write_csv(path, separator="\t")
     else:
         frame.write_parquet(path) if ending == ".parquet" else frame.write_ipc(path)
-    values, names = read_table(path)
-    expected, same = read_table(tmp_path / "t.csv")
+    values, names = columns_in(path)
+    expected, same = columns_in(tmp_path / "t.csv")
     assert names == same == ("a", "text", "count")
     np.testing.assert_allclose(values, expected)
 
@@ -134,5 +142,5 @@ def test_empty_cells_of_a_frame_are_told(tmp_path):
     import polars
 
     polars.DataFrame({"a": [1.0, None, 3.0], "b": [1.0, 2.0, 3.0]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="empty cells in column a"):
-        read_table(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="misses 1 values in column a"):
+        columns_in(tmp_path / "t.parquet")

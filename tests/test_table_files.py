@@ -217,3 +217,14 @@ def test_a_matlab_file_of_version_7_3_is_told_what_to_do(table):
     (table / "new.mat").write_bytes(header + b"\x00" * 512)
     with pytest.raises(im.UserError, match=r"version 7.3: save it with"):
         read_table(table / "new.mat", ["a"])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_text_without_names_loses_no_row(ending, tmp_path):
+    array = np.random.default_rng(0).normal(size=(30, 3)).round(1)
+    array[0] = 1.5  # names that are one number three times
+    np.savetxt(tmp_path / f"t{ending}", array, delimiter="," if ending == ".csv" else "\t")
+    found = read_table(tmp_path / f"t{ending}")
+    assert found.columns == ["0", "1", "2"]
+    np.testing.assert_allclose(found.to_numpy(), array)
+    assert read_table(tmp_path / f"t{ending}", ["2", "0"]).columns == ["2", "0"]

@@ -22,8 +22,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
     """The table of a file, a polars DataFrame.
 
     path: its ending says how it is read, as `ENDINGS` lists. columns: the names of those to read, by default all. An
-    array [n, d] of a file of arrays has columns NAME.0, NAME.1, ...; its NAME stands for all of them. Those of X.npy
-    are 0, 1, ...
+    array [n, d] of a file of arrays has columns NAME.0, NAME.1, ...; its NAME stands for all of them. Those of X.npy,
+    and of text without names, are 0, 1, ...
     Raises UserError: a file that is not there or not of its kind, an unknown ending, a name that no column has (with
     the nearest ones), columns of different lengths, a library that is missing.
     """
@@ -95,11 +95,26 @@ def _lazy(path: Path, lazy: Any, columns: Sequence[str] | None) -> Any:
 
 
 def _csv(path: Path, columns: Sequence[str] | None) -> Any:
-    """Text with names in its first line. Types are those of the whole column, and common marks are missing values."""
-    separator = "," if path.suffix.lower() == ".csv" else "\t"
+    """Text with names in its first line; where that holds numbers alone, columns are 0, 1, ... Types are those of the
+    whole column, and common marks are missing values."""
     polars = library("polars")
-    lazy = polars.scan_csv(path, separator=separator, infer_schema_length=None, null_values=NULLS, glob=False)
+    how = {
+        "separator": "," if path.suffix.lower() == ".csv" else "\t", "infer_schema_length": None, "null_values": NULLS,
+        "glob": False,
+    }  # fmt: skip
+    lazy = polars.scan_csv(path, **how)
+    names = lazy.collect_schema().names()
+    if all(_is_number(name.partition("_duplicated_")[0]) for name in names):
+        lazy = polars.scan_csv(path, has_header=False, new_columns=[str(k) for k in range(len(names))], **how)
     return _lazy(path, lazy, columns)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parquet(path: Path, columns: Sequence[str] | None) -> Any:
