@@ -212,7 +212,10 @@ def score_test(deviations: float, pairs: int, mi: float) -> Check:
     gain = max(0.0, deviations) ** 2 / (2 * pairs)
     fail, seen = 0.0075 + 0.0075 * max(0.0, mi), deviations > 3
     sentence = f"the slope towards a better critic is {deviations:.1f} standard errors on test pairs"
-    sentence += ": there is dependence that it has missed; give more pairs." if seen else ", as chance has it."
+    if seen:
+        sentence += ": there is dependence that it has missed; give more pairs."
+    else:
+        sentence += ", as chance has it." if deviations < 2 else ", which chance may have made."
     return Check("score test", gain, fail, _verdict(seen and gain > fail, seen), sentence)
 
 
