@@ -24,6 +24,7 @@ from infomax.encoders.coverage import require_whole_image
 from infomax.evaluation import Monitor, evaluate
 from infomax.evaluation.monitor import shown
 from infomax.models import Model
+from infomax.training.batches import batch_at
 from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
@@ -310,7 +311,7 @@ def _read(kind: type[S], prog: str, doc: str | None, default: objectives.Objecti
 def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:
     """Tries the model on black inputs of the loader's shapes. Raises UserError for what it cannot be trained on."""
     model.check_batch(loader.batch_size)
-    *inputs, _ = loader.at(0, accelerator.process_index, accelerator.num_processes, "cpu")
+    inputs, _ = batch_at(loader, 0, accelerator.process_index, accelerator.num_processes, "cpu")
     training.check_inputs(model, [torch.zeros_like(t[:4]) for t in inputs])
     encoders = [part for name, part in model.named_children() if name in ("encoder", "encoder_x", "encoder_y")]
     for encoder, given in zip(encoders, inputs, strict=False):

@@ -362,6 +362,7 @@ def process(rank, world, folder, queue):
     ranks_worker.N = 20  # 10 rows a process: own columns begin inside a tile
     ranks_worker.CRITICS = {"Cosine": ranks_worker.CRITICS["Cosine"]}
     ranks_worker.IDS = {"distinct": None, "repeated": torch.arange(20) // 2 % 9}
+    ranks_worker.LAYOUTS = {name: ranks_worker.LAYOUTS[name] for name in ranks_worker.SHARED}
     kept = ("InfoNCE(symmetric=True)", "DV()", "JS()", "Anchor()")
     dense.FORMS = {text: dense.FORMS[text] for text in kept}
     small.KEPT, applies = 0, fused.applies
@@ -374,6 +375,7 @@ def process(rank, world, folder, queue):
     for dims in (fused.LARGEST_DIM, dict.fromkeys(fused.LARGEST_DIM, 0)):
         fused.LARGEST_DIM = dims
         ranks_worker.compare(rank, world)
+        ranks_worker.compare_shares(rank, world)
     queue.put((ranks_worker.made, ranks_worker.failed))
     dist.barrier()
     dist.destroy_process_group()

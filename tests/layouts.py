@@ -22,6 +22,7 @@ class Layout:
     positive: Tensor | None = None
     alike: bool = False
     extra_ids: Tensor | None = None
+    sharded: bool = False
 
     @property
     def own(self) -> Tensor:
@@ -51,7 +52,9 @@ class Layout:
         return x, y, torch.randn(self.k, d, generator=generator, dtype=dtype) if self.k else None
 
     def sides(self, x: Tensor, y: Tensor, extra: Tensor | None) -> Sides:
-        return Sides(x, y, self.ids, self.column_ids, self.positive, extra, extra_ids=self.extra_ids)
+        return Sides(
+            x, y, self.ids, self.column_ids, self.positive, extra, extra_ids=self.extra_ids, sharded=self.sharded
+        )  # fmt: skip
 
     def shard(self, rank: int, world: int) -> tuple[Tensor, Tensor, "Layout"]:
         """A process's rows and columns, and the layout of them: of samples, or of views, a part that goes along."""

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import dense
@@ -27,6 +28,7 @@ CRITICS = {
     "Separable": lambda: critics.Separable(4, 4, hidden=6, out=3),
     "Concat": lambda: critics.Concat(4, 4, hidden=6),
 }
+SHARED = ("extra", "many to one, extra of named samples", "one sample, extra of named samples")
 made, failed = 0, []
 
 
@@ -101,7 +103,7 @@ def compare_layouts(rank, world):
         for name, layout in LAYOUTS.items():
             if critic_name == "Bilinear" or ("Concat" in critic_name and "repeated" in name):  # more of the same
                 continue
-            if layout.extra_ids is not None and critic_name != ("Concat" if "many" in name else "Cosine, learnt"):
+            if layout.extra_ids is not None and critic_name != ("Concat" if "many" in name else "Cosine"):
                 continue
             x, y, extra = layout.features(4)
             rows, columns, part = layout.shard(rank, world)
@@ -113,6 +115,35 @@ def compare_layouts(rank, world):
                     size = {"rows": 3 + rank, "columns": 5}
                     mine = of_layout(text, critic, x[rows], y[columns], extra, part, ring=ring, **size)
                     what = f"{text} {critic_name} {name} on {world}{' in a ring' if ring else ''}"
+                    close(what + " d x", mine[1] / world, alone[1][rows])
+                    close(what + " d y", mine[2] / world, alone[2][columns])
+                    for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
+                        dist.all_reduce(ours)
+                        close(what + " value and d parameters", ours / world, theirs)
+
+
+def compare_shares(rank, world):
+    """Extra columns of which each process holds a share, beside all of them on one process."""
+    torch.manual_seed(0)
+    for critic_name in sorted(CRITICS.keys() - {"Bilinear"}):
+        critic = CRITICS[critic_name]().double()
+        for name, layout in LAYOUTS.items():
+            if not layout.k or name not in (LAYOUTS if critic_name == "Cosine" else SHARED):  # more of the same
+                continue
+            ids = None if layout.extra_ids is None else layout.extra_ids[torch.arange(6) % layout.k]
+            layout = replace(layout, k=6, extra_ids=ids)
+            x, y, extra = layout.features(4)
+            rows, columns, part = layout.shard(rank, world)
+            own = slice(rank * 6 // world, (rank + 1) * 6 // world)
+            part = replace(part, k=6 // world, extra_ids=None if ids is None else ids[own], sharded=True)
+            for text in dense.FORMS:
+                if text == "InfoNCE(symmetric=True)":
+                    continue
+                alone = of_layout(text, critic, x, y, extra, layout, local=True)
+                for ring in (False, True):
+                    size = {"rows": 3 + rank, "columns": 2}
+                    mine = of_layout(text, critic, x[rows], y[columns], extra[own], part, ring=ring, **size)
+                    what = f"{text} {critic_name} {name}, shared by {world}{' in a ring' if ring else ''}"
                     close(what + " d x", mine[1] / world, alone[1][rows])
                     close(what + " d y", mine[2] / world, alone[2][columns])
                     for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
@@ -211,6 +242,7 @@ def main(folder):
             compare_layouts(rank, world)
             train_a_step(rank, world)
             if world > 1:
+                compare_shares(rank, world)
                 uneven(rank, world)
                 uneven_columns(rank, world)
             dist.barrier()

@@ -46,13 +46,15 @@ def cases():
             yield f"{name} {text}", zoo.made(name, text), name
         for way, options in WAYS.items():
             yield f"{name} {way}", zoo.made(name, "MINE()", **options), name
+    yield "MoCo shared, from an empty queue, in a ring", zoo.moco(im.NWJ(), ring=True).double(), "MoCo"
     yield "MoCo shuffled", zoo.made("MoCo", "SMILE()", shuffle=True), "MoCo"
     empty = zoo.moco(im.NWJ()).double()
     yield "MoCo from an empty queue", empty, "MoCo"
 
 
 def state(model):
-    return {key: value.clone() for key, value in model.state_dict().items()}
+    with model.whole():
+        return {key: value.clone() for key, value in model.state_dict().items()}
 
 
 def trained(model, name, by, parts=((0, 3),), kind: Any = torch.optim.SGD):

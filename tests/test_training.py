@@ -369,6 +369,73 @@ def test_images_that_the_encoder_cannot_take_are_told_first():
     assert model.training and model.encoder.training and not model.encoder[0].norm.training
 
 
+class Gives:
+    """A loader of a user's own whose batches are what `made` makes of two views and ids."""
+
+    batch_size = N
+
+    def __init__(self, made):
+        self.made, self.inner = made, pairs()
+
+    def __len__(self):
+        return 3
+
+    def at(self, step, rank, world, device):
+        *views, ids = self.inner.at(step, rank, world, device)
+        return self.made(views, ids)
+
+
+@pytest.mark.parametrize(
+    ("loader", "told"),
+    [
+        (
+            Gives(lambda views, ids: {"image": views[0], "text": views[1], "id": ids}),
+            r"^The loader gives a dictionary, of 'image', 'text', 'id': let its at\(\) return a tuple, .*as"
+            r" \(batch\['image'\], batch\['text'\], batch\['id'\], ids\)\.$",
+        ),
+        (
+            Gives(lambda views, ids: ({"image": views[0]}, views[1], ids)),
+            r"^The inputs of a batch are tensors .*a dictionary, of 'image': give its tensors one by one, and last",
+        ),
+        (Gives(lambda views, ids: (*views, {"id": ids})), r"^The ids of a batch are tensors .*a dictionary, of 'id'"),
+        (Gives(lambda views, ids: (views[0], ["a text"] * N, ids)), r"^The inputs of a batch .* gives a list"),
+        (Gives(lambda views, ids: None), r"^A batch is a tuple, .*the loader gives a NoneType\.$"),
+        (torch.utils.data.DataLoader([1, 2]), r"^A DataLoader does not give batches by step number.*data\.PairLoader"),
+    ],
+)
+def test_what_a_loader_gives_is_refused_before_the_first_step(loader, told):
+    model = model_of("SMILE()")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(im.UserError, match=told):
+        next(im.train(model, loader, optimizer, lambda step: 1.0, accelerator(), steps=3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_loader_without_ids_trains():
+    model = model_of("SMILE()")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = Gives(lambda views, ids: (*views, None))
+    assert len(list(im.train(model, loader, optimizer, lambda step: 1.0, accelerator(), steps=2))) == 2
+
+
+def test_an_objective_of_columns_meets_a_queue_before_the_first_step():
+    def made(objective):
+        return im.MoCo(perceptron(), encoders.Projector(12, 12, 6), Cosine(0.3), objective, queue=32, momentum=0.5)
+
+    columns, rows = made(im.InfoNCE(symmetric=True)), made(im.InfoNCE())
+    for model in (columns, rows):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        steps = im.train(model, pairs(), optimizer, lambda step: 1.0, accelerator(), steps=3)
+        if model is rows:
+            assert next(steps).ceiling == pytest.approx(math.log(N)) and int(model.filled) == N
+            continue
+        with pytest.raises(im.UserError, match="reads columns, and a queue's columns have no positives"):
+            next(steps)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_parameters_that_the_loss_does_not_use_are_named_once_and_stay(caplog):
     model = model_of("InfoNCE")
     model.encoder.head = nn.Linear(3, 2)

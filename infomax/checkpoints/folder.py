@@ -22,6 +22,7 @@ from infomax.checkpoints.files import REPLACED, children_of, sealed, warn_log
 from infomax.checkpoints.snapshot import Snapshot, seal_folder, take_snapshot
 from infomax.errors import UserError
 from infomax.files import TEMPORARY, flush_folder, plain, write_json
+from infomax.models.base import Model
 from infomax.randomness import random_state
 
 if TYPE_CHECKING:
@@ -95,13 +96,15 @@ class Run:
         """
         self.wait()
         ranks = distributed.gather_objects({"random": random_state(), "state": dict(state or {})})
-        distributed.on_main(
-            lambda: self._begin(
-                take_snapshot(
-                    step, unwrapped(model), optimizer, ranks, self.folder, self.configuration, self.preprocessing
+        bare = unwrapped(model)
+        with (
+            bare.whole() if isinstance(bare, Model) else contextlib.nullcontext()
+        ):  # what processes share is saved once
+            distributed.on_main(
+                lambda: self._begin(
+                    take_snapshot(step, bare, optimizer, ranks, self.folder, self.configuration, self.preprocessing)
                 )
             )
-        )
         self._pending = True
         if wait:
             self.wait()

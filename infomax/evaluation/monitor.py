@@ -165,7 +165,8 @@ class Monitor:
 
     def _measured(self, of_health: bool, of_labels: bool) -> dict[str, float]:
         try:
-            return distributed.on_main(lambda: self._measure(of_health, of_labels))
+            with self._model.whole():  # one process measures, on what all of them hold
+                return distributed.on_main(lambda: self._measure(of_health, of_labels))
         except UserError as error:
             if self._asked:
                 raise

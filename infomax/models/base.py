@@ -1,7 +1,8 @@
 """Model, the base class: a subclass turns a batch into sides, a critic scores them, an objective reads the scores."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -76,6 +77,20 @@ class Model(nn.Module):
         Buffers of this model whose size only a forward tells get the saved one's.
         """
         return saved
+
+    def share(self) -> None:
+        """Keeps of what all processes need alike (a queue) this process's share alone.
+
+        Called by all processes before the first step, and as often as one likes.
+        """
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within it the model is as one process would have it: with all of what processes share, not a part of it.
+
+        Entered by all processes together: to be saved, for one.
+        """
+        yield
 
     def after_step(self) -> None:
         """What follows an optimiser step, and only a step that was made: momentum encoders and queues move here."""

@@ -1,7 +1,8 @@
 """MoCo: a momentum encoder makes the keys, and a queue of earlier keys gives more negatives. (He et al., 2020)"""
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,13 @@ class MoCo(Model):
     projector, the key network, follow the first by an exponential moving average and get no gradient. Keys of this
     batch and of the queue are all draws of p(y), so an objective's mean over negatives weighs them alike, and NWJ, DV
     and SMILE estimate what they do without a queue, from more negatives.
-    queue: how many earlier keys, the same on all processes; a multiple of the batch and no smaller. They lie in
+    queue: how many earlier keys, the same for all processes; a multiple of the batch and no smaller. They lie in
     `keys` [queue, d], their samples' ids in `key_ids` [queue], both part of a checkpoint. An earlier key of a row's own
     sample is no negative of it: a queue longer than an epoch holds some of every row. Without ids all keys are
     negatives. Until the queue has been filled once, what is in it alone counts.
+    Across W processes each holds 1 / W of the queue from the first training step on, and a step gathers it, or with
+    `ring` lets the shares come around one by one. A checkpoint holds all of it, and goes on on another number of
+    processes. `state_dict()` has this process's share; within `whole()` it has the queue.
     momentum: of the key network, in [0, 1). shuffle: across processes each key is encoded in another process's batch,
     so that BatchNorm's statistics do not tell a key from its query's batch; without it BatchNorm sees each process's
     own keys. ring and microbatch: as Model has them; keys are encoded in micro-batches too, once.
@@ -66,7 +70,8 @@ class MoCo(Model):
         self.register_buffer("key_ids", torch.full((queue,), UNKNOWN))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))  # keys that ever came in
         self._latest: tuple[Tensor, Tensor] | None = None  # keys of this batch and their ids, of all processes
-        # All processes hold the same queue, so that nothing of it needs to be sent before each step.
+        self._shares = 1  # processes that hold the queue: slot s is row s // shares of process s % shares
+        # The queue is the same for all processes, or shared: nothing of it may be sent over the others' before a step.
         self._ddp_params_and_buffers_to_ignore = ["keys", "key_ids", "filled"]
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:
@@ -76,11 +81,12 @@ class MoCo(Model):
         ranks = Ranks.current()
         if self.training:
             self.check_batch(len(inputs[0]) * ranks.size)
+            self.share()
         (queries,) = self.encode(self._encode, inputs[0])
         keys = self._keys(inputs[1], ranks)
-        there = min(int(self.filled), self.queue)
+        there = min(int(self.filled), self.queue) // self._shares
         if not there and self.keys.shape[1:] != keys.shape[1:]:  # which only a forward can tell for sure
-            self.keys = self.keys.new_zeros(self.queue, *keys.shape[1:])
+            self.keys = self.keys.new_zeros(len(self.keys), *keys.shape[1:])
         if self.training:
             names = self.key_ids.new_full((len(keys),), UNKNOWN) if ids is None else ids.to(self.key_ids)
             self._latest = ranks.gather(keys), ranks.gather(names)
@@ -88,11 +94,36 @@ class MoCo(Model):
             return Sides(queries, keys, ids)
         # Without ids all rows differ, and from all earlier ones.
         extra_ids = None if ids is None else self.key_ids[:there].clone()
-        return Sides(queries, keys, ids, extra=self.keys[:there].clone(), extra_ids=extra_ids)
+        extra, sharded = self.keys[:there].clone(), self._shares > 1
+        return Sides(queries, keys, ids, extra=extra, extra_ids=extra_ids, sharded=sharded)
+
+    def share(self) -> None:
+        ranks = Ranks.current()
+        if self._shares == ranks.size or self.queue % ranks.size or int(self.filled) % ranks.size:
+            return
+        if self._shares > 1:
+            raise UserError(
+                f"This MoCo holds a share of its queue, that of one of {self._shares} processes, and there are"
+                f" {ranks.size} now: save it on {self._shares}, and load it."
+            )
+        self._shares = ranks.size
+        self.keys, self.key_ids = (t[ranks.rank :: ranks.size].clone() for t in (self.keys, self.key_ids))
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        share = self._shares, self.keys, self.key_ids
+        if self._shares > 1:
+            self.keys, self.key_ids = (_in_turn(Ranks.current(), t) for t in share[1:])
+        self._shares = 1
+        try:
+            yield
+        finally:
+            self._shares, self.keys, self.key_ids = share
 
     @torch.no_grad()
     def try_later(self, inputs: Sequence[Tensor]) -> None:
         before = self.filled.clone()
+        self.sides(inputs, None)  # the queue is as wide as keys are from here on
         try:
             self.filled.fill_(self.queue)
             self(inputs)
@@ -102,7 +133,9 @@ class MoCo(Model):
     def fitted(self, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         keys = saved.get("keys")
         if keys is not None and keys.ndim == self.keys.ndim and len(keys) == self.queue:
-            self.keys = self.keys.new_zeros(keys.shape)  # as wide as a forward made it
+            # As wide as a forward made it, and whole, however many processes shared this one's.
+            self.keys, self.key_ids = self.keys.new_zeros(keys.shape), self.key_ids.new_full((self.queue,), UNKNOWN)
+            self._shares = 1
         if "key_ids" in saved or keys is None:
             return saved
         return {**saved, "key_ids": torch.full((self.queue,), UNKNOWN)}  # of a version that kept none
@@ -123,10 +156,12 @@ class MoCo(Model):
             for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.momentum)
         if self._latest is not None:
-            (keys, names), place = self._latest, int(self.filled) % self.queue
+            (keys, names), place = self._latest, int(self.filled) % self.queue // self._shares
+            self.filled += len(keys)
+            if self._shares > 1:
+                keys, names = (t[Ranks.current().rank :: self._shares] for t in (keys, names))
             self.keys[place : place + len(keys)] = keys.to(self.keys)
             self.key_ids[place : place + len(keys)] = names
-            self.filled += len(keys)
             self._latest = None
 
     def _encode(self, views: Tensor) -> tuple[Tensor, ...]:
@@ -145,6 +180,12 @@ class MoCo(Model):
         mixed = ranks.own(ranks.gather(views)[order])
         keys = ranks.gather(self.encode(self._encode_keys, mixed)[0])
         return ranks.own(torch.empty_like(keys).index_copy_(0, order, keys))
+
+
+def _in_turn(ranks: Ranks, share: Tensor) -> Tensor:
+    """Shares [k, ...] of all processes -> [size k, ...], a row of each in turn."""
+    whole = ranks.gather(share)
+    return whole.unflatten(0, (ranks.size, len(share))).transpose(0, 1).flatten(0, 1)
 
 
 def _width(projector: nn.Module, encoder: nn.Module) -> int:

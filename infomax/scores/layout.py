@@ -1,6 +1,6 @@
 """Which pairs of a score matrix are negatives: those of two different samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -20,8 +20,9 @@ class Sides:
     column j is sample j and all columns differ, and a row is of its positive's sample. positive [n]: the column, among
     this process's, of each row's positive; by default column i. extra [k, dy]: further columns, alike on all processes
     and without gradient (a queue). extra_ids [k]: the sample of each of these, which is no negative of a row of that
-    sample; without them all are negatives of every row. weight and name: of this term, where a model has several.
-    Numbers of rows and of columns are equal on all processes.
+    sample; without them all are negatives of every row. sharded: extra and extra_ids are this process's share of such
+    columns, as many on each, and all processes' shares are columns of every row. weight and name: of this term, where
+    a model has several. Numbers of rows and of columns are equal on all processes.
 
     Negatives of the batch and of `extra` weigh the same in every mean over negatives: both are draws from p(x) p(y), so
     each term has one expectation, and a mean of more of them has the same one and less variance. The rows of a queue
@@ -38,6 +39,7 @@ class Sides:
     weight: float = 1.0
     name: str = ""
     extra_ids: Tensor | None = None
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Samples:
     per_column: Tensor | None = None  # [n]: negatives of the column of each row's positive; None: as per_row
     extra: int = 0  # columns at the end that are no row's positive
     extra_ids: Tensor | None = None  # [extra]; None: they are negatives of every row
+    sharded: bool = False  # each process holds a share of the extra columns
+
+    def holders(self, ranks: Ranks) -> Ranks:
+        """The processes whose extra columns are all that there are: all of them, or this one, where they are alike."""
+        return ranks if self.sharded else Ranks()
 
     @property
     def first_extra(self) -> int:
@@ -191,6 +198,11 @@ def _names(rows: Tensor, columns: Tensor, extra: int) -> tuple[Tensor, Tensor]:
 
 def layout_of(sides: Sides, ranks: Ranks) -> Samples:
     """Which pairs are negatives. Raises UserError, on every process where they differ, for sides that do not fit."""
+    found = _layout_of(sides, ranks)
+    return replace(found, sharded=True) if sides.sharded and found.extra and ranks.size > 1 else found
+
+
+def _layout_of(sides: Sides, ranks: Ranks) -> Samples:
     x, y, positive = sides.x, sides.y, sides.positive
     n, m, extra = x.shape[0], y.shape[0], 0 if sides.extra is None else len(sides.extra)
     _check(sides, n, m)
@@ -198,6 +210,8 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
     ids, column_ids, extra_ids = (
         None if t is None else t.to(x.device) for t in (sides.ids, sides.column_ids, sides.extra_ids)
     )
+    if sides.sharded:  # who is whose negative is known of all of them on every process
+        extra, extra_ids = extra * ranks.size, None if extra_ids is None else ranks.gather(extra_ids)
     if extra_ids is not None and ids is None and column_ids is None:  # column j is sample j
         column_ids = torch.arange(ranks.rank * m, (ranks.rank + 1) * m, device=x.device)
         ids = column_ids if positive is None else None

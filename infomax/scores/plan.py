@@ -33,10 +33,15 @@ class Plan:
     grad: bool = True  # whether a gradient may be asked for: autograd itself does not tell a Function under no_grad
     dtype: torch.dtype = torch.float32  # of scores
     positive: Tensor | None = None  # [n]: the own column of each row's positive; None: column i
+    sharded: bool = False  # extra columns are a share of them; else all, alike on all processes
 
     def of_positives(self, ey: Tensor) -> Tensor:
         """Own columns [m, ...] -> that of each row's positive [n, ...]."""
         return ey if self.positive is None else ey[self.positive]
+
+    def all_extra(self, extra: Tensor) -> Tensor:
+        """Extra columns as this process has them -> all of them, [k, ...]."""
+        return self.ranks.gather(extra) if self.sharded else extra
 
     @property
     def rest(self) -> bool:

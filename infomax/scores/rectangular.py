@@ -1,7 +1,7 @@
 """One walk over a matrix of rows x and columns y."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,13 +25,14 @@ class Rectangular:
         need_x, need_y, need_extra, *others = needs
         whole = ey if only_gradient or plan.ring else plan.ranks.gather(ey)
         self.gathered, queue = len(whole), len(extra) if extra is not None and need_extra else 0
-        columns = _like(ey, self.gathered + queue)
+        shares = plan.ranks.size if plan.sharded and not (only_gradient or plan.ring) else 1
+        columns = _like(ey, self.gathered + queue * shares)
         self.leaves = [t if need and t.is_floating_point() else None for t, need in zip(
             (ex, columns, *parameters), (need_x, need_y or need_extra, *others), strict=True
         )]  # fmt: skip
         self.own_leaf = None if self.leaves[1] is None else _like(ey, len(ey) + queue)
         if extra is not None and not only_gradient and not plan.ring:
-            whole = torch.cat([whole, extra])
+            whole = torch.cat([whole, plan.all_extra(extra)])
         if plan.offset is None:
             self.critic: InnerProduct | AnyCritic = AnyCritic(plan.critic, ex, whole, parameters, any(needs))
         else:
@@ -65,14 +66,19 @@ class Rectangular:
         if not self.plan.ring:
             yield slice(0, self.tiles.total)
             return
-        own = len(self.own)
-        travelling = [None if g.ey is None else g.ey[:own] for g in gradients]
-        for first, block in self.plan.ranks.around(self.own, travelling):
+        own, ranks = len(self.own), self.plan.ranks
+        columns = [g.ey for g in gradients]
+        for first, block in ranks.around(self.own, [None if ey is None else ey[:own] for ey in columns]):
             self.critic.first, self.critic.into, self.critic.ey = first, 0, block
             yield slice(first, first + len(block))
-        if self.extra is not None:  # alike everywhere: no process sends them
-            self.critic.first, self.critic.into, self.critic.ey = self.tiles.total - len(self.extra), own, self.extra
-            yield slice(self.critic.first, self.tiles.total)
+        if self.extra is None:
+            return
+        blocks: Iterable[tuple[int, Tensor]] = [(0, self.extra)]  # alike everywhere: no process sends them
+        if self.plan.sharded:
+            blocks = ranks.around(self.extra, [None if ey is None or len(ey) == own else ey[own:] for ey in columns])
+        for first, block in blocks:
+            self.critic.first, self.critic.into, self.critic.ey = own * ranks.size + first, own, block
+            yield slice(self.critic.first, self.critic.first + len(block))
 
     def values(self) -> Results:
         """All results, and no gradient: one product."""
@@ -154,14 +160,11 @@ class Rectangular:
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:
-        """Columns' gradients summed where the columns are. Those of extra ones, which all processes have, are not:
-        what a critic's parameters make of them is a part of each process's gradient, as their rows' is."""
+        """Columns' gradients summed where the columns are. Those of extra ones that all processes have are not: what a
+        critic's parameters make of them is a part of each process's gradient, as their rows' is."""
         ex, ey, *rest = gradient.parts
         if ey is not None and not self.plan.ring:
-            if len(ey) > self.gathered and self.plan.ranks.size > 1:
-                ey = torch.cat([self.plan.ranks.scatter_sum(ey[: self.gathered]), ey[self.gathered :]])
-            else:
-                ey = self.plan.ranks.scatter_sum(ey)
+            ey = columns_home(self.plan, ey, self.gathered)
         return [ex, ey, *rest]
 
     def pull_pairs(self, parts: list[Tensor | None], positive: Tensor) -> list[Tensor | None]:
@@ -169,6 +172,14 @@ class Rectangular:
         parts = filled(parts, [self.leaves[0], self.own_leaf, *self.leaves[2:]])
         self.critic.pull_pairs(parts, self.own, positive, self.plan.positive)
         return parts
+
+
+def columns_home(plan: Plan, ey: Tensor, gathered: int) -> Tensor:
+    """Gradients of all columns, `gathered` of them no extra ones, -> of this process's, summed over processes."""
+    if len(ey) == gathered or plan.ranks.size == 1:
+        return plan.ranks.scatter_sum(ey)
+    extra = plan.ranks.scatter_sum(ey[gathered:]) if plan.sharded else ey[gathered:]
+    return torch.cat([plan.ranks.scatter_sum(ey[:gathered]), extra])
 
 
 def _like(t: Tensor, rows: int) -> Tensor:

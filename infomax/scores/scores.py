@@ -293,7 +293,7 @@ class Scores:
     def _run(self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None) -> None:
         if not requests:
             return
-        tiles = self._tiles
+        tiles, sharded = self._tiles, self._samples.sharded
         if any(q.rest for q in requests):
             columns = self._first_columns()
             tiles = replace(tiles, first=Pairs(torch.arange(self.n, device=columns.device), columns))
@@ -305,7 +305,7 @@ class Scores:
         symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own,
+            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own, sharded,
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
         positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._extra, self._parameters())
@@ -348,7 +348,7 @@ class Scores:
                 with products(self._ex):
                     ex, ey = self._sides()
                     if self._extra is not None and self._only_extra():
-                        other = self._extra[columns - self._gathered]
+                        other = rows_of(self._samples.holders(self._ranks), self._extra, columns - self._gathered)
                     else:
                         other = rows_of(self._ranks, ey, columns)
                     self._first = self._critic.pair(ex, other).double()

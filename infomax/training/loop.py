@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from infomax.distributed import gather_objects
 from infomax.errors import NonFinite, UserError
 from infomax.randomness import random_state, set_random_state
+from infomax.training.batches import batch_at
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -86,8 +87,8 @@ def train(
     optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
     resumed. A value that is not finite does neither: its gradient is the surrogate's.
     Trainable parameters that the first batch's loss does not use are named in a warning and stay as they are. Raises
-    UserError: gradient accumulation, another nonfinite, and, across processes, such a parameter that a later batch's
-    loss does use.
+    UserError: gradient accumulation, another nonfinite, a batch that is a dictionary or no tensors, an objective that a
+    later step could not read, and, across processes, such a parameter that a later batch's loss does use.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -98,8 +99,13 @@ def train(
         )
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     rank, world = accelerator.process_index, accelerator.num_processes
-    unused = _unused(model, loader, accelerator, start) if world > 1 and start < steps else {}
+    if start >= steps:
+        return
+    model.share()
+    unused = _unused(model, loader, accelerator, start) if world > 1 else {}
+    inputs, ids = batch_at(loader, start, rank, world, accelerator.device)
     wrapped, prepared = _prepared(model, optimizer, accelerator, list(unused))
+    _try_later(model, inputs)
     buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
     kept = [buffer.clone() for buffer in buffers]
     for step in range(start, steps):
@@ -109,7 +115,8 @@ def train(
         wrapped.train()
         if buffers:
             torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
-        *inputs, ids = loader.at(step, rank, world, accelerator.device)
+        if step > start:
+            inputs, ids = batch_at(loader, step, rank, world, accelerator.device)
         mi = wrapped(inputs, ids=ids)
         accelerator.backward(-mi)
         if step == start and world == 1:
@@ -167,7 +174,9 @@ def _unused(model: "Model", loader: Loader, accelerator: "Accelerator", step: in
     before = random_state()
     trial = copy.deepcopy(model).train()
     named = {name: p for name, p in trial.named_parameters() if p.requires_grad}
-    *inputs, ids = loader.at(step, accelerator.process_index, accelerator.num_processes, accelerator.device)
+    inputs, ids = batch_at(
+        loader, step, accelerator.process_index, accelerator.num_processes, accelerator.device
+    )  # fmt: skip
     with accelerator.autocast():
         mi = trial(inputs, ids=ids)
     found = torch.autograd.grad(mi, [*named.values()], allow_unused=True) if mi.requires_grad else [mi] * len(named)
@@ -284,6 +293,17 @@ def _what(given: Any) -> str:
     if given.ndim == 4:
         return f"images of {shape} (channels, height, width)"
     return f"rows of {shape} numbers" if given.ndim == 2 else f"inputs of {shape} a sample"
+
+
+def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
+    """Raises UserError for what a later step on such inputs would meet; the model stays as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        model.try_later([t[:4] for t in inputs])
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:

@@ -27,6 +27,7 @@ from infomax.scores.accumulate import over_ranks, terms_of
 from infomax.scores.critic_tiles import InnerProduct
 from infomax.scores.functions import Clip, Function, Identity, Kind, Softplus, Square, identity
 from infomax.scores.plan import Plan, Term
+from infomax.scores.rectangular import columns_home
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
 from infomax.scores.walk import by_input, run_of
@@ -135,9 +136,7 @@ class FusedWalk(torch.autograd.Function):
                 else:
                     d_ex, d_ey, total = gradient(matrix, terms, need_x, columns, any(need_offset), plan.tiles)
                 if d_ey is not None:
-                    d_ey = d_ey[:, : ex.shape[1]]
-                    own = plan.ranks.scatter_sum(d_ey[:gathered])
-                    d_ey = own if columns == gathered else torch.cat([own, d_ey[gathered:]])
+                    d_ey = columns_home(plan, d_ey[:, : ex.shape[1]], gathered)
             parameters = [plan.offset] if isinstance(plan.offset, Tensor) else []
             if total is not None:
                 total = total.to(parameters[0]).reshape(parameters[0].shape)
@@ -153,7 +152,7 @@ class FusedWalk(torch.autograd.Function):
 def _columns(plan: Plan, ey: Tensor, extra: Tensor | None) -> Tensor:
     """All columns: those of all processes, then extra ones."""
     whole = plan.ranks.gather(ey)
-    return whole if extra is None else torch.cat([whole, extra])
+    return whole if extra is None else torch.cat([whole, plan.all_extra(extra)])
 
 
 def _scales(terms: Sequence[Term], by_row: Tensor) -> Tensor:
