@@ -21,7 +21,7 @@ LAYERS = (
     ("sklearn",),
     ("ui",),
     ("benchmarks",),
-    ("run", "cli"),
+    ("run", "cli", "__main__"),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that know nothing of each other, but for these.

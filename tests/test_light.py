@@ -77,3 +77,16 @@ def test_names_of_the_package_pickle_and_mistakes_are_attribute_errors():
         im.InfoNEC  # noqa: B018  # pyright: ignore
     with pytest.raises(ImportError, match="InfoNEC"):
         from infomax import InfoNEC  # noqa: F401  # pyright: ignore
+
+
+def test_python_m_infomax_is_the_command_and_importing_it_runs_nothing():
+    def run(*words):
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=600)
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = run("-m", "infomax", "objectives")
+    assert (status, err) == (0, "") and out.startswith("InfoNCE(symmetric=False)\n")
+    assert run("-m", "infomax", "--help")[1].startswith("usage: infomax ")
+    status, out, err = run("-m", "infomax", "estimate", "none.npy", "none.npy")
+    assert (status, out, err) == (2, "", "none.npy does not exist.\n")
+    assert run("-c", "import sys; sys.argv[1:] = ['objectives']; import infomax.__main__") == (0, "", "")

@@ -210,6 +210,11 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_pat
         ("moco", ("--objective", "InfoNCE(symmetric=True)"), "reads columns"),
         ("cpc", ("--patch", 3, "--stride", 5), "leave out 44% of the pixels"),
         ("deep_infomax", ("--layer", "layer9"), "no part 'layer9'"),
+        (
+            "deep_infomax",
+            ("--encoder", "vit_tiny_patch16_224", "--layer", "head"),
+            "VisionTransformer, cannot take images",
+        ),
         ("deep_infomax", ("--local", 0, "--globally", 0), "needs a term"),
         ("deep_infomax", ("--local", -1), "-1"),
         ("deep_infomax", ("--globally", "nan"), "nan"),

@@ -101,7 +101,7 @@ def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) 
     """The number of channels of an encoder's feature map. model: the encoder. shape: (c, h, w) of its images.
 
     layer: the part, by name, whose output is the map; None: what timm's forward_features gives. Raises UserError: no
-    such part, or an output that is no map [n, c, h, w] or [n, t, c].
+    such part, an output that is no map [n, c, h, w] or [n, t, c], or images that the encoder cannot take.
     """
     image = torch.zeros(1, *shape, device=next((p.device for p in model.parameters()), None))
     caught: list[Any] = []
@@ -120,6 +120,12 @@ def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) 
                 model(image)
             finally:
                 hook.remove()
+    except Exception as error:  # an encoder may raise anything
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+        raise UserError(
+            f"The encoder, a {type(model).__name__}, cannot take images of {'x'.join(map(str, shape))} (channels,"
+            f" height, width): {reason}. Choose another, such as resnet18_small or resnet18."
+        ) from error
     finally:
         model.train(training)
     found = caught[-1] if caught else None
