@@ -10,12 +10,12 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from infomax import errors, ui
 from infomax.errors import UserError, nearest
 from infomax.ui.matrix import matrix
-from infomax.ui.registers import estimator_rows, objective_rows
+from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
 
 def estimate(
@@ -26,8 +26,8 @@ def estimate(
     y: str | None = None,
     missing: str = "refuse",
     estimator: str | None = None,
-    method: str | None = None,
-    objective: str | None = None,
+    method: Annotated[str | None, ui.HIDDEN] = None,
+    objective: Annotated[str | None, ui.HIDDEN] = None,
     critic: str | None = None,
     dataset: str | None = None,
     seed: int = 0,
@@ -54,10 +54,10 @@ def estimate(
         x: Columns of a table, by name: age,height. Texts and categories are labels.
         y: Columns of the other side.
         missing: What to do about missing values: refuse them, or drop the pairs that have some.
-        estimator: What estimates, as a constructor call: any objective, "SMILE(tau=3)", or any other of
-            infomax estimators, "KSG(k=3)". By default CopulaJS.
-        method: The same as --estimator.
-        objective: The same as --estimator.
+        estimator: What estimates: a name that `infomax estimators` lists, with its options or without: KSG,
+            "SMILE(tau=3)". By default CopulaJS. (--method and --objective are earlier names of this option.)
+        method: The same as --estimator, by an earlier name.
+        objective: The same as --estimator, by an earlier name.
         critic: What scores pairs, as a constructor call: Concat, "Separable(hidden=64)". By default Separable.
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into train, validation and test pairs, of the critic, and of a run's views.
@@ -114,7 +114,8 @@ def estimate(
             options["given"], title = sides[2], f"{title} given {given}"
         if blocks is not None:
             options["blocks"] = blocks
-        estimated = (estimation.audit if audit else estimation.estimate)(*sides[:2], missing=missing, **options)
+        with ui.Stages(f"Estimating the mutual information of {title}{', ten times' if audit else ''}"):
+            estimated = (estimation.audit if audit else estimation.estimate)(*sides[:2], missing=missing, **options)
 
         def show() -> None:
             print(_one_line(estimated.to_dict()) if json else estimated.shown(unit))
@@ -133,7 +134,8 @@ def estimate(
         if (pairs := pairs_of(file, dataset)) is not None:
             if audit:
                 raise UserError("--audit goes with two arrays, or with a run of one encoder.")
-            towers = evaluate_towers(file, pairs, **options)
+            with ui.Stages() as stages:
+                towers = evaluate_towers(file, pairs, said=stages, **options)
 
             def shown() -> None:
                 print(_one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
@@ -141,7 +143,8 @@ def estimate(
             return _finished(output, report, towers, shown, file)
         about = subject(file, dataset)
         checkpoint = about.checkpoint
-        terms = mutual_information(about, said=ui.say, audit=audit, **options)
+        with ui.Stages() as stages:
+            terms = mutual_information(about, said=stages, audit=audit, **options)
 
         def show() -> None:
             print(_one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
@@ -184,15 +187,16 @@ def report(
             raise UserError("--audit goes with a run of one encoder.")
         place = page.run_folder(run) / "report.html" if output is None else output
         page.require(place)
-        towers = evaluate_towers(run, pairs, seed)
+        with ui.Stages() as stages:
+            towers = evaluate_towers(run, pairs, seed, said=stages)
         page.write(place, page.of_towers(towers, run))
         print(_one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
     about = subject(run, dataset)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
-    ui.say("probes and mutual information")
-    found = evaluate(about, seed=seed, audit=audit)
+    with ui.Stages() as stages:
+        found = evaluate(about, seed=seed, audit=audit, said=stages)
     assert isinstance(found, Evaluation)
     page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name))
     print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
@@ -215,14 +219,16 @@ def probe(
     errors.require_seed(seed)
     _require_file(output)
     if (pairs := pairs_of(run, dataset)) is not None:
-        towers = evaluate_towers(run, pairs, seed)
+        with ui.Stages() as stages:
+            towers = evaluate_towers(run, pairs, seed, said=stages)
 
         def shown() -> None:
             print(_one_line(towers.to_dict())) if json else ui.print_results(towers)
 
         return _report(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset)
-    found = probes(about, seed=seed)
+    with ui.Stages() as stages:
+        found = probes(about, seed=seed, said=stages)
 
     def show() -> None:
         print(_one_line(found.to_dict())) if json else ui.print_evaluation(found, None)
@@ -255,8 +261,9 @@ def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
     width = min(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 100)
     for row in rows:
         print(row["call"])
-        for text in (row["summary"], f"Ceiling: {row['ceiling']}. Variance: {row['variance']}.", f"({row['source']})"):
+        for text in in_words(row):
             print(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
+    print(textwrap.fill(LEGEND, width))
 
 
 def _report(

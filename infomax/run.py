@@ -255,7 +255,8 @@ class Run(Generic[S]):
         if self._accelerator.is_main_process:  # the others wait in run.finish
             place = os.path.relpath(run.folder)
             try:
-                found = evaluate(run.folder, dataset, device=self._accelerator.device, terms=False)
+                with ui.Stages("Evaluating") as stages:
+                    found = evaluate(run.folder, dataset, device=self._accelerator.device, terms=False, said=stages)
                 ui.print_results(found, saved=place)
                 results = found.to_dict()
             except checkpoints.DamagedError:

@@ -184,6 +184,28 @@ def test_objectives_for_people_and_programs(run):
         assert all(row[key].replace("- ", "-") in flat.replace("- ", "-") for key in ("call", "summary", "source"))
 
 
+def test_each_is_said_in_one_plain_sentence(run):
+    from infomax.ui import registers
+
+    rows = registers.estimator_rows()
+    assert registers.WORDS.keys() == {row["name"] for row in rows}
+    flat = " ".join(run("infomax", "estimators").out.split())
+    for row in rows:
+        words = registers.in_words(row)[0]
+        assert words.endswith(".") and words.count(". ") == 0 and len(words) < 100
+        assert f"{row['call']} {words}" in flat
+    assert flat.endswith("from batch to batch.") and "N: pairs in a batch." in flat
+
+
+def test_help_shows_one_name_of_the_estimator_and_the_earlier_ones_still_work(run, arrays):
+    text = run("infomax", "estimate", "--help").out
+    options = re.findall(r"^\W+(--[a-z-]+) TEXT", text, re.M)
+    assert "--estimator" in options and not {"--method", "--objective"} & {*options}
+    values = [json_of(run("infomax", "estimate", "x.npy", "y.npy", name, "GCMI", "--json"))["mi"]
+              for name in ("--estimator", "--method", "--objective")]  # fmt: skip
+    assert len(set(values)) == 1
+
+
 @pytest.mark.parametrize("words", [(), ("estimate",), ("probe",), ("report",), ("objectives",)])
 def test_help_reads_well(words, run):
     ended = run("infomax", *words, "--help")
@@ -503,3 +525,64 @@ def test_a_text_table_is_called_one(run, arrays, name, how):
         ended = run("infomax", "estimate", *(arrays / file for file in files))
         assert ended.status == 2 and f"{name} is a text table" in ended.err and how in ended.err
         assert "pickle" not in ended.err
+
+
+# ------------------------------------------------------------------------------------------------- stages, and silence
+
+
+def test_stages_are_said_once_they_take_long_and_then_now_and_then(monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    with ui.Stages("Estimating", first=0.2, every=0.3) as stages:
+        time.sleep(0.1)
+        assert err.getvalue() == ""
+        until(lambda: len(re.findall(r"^Estimating \.\.\. \d+ s$", err.getvalue(), re.M)) >= 2)
+        stages("Probing")
+    assert "Probing" not in err.getvalue()
+    before = err.getvalue()
+    with ui.Stages(first=0.05):  # nothing is named yet
+        time.sleep(0.2)
+    assert err.getvalue() == before
+
+
+def test_on_a_terminal_each_stage_is_said_at_once(monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    with ui.Stages("Estimating") as stages:
+        stages("Probing")
+    assert err.getvalue() == "Estimating ...\nProbing ...\n"
+
+
+def until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_mistake_while_a_stage_is_said_ends_it(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with pytest.raises(UserError), ui.Stages("Estimating", first=0.05) as stages:
+        raise UserError("No.")
+    assert not stages.thread.is_alive()
+
+
+def test_an_estimate_on_a_terminal_says_what_it_does(arrays, monkeypatch, capsys):
+    from infomax import cli
+
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    cli.estimate(arrays / "x.npy", arrays / "y.npy", estimator="GCMI")
+    assert err.getvalue() == "Estimating the mutual information of x.npy and y.npy ...\n"
+    assert "nats" in capsys.readouterr().out
+
+
+def test_an_evaluation_names_its_stages(monkeypatch):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (300, 1, 8, 8)).to(torch.uint8)
+    labels = torch.arange(300) % 3
+    data = im.data.from_tensors(images[:200], labels[:200], images[200:], labels[200:])
+    said = []
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    im.evaluate(encoder, data, terms=False, said=said.append)
+    assert said == ["I(Z1; Z2) of two views", "Probing raw pixels", "Probing the encoder"]

@@ -1,5 +1,6 @@
 """evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ def evaluate(
     *,
     terms: bool = True,
     audit: bool = False,
+    said: Callable[[str], None] = lambda text: None,
 ) -> Evaluation | Towers:
     """Probes, kNN and the MI of a saved run's encoder, with their baselines and caps.
 
@@ -31,17 +33,17 @@ def evaluate(
     default. seed: of splits, critics, views and the untrained encoder. device: where features are made and critics
     trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its
     end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one more, of
-    mosaics seen by the encoder. Of two towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the
-    MI of their projections. Where there are no labels, or too few, Evaluation.probes says so, and the MI is there all
-    the same. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate
-    MI.
+    mosaics seen by the encoder. said: is called with the name of the next stage. Of two towers, a
+    TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no
+    labels, or too few, Evaluation.probes says so, and the MI is there all the same. Raises UserError: a folder that
+    cannot be read, an encoder without a dataset, too few images to estimate MI.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
-        return evaluate_towers(checkpoint, pairs, seed, device)  # type: ignore[arg-type]
+        return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]
     about = subject(checkpoint, dataset)  # type: ignore[arg-type]
-    found = mutual_information(about, None, seed, device, terms=terms, audit=audit)
+    found = mutual_information(about, None, seed, device, terms=terms, audit=audit, said=said)
     try:
-        probed: Probes | str = probes(about, None, seed, device)
+        probed: Probes | str = probes(about, None, seed, device, said)
     except UserError as error:  # the MI that was found needs no labels
         probed = str(error)
     return Evaluation(probed, found, about.checkpoint)
@@ -52,10 +54,12 @@ def probes(
     dataset: "str | Dataset | None" = None,
     seed: int = 0,
     device: str | torch.device | None = None,
+    said: Callable[[str], None] = lambda text: None,
 ) -> Probes:
     """The probes of a saved run's encoder, of raw pixels, and of an untrained encoder of the same kind.
 
-    checkpoint, dataset, seed, device: as evaluate() takes them. Raises UserError: no labels, one class, too few images.
+    checkpoint, dataset, seed, device, said: as evaluate() takes them. Raises UserError: no labels, one class, too few
+    images.
     """
     from infomax.encoders import encoder_config, encoder_from
 
@@ -72,6 +76,9 @@ def probes(
     if config is not None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
+            said("Probing an untrained encoder")
             untrained = of(encoder_from(config))
+    said("Probing raw pixels")
     pixels = of(nn.Flatten())
+    said("Probing the encoder")
     return Probes(of(about.encoder), pixels, untrained)

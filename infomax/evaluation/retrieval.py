@@ -1,6 +1,6 @@
 """Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,15 +63,18 @@ def evaluate_towers(
     pairs: "Paired",
     seed: int = 0,
     device: str | torch.device | None = None,
+    *,
+    said: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Towers:
     """Retrieval and MI of a saved TwoTower, or one in hand, on held-out pairs.
 
     checkpoint: a run or checkpoint folder, or a TwoTower. pairs: of its two modalities; the test part is scored, each x
     against every y. seed: of the split of the training pairs on which the estimate's critic is fitted and stopped.
-    device: for the towers. options: estimator, critic and budget, as estimate takes them. What is estimated is the MI
-    of the two towers' projections, which bounds I(X; Y) of the modalities from below (data processing), as far as its
-    verdict goes. Raises UserError: a folder that cannot be read, a model that has no two towers.
+    device: for the towers. said: is called with the name of the next stage. options: estimator, critic and
+    budget, as estimate takes them. What is estimated is the MI of the two towers' projections, which bounds
+    I(X; Y) of the modalities from below (data processing), as far as its verdict goes. Raises
+    UserError: a folder that cannot be read, a model that has no two towers.
     """
     from infomax.checkpoints import load, read
     from infomax.data import pairs_from
@@ -85,6 +88,7 @@ def evaluate_towers(
         pairs = pairs_from(found.preprocessing, pairs)
     if not isinstance(model, TwoTower):
         raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
+    said("Retrieval among held-out pairs")
     with torch.no_grad(), _evaluating(model, device):
         parts = [_features(model, split, device) for split in (pairs.train, pairs.test)]
         (train_x, train_y), (zx, zy) = parts
@@ -95,6 +99,7 @@ def evaluate_towers(
     x = [train_x[fit], train_x[select], zx]
     y = [train_y[fit], train_y[select], zy]
     of: Any = [*zip(x, y, ids, strict=True)]
+    said("Estimating I(X; Y) of the projections")
     mi = estimate_splits(*of, seed=seed, **options)
     return Towers(x_to_y, y_to_x, len(zx), mi, identity)
 

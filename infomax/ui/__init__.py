@@ -1,18 +1,19 @@
 """The user interface: options and mistakes (arguments), progress, tables, the report page (report), recipes."""
 
-from infomax.ui.arguments import arguments, sentences
+from infomax.ui.arguments import HIDDEN, arguments, sentences
 from infomax.ui.output import write_result
-from infomax.ui.progress import Progress, say
+from infomax.ui.progress import Progress, Stages
 from infomax.ui.tables import accuracies, print_evaluation, print_results, print_terms
 
 __all__ = [
+    "HIDDEN",
     "Progress",
+    "Stages",
     "accuracies",
     "arguments",
     "print_evaluation",
     "print_results",
     "print_terms",
-    "say",
     "sentences",
     "write_result",
 ]

@@ -17,6 +17,7 @@ _PACKAGES = {
     "tyro": "tyro",
 }  # fmt: skip
 _METAVARS = {"str": "TEXT"}
+HIDDEN = "hidden"  # in a parameter's Annotated: an earlier name, which is read and not shown
 
 
 @contextlib.contextmanager
@@ -67,6 +68,13 @@ def arguments(target: Any, prog: str, description: str | None = None) -> Any:
 def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
     hints = typing.get_type_hints(target, include_extras=True)
     for name, parameter in inspect.signature(target).parameters.items():
+        if HIDDEN in getattr(hints[name], "__metadata__", ()):
+            from tyro.conf import Suppress
+
+            # Where help is asked alone: tyro reads no option that it does not show.
+            kind, help_asked = typing.get_args(hints[name])[0], bool({"-h", "--help"} & {*sys.argv})
+            hints[name] = Annotated[kind, HIDDEN, *(Suppress[kind].__metadata__ if help_asked else ())]
+            continue
         if hasattr(hints[name], "__metadata__"):  # annotated already, by its author or by an earlier call
             continue
         kinds: tuple[Any, ...] = (hints[name],)

@@ -1,7 +1,9 @@
 """Progress on standard error while work is done."""
 
+import contextlib
 import math
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,8 @@ if TYPE_CHECKING:
     from infomax.training import Step
 
 
-SILENT = 20.0  # seconds, at most, between two lines of a training that is not on a terminal
+SILENT = 20.0  # seconds, at most, between two lines of what is not on a terminal
+FIRST = 5.0  # seconds after which a stage of a long command is named, where there is no terminal
 
 
 class Progress:
@@ -60,7 +63,41 @@ class Progress:
             print(f"step {step.number}/{self.total}  {numbers}  {seconds:.0f} s left", file=sys.stderr, flush=True)
 
 
-def say(text: str) -> None:
-    """What a long command is at, on a terminal's standard error only."""
-    if sys.stderr.isatty():
-        print(f"{text} ...", file=sys.stderr, flush=True)
+class Stages:
+    """Says on standard error what a long command is at: at once on a terminal, else once a stage has taken FIRST
+    seconds; then every SILENT seconds with the time that it has taken.
+
+    A call names the next stage, and ends the one before.
+    """
+
+    def __init__(self, text: str | None = None, first: float = FIRST, every: float = SILENT):
+        self.first, self.every = first, every
+        self.lock, self.ended = threading.Lock(), threading.Event()
+        self.text, self.began, self.due = text, time.monotonic(), first
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="infomax-stages")
+
+    def __enter__(self) -> "Stages":
+        if self.text is not None:
+            self(self.text)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def __call__(self, text: str) -> None:
+        with self.lock:
+            self.text, self.began, self.due = text, time.monotonic(), self.first
+            if sys.stderr.isatty():
+                self.due = self.every
+                print(f"{text} ...", file=sys.stderr, flush=True)
+
+    def _watch(self) -> None:
+        while not self.ended.wait(min(0.5, self.first)):
+            with self.lock:
+                taken = time.monotonic() - self.began
+                if self.text is not None and taken >= self.due and not self.ended.is_set():
+                    self.due = taken + self.every
+                    with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+                        print(f"{self.text} ... {taken:.0f} s", file=sys.stderr, flush=True)
