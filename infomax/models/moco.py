@@ -122,13 +122,10 @@ class MoCo(Model):
 
     @torch.no_grad()
     def try_later(self, inputs: Sequence[Tensor]) -> None:
-        before = self.filled.clone()
-        self.sides(inputs, None)  # the queue is as wide as keys are from here on
-        try:
-            self.filled.fill_(self.queue)
-            self(inputs)
-        finally:
-            self.filled.copy_(before)
+        trial = copy.deepcopy(self)  # an objective or encoder of one's own may count what it was shown
+        trial.sides(inputs, None)  # the queue is as wide as keys are from here on
+        trial.filled.fill_(self.queue)
+        trial(inputs)
 
     def fitted(self, saved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         keys = saved.get("keys")

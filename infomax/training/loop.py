@@ -104,8 +104,8 @@ def train(
     model.share()
     unused = _unused(model, loader, accelerator, start) if world > 1 else {}
     inputs, ids = batch_at(loader, start, rank, world, accelerator.device)
+    _try_later(model.to(accelerator.device), inputs)
     wrapped, prepared = _prepared(model, optimizer, accelerator, list(unused))
-    _try_later(model, inputs)
     buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
     kept = [buffer.clone() for buffer in buffers]
     for step in range(start, steps):
