@@ -80,6 +80,8 @@ class InfoNCE(Objective):
     """Lower bound on MI, also known as CPC's. (van den Oord et al., 2018)
 
     Ceiling: log N. Variance: low. symmetric=True: the mean of both directions. (Radford et al., 2021)
+
+    In words: How well each x picks its own y out of a batch; steady, and never more than log N.
     """
 
     normalised = False
@@ -107,6 +109,8 @@ class NWJ(Objective):
     In log-ratio form: the optimum is s = log r, where the usual form's is 1 + log r. Ceiling: none. Variance: grows as
     e^MI / N; one large negative decides a batch. Its plain gradient explodes with bounded critics of low temperature:
     CalibratedNWJ is the form to train with.
+
+    In words: A lower bound without that limit; with few pairs and much MI it jumps from batch to batch.
     """
 
     def estimate(self, s):
@@ -120,6 +124,8 @@ class CalibratedNWJ(Objective):
     none. Variance: as NWJ's. c stands for the critic's additive constant, which NWJ's plain gradient must learn
     through e^s; here it is set in closed form. The gradient's weight on negatives, e^(L - c), is clipped at e^limit.
     decay: of the running mean, in [0, 1). limit: in nats. The constant is TUBA's baseline. (after Poole et al., 2019)
+
+    In words: NWJ with its scores kept in range, so that it can also be trained with.
     """
 
     normalised = False
@@ -158,6 +164,8 @@ class DV(Objective):
     """Donsker and Varadhan's bound on MI, estimated with a biased plug-in partition. (Donsker & Varadhan, 1983)
 
     A lower bound over the population; over a batch the log of a mean overstates. Ceiling: none. Variance: e^MI / N.
+
+    In words: The classical lower bound; on one batch it tends to say too much.
     """
 
     normalised = False
@@ -171,6 +179,8 @@ class MINE(Objective):
 
     decay: of the running average, in [0, 1). The average corrects the gradient's bias, not the value's. Ceiling: none.
     Variance: DV's, e^MI / N.
+
+    In words: DV, with steadier gradients by memory of earlier batches.
     """
 
     normalised = False
@@ -219,6 +229,8 @@ class SMILE(_JensenShannon):
 
     No bound: clipping trades variance for a bias that can overstate, by up to 2 nats with a perfect critic at 10.
     tau=inf is DV's value. Ceiling: none. Variance: at most about e^tau / N. (Song & Ermon, 2020)
+
+    In words: DV with large scores cut off: far steadier, and sometimes too high.
     """
 
     def __init__(self, tau: float = 5.0):
@@ -234,6 +246,8 @@ class JS(_JensenShannon):
 
     The surrogate bounds a Jensen-Shannon divergence, whose optimum is s = log r; the value is a lower bound on MI.
     Ceiling: none. Variance: of the gradient low, of the value NWJ's, e^MI / N.
+
+    In words: A stable way to train, whose value is a lower bound as jumpy as NWJ's.
     """
 
     def estimate(self, s):
@@ -245,6 +259,8 @@ class JSPlugin(_JensenShannon):
 
     Also known as GAN-DIME. No bound: the value is as good as the critic. Ceiling: none. Variance: that of log r over
     pairs.
+
+    In words: A stable way to train, whose value is as right as what was learnt, too high or too low.
     """
 
     value_from = "plug-in"
@@ -258,6 +274,8 @@ class TUBA(Objective):
 
     baseline: None for a learned scalar, or a module that reads s.x [n, dx] and gives [n] or [n, 1]. Ceiling: none.
     Variance: NWJ's, e^MI / N.
+
+    In words: NWJ with a learnt reference level for each x, which makes it steadier if that is learnt well.
     """
 
     normalised = False
@@ -279,6 +297,8 @@ class SigLIP(Objective):
 
     With k negatives to a positive its optimum is log r - log k, so log k is taken off inside. No bound: the value is
     as good as the critic. Ceiling: none. Variance: that of log r over pairs.
+
+    In words: Each pair is judged by itself, real or not; the value is as right as what was learnt.
     """
 
     value_from = "plug-in"
@@ -299,6 +319,8 @@ class Anchor(Objective):
     Which of k candidates is the positive, or is none of them? The anchor, "none", fixes the constant that InfoNCE
     leaves free in each row. No bound: the value is as good as the critic. Ceiling: none in the value, but little
     is learnt above log N. Variance: that of log r over pairs.
+
+    In words: InfoNCE with the further answer 'none of these', so that scores mean something by themselves.
     """
 
     value_from = "plug-in"

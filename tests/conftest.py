@@ -10,6 +10,7 @@ import io
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -120,6 +121,20 @@ def command(folder: Path, argv: list[str]) -> Ended:
 def run(tmp_path: Path) -> Callable[..., Ended]:
     """run("simclr_smile", "--steps", 2) or run("infomax", "probe", folder), in tmp_path; returns how it ended."""
     return lambda *argv: command(tmp_path, [str(argument) for argument in argv])
+
+
+@pytest.fixture
+def on_processes(tmp_path: Path) -> Callable[[int, str], None]:
+    """Runs a test module as its own worker by torchrun, on so many processes; it is given the test's folder."""
+
+    def run(processes: int, file: str) -> None:
+        torchrun = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", str(processes)]
+        done = subprocess.run(
+            [*torchrun, file, str(tmp_path)], capture_output=True, text=True, timeout=600, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
 
 
 def saved_in(out: str) -> str:

@@ -96,6 +96,15 @@ def of_layout(text, critic, x, y, extra, layout, **options):
                               for t, g in zip((x, y, *inner), found, strict=True))]  # fmt: skip
 
 
+def close_parts(what, mine, alone, rows, columns, world):
+    """A process's part of what of_layout gives beside all of it on one process."""
+    close(what + " d x", mine[1] / world, alone[1][rows])
+    close(what + " d y", mine[2] / world, alone[2][columns])
+    for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
+        dist.all_reduce(ours)
+        close(what + " value and d parameters", ours / world, theirs)
+
+
 def compare_layouts(rank, world):
     torch.manual_seed(0)
     for critic_name, make in CRITICS.items():
@@ -115,11 +124,7 @@ def compare_layouts(rank, world):
                     size = {"rows": 3 + rank, "columns": 5}
                     mine = of_layout(text, critic, x[rows], y[columns], extra, part, ring=ring, **size)
                     what = f"{text} {critic_name} {name} on {world}{' in a ring' if ring else ''}"
-                    close(what + " d x", mine[1] / world, alone[1][rows])
-                    close(what + " d y", mine[2] / world, alone[2][columns])
-                    for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
-                        dist.all_reduce(ours)
-                        close(what + " value and d parameters", ours / world, theirs)
+                    close_parts(what, mine, alone, rows, columns, world)
 
 
 def compare_shares(rank, world):
@@ -144,11 +149,7 @@ def compare_shares(rank, world):
                     size = {"rows": 3 + rank, "columns": 2}
                     mine = of_layout(text, critic, x[rows], y[columns], extra[own], part, ring=ring, **size)
                     what = f"{text} {critic_name} {name}, shared by {world}{' in a ring' if ring else ''}"
-                    close(what + " d x", mine[1] / world, alone[1][rows])
-                    close(what + " d y", mine[2] / world, alone[2][columns])
-                    for ours, theirs in zip((mine[0], *mine[3:]), (alone[0], *alone[3:]), strict=True):
-                        dist.all_reduce(ours)
-                        close(what + " value and d parameters", ours / world, theirs)
+                    close_parts(what, mine, alone, rows, columns, world)
 
 
 def train_a_step(rank, world):

@@ -54,6 +54,7 @@ def test_rows_read_from_source_are_the_registrys(rows, registry):
         assert row["call"] == repr(registry[row["name"]]())
         assert f"Ceiling: {row['ceiling']}" in doc and f"Variance: {row['variance']}" in doc
         assert doc.startswith(row["summary"].rstrip(".")[:10])
+        assert f"In words: {row['words']}" in doc
 
 
 def test_the_package_names_its_homes_once():

@@ -1,7 +1,6 @@
 """Every kind of model on 1, 2 and 3 processes. Run by torchrun, this file is the worker of its own tests."""
 
 import logging
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,13 +134,8 @@ def _in_chunks(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_one_and_more_processes_end_alike(tmp_path, processes):
-    torchrun = Path(sys.executable).parent / "torchrun"
-    done = subprocess.run(
-        [str(torchrun), "--standalone", "--nproc_per_node", str(processes), __file__, str(tmp_path)],
-        capture_output=True, text=True, timeout=600, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_one_and_more_processes_end_alike(on_processes, tmp_path, processes):
+    on_processes(processes, __file__)
     every = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
     one = outcomes(accelerator())
     for rank, found in enumerate(every):

@@ -5,7 +5,6 @@ Run by torchrun on 4 processes, this file is the worker of its own test.
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -157,13 +156,8 @@ def _wait_for(folder, number):
 
 
 @pytest.mark.slow
-def test_each_process_holds_a_share_and_a_checkpoint_holds_the_queue(tmp_path):
-    torchrun = Path(sys.executable).parent / "torchrun"
-    done = subprocess.run(
-        [str(torchrun), "--standalone", "--nproc_per_node", "4", __file__, str(tmp_path)],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_each_process_holds_a_share_and_a_checkpoint_holds_the_queue(on_processes, tmp_path):
+    on_processes(4, __file__)
     for rank in range(4):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
         assert found["on 4"] and found["same on 4"] and "holds a share" in found["left over"]

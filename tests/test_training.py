@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -534,13 +533,8 @@ def worker(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_take_the_same_steps(tmp_path):
-    torchrun = Path(sys.executable).parent / "torchrun"
-    done = subprocess.run(
-        [str(torchrun), "--standalone", "--nproc_per_node", "2", __file__, str(tmp_path)],
-        capture_output=True, text=True, timeout=600, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_one_and_two_processes_take_the_same_steps(on_processes, tmp_path):
+    on_processes(2, __file__)
     one = outcomes(accelerator())
     both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, expected in one.items():

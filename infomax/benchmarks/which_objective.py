@@ -124,8 +124,9 @@ def _label(folder: Path, images: data.Dataset, seed: int) -> dict[str, Any]:
     return {"mi": found.mi, "interval": list(found.interval), "trusted": found.trusted}
 
 
-def _noise(folder: Path, call: str, images: data.Dataset, seed: int) -> float:
-    """Of the trained model's gradient over batches: its mean squared deviation over the square of its mean."""
+def _noise(folder: Path, call: str, images: data.Dataset, seed: int) -> float | None:
+    """Of the trained model's gradient over batches: its mean squared deviation over the square of its mean, from which
+    the deviation's share is taken off; None where nothing is left, as so few batches do not tell the mean from 0."""
     model = checkpoints.load(folder).train()
     loader = data.PairLoader(images.train, data.views_for(images), 256, seed + 1)
     gradients = []
@@ -137,7 +138,8 @@ def _noise(folder: Path, call: str, images: data.Dataset, seed: int) -> float:
     g = torch.stack(gradients)
     mean = g.mean(0)
     spread = float((g - mean).square().sum() / (len(g) - 1))
-    return spread / max(float(mean.square().sum()) - spread / len(g), 1e-300)
+    square = float(mean.square().sum()) - spread / len(g)
+    return spread / square if square > 0 else None
 
 
 def _row(call: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -146,13 +148,14 @@ def _row(call: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         return statistics.fmean(values), min(values), max(values)
 
     last = [run["curve"][-1]["mi"] for run in runs]
+    noise = [math.inf if run["noise"] is None else run["noise"] for run in runs]
     return {
         "call": call, "linear": over_seeds(lambda run: run["accuracy"]), "interval": runs[0]["accuracy_interval"],
         "shots_10": over_seeds(lambda run: run["shots_10"]), "knn": over_seeds(lambda run: run["knn"]),
         "mi": {e: (statistics.fmean(float(m[e]["mi"]) for m in last), sum(m[e]["trusted"] for m in last))
                for e in ESTIMATORS},
         "label": over_seeds(lambda run: run["label"]["mi"]), "labels_trusted": sum(r["label"]["trusted"] for r in runs),
-        "noise": statistics.median(run["noise"] for run in runs), "seeds": len(runs),
+        "noise": statistics.median(noise), "seeds": len(runs),
         "processor": statistics.median(run["processor"] for run in runs),
         "mib": statistics.median(run["mib"] for run in runs),
     }  # fmt: skip
@@ -171,7 +174,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells.append(f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})")
         cells += [f"{mi:.2f} ({trusted} of {row['seeds']})" for mi, trusted in row["mi"].values()]
         cells.append(f"{row['label'][0]:.2f} ({row['labels_trusted']} of {row['seeds']})")
-        cells += [f"{row['noise']:.2g}", f"{row['processor']:.0f}", f"{row['mib']:.0f}"]
+        cells.append(f"{row['noise']:.2g}" if row["noise"] < math.inf else "-")
+        cells += [f"{row['processor']:.0f}", f"{row['mib']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -97,9 +97,8 @@ class Run:
         self.wait()
         ranks = distributed.gather_objects({"random": random_state(), "state": dict(state or {})})
         bare = unwrapped(model)
-        with (
-            bare.whole() if isinstance(bare, Model) else contextlib.nullcontext()
-        ):  # what processes share is saved once
+        # What processes share is saved once, and whole.
+        with bare.whole() if isinstance(bare, Model) else contextlib.nullcontext():
             distributed.on_main(
                 lambda: self._begin(
                     take_snapshot(step, bare, optimizer, ranks, self.folder, self.configuration, self.preprocessing)

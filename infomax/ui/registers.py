@@ -15,30 +15,11 @@ LEGEND = (
     "N: pairs in a batch. s: a score of a pair. r: how many times likelier a pair is than x and y by themselves, whose"
     " log a score learns. Ceiling: the most that the value can show. Variance: how much it changes from batch to batch."
 )
-WORDS = {
-    "infonce": "How well each x picks its own y out of a batch; steady, and never more than log N.",
-    "nwj": "A lower bound without that limit; with few pairs and much MI it jumps from batch to batch.",
-    "calibratednwj": "NWJ with its scores kept in range, so that it can also be trained with.",
-    "dv": "The classical lower bound; on one batch it tends to say too much.",
-    "mine": "DV, with steadier gradients by memory of earlier batches.",
-    "smile": "DV with large scores cut off: far steadier, and sometimes too high.",
-    "js": "A stable way to train, whose value is a lower bound as jumpy as NWJ's.",
-    "jsplugin": "A stable way to train, whose value is as right as what was learnt, too high or too low.",
-    "tuba": "NWJ with a learnt reference level for each x, which makes it steadier if that is learnt well.",
-    "siglip": "Each pair is judged by itself, real or not; the value is as right as what was learnt.",
-    "anchor": "InfoNCE with the further answer 'none of these', so that scores mean something by themselves.",
-    "copulajs": "The default: a formula for the simple part of the dependence, a network for the rest.",
-    "barberagakov": "Learns how y is distributed, with x known and without; the gain is the MI.",
-    "differenceofentropies": "Learns the spread of x, of y and of both, and subtracts.",
-    "club": "Meant as an upper bound: it is one where the learnt distribution of y for an x is right.",
-    "leaveoneout": "Meant as an upper bound, as CLUB; the other pairs stand for y's distribution without x.",
-    "ksg": "Counts near neighbours: nothing is trained, quick, for a few columns on each side.",
-    "gcmi": "Correlations of ranks: in an instant, and blind to whatever no correlation shows.",
-}
 
 
 def objective_rows() -> list[dict[str, str]]:
-    """A row for each registered objective, read from its docstring: name, call, summary, ceiling, variance, source."""
+    """A row for each registered objective, read from its docstring: name, call, summary, ceiling, variance, words (one
+    plain sentence), source."""
     classes = _classes(LIBRARY / "objectives.py")
     names = [name for name in classes if not name.startswith("_") and "Objective" in _lineage(name, classes)[1:]]
     return [_row(name, classes) for name in names]
@@ -57,7 +38,7 @@ def estimator_rows() -> list[dict[str, str]]:
 def in_words(row: dict[str, str]) -> list[str]:
     """What a list says of a row below its call: first, for a reader who does not know its paper, one plain sentence."""
     ceiling = f"Ceiling: {row['ceiling']}. Variance: {row['variance']}."
-    return [WORDS[row["name"]], row["summary"], ceiling, f"({row['source']})"]
+    return [row["words"], row["summary"], ceiling, f"({row['source']})"]
 
 
 def _tree(path: Path) -> ast.Module:
@@ -99,9 +80,10 @@ def _row(name: str, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
     doc = " ".join((ast.get_docstring(classes[name]) or "").split())
     summary = re.sub(r" \([^()]*\d{4}[^()]*\)", "", doc.split(". ")[0])
     sources = re.findall(r"\(([^()]*\d{4}[^()]*)\)", doc)
-    parts = {key: re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")}
-    if not sources or not all(parts.values()):
-        raise AssertionError(f"The docstring of {name} lacks its source, Ceiling or Variance.")
-    ceiling, variance = (match[1] for match in parts.values() if match)
+    parts = [re.search(rf"{key}: (.*?)[.:]( |$)", doc) for key in ("Ceiling", "Variance")]
+    parts.append(re.search(r"In words: (.*?\.)( |$)", doc))
+    if not sources or not all(parts):
+        raise AssertionError(f"The docstring of {name} lacks its source, Ceiling, Variance or In words.")
+    ceiling, variance, words = (match[1] for match in parts if match)
     return {"name": name.lower(), "call": _call(name, classes), "summary": summary.rstrip(".") + ".",
-            "ceiling": ceiling, "variance": variance, "source": "; ".join(sources)}  # fmt: skip
+            "ceiling": ceiling, "variance": variance, "words": words, "source": "; ".join(sources)}  # fmt: skip

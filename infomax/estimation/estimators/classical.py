@@ -49,6 +49,8 @@ class KSG(_Classical):
     error is the jackknife's, which leaves pairs out and never repeats any (Holmes & Nemenman, 2019). Ceiling: about
     log N. Variance: about that of log r over pairs. Raises UserError: more than 10 columns a side, a side without a
     density (labels, quantised numbers), k too large, more than k copies of a pair.
+
+    In words: Counts near neighbours: nothing is trained, quick, for a few columns on each side.
     """
 
     value_from = "neighbours"
@@ -79,6 +81,8 @@ class GCMI(_Classical):
     columns, and where a column has fewer than 10 pairs the analytic amount. (Schaefer & Strimmer, 2005) Ceiling: none.
     Variance: about that of log r over pairs. Raises UserError: more than 256 columns a side, a side without a
     density (labels, quantised numbers).
+
+    In words: Correlations of ranks: in an instant, and blind to whatever no correlation shows.
     """
 
     widest = 256

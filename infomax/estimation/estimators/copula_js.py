@@ -35,6 +35,8 @@ class CopulaJS(PlugIn):
     (This project; Gaussian copula: Joe, 1989; Student copula: Demarta & McNeil, 2005; kernels: Geenens et
     al., 2017; independent components: Hyvärinen, 1999; plug-in: Letizia & Tonello, 2022; cross-fitting: Chernozhukov
     et al., 2018)
+
+    In words: The default: a formula for the simple part of the dependence, a network for the rest.
     """
 
     takes_critic = True

@@ -90,6 +90,8 @@ class BarberAgakov(PlugIn, _Conditional):
     With the true p(y) it is a lower bound on MI; both models' errors enter it, with opposite signs, so it is none.
     density: of y given x, a flow "NSF" or "MAF", or "Gaussian" for a network's mean and variance. Ceiling: none.
     Variance: that of log r over pairs. Raises UserError: a y without a density (labels, quantised numbers).
+
+    In words: Learns how y is distributed, with x known and without; the gain is the MI.
     """
 
     def __init__(self, density: str = "NSF", transforms: int = 2, hidden: int = 64):
@@ -101,6 +103,8 @@ class DifferenceOfEntropies(PlugIn, _ByDensity):
 
     No bound: three models' errors enter it. density: a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log r
     over pairs. Raises UserError: a side without a density (labels, quantised numbers).
+
+    In words: Learns the spread of x, of y and of both, and subtracts.
     """
 
     def __init__(self, density: str = "NSF", transforms: int = 2, hidden: int = 64):
@@ -142,6 +146,8 @@ class CLUB(_UpperBound):
     Far above MI where that is high: for normals of correlation rho it is rho^2 / (1 - rho^2). density: "Gaussian", a
     network's mean and variance of y, or a flow, "NSF" or "MAF". Ceiling: none. Variance: that of log q over negatives.
     Raises UserError: a y without a density (labels, quantised numbers).
+
+    In words: Meant as an upper bound: it is one where the learnt distribution of y for an x is right.
     """
 
     def estimate(self, s: Scores) -> Tensor:
@@ -154,6 +160,8 @@ class LeaveOneOut(_UpperBound):
     density: "Gaussian", a network's mean and variance of y, or a flow, "NSF" or "MAF", which is read in blocks of 64
     pairs. Ceiling: none; far above MI where the others are fewer than e^MI. Variance: that of log r over pairs. Raises
     UserError: a y without a density (labels, quantised numbers).
+
+    In words: Meant as an upper bound, as CLUB; the other pairs stand for y's distribution without x.
     """
 
     def estimate(self, s: Scores) -> Tensor:
