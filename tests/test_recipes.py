@@ -89,7 +89,12 @@ def test_a_run_ends_with_its_table(finished):
         assert re.search(rf"{row} .*\d \[[\d., ]+\] .*\d \[[\d., ]+\] .*\d \[[\d., ]+\]", ended.out), ended.out
     assert re.search(r"I\(Z1; Z2\) of two views: .*95 % interval \[.*trusted", ended.out)
     assert "ceiling 2.77 nats, log of 16 held-out pairs" in ended.out
-    *_, saved, last = ended.out.splitlines()
+    *_, saved, last, identity = ended.out.splitlines()
+    assert re.fullmatch(
+        r"I\(J; Z\), which of 16 images a view shows: (-?\d\.\d\d nats \[.*\] of at most 2\.77|.* is not trusted)",
+        identity,
+    )
+    assert read(finished[0])["results"]["estimate"]["identity"]["among"] == 16
     assert saved == "Saved in checkpoints/simclr_smile"
     floor, mi, trusted = (read(finished[0])["results"]["estimate"][name] for name in ("floor", "mi", "trusted"))
     if trusted:

@@ -1,13 +1,14 @@
 """evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from infomax.errors import UserError
-from infomax.evaluation.information import mutual_information
+from infomax.evaluation.information import mutual_information, named_images
 from infomax.evaluation.probing import Probe, probe
 from infomax.evaluation.result import Evaluation, Probes
 from infomax.evaluation.retrieval import Towers, evaluate_towers
@@ -31,10 +32,10 @@ def evaluate(
 
     checkpoint: a run or checkpoint folder, a model, or an encoder. dataset: a name or Dataset; a saved run's own by
     default. seed: of splits, critics, views and the untrained encoder. device: where features are made and critics
-    trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) alone, as a recipe prints it at its
-    end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one more, of
-    mosaics seen by the encoder. said: is called with the name of the next stage. Of two towers, a
-    TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no
+    trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) and I(J; Z) alone, as a recipe prints
+    them at its end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one
+    more, of mosaics seen by the encoder. said: is called with the name of the next stage. Of two towers, a TwoTower or
+    a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no
     labels, or too few, Evaluation.probes says so, and the MI is there all the same. Raises UserError: a folder that
     cannot be read, an encoder without a dataset, too few images to estimate MI.
     """
@@ -42,6 +43,8 @@ def evaluate(
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]
     about = subject(checkpoint, dataset)  # type: ignore[arg-type]
     found = mutual_information(about, None, seed, device, terms=terms, audit=audit, said=said)
+    if not terms:
+        found = replace(found, identity=named_images(about, seed, device, said))
     try:
         probed: Probes | str = probes(about, None, seed, device, said)
     except UserError as error:  # the MI that was found needs no labels

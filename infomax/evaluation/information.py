@@ -1,7 +1,8 @@
 """The MI of an encoder's features, as terms that are finite.
 
 A deterministic encoder's I(X; f(X)) is infinite, or log N on N images, and says nothing. What is estimated instead is
-finite: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers against another view's features.
+finite: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), I(J; Z), and a chain of layers against another view's
+features.
 """
 
 import math
@@ -16,10 +17,11 @@ from infomax.errors import UserError
 from infomax.estimation import Check, Estimate, audit_splits, estimate_splits
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
+from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
 from infomax.evaluation.mosaics import mosaics
 from infomax.evaluation.result import Chain, Terms
-from infomax.evaluation.subject import Source, subject
+from infomax.evaluation.subject import Source, Subject, subject
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Split
@@ -81,8 +83,20 @@ def mutual_information(
     label = _or_why(lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
     said("I(X; Z + noise)")
     noise = _or_why(lambda: _noise(plain, own, given))
+    who = named_images(about, seed, device, said)
     chain = _or_why(lambda: _chain(named, mi, second, ids, given, said))
-    return Terms(mi, label, noise, chain)
+    return Terms(mi, label, noise, chain, who)
+
+
+def named_images(
+    about: Subject, seed: int, device: str | torch.device | None, said: Callable[[str], None] = lambda text: None
+) -> Identity | str:
+    """I(J; Z) of an encoder, which of N held-out images a view shows, or why there is none.
+
+    about, seed, device, said: as mutual_information takes them.
+    """
+    said("I(J; Z), which image a view shows")
+    return _or_why(lambda: identity_mi(about, None, seed, device))
 
 
 def views_mi(

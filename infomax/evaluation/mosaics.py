@@ -43,7 +43,7 @@ def mosaics(
     known = min(max(mi.mi, 0.5), 0.9 * PATCHES * math.log(2)) if math.isfinite(mi.mi) else 2.0
     flips = _flips(known / PATCHES)
     misread = 1 - _read(pools[0], pools[2])
-    low = PATCHES * _bit(_both(flips, _both(misread, misread)))
+    low = PATCHES * bit(_both(flips, _both(misread, misread)))
     generator = torch.Generator().manual_seed(seed)
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pool, number in zip(pools, MOSAICS, strict=True):
@@ -86,7 +86,7 @@ def _both(p: float, q: float) -> float:
     return p * (1 - q) + q * (1 - p)
 
 
-def _bit(flips: float) -> float:
+def bit(flips: float) -> float:
     """The MI of a fair bit with its copy that is flipped with this probability, in nats."""
     return math.log(2) + sum(p * math.log(p) for p in (flips, 1 - flips) if p > 0)
 
@@ -96,5 +96,5 @@ def _flips(nats: float) -> float:
     low, high = 0.0, 0.5
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _bit(middle) > nats else (low, middle)
+        low, high = (middle, high) if bit(middle) > nats else (low, middle)
     return low

@@ -1,13 +1,11 @@
 """Results of an evaluation: probes beside their baselines, and the MI terms of an encoder's features."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infomax.estimation import Check, Estimate
+from infomax.evaluation.identity import Identity
 from infomax.evaluation.probing import Probe
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,19 +41,19 @@ class Chain:
 @dataclass(frozen=True)
 class Terms:
     """The MI of an encoder's features, in nats: mi of two views, I(Z1; Z2); label, I(Z; label), capped by H(label);
-    noise, I(X; Z + noise), capped by the Gaussian channel's capacity; and the chain. A text says why there is none.
-
-    None for all but mi where they were not asked for.
+    noise, I(X; Z + noise), capped by the Gaussian channel's capacity; the chain; and identity, I(J; Z), which of N
+    held-out images a view shows. A text says why there is none. None for all but mi where they were not asked for.
     """
 
     mi: Estimate
     label: Estimate | str | None = None
     noise: Estimate | str | None = None
     chain: Chain | str | None = None
+    identity: Identity | str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """mi's content, and under their names the others'; {"not_measured": why} where there is none."""
-        others = {name: getattr(self, name) for name in ("label", "noise", "chain")}
+        others = {name: getattr(self, name) for name in ("label", "noise", "chain", "identity")}
         return self.mi.to_dict() | {
             name: {"not_measured": term} if isinstance(term, str) else term.to_dict()
             for name, term in others.items()
@@ -65,7 +63,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: probes with their baselines, and MI in nats; mi, label, noise and chain as in Terms.
+    """The result of `evaluate`: probes with their baselines, and MI in nats; mi, label and so on as in Terms.
 
     terms: the MI. checkpoint: which one was read. probes is a text that says why where none could be measured: no
     labels, one class, too few images of a class.
@@ -90,6 +88,10 @@ class Evaluation:
     @property
     def chain(self) -> Chain | str | None:
         return self.terms.chain
+
+    @property
+    def identity(self) -> Identity | str | None:
+        return self.terms.identity
 
     def to_dict(self) -> dict[str, Any]:
         """checkpoint, probe and estimate, each as JSON has it; probe is {"not_measured": why} where there is none."""

@@ -1,18 +1,21 @@
 """Tables of results on standard output: accuracies and nats."""
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
-    from infomax.evaluation import Evaluation, Probes, Terms, Towers
+    from infomax.evaluation import Evaluation, Identity, Probes, Terms, Towers
     from infomax.evaluation.probing import Probe
 
 
-def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None) -> None:
+def print_evaluation(
+    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, identity: "Identity | str | None" = None
+) -> None:
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes: a text says why there are none.
+    probes, identity: a text says why there are none. saved: where the run is.
     """
     from rich import box
     from rich.console import Console
@@ -42,10 +45,19 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
         )
         for reason in mi.reasons:
             console.print(f"  {reason}")
+    if isinstance(identity, str):
+        console.print(f"I(J; Z), which image a view shows: not measured: {identity}")
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
     if mi is not None:
         print(last_line(mi, "I(Z1; Z2) of two views"))
+    if identity is not None and not isinstance(identity, str):
+        print(identity_line(identity))
+
+
+def identity_line(found: "Identity", unit: "Literal['nats', 'bits']" = "nats") -> str:
+    """I(J; Z) in a line, with what it means."""
+    return f"I(J; Z), which of {found.among} images a view shows: {found.said(unit)}"
 
 
 def last_line(found: "Estimate", of: str) -> str:
@@ -63,7 +75,7 @@ def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
     if hasattr(found, "x_to_y"):
         print_towers(found, saved)  # type: ignore[arg-type]
     else:
-        print_evaluation(found.probes, found.mi, saved)  # type: ignore[union-attr]
+        print_evaluation(found.probes, found.mi, saved, found.identity)  # type: ignore[union-attr]
 
 
 def print_towers(found: "Towers", saved: Any = None) -> None:
@@ -101,6 +113,12 @@ def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> Non
             print(f"{name}: {of.statement}{cap}")
             for reason in term.reasons:
                 print(f"  {reason}")
+    if isinstance(terms.identity, str):
+        print(f"I(J; Z), which image a view shows: not measured: {terms.identity}")
+    elif terms.identity is not None:
+        print(identity_line(terms.identity, unit))
+        per = 1.0 if unit == "nats" else math.log(2)
+        print(f"  among N images: {', '.join(f'{n}: {nats / per:.2f}' for n, nats in terms.identity.curve)}")
     if isinstance(terms.chain, str):
         print(f"Chain of layers: not measured: {terms.chain}")
     elif terms.chain is not None:
