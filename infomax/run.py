@@ -55,6 +55,9 @@ class Settings:
     dataset: str = "mnist5k"
     """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
     hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
+    skip_unreadable: bool = False
+    """Leave out image files that are empty or cannot be read, counted in a line and listed in run.json, rather than
+    stop at the first. A resumed run has to leave out the same ones."""
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None
@@ -275,6 +278,7 @@ class Run(Generic[S]):
         resolved = {
             "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
             "data": dataset.fingerprint, "data_notes": list(getattr(dataset, "notes", ())),
+            "data_left_out": list(getattr(dataset, "left_out", ())),
             "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved

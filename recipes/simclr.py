@@ -12,7 +12,7 @@ Settings = im.ImageSettings  # a recipe with options of its own derives a datacl
 def main(doc: str | None, name: str, objective: im.Objective) -> None:
     with im.Run(Settings, doc, objective, name) as run:
         s = run.settings
-        dataset = data.dataset(s.dataset, limit=s.limit)
+        dataset = data.dataset(s.dataset, limit=s.limit, skip_unreadable=s.skip_unreadable)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
         encoder = s.make_encoder(dataset.shape[0])
         projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)

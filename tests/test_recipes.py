@@ -24,7 +24,7 @@ NAMES = ["simclr_infonce", "simclr_nwj", "simclr_smile"]
 OPTIONS = [
     "epochs", "steps", "limit", "batch-size", "lr", "temperature", "objective", "encoder", "dataset", "seed", "run-dir",
     "resume", "tracker", "mixed-precision", "save-every", "keep", "nonfinite", "timeout", "deterministic",
-    "health-every", "probe-every", "on-collapse",
+    "health-every", "probe-every", "on-collapse", "skip-unreadable",
 ]  # fmt: skip
 STEP = [field.name for field in dataclasses.fields(Step) if field.name != "terms"]  # which only several terms have
 
@@ -110,7 +110,7 @@ def test_a_run_folder_holds_what_it_says(finished, images):
         "tracker": None, "microbatch": None, "ring": False,
         "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,
         "deterministic": False, "pretrained": None, "freeze": 0, "start": None, "data_notes": [],
-        "health_every": None, "probe_every": None, "on_collapse": "warn",
+        "health_every": None, "probe_every": None, "on_collapse": "warn", "skip_unreadable": False, "data_left_out": [],
     }  # fmt: skip
     assert {"python", "infomax", "torch", "torchvision", "timm", "accelerate"} <= run["versions"].keys()
     assert run["results"].keys() == {"checkpoint", "probe", "estimate"}
