@@ -269,6 +269,20 @@ def test_recipes_differ_in_their_objective_alone(name):
     assert f"accelerate launch recipes/{name}.py" in text.split('"""')[1]
 
 
+@pytest.mark.slow
+def test_simclr_is_a_script_of_its_own(run, unlabelled, tmp_path):
+    short = (*TINY, "--steps", 2, "--dataset", f"folder:{unlabelled}", "--health-every", 0)
+    ended = run("simclr", *short)
+    assert ended.status == 0, ended.err
+    assert saved_in(ended.out) == "checkpoints/simclr"
+    configuration = read(tmp_path / "checkpoints/simclr")["configuration"]
+    assert (configuration["recipe"], configuration["objective"]) == ("simclr", "InfoNCE(symmetric=False)")
+    # What simclr_infonce.py does, to the bit; and another objective names the folder.
+    assert run("simclr_infonce", *short).status == 0
+    assert same(weights(tmp_path / "checkpoints/simclr"), weights(tmp_path / "checkpoints/simclr_infonce"))
+    assert saved_in(run("simclr", *short, "--objective", "SMILE(tau=5)").out) == "checkpoints/simclr_smile"
+
+
 def test_help_says_what_each_option_is(run):
     ended = run("simclr_smile", "--help")
     assert (ended.status, ended.err) == (0, "")
