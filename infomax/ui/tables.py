@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from infomax.evaluation.probing import Probe
 
 
-def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None) -> None:
+def print_evaluation(
+    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, health: str | None = None
+) -> None:
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes: a text says why there are none.
+    probes: a text says why there are none. health: of held-out features, a line.
     """
     from rich import box
     from rich.console import Console
@@ -42,6 +44,8 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
         )
         for reason in mi.reasons:
             console.print(f"  {reason}")
+    if health is not None:
+        console.print(health)
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
     if mi is not None:
@@ -58,15 +62,15 @@ def last_line(found: "Estimate", of: str) -> str:
     return f"{found.certified[0].upper()}{found.certified[1:]}: {of}; {found.mi:.2f} is not trusted"
 
 
-def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
-    """What an evaluation found, as its kind is shown."""
+def print_results(found: "Evaluation | Towers", saved: Any = None, health: str | None = None) -> None:
+    """What an evaluation found, as its kind is shown. saved: where the run is. health: of its held-out features."""
     if hasattr(found, "x_to_y"):
-        print_towers(found, saved)  # type: ignore[arg-type]
+        print_towers(found, saved, health)  # type: ignore[arg-type]
     else:
-        print_evaluation(found.probes, found.mi, saved)  # type: ignore[union-attr]
+        print_evaluation(found.probes, found.mi, saved, health)  # type: ignore[union-attr]
 
 
-def print_towers(found: "Towers", saved: Any = None) -> None:
+def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
     """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
     print(f"Retrieval among {found.pairs} held-out pairs: % found among the k best, with 95 % intervals")
     for name, way in (("x -> y", found.x_to_y), ("y -> x", found.y_to_x)):
@@ -78,6 +82,8 @@ def print_towers(found: "Towers", saved: Any = None) -> None:
     print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
     for reason in found.mi.reasons:
         print(f"  {reason}")
+    if health is not None:
+        print(health)
     if saved is not None:
         print(f"Saved in {saved}")
     print(last_line(found.mi, "I(X; Y) of the modalities"))
