@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from infomax import errors, ui
 from infomax.errors import UserError, nearest
 from infomax.ui.matrix import matrix
+from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
 
@@ -39,6 +40,7 @@ def estimate(
     given: str | None = None,
     blocks: int | None = None,
     bits: bool = False,
+    skip_unreadable: bool = False,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
@@ -70,6 +72,7 @@ def estimate(
         given: What to condition on, I(X; Y | Z): Z.npy, an array [n, ...], or columns of the table.
         blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more.
         bits: Print bits, not nats. JSON has both.
+        skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
     from infomax import launch
     from infomax.ui import report as page
@@ -103,6 +106,8 @@ def estimate(
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
+        if skip_unreadable:
+            raise UserError("--skip-unreadable goes with a saved run, whose data set is files of images.")
         if y_file is not None and columns:
             raise UserError(f"--x and --y name columns of one table; {file} and {y_file} are two files.")
         if y_file is None:
@@ -131,7 +136,7 @@ def estimate(
     else:
         from infomax.evaluation import evaluate_towers, mutual_information, pairs_of, subject
 
-        if (pairs := pairs_of(file, dataset)) is not None:
+        if (pairs := pairs_of(file, dataset, skip_unreadable)) is not None:
             if audit:
                 raise UserError("--audit goes with two arrays, or with a run of one encoder.")
             with ui.Stages() as stages:
@@ -141,7 +146,7 @@ def estimate(
                 print(_one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
 
             return _finished(output, report, towers, shown, file)
-        about = subject(file, dataset)
+        about = subject(file, dataset, skip_unreadable)
         checkpoint = about.checkpoint
         with ui.Stages() as stages:
             terms = mutual_information(about, said=stages, audit=audit, **options)
@@ -165,6 +170,7 @@ def report(
     audit: bool = False,
     output: Path | None = None,
     json: bool = False,
+    skip_unreadable: bool = False,
 ) -> None:
     """Write a page about a saved run: its training curve, its probes with baselines, its MI with bounds and checks.
 
@@ -177,12 +183,13 @@ def report(
         audit: Estimate I(Z1; Z2) ten times more, as infomax estimate --audit.
         output: Where to write the page, NAME.html. By default report.html in the folder of the run.
         json: Print one JSON object, and nothing else: what the page says, and where it is.
+        skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
     from infomax.evaluation import Evaluation, evaluate, evaluate_towers, pairs_of, subject
     from infomax.ui import report as page
 
     errors.require_seed(seed)
-    if (pairs := pairs_of(run, dataset)) is not None:
+    if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         if audit:
             raise UserError("--audit goes with a run of one encoder.")
         place = page.run_folder(run) / "report.html" if output is None else output
@@ -192,7 +199,7 @@ def report(
         page.write(place, page.of_towers(towers, run))
         print(_one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
-    about = subject(run, dataset)
+    about = subject(run, dataset, skip_unreadable)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
     with ui.Stages() as stages:
@@ -203,22 +210,29 @@ def report(
 
 
 def probe(
-    run: Path, /, dataset: str | None = None, seed: int = 0, output: Path | None = None, json: bool = False
+    run: Path,
+    /,
+    dataset: str | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+    json: bool = False,
+    skip_unreadable: bool = False,
 ) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
     Args:
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
-        seed: Of the held-out part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
+        seed: Of the part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
+        skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
     from infomax.evaluation import evaluate_towers, pairs_of, probes, subject
 
     errors.require_seed(seed)
     _require_file(output)
-    if (pairs := pairs_of(run, dataset)) is not None:
+    if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         with ui.Stages() as stages:
             towers = evaluate_towers(run, pairs, seed, said=stages)
 
@@ -226,7 +240,7 @@ def probe(
             print(_one_line(towers.to_dict())) if json else ui.print_results(towers)
 
         return _report(output, towers.checkpoint, "retrieval", towers, shown)
-    about = subject(run, dataset)
+    about = subject(run, dataset, skip_unreadable)
     with ui.Stages() as stages:
         found = probes(about, seed=seed, said=stages)
 
@@ -320,19 +334,6 @@ def _array(path: Path) -> Any:
 
 def _one_line(content: dict[str, Any]) -> str:
     return json.dumps(content, allow_nan=False)
-
-
-def recipe(name: str, /, into: Path = Path()) -> None:
-    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, signals, ...
-
-    Args:
-        name: The recipe's, such as moco.
-        into: The folder to write it into; by default this one.
-    """
-    from infomax.ui.recipes import written
-
-    files = written(name, into)
-    print(f"Written: {', '.join(map(str, files))}. Start it with: accelerate launch {files[0]}")
 
 
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.

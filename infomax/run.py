@@ -30,6 +30,7 @@ from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
 
 __all__ = ["ImageSettings", "Run", "Settings"]
+FEW = 100  # steps: fewer of the default learning rate have hardly left the start
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Settings:
     dataset: str = "mnist5k"
     """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
     hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
+    skip_unreadable: bool = False
+    """Leave out image files that are empty or cannot be read, counted in a line and listed in run.json, rather than
+    stop at the first. A resumed run has to leave out the same ones."""
     seed: int = 0
     """Random seed of weights, order and views."""
     run_dir: Path | None = None
@@ -140,6 +144,7 @@ class Run(Generic[S]):
         self._name = name or Path(sys.argv[0]).stem
         self._trained: checkpoints.Run | None = None  # the folder of a training that came to its end
         self._stop = 0  # the signal that ended the training
+        self._health: str | None = None  # what was last measured of held-out features, in a line
 
     def __enter__(self) -> "Run[S]":
         self._context = self._around()
@@ -199,6 +204,12 @@ class Run(Generic[S]):
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return
         start, skipped, health = _restored(run, model, optimizer, accelerator)
+        if settings.steps is None and steps < FEW:
+            accelerator.print(
+                f"{steps} steps in all, {len(loader)} an epoch of {settings.batch_size} pairs each, are few to learn"
+                " from: a smaller --batch-size or more --epochs makes more.",
+                file=sys.stderr,
+            )
         monitor.begin(health, start)
         if accelerator.is_main_process:
             tracker.start(run.folder, run.configuration)
@@ -214,6 +225,11 @@ class Run(Generic[S]):
                     with watch.paused():
                         numbers = monitor.measure(step.number)
                 collapse = monitor.collapse(numbers, step.number)
+                if words := shown(numbers):
+                    self._health = (
+                        f"Health of held-out features after step {step.number}: {words.replace('  ', ', ')};"
+                        f" {'COLLAPSED, as said above' if collapse else 'not collapsed'}"
+                    )
                 progress.update(step, shown(numbers))
                 run.log(step.to_dict() | numbers)
                 tracker.log(step.to_dict() | numbers, step.number)
@@ -257,7 +273,7 @@ class Run(Generic[S]):
             try:
                 with ui.Stages("Evaluating") as stages:
                     found = evaluate(run.folder, dataset, device=self._accelerator.device, terms=False, said=stages)
-                ui.print_results(found, saved=place)
+                ui.print_results(found, place, self._health)
                 results = found.to_dict()
             except checkpoints.DamagedError:
                 raise
@@ -275,6 +291,7 @@ class Run(Generic[S]):
         resolved = {
             "steps": steps, "objective": described, "mixed_precision": self._accelerator.mixed_precision,
             "data": dataset.fingerprint, "data_notes": list(getattr(dataset, "notes", ())),
+            "data_left_out": list(getattr(dataset, "left_out", ())),
             "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved

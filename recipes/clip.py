@@ -34,7 +34,7 @@ def tower(name: str, modality: data.Modality):
 if __name__ == "__main__":
     with im.Run(Settings, __doc__, im.InfoNCE(symmetric=True)) as run:
         s = run.settings
-        pairs = data.paired(s.dataset, limit=s.limit)
+        pairs = data.paired(s.dataset, limit=s.limit, skip_unreadable=s.skip_unreadable)
         loader = data.PairedLoader(pairs.train, s.batch_size, s.seed)
         encoder_x, projector_x = tower(s.encoder, pairs.train.x)
         encoder_y, projector_y = tower(s.encoder, pairs.train.y)

@@ -22,7 +22,7 @@ class Settings(im.ImageSettings):
 if __name__ == "__main__":
     with im.Run(Settings, __doc__, im.InfoNCE()) as run:
         s = run.settings
-        dataset = data.dataset(s.dataset, limit=s.limit)
+        dataset = data.dataset(s.dataset, limit=s.limit, skip_unreadable=s.skip_unreadable)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
         encoder = s.make_encoder(dataset.shape[0])
         model = im.MoCo(

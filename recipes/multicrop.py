@@ -25,7 +25,7 @@ if __name__ == "__main__":
         s = run.settings
         if s.crops < 1:
             raise im.UserError(f"--crops is a whole number of at least 1, not {s.crops}; without crops, take simclr.")
-        dataset = data.dataset(s.dataset, limit=s.limit)
+        dataset = data.dataset(s.dataset, limit=s.limit, skip_unreadable=s.skip_unreadable)
         large = data.views_for(dataset)
         small = data.Views(replace(large.policy, scale=s.crop_scale), large.mean, large.std, (s.crop_size, s.crop_size))
         loader = data.PairLoader(dataset.train, [large, large, *[small] * s.crops], s.batch_size, s.seed)

@@ -23,7 +23,7 @@ class Settings(im.Settings):
 if __name__ == "__main__":
     with im.Run(Settings, __doc__, im.InfoNCE()) as run:
         s = run.settings
-        dataset = data.dataset(s.dataset, limit=s.limit)
+        dataset = data.dataset(s.dataset, limit=s.limit, skip_unreadable=s.skip_unreadable)
         loader = data.PairLoader(dataset.train, data.views_for(dataset), s.batch_size, s.seed)
         encoder = encoders.ResNet1d(dataset.shape[0], s.width)
         projector = encoders.Projector(encoders.features_of(encoder), hidden=256, out=64)

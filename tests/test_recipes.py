@@ -24,7 +24,7 @@ NAMES = ["simclr_infonce", "simclr_nwj", "simclr_smile"]
 OPTIONS = [
     "epochs", "steps", "limit", "batch-size", "lr", "temperature", "objective", "encoder", "dataset", "seed", "run-dir",
     "resume", "tracker", "mixed-precision", "save-every", "keep", "nonfinite", "timeout", "deterministic",
-    "health-every", "probe-every", "on-collapse",
+    "health-every", "probe-every", "on-collapse", "skip-unreadable",
 ]  # fmt: skip
 STEP = [field.name for field in dataclasses.fields(Step) if field.name != "terms"]  # which only several terms have
 
@@ -115,7 +115,7 @@ def test_a_run_folder_holds_what_it_says(finished, images):
         "tracker": None, "microbatch": None, "ring": False,
         "save_every": None, "keep": 2, "nonfinite": "stop", "timeout": 20.0,
         "deterministic": False, "pretrained": None, "freeze": 0, "start": None, "data_notes": [],
-        "health_every": None, "probe_every": None, "on_collapse": "warn",
+        "health_every": None, "probe_every": None, "on_collapse": "warn", "skip_unreadable": False, "data_left_out": [],
     }  # fmt: skip
     assert {"python", "infomax", "torch", "torchvision", "timm", "accelerate"} <= run["versions"].keys()
     assert run["results"].keys() == {"checkpoint", "probe", "estimate"}
@@ -272,6 +272,20 @@ def test_recipes_differ_in_their_objective_alone(name):
         r'"simclr_\w+", objective=im\.\w+\([^)]*\)', "", (RECIPES / "simclr_smile.py").read_text().split('"""')[2]
     )
     assert f"accelerate launch recipes/{name}.py" in text.split('"""')[1]
+
+
+@pytest.mark.slow
+def test_simclr_is_a_script_of_its_own(run, unlabelled, tmp_path):
+    short = (*TINY, "--steps", 2, "--dataset", f"folder:{unlabelled}", "--health-every", 0)
+    ended = run("simclr", *short)
+    assert ended.status == 0, ended.err
+    assert saved_in(ended.out) == "checkpoints/simclr"
+    configuration = read(tmp_path / "checkpoints/simclr")["configuration"]
+    assert (configuration["recipe"], configuration["objective"]) == ("simclr", "InfoNCE(symmetric=False)")
+    # What simclr_infonce.py does, to the bit; and another objective names the folder.
+    assert run("simclr_infonce", *short).status == 0
+    assert same(weights(tmp_path / "checkpoints/simclr"), weights(tmp_path / "checkpoints/simclr_infonce"))
+    assert saved_in(run("simclr", *short, "--objective", "SMILE(tau=5)").out) == "checkpoints/simclr_smile"
 
 
 def test_help_says_what_each_option_is(run):

@@ -15,7 +15,16 @@ from torch import Tensor
 from infomax.data.listing import Found, found_in
 from infomax.data.memory import MemorySplit
 from infomax.data.packed import File, size_of
-from infomax.data.pixels import Header, as_channels, decode, header, own_depth, unreadable
+from infomax.data.pixels import (
+    Header,
+    Unreadable,
+    as_channels,
+    decode,
+    header,
+    own_depth,
+    require_readable,
+    unreadable,
+)
 from infomax.data.scale import Sampled, Scale, learned, sampled
 from infomax.data.source import Dataset, Split, checksum_of, finished, limited, varies
 from infomax.errors import UserError
@@ -93,14 +102,16 @@ class FileSplit(Split):
         return loaded
 
 
-def read_folder(name: str, path: str, limit: int | None, size: int | None) -> Dataset:
+def read_folder(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of `folder:PATH`: see infomax.data.dataset."""
-    return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size)
+    return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size, skip)
 
 
-def dataset_of_files(name: str, found: Found, limit: int | None, size: int | None) -> Dataset:
+def dataset_of_files(name: str, found: Found, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of images in files: one shape and one number of channels for all, deep pixels brought to bytes,
-    copies of a picture in one part. limit, size: infomax.data.dataset's. Raises UserError for an unreadable image."""
+    copies of a picture in one part. limit, size, skip (unreadable): infomax.data.dataset's. Raises UserError for an
+    unreadable image unless it is to be left out, and where then too few are left."""
+    found, left_out = _readable(name, found) if skip else (found, ())
     form = _form(found.files, size)
     notes = [*found.notes, *form.notes]
     # Training images, then test images: as copies are rare, each part is then one piece of memory.
@@ -129,12 +140,50 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
         splits.append(limited(part, most))
     if sum(map(len, splits)) * int(np.prod(form.shape)) <= MEMORY_BUDGET:
         splits = [split.loaded() if isinstance(split, FileSplit) else split for split in splits]
-    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes))
+    splits[0].left_out = len(left_out)
+    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes), left_out)
     if not varies(made):
         raise UserError(
             f"The pixels of all training images of {name!r} come out alike: see whether these are the right files."
         )
     return made
+
+
+def _readable(name: str, found: Found) -> tuple[Found, tuple[str, ...]]:
+    # What is found without the files that cannot be read, each decoded once to see; and these, as paths from the folder
+    # that holds all. Each of the others keeps its part, training or test.
+    def reads(file: File) -> bool:
+        try:
+            require_readable(file)
+        except Unreadable:
+            return False
+        return True
+
+    whole = np.array(_in_threads(reads, found.files))
+    bad = np.flatnonzero(~whole).tolist()
+    if not bad:
+        return found, ()
+    root = os.path.commonpath([file.parent for file in found.files])
+    names = tuple(Path(os.path.relpath(str(found.files[i]), root)).as_posix() for i in bad)
+    first = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+    told = f"{len(bad)} of {len(whole)} images are left out, as they cannot be read: {first}"
+    of = np.zeros(len(whole), np.int64) if found.labels is None else found.labels.numpy()
+    for what, part in (("training", ~found.held), ("test", found.held)):
+        if not (part & whole).any():
+            raise UserError(f"Too few images of {name!r} are left, no {what} image: {told}.")
+    lost = sorted(set(of[~found.held].tolist()) - set(of[~found.held & whole].tolist()))
+    if lost:
+        lost_classes = ", ".join(found.classes[label] for label in lost)
+        raise UserError(f"Too few images of {name!r} are left, no training image of {lost_classes}: {told}.")
+    kept = np.flatnonzero(whole).tolist()
+    places = torch.tensor(kept)
+    return found._replace(
+        files=[found.files[i] for i in kept],
+        labels=None if found.labels is None else found.labels[places],
+        held=found.held[kept],
+        notes=[*found.notes, f"{told}."],
+        shards=None if found.shards is None else found.shards[places],
+    ), names
 
 
 def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int | None) -> MemorySplit:

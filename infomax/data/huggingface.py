@@ -22,7 +22,7 @@ _KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", 
           ".tar": "webdataset"}  # fmt: skip
 
 
-def read_huggingface(name: str, rest: str, limit: int | None, size: int | None) -> Dataset:
+def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of `hf:NAME_OR_PATH?image=COLUMN&label=COLUMN&config=NAME`: see infomax.data.dataset.
 
     Raises UserError for what datasets cannot read, columns that are not there or of which several could be meant,
@@ -57,7 +57,7 @@ def read_huggingface(name: str, rest: str, limit: int | None, size: int | None) 
     split = np.array(held) if any(held) else None
     found = found_in_rows(place, files, [str(file) for file in files], labels, classes, split, notes)
     notes.insert(0, said(image, None if labels is None else label, len(found.classes)))
-    return dataset_of_files(name, found, limit, size)
+    return dataset_of_files(name, found, limit, size, skip)
 
 
 def _parts(place: str, config: str | None) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class PairLoader:
     """
 
     def __init__(self, split: Split, views: AnyViews | Sequence[AnyViews], batch_size: int, seed: int = 0) -> None:
-        self.order = Order(len(split), batch_size, seed, order=split.order)
+        without = f" ({split.left_out} that cannot be read are left out)" if split.left_out else ""
+        self.order = Order(len(split), batch_size, seed, f"{split.what}{without}", split.order)
         self.every = tuple(views) if isinstance(views, Sequence) else (views, views)
         if len(self.every) < 2:
             raise UserError(f"A sample needs two views or more, to be compared with each other; not {len(self.every)}.")

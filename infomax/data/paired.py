@@ -92,11 +92,16 @@ class PairedSplit:
 @final
 @dataclass(frozen=True)
 class Paired:
-    """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs() and halves()."""
+    """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs() and halves().
+
+    notes, left_out: those of the data set that the pairs are halves of.
+    """
 
     name: str
     train: PairedSplit
     test: PairedSplit
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -104,6 +109,7 @@ class Paired:
         digest = hashlib.sha256(self.train.indices.numpy().tobytes() + self.test.indices.numpy().tobytes())
         for side in (self.train.x, self.train.y):
             digest.update(side.checksum().encode())
+        digest.update("\0".join(self.left_out).encode())
         return f"{len(self.train)} + {len(self.test)} pairs, sha256 {digest.hexdigest()[:16]}"
 
 
@@ -175,7 +181,8 @@ def halves(dataset: "Dataset") -> Paired:
     train = torch.arange(n)
     top, bottom = (_standardised(side.contiguous(), train) for side in (whole[:, :, :middle], whole[:, :, middle:]))
     tested = torch.arange(n, len(whole))
-    return Paired(f"halves:{dataset.name}", PairedSplit(top, bottom, train), PairedSplit(top, bottom, tested))
+    parts = PairedSplit(top, bottom, train), PairedSplit(top, bottom, tested)
+    return Paired(f"halves:{dataset.name}", *parts, notes=dataset.notes, left_out=dataset.left_out)
 
 
 def read_pairs(text: str, limit: int | None = None) -> Paired:
@@ -211,16 +218,23 @@ def emoji_names(root: Path, limit: int | None = None) -> Paired:
     return Paired("names:emoji", PairedSplit(x, y, train), PairedSplit(x, y, test))
 
 
-def paired(name: str, root: str | os.PathLike[str] = "data", limit: int | None = None) -> Paired:
+def paired(
+    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, *, skip_unreadable: bool = False
+) -> Paired:
     """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, or `names:emoji`.
 
-    root and limit: as `dataset` takes them. Raises UserError: another name, and as `dataset` and pairs() do.
+    root, limit and skip_unreadable (of halves alone): as `dataset` takes them. Raises UserError: another name, and as
+    `dataset` and pairs() do.
     """
     from infomax.data.registry import dataset
 
     kind, colon, rest = name.partition(":")
     if colon and kind == "halves":
-        return halves(dataset(rest, root, limit))
+        return halves(dataset(rest, root, limit, skip_unreadable=skip_unreadable))
+    if skip_unreadable:
+        raise UserError(
+            f"--skip-unreadable goes with halves:NAME of image files; {name!r} is not read from such files."
+        )
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
     if name == "names:emoji":
@@ -264,7 +278,7 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired
             )
         sides[name] = Modality(side.rows, mean, std, side.vocabulary)
     parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
-    return Paired(pairs.name, *parts)
+    return Paired(pairs.name, *parts, notes=pairs.notes, left_out=pairs.left_out)
 
 
 def _rows(name: str, given: Any) -> "Tensor | Split":

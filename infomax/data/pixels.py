@@ -6,6 +6,7 @@ for the data set (scale.py).
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from infomax.data.arrays import MAX_PIXELS
 from infomax.data.packed import File, Packed, readable, size_of
 from infomax.errors import UserError
 
+_SKIP = "leave out all such files with --skip-unreadable (skip_unreadable=True)"
 ToBytes = Callable[[np.ndarray], np.ndarray]  # pixels [h, w, c] of any dtype -> numbers [h, w, c] from 0 to 255
 
 
@@ -191,11 +193,28 @@ def _fitted(plane: np.ndarray, width: int, height: int, whole: bool) -> np.ndarr
     return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
 
 
+class Unreadable(UserError):
+    """An image file that cannot be read whatever is installed, and that may be left out."""
+
+
+def require_readable(path: File) -> None:
+    """Decodes a file whole. Raises Unreadable where it cannot be read; another UserError where a package is missing."""
+    if isinstance(path, Path) and not path.exists():
+        raise Unreadable(f"The image {path} is not there.")
+    header(path)
+    if own_depth(path) is None:
+        try:
+            with opened(path) as image:
+                image.load()
+        except Exception as error:
+            raise unreadable(path, error) from error
+
+
 def unreadable(path: File, error: Exception) -> UserError:
     """The sentence that names the file and says what is wrong with it."""
     if isinstance(error, UserError):
         return error
     if (isinstance(path, Packed) or path.is_file()) and size_of(path) == 0:
-        return UserError(f"The image {path} is empty (0 bytes): remove it or copy it again.")
+        return Unreadable(f"The image {path} is empty (0 bytes): remove it, copy it again, or {_SKIP}.")
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__).replace(str(path), "it").rstrip(".")
-    return UserError(f"The image {path} cannot be read ({reason}): remove it or replace it.")
+    return Unreadable(f"The image {path} cannot be read ({reason}): remove it, replace it, or {_SKIP}.")

@@ -23,14 +23,17 @@ _log = logging.getLogger("infomax")  # without a handler its warnings are lines 
 
 
 def dataset(
-    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None
-) -> Dataset:
+    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, size: int | None = None,
+    *, skip_unreadable: bool = False,
+) -> Dataset:  # fmt: skip
     """A data set by name: one of `registry`, `folder:PATH` for a folder of images, `csv:PATH` for a table of them,
     `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, `scenes:N` or
     `waves:N` for N drawn scenes or signals with known factors, or `signals:X.npy,Y.npy` for arrays [n, channels, time].
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
+    skip_unreadable: leave out image files that are empty or cannot be read, rather than refuse them. Each file is
+    decoded once to see; those left out are counted in `notes`, listed in `left_out`, and part of the fingerprint.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
     images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
     the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out). Of
@@ -41,26 +44,31 @@ def dataset(
     the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
     (they are not looked for in folders of over 50,000 images and 2 GiB). What was left out or scaled is in `notes`,
     also printed on standard error.
-    Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image.
+    Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image;
+    with skip_unreadable, where too few images are left, and for data that are not files.
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"The limit is a number of training images, at least 1, not {limit!r}.")
     if size is not None and (not isinstance(size, int) or not 4 <= size <= 4096):
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
-    made = _opened(name, root, limit, size)
+    made = _opened(name, root, limit, size, skip_unreadable)
     if os.environ.get("RANK", "0") == "0":  # one of several processes tells
         for note in made.notes:
             _log.warning("%s: %s", name, note)
     return made
 
 
-def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None) -> Dataset:
+def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None, skip: bool) -> Dataset:
     prefix, colon, rest = name.partition(":")
     if colon:
+        if prefix in readers_of_files:
+            return readers_of_files[prefix](name, rest, limit, size, skip)
         if prefix not in readers:
-            known = ", ".join(f"{prefix}:" for prefix in readers)
+            known = ", ".join(f"{prefix}:" for prefix in [*readers_of_files, *readers])
             raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")
+        _refuse_skip(name, skip)
         return readers[prefix](name, rest, limit, size)
+    _refuse_skip(name, skip)
     if size is not None:
         raise UserError(f"A size can be asked for with {_PLACES} only; the images of {name!r} have theirs.")
     if name not in registry:
@@ -69,13 +77,21 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
     return finished(name, limited(train, limit), test, kind, flip)
 
 
-# What opens `prefix:REST`: (name, REST, limit, size) -> Dataset. A new source is its file and a line here.
-readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
+def _refuse_skip(name: str, skip: bool) -> None:
+    if skip:
+        raise UserError(f"--skip-unreadable goes with {_PLACES}; {name!r} is not read from files of images.")
+
+
+# What opens `prefix:REST`: (name, REST, limit, size) -> Dataset. A new source is its file and a line here; one of image
+# files is also handed whether to leave out those that cannot be read.
+readers_of_files: dict[str, Callable[[str, str, int | None, int | None, bool], Dataset]] = {
     "folder": read_folder,
     "csv": read_csv,
     "hf": read_huggingface,
-    "scenes": read_scenes,
     "shards": read_shards,
+}
+readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
+    "scenes": read_scenes,
     "signals": read_signals,
     "waves": read_waves,
 }

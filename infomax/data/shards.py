@@ -45,7 +45,7 @@ class _Sample(NamedTuple):
     fields: dict[str, _Field]
 
 
-def read_shards(name: str, rest: str, limit: int | None, size: int | None) -> Dataset:
+def read_shards(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of `shards:PATTERN?image=FIELD&label=FIELD`: see infomax.data.dataset.
 
     Raises UserError for shards that are not there, are compressed or cut, samples without labels where others have one,
@@ -74,7 +74,7 @@ def read_shards(name: str, rest: str, limit: int | None, size: int | None) -> Da
         notes.append(
             f"{len(kept)} shards are fewer than {processes} processes: each process reads its samples of them."
         )
-    return dataset_of_files(name, found, limit, size)
+    return dataset_of_files(name, found, limit, size, skip)
 
 
 def _expanded(pattern: str) -> list[Path]:

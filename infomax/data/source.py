@@ -30,6 +30,7 @@ class Split(ABC):
     classes: list[str]
     in_memory: bool
     shards: Tensor | None = None
+    left_out = 0  # files that could not be read, beside these
     what = "images"
 
     @abstractmethod
@@ -70,7 +71,8 @@ class Dataset:
     kind says what a view may do: "digits" are bright strokes on black that a mirror would change, "natural" are
     photographs, "signals" are signals, whose mean and std are in their own units; flip, whether a mirrored image is as
     good. notes: sentences on what of the source was left out, scaled or changed; infomax.data.dataset prints them on
-    standard error as it opens a data set.
+    standard error as it opens a data set. left_out: the files that could not be read and were left out, as
+    `skip_unreadable` asked, as paths from the folder that holds all images.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Dataset:
     kind: Kind = "natural"
     flip: bool = True
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,22 +99,28 @@ class Dataset:
     def fingerprint(self) -> str:
         """How many images there are, and a checksum of them: resuming compares it with the data of the run's start.
 
-        Of pixels and labels; of a folder that is not held in memory, of names, sizes and labels.
+        Of pixels and labels; of a folder that is not held in memory, of names, sizes and labels. And of the names of
+        the files that were left out.
         """
         both = f"{self.train.checksum()}{self.test.checksum()}"
         what = self.train.what
+        if self.left_out:
+            both, what = both + "\0".join(self.left_out), f"{what} without {len(self.left_out)} left out"
         return f"{len(self.train)} + {len(self.test)} {what}, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
 
 
 Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
 
 
-def finished(name: str, train: Split, test: Split, kind: Kind, flip: bool, notes: tuple[str, ...] = ()) -> Dataset:
+def finished(
+    name: str, train: Split, test: Split, kind: Kind, flip: bool, notes: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (),
+) -> Dataset:  # fmt: skip
     for what, split in (("training", train), ("test", test)):
         if len(split) == 0:
             raise UserError(f"The data set {name!r} is empty: it has no {what} {split.what}.")
     mean, std = _statistics(train)
-    return Dataset(name, train, test, mean, std, kind, flip, notes)
+    return Dataset(name, train, test, mean, std, kind, flip, notes, left_out)
 
 
 def varies(dataset: Dataset) -> bool:

@@ -14,19 +14,19 @@ from infomax.errors import UserError
 _COLUMNS = ("path", "label", "split")
 
 
-def read_csv(name: str, path: str, limit: int | None, size: int | None) -> Dataset:
+def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of `csv:PATH`: see infomax.data.dataset.
 
     path: of an image, from the table's own folder unless it is absolute. label: a word or a whole number; without that
     column the data set has no labels. split: train and test, in the spellings of folders; without that column a fixed
     fifth of each class is the test part. Raises UserError for a missing column, file, label or split, named with its
-    line.
+    line; with skip a file that is not there is one of the unreadable ones.
     """
     file = Path(path).expanduser()
     rows, columns = _rows(file)
     names = [row["path"] for _, row in rows]
     files = [file.parent / name for name in names]
-    _check_files(file, rows, files)
+    _check_files(file, rows, files, skip)
     notes: list[str] = []
     held = _held(file, rows, notes) if "split" in columns else None
     if held is not None:  # rows of a part that is not read have none
@@ -41,7 +41,7 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None) -> Datas
         order = torch.argsort(found.labels, stable=True)
         files = [files[i] for i in order.tolist()]
         found = found._replace(files=files, labels=found.labels[order], held=found.held[order.numpy()])
-    return dataset_of_files(name, found, limit, size)
+    return dataset_of_files(name, found, limit, size, skip)
 
 
 def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
@@ -74,8 +74,8 @@ def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     return [(n, {c: cell.strip() for c, cell in zip(columns, row, strict=True)}) for n, row in lines], known
 
 
-def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path]) -> None:
-    missing = [i for i, image in enumerate(files) if not rows[i][1]["path"] or not image.is_file()]
+def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool) -> None:
+    missing = [i for i, image in enumerate(files) if not rows[i][1]["path"] or not (skip or image.is_file())]
     if missing:
         number, first = rows[missing[0]][0], files[missing[0]]
         raise UserError(

@@ -31,10 +31,11 @@ class Subject:
 Source = str | Path | nn.Module | Subject
 
 
-def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subject:
+def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unreadable: bool = False) -> Subject:
     """The encoder and data that an evaluation is about, and which checkpoint was read. Raises as `evaluate` does.
 
-    checkpoint, dataset: as `evaluate` takes them.
+    checkpoint, dataset: as `evaluate` takes them. skip_unreadable: as infomax.data.dataset takes it, for a dataset that
+    is a name; that of a saved run's own data set is the run's, or this.
     A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
     its checksum compared, so a run may train, save and prune meanwhile.
     """
@@ -59,35 +60,41 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
         if dataset is None:
             configuration = found.configuration
             dataset, limit = configuration.get("dataset"), configuration.get("limit")
+            skip_unreadable = skip_unreadable or configuration.get("skip_unreadable", False)
             if not isinstance(dataset, str):
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
-    images = data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
+    if isinstance(dataset, str):
+        images = data.dataset(dataset, limit=limit, skip_unreadable=skip_unreadable)
+    else:
+        images = dataset
     return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images))
 
 
-def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
+def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = False) -> "Paired | None":
     """The paired data that an evaluation is about; None where it is about images.
 
     checkpoint: a run's folder knows the name of its pairs. dataset: pairs, or their name, which come before.
+    skip_unreadable: as subject() takes it.
     """
     from infomax import data
 
     limit = None
     if dataset is None and isinstance(checkpoint, str | Path):
-        dataset, limit = _named_in(Path(checkpoint))
+        dataset, limit, skipped = _named_in(Path(checkpoint))
+        skip_unreadable = skip_unreadable or skipped
     if isinstance(dataset, data.Paired):
         return dataset
     if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:", "names:")):
-        return data.paired(dataset, limit=limit)
+        return data.paired(dataset, limit=limit, skip_unreadable=skip_unreadable)
     return None
 
 
-def _named_in(folder: Path) -> tuple[Any, Any]:
-    """The data set and the limit that a run or a checkpoint names; a look alone, as whoever reads it checks it."""
+def _named_in(folder: Path) -> tuple[Any, Any, bool]:
+    """Data set, limit, whether unreadable files were left out, of a run or checkpoint; who reads them checks them."""
     for path in (folder / "run.json", folder / "state.json"):
         try:
             configuration = json.loads(path.read_text(encoding="utf-8"))["configuration"]
-            return configuration.get("dataset"), configuration.get("limit")
+            return configuration.get("dataset"), configuration.get("limit"), bool(configuration.get("skip_unreadable"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    return None, None
+    return None, None, False

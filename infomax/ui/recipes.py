@@ -48,3 +48,14 @@ def written(name: str, into: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"The recipe could not be written to {into} ({error}).") from error
     return targets
+
+
+def recipe(name: str, /, into: Path = Path()) -> None:
+    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, signals, ...
+
+    Args:
+        name: The recipe's, such as moco.
+        into: The folder to write it into; by default this one.
+    """
+    files = written(name, into)
+    print(f"Written: {', '.join(map(str, files))}. Start it with: accelerate launch {files[0]}")

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(
-    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, identity: "Identity | str | None" = None
-) -> None:
+    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, health: str | None = None,
+    identity: "Identity | str | None" = None,
+) -> None:  # fmt: skip
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes, identity: a text says why there are none. saved: where the run is.
+    probes, identity: a text says why there are none. saved: where the run is. health: of held-out features, a line.
     """
     from rich import box
     from rich.console import Console
@@ -47,6 +48,8 @@ def print_evaluation(
             console.print(f"  {reason}")
     if isinstance(identity, str):
         console.print(f"I(J; Z), which image a view shows: not measured: {identity}")
+    if health is not None:
+        console.print(health)
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
     if mi is not None:
@@ -70,15 +73,15 @@ def last_line(found: "Estimate", of: str) -> str:
     return f"{found.certified[0].upper()}{found.certified[1:]}: {of}; {found.mi:.2f} is not trusted"
 
 
-def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
-    """What an evaluation found, as its kind is shown."""
+def print_results(found: "Evaluation | Towers", saved: Any = None, health: str | None = None) -> None:
+    """What an evaluation found, as its kind is shown. saved: where the run is. health: of its held-out features."""
     if hasattr(found, "x_to_y"):
-        print_towers(found, saved)  # type: ignore[arg-type]
+        print_towers(found, saved, health)  # type: ignore[arg-type]
     else:
-        print_evaluation(found.probes, found.mi, saved, found.identity)  # type: ignore[union-attr]
+        print_evaluation(found.probes, found.mi, saved, health, found.identity)  # type: ignore[union-attr]
 
 
-def print_towers(found: "Towers", saved: Any = None) -> None:
+def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
     """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
     print(f"Retrieval among {found.pairs} held-out pairs: % found among the k best, with 95 % intervals")
     for name, way in (("x -> y", found.x_to_y), ("y -> x", found.y_to_x)):
@@ -90,6 +93,8 @@ def print_towers(found: "Towers", saved: Any = None) -> None:
     print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
     for reason in found.mi.reasons:
         print(f"  {reason}")
+    if health is not None:
+        print(health)
     if saved is not None:
         print(f"Saved in {saved}")
     print(last_line(found.mi, "I(X; Y) of the modalities"))
