@@ -49,7 +49,7 @@ def estimate(
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
-            .npy, .npz, .mat, .h5, .hdf5 or .zarr; or the folder of a run or of one checkpoint.
+            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint.
         y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
         x: Columns of a table, by name: age,height. Texts and categories are labels.
         y: Columns of the other side.

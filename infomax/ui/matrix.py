@@ -26,8 +26,8 @@ def matrix(
     trained: a thousand columns take a minute.
 
     Args:
-        table: A table, which ends in .csv, .tsv, .parquet, .feather, .npy, .npz, .mat, .h5, .hdf5 or .zarr. Columns of
-            few values, or of texts, are levels.
+        table: A table, which ends in .csv, .tsv, .parquet, .feather, .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr.
+            Columns of few values, or of texts, are levels.
         other: A second table of as many rows: columns of the first are paired with its columns.
         output: NAME, without an ending. By default TABLE-mi in this folder.
         top: How many pairs to print.

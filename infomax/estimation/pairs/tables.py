@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from infomax.errors import UserError, nearest
+from infomax.estimation.pairs import cells
 
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>", "#N/A"]
 WIDEST = 10_000  # columns of one array
@@ -23,7 +24,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
 
     path: its ending says how it is read, as `ENDINGS` lists. columns: the names of those to read, by default all. An
     array [n, d] of a file of arrays has columns NAME.0, NAME.1, ...; its NAME stands for all of them. Those of X.npy,
-    and of text without names, are 0, 1, ...
+    and of text without names, are 0, 1, ... Those of .h5ad are genes and columns of obs and obsm, as `cells` says.
     Raises UserError: a file that is not there or not of its kind, an unknown ending, a name that no column has (with
     the nearest ones), columns of different lengths, a library that is missing.
     """
@@ -241,6 +242,19 @@ def _h5(path: Path, columns: Sequence[str] | None) -> Any:
         return _frame(path, _fields(arrays), columns, read)
 
 
+def _h5ad(path: Path, columns: Sequence[str] | None) -> Any:
+    """AnnData's files: genes, columns of obs and of obsm, a row a cell (`cells`)."""
+    polars = library("polars")
+    with library("h5py").File(path, "r") as file:
+        found = cells.columns_in(path, file, columns, WIDEST)
+    return polars.DataFrame(
+        {
+            name: values if isinstance(values, polars.Series) else _column(path, name, values)
+            for name, values in found.items()
+        }
+    )
+
+
 def _zarr(path: Path, columns: Sequence[str] | None) -> Any:
     """Zarr, of both versions of its format: arrays by their path."""
     zarr = library("zarr")
@@ -258,5 +272,5 @@ def _zarr(path: Path, columns: Sequence[str] | None) -> Any:
 
 ENDINGS: dict[str, Callable[[Path, Sequence[str] | None], Any]] = {
     ".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".feather": _feather, ".npy": _npy, ".npz": _npz, ".mat": _mat,
-    ".h5": _h5, ".hdf5": _h5, ".zarr": _zarr,
+    ".h5": _h5, ".hdf5": _h5, ".h5ad": _h5ad, ".zarr": _zarr,
 }  # fmt: skip
