@@ -51,22 +51,30 @@ def sides_of(path: Path, x: str | None, y: str | None, given: str | None = None)
     if x is None or y is None:
         raise UserError(f"{path} is one table: name the columns of both sides, --x NAME,NAME --y NAME.")
     texts = {"--x": x, "--y": y} | ({} if given is None else {"--given": given})
-    names = {
-        option: [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
-        for option, text in texts.items()
-    }
-    for option, chosen in names.items():
-        if not chosen or "" in chosen:
-            raise UserError(f"{option} names no column: give {option} NAME or {option} NAME,NAME.")
+    names = {option: names_of(option, text) for option, text in texts.items()}
     sides = {option: read_table(path, chosen) for option, chosen in names.items()}
     for (one, first), (other, second) in itertools.combinations(sides.items(), 2):
-        if both := [name for name in first.columns if name in second.columns]:
-            raise UserError(f"{', '.join(map(repr, both))} is in {one} and in {other}: a column tells all of itself.")
+        require_apart(one, first.columns, other, second.columns)
         if len(first) != len(second):
             raise UserError(
                 f"The columns of {one} have {len(first)} rows in {path} and those of {other} {len(second)}."
             )
     return list(sides.values())
+
+
+def names_of(option: str, text: str) -> list[str]:
+    """The names in a text such as "a,b", of which one that holds a comma stands in quotes. option: "--x", for the
+    sentence. Raises UserError where there is none."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not names or "" in names:
+        raise UserError(f"{option} names no column: give {option} NAME or {option} NAME,NAME.")
+    return names
+
+
+def require_apart(one: str, first: Sequence[str], other: str, second: Sequence[str]) -> None:
+    """Raises UserError for a column that is on two sides, of the names one and other."""
+    if both := [name for name in first if name in second]:
+        raise UserError(f"{', '.join(map(repr, both))} is in {one} and in {other}: a column tells all of itself.")
 
 
 def library(name: str) -> Any:
