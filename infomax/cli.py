@@ -41,6 +41,9 @@ def estimate(
     blocks: int | None = None,
     bits: bool = False,
     skip_unreadable: bool = False,
+    lags: str | None = None,
+    transfer: bool = False,
+    history: int | None = None,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
@@ -51,9 +54,9 @@ def estimate(
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
-            .npy, .npz, .mat, .h5, .hdf5 or .zarr; or the folder of a run or of one checkpoint.
+            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint.
         y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
-        x: Columns of a table, by name: age,height. Texts and categories are labels.
+        x: Columns of a table, by name: age,height; of .h5ad CD3D,louvain,X_pca.0. Texts and categories are labels.
         y: Columns of the other side.
         missing: What to do about missing values: refuse them, or drop the pairs that have some.
         estimator: What estimates: a name that `infomax estimators` lists, with its options or without: KSG,
@@ -73,9 +76,14 @@ def estimate(
         blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more.
         bits: Print bits, not nats. JSON has both.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
+        lags: Of two series, I(X at t - lag; Y at t) at each lag: 0:10 (both ends), 0:100:10 (in steps), 0,5,20;
+            --lags=-5:5 where the first is negative. Give --blocks too. With --transfer: which rows of the past tell.
+        transfer: Of two series, transfer entropy both ways: what the past of one tells of the other beyond its own.
+        history: With --transfer: how many rows of the own past are known. By default 1.
     """
     from infomax import launch
     from infomax.ui import report as page
+    from infomax.ui import sides as asked_of
 
     named = {"estimator": estimator, "method": method, "objective": objective}
     asked = {name: value for name, value in named.items() if value is not None}
@@ -92,35 +100,37 @@ def estimate(
     named_options = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in named_options if value is not None}
     unit = "bits" if bits else "nats"
-    of_arrays = {"given": given, "blocks": blocks}
+    of_arrays = {"given": given, "blocks": blocks, "lags": lags, "transfer": transfer or None, "history": history}
     for name, value in of_arrays.items():
         if value is not None and y_file is None and x is None and y is None:
             raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy, or with columns of a table.")
-        if value is not None and audit:
+        if value is not None and audit and name != "blocks":
             raise UserError(f"--{name} does not go with --audit: leave one of them out.")
+    over_time = asked_of.OverTime.of(lags, transfer, history)
+    if over_time is not None and (report is not None or missing != "refuse"):
+        raise UserError(
+            "--report is a page of one estimate: leave it out, or --lags and --transfer."
+            if report is not None
+            else f"--missing {missing} would leave rows out of a series: fill what is missing, or give a part without."
+        )
     checkpoint = None
-    columns = x is not None or y is not None
-    if y_file is not None or columns:
+    if y_file is not None or x is not None or y is not None:
         from infomax import estimation
-        from infomax.estimation.pairs import tables
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
         if skip_unreadable:
             raise UserError("--skip-unreadable goes with a saved run, whose data set is files of images.")
-        if y_file is not None and columns:
-            raise UserError(f"--x and --y name columns of one table; {file} and {y_file} are two files.")
-        if y_file is None:
-            sides, title = tables.sides_of(file, x, y, given), f"{x} and {y} of {file.name}"
-        else:
-            sides, title = [_array(file), _array(y_file)], f"{file.name} and {y_file.name}"
-            sides += [] if given is None else [_array(Path(given))]
-        if given is not None:
-            options["given"], title = sides[2], f"{title} given {given}"
-        if blocks is not None:
-            options["blocks"] = blocks
-        with ui.Stages(f"Estimating the mutual information of {title}{', ten times' if audit else ''}"):
-            estimated = (estimation.audit if audit else estimation.estimate)(*sides[:2], missing=missing, **options)
+        (of_x, of_y, *rest), title = asked_of.read(file, y_file, x, y, given)
+        options |= {"given": rest[0]} if rest else {}
+        options |= {"blocks": blocks} if blocks is not None else {}
+        what = "the mutual information" if over_time is None else over_time.words
+        estimated: Any
+        with ui.Stages(f"Estimating {what} of {title}{', ten times' if audit else ''}"):
+            if over_time is not None:
+                estimated = over_time.ask(of_x, of_y, **options)
+            else:
+                estimated = (estimation.audit if audit else estimation.estimate)(of_x, of_y, missing=missing, **options)
 
         def show() -> None:
             print(_one_line(estimated.to_dict()) if json else estimated.shown(unit))
@@ -310,26 +320,6 @@ def _require_file(path: Path | None) -> None:
     """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
     if path is not None and path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file in it.")
-
-
-def _array(path: Path) -> Any:
-    import numpy as np
-
-    if path.suffix.lower() in {".csv", ".tsv", ".txt", ".tab"} and path.is_file():
-        comma = ", delimiter=','" if path.suffix.lower() == ".csv" else ""
-        array = f"numpy.save({path.with_suffix('.npy').name!r}, numpy.loadtxt({path.name!r}{comma}))"
-        raise UserError(f"{path} is a text table, and arrays are read: {array} makes one (skiprows=1 skips its names).")
-    try:
-        # Mapped first: a header that names a shape larger than its file is refused before memory is asked for it.
-        with np.errstate(over="raise"):
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(mapped, np.ndarray):
-            raise ValueError("an archive of arrays")
-        return np.array(mapped)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except (OSError, ValueError, EOFError, SyntaxError, ArithmeticError, MemoryError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not an array that numpy.save wrote ({error}); objects are not read.") from None
 
 
 def _one_line(content: dict[str, Any]) -> str:

@@ -178,6 +178,35 @@ def test_deranged_pairs_meet_no_view_of_their_own(views):
     assert bool((part.sides[0][:, 0].sort().values == x[:, 0].sort().values).all())
 
 
+def test_deranged_blocks_stay_series():
+    """A block's rows keep their order, and meet another block's rows in theirs."""
+    part = replace(a_part(), ids=torch.arange(60) // 12)
+    x, y, ids = part.deranged(torch.Generator().manual_seed(0))
+    order = (part.sides[0][:, 0][None] == x[:, 0][:, None]).int().argmax(1).view(5, 12)
+    origin = (part.sides[1][:, 0][None] == y[:, 0][:, None]).int().argmax(1).view(5, 12)
+    for place in (order, origin):
+        assert torch.equal(place - place[:, :1], torch.arange(12).expand(5, 12))
+    assert sorted(order[:, 0].tolist()) == [0, 12, 24, 36, 48] and bool((order != origin).all())
+    assert torch.equal(ids, order.flatten() // 12)
+
+
+@pytest.mark.slow
+def test_an_audit_of_series_moves_whole_blocks():
+    """Two independent series that drift: row by row, half of the pairs at a time, they would look dependent."""
+    z = np.random.default_rng(4).normal(size=(2, 3230)).cumsum(1)
+    x, y = z[:, 30:] - z[:, :-30]
+    found = audited(x, y, "GCMI", blocks=40)
+    plain = im.estimate(x, y, "GCMI", blocks=40)
+    assert (found.mi, found.interval, found.n) == (plain.mi, plain.interval, 3200)
+    record = found.protocol["audit"]
+    assert record["additivity, first half"]["n"] == 1600 and len(record) == REFITS
+    assert check(found, "independence").verdict != "fail", found
+    named = audited(x, y, "GCMI", blocks=np.repeat([f"trial {k:02}" for k in range(80)], 40))
+    assert named.mi == found.mi
+    with pytest.raises(im.UserError, match="ids and blocks are both given"):
+        audited(x, y, "GCMI", blocks=40, ids=np.arange(3200))
+
+
 def test_one_id_with_most_pairs_cannot_be_deranged():
     part = replace(a_part(), ids=torch.cat([torch.zeros(31), torch.arange(29) + 1]).long())
     with pytest.raises(im.UserError, match="one id has 31 of 60 pairs"):

@@ -3,14 +3,18 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import Labels, write_cells
 
 from infomax import cli
 from infomax.benchmarks import pairwise as all_pairs
 from infomax.benchmarks import select as selection
 from infomax.errors import UserError
+from infomax.estimation.pairs.tables import read_table
+from infomax.estimation.questions.pairwise import pairwise
 from infomax.ui.matrix import columns_in
 
 
@@ -132,8 +136,9 @@ def test_other_tables_are_read_as_the_same_columns(ending, tmp_path):
         frame.write_csv(path, separator="\t")
     else:
         frame.write_parquet(path) if ending == ".parquet" else frame.write_ipc(path)
-    values, names = columns_in(path)
-    expected, same = columns_in(tmp_path / "t.csv")
+    values, names, _ = columns_in(path, read_table(path))
+    expected, same, labels = columns_in(tmp_path / "t.csv", read_table(tmp_path / "t.csv"))
+    assert not labels
     assert names == same == ("a", "text", "count")
     np.testing.assert_allclose(values, expected)
 
@@ -143,4 +148,66 @@ def test_empty_cells_of_a_frame_are_told(tmp_path):
 
     polars.DataFrame({"a": [1.0, None, 3.0], "b": [1.0, 2.0, 3.0]}).write_parquet(tmp_path / "t.parquet")
     with pytest.raises(UserError, match="misses 1 values in column a"):
-        columns_in(tmp_path / "t.parquet")
+        columns_in(tmp_path / "t.parquet", read_table(tmp_path / "t.parquet"))
+
+
+# Two sides by name ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tmp_path):
+    x = table(120)
+    lines = [f"{a},{b},{c},k{int(3 * a) % 9}" for a, b, c in x]
+    (tmp_path / "t.csv").write_text('age,"a,b",size,kind\n' + "\n".join(lines) + "\n")
+    return x
+
+
+def test_columns_by_name_on_two_sides(run, people, tmp_path):
+    status, out, err = run("matrix", "t.csv", "--x", 'age,"a,b"', "--y", "size", "--json")
+    found = json.loads(out)
+    assert (status, err, found["shape"]) == (0, "", [2, 1])
+    assert [pair["x"] for pair in found["strongest"]] == ["age", "a,b"] and found["strongest"][0]["y"] == "size"
+    assert found["strongest"][0]["mi"] == pytest.approx(pairwise(people[:, :2], people[:, 2]).mi[0, 0])
+    every = json.loads(run("matrix", "t.csv", "--json")[1])["shape"]
+    assert (every, json.loads(run("matrix", "t.csv", "--x", "age,size", "--json")[1])["shape"]) == ([4, 4], [2, 2])
+    np.save(tmp_path / "y.npy", people[:, ::-1])
+    found = json.loads(run("matrix", "t.csv", "y.npy", "--x", "age", "--y", "0,2", "--json")[1])
+    assert {(pair["x"], pair["y"]) for pair in found["strongest"]} == {("age", "0"), ("age", "2")}
+
+
+def test_all_other_columns_with_a_class(run, people):
+    """Nine classes in 120 rows are few rows a class; they are names all the same, not their places in the alphabet."""
+    found = json.loads(run("matrix", "t.csv", "--y", "kind", "--json")[1])
+    assert found["shape"] == [3, 1] and found["strongest"][0]["x"] == "age"
+    shuffled = {f"k{k}": f"c{(5 * k) % 9}" for k in range(9)}
+    text = Path("t.csv").read_text()
+    for old, new in shuffled.items():
+        text = text.replace(old, new)
+    Path("t.csv").write_text(text)
+    again = json.loads(run("matrix", "t.csv", "--y", "kind", "--json")[1])
+    assert again["strongest"][0]["mi"] == pytest.approx(found["strongest"][0]["mi"], abs=1e-6)
+
+
+def test_every_format_of_tables_on_two_sides(run, tmp_path):
+    x = table(80)
+    kind = ["yes" if each > 0 else "no" for each in x[:, 0]]
+    write_cells(tmp_path / "t.h5ad", {"kind": Labels(kind, ["no", "yes"])}, ["A", "B", "C"], x, matrix="csc")
+    status, out, err = run("matrix", "t.h5ad", "--x", "A,B,C", "--y", "kind")
+    assert (status, err) == (0, "") and "[3 x 1], 80 rows" in out, out
+    assert next(csv.DictReader(Path("t-mi.csv").read_text().splitlines()))["x"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--x age,size --y size", "'size' is in --x and in --y"),
+        ("--x agee", "no column 'agee'. Did you mean 'age'"),
+        ("--y sise", "no column 'sise'. Did you mean 'size'"),
+        ("--x age", "one column of t.csv"),
+        ("--x , --y age", "--x names no column"),
+        ("--y age,size,kind,a", "no column 'a'"),
+    ],
+)
+def test_mistakes_about_sides_are_a_sentence(run, people, words, sentence):
+    status, out, err = run("matrix", "t.csv", *words.split())
+    assert (status, out) == (2, "") and sentence in err and err.count("\n") == 1, err

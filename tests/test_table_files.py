@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import scipy.io
 import zarr
+from cells import write_cells
 
 import infomax as im
 from infomax.estimation.pairs.tables import ENDINGS, read_table
@@ -68,6 +69,8 @@ FILES = {
     "mat 4": ("t.mat", lambda p: scipy.io.savemat(p, {"body": A, "weight": B}, format="4"), ["body"], BODY, "weight"),
     "h5": ("t.h5", write_h5, ["first/body"], ["first/body.0", "first/body.1"], "first/weight"),
     "h5 records": ("t.hdf5", write_h5, ["first/records.age"], ["first/records.age"], "first/records.weight"),
+    "h5ad": ("t.h5ad", lambda p: write_cells(p, {"weight": B}, ["age", "height"], A), ["age", "height"],
+             ["age", "height"], "weight"),
     "zarr 2": ("t.zarr", lambda p: write_zarr(p, 2), ["first/body"], ["first/body.0", "first/body.1"], "first/weight"),
     "zarr 3": ("t.zarr", lambda p: write_zarr(p, 3), ["first/body.0"], ["first/body.0"], "first/weight"),
     "zarr array": ("t.zarr", lambda p: zarr.save_array(p, np.c_[A, B]), ["0", "1"], ["0", "1"], "2"),

@@ -40,14 +40,16 @@ def audit(
     budget: Budget | None = None,
     *,
     ids: Any = None,
+    blocks: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
     missing: str = "refuse",
 ) -> Estimate:
     """`estimate`, with checks that take nine more estimates (three of half the pairs): about nine times its time.
 
-    x [n, ...], y [n, ...], critic, seed, budget, ids [n], device, estimator, missing, and objective, its earlier name:
-    as `estimate` takes them.
+    x [n, ...], y [n, ...], critic, seed, budget, ids [n], blocks, device, estimator, missing, and objective, its
+    earlier name: as `estimate` takes them. Where pairs are changed, blocks and ids move as a whole, their rows in
+    order; the Gaussian of "calibration" alone has independent rows.
     Added: "independence" (pairs deranged), "data processing" (sides repeated), "data processing, lossy" (a side
     folded), "additivity" (two halves of the pairs side by side), "calibration" (a Gaussian of this shape and about this
     MI), "seeds". One that could not be made is a warning that says why. What each estimate gave is in
@@ -60,7 +62,7 @@ def audit(
         x, y, ids = parts[0]
         return estimate(x, y, critic=critic, seed=seed, budget=budget, ids=ids, device=device, estimator=method)
 
-    tables = frames.read({"x": x, "y": y}, ids, None, missing)
+    tables = frames.read({"x": x, "y": y}, ids, blocks, missing)
     return tables.described(_audited([(tables.sides["x"], tables.sides["y"], tables.ids)], again, seed))
 
 
@@ -219,15 +221,13 @@ class _Part:
         return self.sides[0][index], self.sides[1][index], self.ids[index]
 
     def deranged(self, generator: torch.Generator) -> _Rows:
-        """Every x with a y of another id: rows in a random order that keeps ids together, y moved on by the most rows
-        that an id has."""
-        order = torch.randperm(len(self.ids), generator=generator)
-        _, sample, counts = self.ids[order].unique(return_inverse=True, return_counts=True)
+        """Every x with a y of another id: ids in a random order, the rows of each in their own, so that blocks stay
+        series; y moved on by the most rows that an id has."""
+        _, sample, counts = self.ids.unique(return_inverse=True, return_counts=True)
         most = int(counts.max())
-        if 2 * most > len(order):
-            raise UserError(f"one id has {most} of {len(order)} pairs, so its rows cannot all be given another's.")
-        place = torch.randperm(len(counts), generator=generator)[sample]
-        order = order[place.argsort(stable=True)]
+        if 2 * most > len(sample):
+            raise UserError(f"one id has {most} of {len(sample)} pairs, so its rows cannot all be given another's.")
+        order = torch.randperm(len(counts), generator=generator)[sample].argsort(stable=True)
         return self.sides[0][order], self.sides[1][order.roll(most)], self.ids[order]
 
     def doubled(self) -> _Rows:

@@ -63,8 +63,6 @@ def estimate(
     other, copied pairs, rows in some order and constant columns.
     """
     errors.require_seed(seed)
-    if blocks is not None and ids is not None:
-        raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
     named = {"x": x, "y": y} if given is None else {"x": x, "y": y, "given": given}
     tables = frames.read(named, ids, blocks, missing)
     budget, method = budget or Budget(), chosen(estimator, objective)

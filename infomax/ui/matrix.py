@@ -19,6 +19,8 @@ def matrix(
     output: Path | None = None,
     top: int = 10,
     json: bool = False,
+    x: str | None = None,
+    y: str | None = None,
 ) -> None:
     """Estimate the MI, in nats, of every pair of columns, with 95 % intervals and the rate of false discoveries.
 
@@ -26,12 +28,14 @@ def matrix(
     trained: a thousand columns take a minute.
 
     Args:
-        table: A table, which ends in .csv, .tsv, .parquet, .feather, .npy, .npz, .mat, .h5, .hdf5 or .zarr. Columns of
-            few values, or of texts, are levels.
+        table: A table, which ends in .csv, .tsv, .parquet, .feather, .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr.
+            Columns of few values, or of texts, are levels.
         other: A second table of as many rows: columns of the first are paired with its columns.
         output: NAME, without an ending. By default TABLE-mi in this folder.
         top: How many pairs to print.
         json: Print one JSON object, and nothing else.
+        x: Columns of the table, by name: age,height. By default all, but those of --y.
+        y: Columns to pair them with, of the second table where there is one: weight, or names of classes.
     """
     from infomax.estimation.questions.columns import columns_of, require_same_rows
     from infomax.estimation.questions.pairwise import matrix_of
@@ -42,14 +46,15 @@ def matrix(
     if name.is_dir():
         raise UserError(f"--output {name} is a folder; name a file in it, without an ending.")
     sides = []
-    for number, path in enumerate(path for path in (table, other) if path is not None):
-        values, names = columns_in(path)
-        sides.append(replace(columns_of(str(path), values, number), names=names))
-    if other is not None:
+    for number, (path, frame) in enumerate(_frames(table, other, x, y)):
+        values, names, are_labels = columns_in(path, frame)
+        columns = columns_of(str(path), values, number)
+        sides.append(replace(columns, names=names, levels=True if are_labels else None))
+    if len(sides) > 1:
         require_same_rows(*sides)
     elif sides[0].p < 2:
-        raise UserError(f"{table} has one column: give a table of two or more, or a second table.")
-    found = matrix_of(sides[0], sides[-1], symmetric=other is None)
+        raise UserError(f"There is one column of {table}: give two or more, a second table, or --y.")
+    found = matrix_of(sides[0], sides[-1], symmetric=len(sides) == 1)
     table_file, picture = (name.with_name(name.name + ending) for ending in (".csv", ".png"))
     try:
         found.write_csv(table_file)
@@ -66,16 +71,34 @@ def matrix(
     sys.stdout.flush()
 
 
-def columns_in(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """The columns of a file as numbers [n, p], texts as levels, and their names.
+def _frames(table: Path, other: Path | None, x: str | None, y: str | None) -> list[tuple[Path, Any]]:
+    """The sides as data frames, each with its file: one, or two to be paired. Raises UserError as `sides_of` does."""
+    from infomax.estimation.pairs.tables import names_of, read_table, require_apart
 
-    Raises UserError: as `estimation.pairs.tables.read_table` does; missing values, a column of many different texts.
+    first = None if x is None else names_of("--x", x)
+    second = None if y is None else names_of("--y", y)
+    if other is not None:
+        return [(table, read_table(table, first)), (other, read_table(other, second))]
+    frame = read_table(table, first)
+    if second is None:
+        return [(table, frame)]
+    paired = read_table(table, second)
+    if first is None:
+        frame = frame.drop(paired.columns, strict=False)
+        if not frame.columns:
+            raise UserError(f"{table} has no column but those of --y, and one is not paired with itself: name fewer.")
+    require_apart("--x", frame.columns, "--y", paired.columns)
+    return [(table, frame), (table, paired)]
+
+
+def columns_in(path: Path, frame: Any) -> tuple[Any, tuple[str, ...], bool]:
+    """The columns of a table as numbers [n, p], texts as levels, their names, and whether all are texts.
+
+    path: for sentences. frame: a polars DataFrame. Raises UserError: missing values, a column of many different texts.
     """
     import numpy as np
 
-    from infomax.estimation.pairs.tables import read_table
-
-    frame, columns = read_table(path), []
+    columns, texts = [], 0
     for name in frame.columns:
         column = frame[name]
         if missing := column.null_count():
@@ -89,5 +112,6 @@ def columns_in(path: Path) -> tuple[Any, tuple[str, ...]]:
                     f"{path} has {len(levels)} different texts in column {name}, such as {cells[0]!r}: columns are"
                     f" numbers, or names of at most {MOST_NAMES} levels."
                 )
+            texts += 1
         columns.append(np.asarray(values, float))
-    return np.stack(columns, 1), tuple(frame.columns)
+    return np.stack(columns, 1), tuple(frame.columns), texts == len(columns)

@@ -82,6 +82,8 @@ def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing:
     """
     if missing not in MISSING:
         raise UserError(f"missing is {missing!r}: give 'refuse', or 'drop' to leave out rows with missing values.")
+    if blocks is not None and ids is not None:
+        raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
     _require_one_index({**sides, "ids": ids, "blocks": blocks})
     columns = {side: columns_of(side, values) for side, values in sides.items()}
     tables = {side: found for side, found in columns.items() if found is not None}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from infomax.errors import UserError, nearest
+from infomax.estimation.pairs import cells
 
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>", "#N/A"]
 WIDEST = 10_000  # columns of one array
@@ -23,7 +24,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
 
     path: its ending says how it is read, as `ENDINGS` lists. columns: the names of those to read, by default all. An
     array [n, d] of a file of arrays has columns NAME.0, NAME.1, ...; its NAME stands for all of them. Those of X.npy,
-    and of text without names, are 0, 1, ...
+    and of text without names, are 0, 1, ... Those of .h5ad are genes and columns of obs and obsm, as `cells` says.
     Raises UserError: a file that is not there or not of its kind, an unknown ending, a name that no column has (with
     the nearest ones), columns of different lengths, a library that is missing.
     """
@@ -50,22 +51,30 @@ def sides_of(path: Path, x: str | None, y: str | None, given: str | None = None)
     if x is None or y is None:
         raise UserError(f"{path} is one table: name the columns of both sides, --x NAME,NAME --y NAME.")
     texts = {"--x": x, "--y": y} | ({} if given is None else {"--given": given})
-    names = {
-        option: [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
-        for option, text in texts.items()
-    }
-    for option, chosen in names.items():
-        if not chosen or "" in chosen:
-            raise UserError(f"{option} names no column: give {option} NAME or {option} NAME,NAME.")
+    names = {option: names_of(option, text) for option, text in texts.items()}
     sides = {option: read_table(path, chosen) for option, chosen in names.items()}
     for (one, first), (other, second) in itertools.combinations(sides.items(), 2):
-        if both := [name for name in first.columns if name in second.columns]:
-            raise UserError(f"{', '.join(map(repr, both))} is in {one} and in {other}: a column tells all of itself.")
+        require_apart(one, first.columns, other, second.columns)
         if len(first) != len(second):
             raise UserError(
                 f"The columns of {one} have {len(first)} rows in {path} and those of {other} {len(second)}."
             )
     return list(sides.values())
+
+
+def names_of(option: str, text: str) -> list[str]:
+    """The names in a text such as "a,b", of which one that holds a comma stands in quotes. option: "--x", for the
+    sentence. Raises UserError where there is none."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not names or "" in names:
+        raise UserError(f"{option} names no column: give {option} NAME or {option} NAME,NAME.")
+    return names
+
+
+def require_apart(one: str, first: Sequence[str], other: str, second: Sequence[str]) -> None:
+    """Raises UserError for a column that is on two sides, of the names one and other."""
+    if both := [name for name in first if name in second]:
+        raise UserError(f"{', '.join(map(repr, both))} is in {one} and in {other}: a column tells all of itself.")
 
 
 def library(name: str) -> Any:
@@ -241,6 +250,19 @@ def _h5(path: Path, columns: Sequence[str] | None) -> Any:
         return _frame(path, _fields(arrays), columns, read)
 
 
+def _h5ad(path: Path, columns: Sequence[str] | None) -> Any:
+    """AnnData's files: genes, columns of obs and of obsm, a row a cell (`cells`)."""
+    polars = library("polars")
+    with library("h5py").File(path, "r") as file:
+        found = cells.columns_in(path, file, columns, WIDEST)
+    return polars.DataFrame(
+        {
+            name: values if isinstance(values, polars.Series) else _column(path, name, values)
+            for name, values in found.items()
+        }
+    )
+
+
 def _zarr(path: Path, columns: Sequence[str] | None) -> Any:
     """Zarr, of both versions of its format: arrays by their path."""
     zarr = library("zarr")
@@ -258,5 +280,5 @@ def _zarr(path: Path, columns: Sequence[str] | None) -> Any:
 
 ENDINGS: dict[str, Callable[[Path, Sequence[str] | None], Any]] = {
     ".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".feather": _feather, ".npy": _npy, ".npz": _npz, ".mat": _mat,
-    ".h5": _h5, ".hdf5": _h5, ".zarr": _zarr,
+    ".h5": _h5, ".hdf5": _h5, ".h5ad": _h5ad, ".zarr": _zarr,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from infomax.errors import UserError
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate
 from infomax.estimation.estimator import Budget, Estimator
+from infomax.estimation.pairs import frames
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.questions.given import joined
 from infomax.estimation.registry import DEFAULT
@@ -57,8 +58,18 @@ class Lagged:
         """{"lags": [...]}: each estimate as JSON-able values, with its "lag"."""
         return {"lags": [{"lag": lag} | estimate.to_dict() for lag, estimate in self]}
 
+    def shown(self, unit: Literal["nats", "bits"] = "nats") -> str:
+        """A line a lag: the statement in `unit`, "nats" or "bits", and the p-value of independence."""
+        return "\n".join(f"lag {lag:4}  {in_a_line(estimate, unit)}" for lag, estimate in self)
+
     def __str__(self) -> str:
-        return "\n".join(f"lag {lag:4}  {estimate.statement}" for lag, estimate in self)
+        return self.shown()
+
+
+def in_a_line(estimate: Estimate, unit: Literal["nats", "bits"] = "nats") -> str:
+    """The statement of an estimate in `unit`, "nats" or "bits", with its p-value of independence."""
+    p = "" if estimate.p_value is None else f", p = {estimate.p_value:.3g}"
+    return f"{estimate.statement if unit == 'nats' else estimate.bits.statement}{p}"
 
 
 def lagged(
@@ -76,12 +87,13 @@ def lagged(
 ) -> Lagged:
     """I(X at t - lag; Y at t) for each of `lags`, in nats: an Estimate each.
 
-    x [n, ...], y [n, ...]: two series, numpy or torch, row t of both at one time, in one recording without gaps.
+    x [n, ...], y [n, ...]: two series, arrays or data frames, row t of both at one time, in one recording without gaps.
     lags: numbers of rows by which x comes before y; negative where it comes after. given [n, ...]: what is conditioned
     on, at the time of y. blocks: how many rows follow each other until they are alike no more, or the name of each
     row's block [n]; a series without them is told as such and not trusted. estimator, critic, seed, budget, device: as
     `estimate` takes them.
-    Raises UserError: as `estimate` does; a lag that is no whole number, or leaves fewer than 50 rows.
+    Raises UserError: as `estimate` does; a lag that is no whole number, or leaves fewer than 50 rows; missing values,
+    as a series has no rows to spare.
     """
     wanted = tuple(_whole("lags", lag) for lag in (lags if isinstance(lags, Sequence | np.ndarray) else [lags]))
     if not wanted:
@@ -129,7 +141,8 @@ def transfer_entropy(
     lags = [_whole("lag", each) for each in (lag if isinstance(lag, Sequence | np.ndarray) else [lag])]
     history = _whole("history", history)
     if not lags or min(lags) < 1 or history < 1:
-        raise UserError(f"history is {history} and lag is {lag}: the past begins at 1, so each is at least 1.")
+        told = ", ".join(map(str, lags)) or "empty"
+        raise UserError(f"history is {history} and lag is {told}: the past begins at 1, so each is at least 1.")
     others = given if isinstance(given, tuple) else () if given is None else (given,)
     named = {"x": x, "y": y} | {f"given[{k}]" if len(others) > 1 else "given": s for k, s in enumerate(others)}
     series = _series(**named)
@@ -149,8 +162,8 @@ def transfer_entropy(
 
 
 def _series(**given: Any) -> dict[str, Tensor]:
-    """Series of one length [n, ...]."""
-    series = {name: tensor_of(name, value) for name, value in given.items()}
+    """Series of one length [n, ...], of arrays or data frames."""
+    series = {name: tensor_of(name, value) for name, value in frames.read(given).sides.items()}
     for name, side in series.items():
         if len(side) != len(series["x"]):
             raise UserError(
