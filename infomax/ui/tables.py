@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
     from infomax.evaluation import Evaluation, Probes, Terms, Towers
+    from infomax.evaluation.balance import Balance
     from infomax.evaluation.probing import Probe
+
+Rows = list[tuple[str, list[str]]]  # of a table: the name and the cells of each
 
 
 def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None) -> None:
@@ -14,9 +17,7 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
 
     probes: a text says why there are none.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if isinstance(probes, str):
@@ -24,15 +25,14 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
     elif probes is not None:
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
-        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-        for column in ("", "linear", "10 images a class", "kNN"):
-            table.add_column(column, justify="left" if column == "" else "right")
-        for name, row in (
-            ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
-        ):  # fmt: skip
-            if row is not None:
-                table.add_row(name, *accuracies(row))
-        console.print(table)
+        _print_rows(console, probe_rows(probes))
+        balance = probes.trained.balance
+        if balance is not None and balance.unbalanced:
+            console.print(
+                f"Classes are unbalanced: always answering {balance.majority} is right {_percent(balance.share)} % of"
+                " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
+            )
+            _print_rows(console, probe_rows(probes, balanced=True))
     if mi is not None:
         low, high = mi.interval
         console.print(
@@ -46,6 +46,33 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
         console.print(f"Saved in {saved}", soft_wrap=True)
     if mi is not None:
         print(last_line(mi, "I(Z1; Z2) of two views"))
+
+
+def _print_rows(console: Any, rows: Rows) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    for column in ("", "linear", "10 images a class", "kNN"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, cells in rows:
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def probe_rows(probes: "Probes", balanced: bool = False) -> Rows:
+    """The accuracies of the trained encoder and its baselines: names, and cells as `accuracies` gives them.
+
+    balanced: balanced accuracies.
+    """
+    rows: Rows = []
+    for name, row in (
+        ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
+    ):  # fmt: skip
+        shown = row.balance if balanced and row is not None else row
+        if shown is not None:
+            rows.append((name, accuracies(shown)))
+    return rows
 
 
 def last_line(found: "Estimate", of: str) -> str:
@@ -116,8 +143,8 @@ def _nats(found: "Estimate") -> str:
     return f"{found.mi:.2f} nats [{low:.2f}, {high:.2f}], {'trusted' if found.trusted else 'NOT trusted'}"
 
 
-def accuracies(row: "Probe") -> list[str]:
-    """A probe's three accuracies as cells of a table, in %, with their intervals."""
+def accuracies(row: "Probe | Balance") -> list[str]:
+    """A probe's three accuracies, or those of its balance, as cells of a table, in %, with their intervals."""
     cells = []
     for name in ("accuracy", "shots_10", "knn"):
         value, interval = getattr(row, name), getattr(row, name + "_interval")
