@@ -100,6 +100,13 @@ choices were made on training images.</p>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% if balance is not none %}{{ classes() }}{% endif %}{% endif %}
+{% if targets %}<h2>Targets</h2>
+<p>Predicted from frozen features by ridge regression, on test images, with 95 % intervals: R2 of a number (1 is exact,
+0 no better than the mean), mean average precision (mAP) of several words.</p>
+<div class="scroll"><table><thead><tr>{% for cell in targets[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in targets[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="n">{{ cell }}</td>
+{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% for p in unmeasured %}<p>{{ p.name }}: not measured: {{ p.protocol["reason"] }}</p>{% endfor %}{% endif %}
 {{ training() }}
 {% for name, told, term in others %}<h2>{{ name }}</h2>
 {% if term is string %}<p>Not measured: {{ term }}</p>{% else %}{{ estimate(term, told) }}{% endif %}{% endfor %}

@@ -16,7 +16,7 @@ from infomax.ui.page import PAGE
 from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, confusion, drawn, health_curves
 
 if TYPE_CHECKING:
-    from infomax.evaluation import Probes, Terms, Towers
+    from infomax.evaluation import Probes, TargetProbes, Terms, Towers
 
 HIDDEN = ("scores", "audit")  # of a protocol: drawn, or a table of its own
 POINTS = 400  # of a curve: more than a page can show
@@ -28,10 +28,15 @@ def of_pairs(estimate: Estimate, title: str) -> str:
 
 
 def of_run(
-    terms: "Terms", probes: "Probes | str | None", checkpoint: Mapping[str, Any] | None, run: Path, dataset: str
+    terms: "Terms",
+    probes: "Probes | str | None",
+    checkpoint: Mapping[str, Any] | None,
+    run: Path,
+    dataset: str,
+    targets: "TargetProbes | None" = None,
 ) -> str:
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
-    from infomax.ui.tables import probe_rows
+    from infomax.ui.tables import probe_rows, target_rows
 
     told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
     others = [
@@ -49,6 +54,8 @@ def of_run(
         terms=terms,
         probes=probes,
         rows=[] if shown is None else probe_rows(shown),
+        targets=[] if targets is None else target_rows(targets),
+        unmeasured=[] if targets is None else [p for p in targets.trained if p.score is None],
         balance=None if shown is None else shown.trained.balance,
         balanced=[] if shown is None else probe_rows(shown, balanced=True),
         **_training(run),
@@ -139,7 +146,7 @@ def _page(**content: Any) -> str:
         content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {
         "value": None, "probes": None, "rows": [], "others": [], "version": own, "told": "", "retrieval": [],
-        "balance": None, "balanced": [],
+        "balance": None, "targets": [], "unmeasured": [], "balanced": [],
     }  # fmt: skip
     return environment.from_string(PAGE).render(empty | content)
 

@@ -8,16 +8,21 @@ if TYPE_CHECKING:
     from infomax.evaluation import Evaluation, Probes, Terms, Towers
     from infomax.evaluation.balance import Balance
     from infomax.evaluation.probing import Probe
+    from infomax.evaluation.targets import TargetProbes
 
 Rows = list[tuple[str, list[str]]]  # of a table: the name and the cells of each
 
 
-def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None) -> None:
+def print_evaluation(
+    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, targets: "TargetProbes | None" = None
+) -> None:
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes: a text says why there are none.
+    probes: a text says why there are none. saved: the folder, named in a line. targets: a table of their own.
     """
+    from rich import box
     from rich.console import Console
+    from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if isinstance(probes, str):
@@ -33,6 +38,18 @@ def print_evaluation(probes: "Probes | str | None", mi: "Estimate | None", saved
                 " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
             )
             _print_rows(console, probe_rows(probes, balanced=True))
+    if targets is not None:
+        console.print("Targets from frozen features: R2 of numbers, mAP of words, with 95 % intervals")
+        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+        header, *rows = target_rows(targets)
+        for i, column in enumerate(header):
+            table.add_column(column, justify="right" if i else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for probe in targets.trained:
+            if probe.score is None:
+                console.print(f"{probe.name}: not measured: {probe.protocol['reason']}")
     if mi is not None:
         low, high = mi.interval
         console.print(
@@ -75,6 +92,27 @@ def probe_rows(probes: "Probes", balanced: bool = False) -> Rows:
     return rows
 
 
+def target_rows(targets: "TargetProbes") -> list[list[str]]:
+    """A table's header and its rows: each target that was measured, its score by each encoder, and that of chance."""
+    sides = {"trained encoder": targets.trained, "untrained": targets.untrained, "raw pixels": targets.pixels}
+    named = {name: probes for name, probes in sides.items() if probes is not None}
+    rows = [["", *named, "chance"]]
+    for i, trained in enumerate(targets.trained):
+        if trained.score is None:
+            continue
+        cells = []
+        for probes in named.values():
+            score, interval = probes[i].score, probes[i].interval
+            assert score is not None and interval is not None  # what is usable does not depend on features
+            cells.append(f"{_two(score)} [{_two(interval[0])}, {_two(interval[1])}]")
+        rows.append([f"{trained.name}, {trained.kind}", *cells, _two(trained.chance)])
+    return rows
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"  # an R2 has no lower end
+
+
 def last_line(found: "Estimate", of: str) -> str:
     """What there is to believe of an estimate, in a line: its value where it is trusted, else first what is certified.
 
@@ -90,7 +128,7 @@ def print_results(found: "Evaluation | Towers", saved: Any = None) -> None:
     if hasattr(found, "x_to_y"):
         print_towers(found, saved)  # type: ignore[arg-type]
     else:
-        print_evaluation(found.probes, found.mi, saved)  # type: ignore[union-attr]
+        print_evaluation(found.probes, found.mi, saved, found.targets)  # type: ignore[union-attr]
 
 
 def print_towers(found: "Towers", saved: Any = None) -> None:
