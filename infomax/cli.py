@@ -215,7 +215,7 @@ def report(
     with ui.Stages() as stages:
         found = evaluate(about, seed=seed, audit=audit, said=stages)
     assert isinstance(found, Evaluation)
-    page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name))
+    page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name, found.targets))
     print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
 
 
@@ -230,6 +230,8 @@ def probe(
 ) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
+    Targets of the data set, numbers and labels of several words, are probed too: R2 and mean average precision.
+
     Args:
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
@@ -238,7 +240,7 @@ def probe(
         json: Print one JSON object, and nothing else.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
-    from infomax.evaluation import evaluate_towers, pairs_of, probes, subject
+    from infomax.evaluation import evaluate_towers, pairs_of, probe_all, subject
 
     errors.require_seed(seed)
     _require_file(output)
@@ -252,10 +254,12 @@ def probe(
         return _report(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset, skip_unreadable)
     with ui.Stages() as stages:
-        found = probes(about, seed=seed, said=stages)
+        found = probe_all(about, seed=seed, said=stages)
+    if isinstance(found.probes, str) and found.targets is None:
+        raise UserError(found.probes)
 
     def show() -> None:
-        print(_one_line(found.to_dict())) if json else ui.print_evaluation(found, None)
+        print(_one_line(found.to_dict())) if json else ui.print_evaluation(found.probes, None, targets=found.targets)
 
     _report(output, about.checkpoint, "probe", found, show)
 

@@ -80,9 +80,7 @@ class FileSplit(Split):
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
         files = [self.files[i] for i in index.tolist()]
-        part = FileSplit(files, labels, self.classes, self.shape, self.whole, self.scale)
-        part.shards = None if self.shards is None else self.shards[index]
-        return part
+        return self._handed(FileSplit(files, labels, self.classes, self.shape, self.whole, self.scale), index)
 
     def checksum(self) -> str:
         """Of the files' names, from the folder that holds all of them, and sizes: reading them would take too long."""
@@ -97,9 +95,7 @@ class FileSplit(Split):
 
     def loaded(self) -> MemorySplit:
         """The same images, all decoded."""
-        loaded = MemorySplit(self.batch(range(len(self))), self.labels, self.classes)
-        loaded.shards = self.shards
-        return loaded
+        return self._handed(MemorySplit(self.batch(range(len(self))), self.labels, self.classes))
 
 
 def read_folder(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
@@ -120,6 +116,7 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     labels = None if found.labels is None else found.labels[torch.from_numpy(order)]
     held, everything = found.held[order], FileSplit(files, labels, found.classes, form.shape, form.whole)
     everything.shards = None if found.shards is None else found.shards[torch.from_numpy(order)]
+    everything.targets = tuple(target.of(torch.from_numpy(order)) for target in found.targets)
     in_reach = len(files) * int(np.prod(form.shape)) <= MEMORY_BUDGET
     images, samples = None, {}
     if not in_reach:
@@ -183,6 +180,7 @@ def _readable(name: str, found: Found) -> tuple[Found, tuple[str, ...]]:
         held=found.held[kept],
         notes=[*found.notes, f"{told}."],
         shards=None if found.shards is None else found.shards[places],
+        targets=tuple(target.of(places) for target in found.targets),
     ), names
 
 
@@ -192,9 +190,7 @@ def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int |
     one_piece = limit is None and len(index) > 0 and np.ptp(index) + 1 == len(index)
     piece = slice(int(index[0]), int(index[-1]) + 1) if one_piece else rows
     labels = None if everything.labels is None else everything.labels[rows]
-    part = MemorySplit(images[piece], labels, everything.classes)
-    part.shards = None if everything.shards is None else everything.shards[rows]
-    return part
+    return everything._handed(MemorySplit(images[piece], labels, everything.classes), rows)
 
 
 class _Form:

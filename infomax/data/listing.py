@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infomax.data.packed import File
+from infomax.data.targets import Target
 from infomax.errors import UserError
 
 TEST_PART = 5  # one in so many images of each class is a test image where no split is given
@@ -42,6 +43,7 @@ class Found(NamedTuple):
     given: bool  # whether the split is the user's own
     notes: list[str]
     shards: Tensor | None = None  # int64 [n]: the file, read from its start, that each lies in
+    targets: tuple[Target, ...] = ()
 
 
 class _Images:

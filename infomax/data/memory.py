@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from infomax.data.source import Dataset, Kind, Split, checksum_of, finished
+from infomax.data.targets import pair_of_targets
 from infomax.errors import UserError
 
 
@@ -30,9 +31,7 @@ class MemorySplit(Split):
     def subset(self, indices: Tensor | Sequence[int]) -> "MemorySplit":
         index = torch.as_tensor(indices, dtype=torch.int64)
         labels = None if self.labels is None else self.labels[index]
-        part = MemorySplit(self.images[index], labels, self.classes)
-        part.shards = None if self.shards is None else self.shards[index]
-        return part
+        return self._handed(MemorySplit(self.images[index], labels, self.classes), index)
 
     def checksum(self) -> str:
         return checksum_of(self, self.images.numpy())
@@ -47,13 +46,17 @@ def from_tensors(
     kind: Kind = "natural",
     flip: bool = False,
     classes: Sequence[str] | None = None,
+    targets: Any = None,
+    target_names: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set of arrays in hand, NumPy's or torch's: images [n, c, h, w] or [n, h, w], labels [n] or None.
 
     train_images, train_labels, test_images, test_labels: the two parts. name: what reports call it. Images are uint8,
     or floating point in [0, 1], which is rounded to 256 levels. Labels count from 0, or are words, whose classes are
     then the words in order (or in the order of `classes`). kind and flip say what a view may do to the images (see
-    Dataset). Raises UserError for other values, lengths that differ, or no images.
+    Dataset). targets: (training, test), what else is known of each image: numbers [n] or [n, t], or bool [n, k], which
+    of k words it has. target_names: of the t numbers or k words. Raises UserError for other values, lengths that
+    differ, or no images.
     """
     if kind not in ("digits", "natural"):
         raise UserError(f"A data set's kind is 'digits' or 'natural', not {kind!r}.")
@@ -71,6 +74,7 @@ def from_tensors(
     elif len(classes) <= highest:
         raise UserError(f"There is a label {highest}, but only {len(classes)} classes are named.")
     train, test = (MemorySplit(image, label, classes) for image, label in zip(images, labels, strict=True))
+    train.targets, test.targets = pair_of_targets(targets, target_names, [len(train), len(test)])
     return finished(name, train, test, kind, flip)
 
 

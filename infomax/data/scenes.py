@@ -13,9 +13,11 @@ from torch import Tensor
 from infomax.data.keyed import uniforms
 from infomax.data.memory import MemorySplit
 from infomax.data.source import Dataset, Parts, finished, limited
+from infomax.data.targets import Target
 from infomax.errors import UserError, require_seed
 
 FACTORS = {"shape": 4, "size": 4, "x": 16, "y": 16, "hue": 16, "background": 8}  # name: number of values
+NUMBERS = ("size", "x", "y", "background")  # the factors that a probe may regress on: hue goes round in a circle
 SHAPES = ("disc", "square", "triangle", "cross")
 SIDE = 32
 _TRAIN, _TEST = 8000, 2000
@@ -76,7 +78,10 @@ def _colours() -> Tensor:
 def _split(first: int, count: int, seed: int) -> MemorySplit:
     ids = torch.arange(first, first + count)
     images = torch.cat([scenes(part, seed) for part in ids.split(1000)])
-    return MemorySplit(images, factors(ids, seed)[:, 0].clone(), SHAPES)
+    known = factors(ids, seed)
+    split = MemorySplit(images, known[:, 0].clone(), SHAPES)
+    split.targets = tuple(Target(name, known[:, i].double()) for i, name in enumerate(FACTORS) if name in NUMBERS)
+    return split
 
 
 def scenes_parts(root: Path) -> Parts:

@@ -11,6 +11,7 @@ from torch import Tensor
 from infomax.data.listing import fifth
 from infomax.data.memory import labels_of, worded
 from infomax.data.source import Dataset, Split, checksum_of, finished, limited, varies
+from infomax.data.targets import pair_of_targets
 from infomax.errors import UserError
 
 
@@ -33,7 +34,8 @@ class SignalSplit(Split):
 
     def subset(self, indices: Tensor | Sequence[int]) -> "SignalSplit":
         index = torch.as_tensor(indices, dtype=torch.int64)
-        return SignalSplit(self.signals[index], None if self.labels is None else self.labels[index], self.classes)
+        labels = None if self.labels is None else self.labels[index]
+        return self._handed(SignalSplit(self.signals[index], labels, self.classes), index)
 
     def checksum(self) -> str:
         return checksum_of(self, self.signals.numpy())
@@ -46,13 +48,16 @@ def from_signals(
     test_labels: Any,
     name: str = "signals",
     classes: Sequence[str] | None = None,
+    targets: Any = None,
+    target_names: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set of signals in hand, NumPy's or torch's: [n, channels, time], or [n, time] of one channel.
 
     train, test: the two parts. train_labels, test_labels: [n] each, numbers from 0 or words, or None. name: what
-    reports call it. classes: the labels' names, by default the words in order, or the numbers. Signals are numbers of
-    any unit; views are normalised by the mean and deviation of each channel of the training part. Raises UserError for
-    other shapes, NaN or infinity, lengths that differ, or signals that never change.
+    reports call it. classes: the labels' names, by default the words in order, or the numbers. targets,
+    target_names: as from_tensors() takes them. Signals are numbers of any unit; views are normalised by the
+    mean and deviation of each channel of the training part. Raises UserError for other shapes, NaN or infinity, lengths
+    that differ, or signals that never change.
     """
     parts = [_signals("training", train), _signals("test", test)]
     if parts[0].shape[1:] != parts[1].shape[1:]:
@@ -67,6 +72,7 @@ def from_signals(
     if len(classes) <= highest:
         raise UserError(f"There is a label {highest}, but only {len(classes)} classes are named.")
     splits = [SignalSplit(part, label, classes) for part, label in zip(parts, labels, strict=True)]
+    splits[0].targets, splits[1].targets = pair_of_targets(targets, target_names, [len(part) for part in parts])
     return _made(name, splits[0], splits[1])
 
 

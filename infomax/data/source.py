@@ -4,18 +4,20 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from infomax.data.keyed import permutation, shard_by_shard
+from infomax.data.targets import Target
 from infomax.errors import UserError
 
 _STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
 _NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
 Kind = Literal["digits", "natural", "signals"]
+SplitType = TypeVar("SplitType", bound="Split")
 
 
 class Split(ABC):
@@ -23,6 +25,7 @@ class Split(ABC):
     `.classes`.
 
     shards: where images lie one after another in files that are best read in turn, the file of each, int64 [n].
+    targets: what else is known of each sample, numbers or several words, which probes predict; by default nothing.
     """
 
     shape: tuple[int, ...]
@@ -31,6 +34,7 @@ class Split(ABC):
     in_memory: bool
     shards: Tensor | None = None
     left_out = 0  # files that could not be read, beside these
+    targets: tuple[Target, ...] = ()
     what = "images"
 
     @abstractmethod
@@ -47,7 +51,13 @@ class Split(ABC):
 
     @abstractmethod
     def checksum(self) -> str:
-        """Hexadecimal, of the images, labels and classes: another one where they are others."""
+        """Hexadecimal, of the images, labels and classes, not of targets: another one where they are others."""
+
+    def _handed(self, part: SplitType, index: Tensor | None = None) -> SplitType:
+        """`part`, of the samples at `index` (all by default), with their shards and targets."""
+        part.shards = self.shards if self.shards is None or index is None else self.shards[index]
+        part.targets = self.targets if index is None else tuple(target.of(index) for target in self.targets)
+        return part
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """All indices, int64 [n], in the order of an epoch: a permutation that (seed, epoch) fix.

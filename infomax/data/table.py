@@ -1,6 +1,7 @@
-"""Images named by a table: `csv:PATH`, a text file with the columns path, label and split."""
+"""Images named by a table: `csv:PATH`, a text file with the columns path, label, split and target:NAME."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from infomax.data.folder import dataset_of_files
 from infomax.data.listing import HELD, TRAIN, found_in_rows
 from infomax.data.source import Dataset
+from infomax.data.targets import Target, tagged
 from infomax.errors import UserError
 
 _COLUMNS = ("path", "label", "split")
+_TARGET = "target:"  # before the name of a column of numbers
+_MARK = "|"  # between words, where an image has several
 
 
 def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
@@ -19,8 +23,9 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
 
     path: of an image, from the table's own folder unless it is absolute. label: a word or a whole number; without that
     column the data set has no labels. split: train and test, in the spellings of folders; without that column a fixed
-    fifth of each class is the test part. Raises UserError for a missing column, file, label or split, named with its
-    line; with skip a file that is not there is one of the unreadable ones.
+    fifth of each class is the test part. target:NAME: a number, which probes predict. Labels of several words,
+    cat|dog, are a target as well, and no classes. Raises UserError for a missing column, file, label, split or number,
+    named with its line; with skip a file that is not there is one of the unreadable ones.
     """
     file = Path(path).expanduser()
     rows, columns = _rows(file)
@@ -33,14 +38,24 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
         kept = [i for i, part in enumerate(held) if part is not None]
         rows, names, files = [rows[i] for i in kept], [names[i] for i in kept], [files[i] for i in kept]
         held = np.array([held[i] for i in kept], bool)
-    words = _labels(file, rows, notes) if "label" in columns else None
+    targets = tuple(_numbers(file, rows, column) for column in columns if column.startswith(_TARGET))
+    words = None
+    if "label" in columns and any(_MARK in row["label"] for _, row in rows):
+        tags = tagged("label", [row["label"] for _, row in rows], _MARK)
+        targets = (tags, *targets)
+        notes.append(
+            f"Labels of several words, {len(tags.words)} of them, are a target of probes; there are no classes."
+        )
+    elif "label" in columns:
+        words = _labels(file, rows, notes)
     if "label" not in columns:
         notes.append("The table has no column label, so the images have no labels.")
-    found = found_in_rows(str(file), files, names, words, None, held, notes)
+    found = found_in_rows(str(file), files, names, words, None, held, notes)._replace(targets=targets)
     if found.labels is not None:  # class by class
         order = torch.argsort(found.labels, stable=True)
         files = [files[i] for i in order.tolist()]
-        found = found._replace(files=files, labels=found.labels[order], held=found.held[order.numpy()])
+        targets = tuple(target.of(order) for target in targets)
+        found = found._replace(files=files, labels=found.labels[order], held=found.held[order.numpy()], targets=targets)
     return dataset_of_files(name, found, limit, size, skip)
 
 
@@ -53,17 +68,18 @@ def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
             head = sample.splitlines()[0] if sample.strip() else ""
             comma = max(",;\t", key=head.count)
             reader = csv.reader(opened, delimiter=comma, strict=True)
-            columns = [column.strip().lower() for column in next(reader, [])]
+            columns = [_name(column) for column in next(reader, [])]
             lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError as error:
         raise UserError(f"There is no file {file}: csv:PATH names a table of images.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as a table ({error}).") from error
-    known = [column for column in columns if column in _COLUMNS]
-    if "path" not in known or ("label" not in known and set(columns) - set(_COLUMNS)):
+    known = [column for column in columns if column in _COLUMNS or column.startswith(_TARGET)]
+    if "path" not in known or ("label" not in known and set(columns) - set(known)):
         missing = "path" if "path" not in known else "label"
         shown = ", ".join(columns) or "none"
-        raise UserError(f"{file} has no column {missing}; its columns are {shown}: name them path, label and split.")
+        raise UserError(f"{file} has no column {missing}; its columns are {shown}: name them path, label and split, "
+                        "and columns of numbers target:NAME.")  # fmt: skip
     if len(set(known)) != len(known):
         raise UserError(f"{file} has a column twice: {', '.join(columns)}.")
     for number, row in lines:
@@ -72,6 +88,30 @@ def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     if not lines:
         raise UserError(f"{file} is empty: it names no image.")
     return [(n, {c: cell.strip() for c, cell in zip(columns, row, strict=True)}) for n, row in lines], known
+
+
+def _name(column: str) -> str:
+    # As it is in any case, but for the name of a target, which is the user's own.
+    column = column.strip()
+    if column.lower().startswith(_TARGET):
+        return _TARGET + column[len(_TARGET) :].strip()
+    return column.lower()
+
+
+def _numbers(file: Path, rows: list[tuple[int, dict[str, str]]], column: str) -> Target:
+    values = []
+    for number, row in rows:
+        try:
+            value = float(row[column])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UserError(
+                f"Line {number} of {file} has {row[column]!r} in the column {column}, which is no number: give every "
+                "image one, or leave the column out."
+            )
+        values.append(value)
+    return Target(column.removeprefix(_TARGET), torch.tensor(values, dtype=torch.float64))
 
 
 def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool) -> None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from infomax.data.keyed import uniforms
 from infomax.data.signals import SignalSplit
 from infomax.data.source import Dataset, Parts, finished, limited
+from infomax.data.targets import Target
 from infomax.errors import UserError, require_seed
 
 FACTORS = {"wave": 4, "cycles": 4, "phase": 16, "loudness": 4}  # name: number of values
+NUMBERS = ("cycles", "loudness")  # the factors that a probe may regress on: phase goes round in a circle
 WAVES = ("round", "square", "triangle", "saw")
 TIME = 128
 _TRAIN, _TEST = 4000, 1000
@@ -62,7 +64,10 @@ def _triangle(turns: Tensor) -> Tensor:
 
 def _split(first: int, count: int, seed: int) -> SignalSplit:
     ids = torch.arange(first, first + count)
-    return SignalSplit(waves(ids, seed), factors(ids, seed)[:, 0].clone(), WAVES)
+    known = factors(ids, seed)
+    split = SignalSplit(waves(ids, seed), known[:, 0].clone(), WAVES)
+    split.targets = tuple(Target(name, known[:, i].double()) for i, name in enumerate(FACTORS) if name in NUMBERS)
+    return split
 
 
 def waves_parts(root: Path) -> Parts:

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
+from infomax.evaluation.common import features, labels
 from infomax.evaluation.information import mutual_information, named_images
-from infomax.evaluation.probing import Probe, probe
-from infomax.evaluation.result import Evaluation, Probes
+from infomax.evaluation.probing import Probe, probe_features
+from infomax.evaluation.result import Evaluation, Probed, Probes
 from infomax.evaluation.retrieval import Towers, evaluate_towers
-from infomax.evaluation.subject import Source, pairs_of, subject
+from infomax.evaluation.subject import Source, Subject, pairs_of, subject
+from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Paired
@@ -35,9 +37,9 @@ def evaluate(
     trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) and I(J; Z) alone, as a recipe prints
     them at its end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one
     more, of mosaics seen by the encoder. said: is called with the name of the next stage. Of two towers, a TwoTower or
-    a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no
-    labels, or too few, Evaluation.probes says so, and the MI is there all the same. Raises UserError: a folder that
-    cannot be read, an encoder without a dataset, too few images to estimate MI.
+    a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no labels, or
+    too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets are probed too. Raises
+    UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate MI.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]
@@ -46,10 +48,10 @@ def evaluate(
     if not terms:
         found = replace(found, identity=named_images(about, seed, device, said))
     try:
-        probed: Probes | str = probes(about, None, seed, device, said)
-    except UserError as error:  # the MI that was found needs no labels
-        probed = str(error)
-    return Evaluation(probed, found, about.checkpoint)
+        probed = probe_all(about, None, seed, device, said)
+    except UserError as error:  # the MI that was found needs no probes
+        probed = Probed(str(error))
+    return Evaluation(probed.probes, found, about.checkpoint, probed.targets)
 
 
 def probes(
@@ -64,24 +66,80 @@ def probes(
     checkpoint, dataset, seed, device, said: as evaluate() takes them. Raises UserError: no labels, one class, too few
     images.
     """
+    about = subject(checkpoint, dataset)
+    labels(about.data.train, f"{about.data.name}'s training set")
+    found = _probed(about, seed, device, said, targets=False).probes
+    if isinstance(found, str):
+        raise UserError(found)
+    return found
+
+
+def probe_all(
+    checkpoint: Source,
+    dataset: "str | Dataset | None" = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    said: Callable[[str], None] = lambda text: None,
+) -> Probed:
+    """As probes(), and the probes of the data set's targets where it has some; of labels that are missing or too few a
+    text says so.
+
+    checkpoint, dataset, seed, device, said: as evaluate() takes them. Raises UserError: a folder that cannot be read,
+    features that are not finite.
+    """
+    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True)
+
+
+def _probed(
+    about: Subject, seed: int, device: str | torch.device | None, said: Callable[[str], None], *, targets: bool
+) -> Probed:
+    """Each encoder's features are made once, and kept no longer than its probes need them."""
+    from infomax.data import views_for
+
+    data, plain = about.data, (about.views or views_for(about.data)).plain
+    why: str | None = None
+    try:
+        train_y, test_y = (
+            labels(split, f"{data.name}'s {what} set")
+            for split, what in ((data.train, "training"), (data.test, "test"))
+        )
+    except UserError as error:
+        why, train_y, test_y = str(error), None, None
+    targets = targets and bool(data.train.targets)
+    if why is not None and not targets:
+        return Probed(why, None)
+    found: dict[str, Probe] = {}
+    of_targets: dict[str, tuple[TargetProbe, ...]] = {}
+    untrained = untrained_like(about.encoder, seed)
+    encoders = {} if untrained is None else {"an untrained encoder": untrained}
+    for name, encoder in (encoders | {"raw pixels": nn.Flatten(), "the encoder": about.encoder}).items():
+        said(f"Probing {name}")
+        train_x, test_x = (features(encoder, split, plain, device) for split in (data.train, data.test))
+        if train_y is not None and test_y is not None:
+            try:
+                found[name] = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
+            except UserError as error:  # too few images, as for every encoder
+                why, train_y = str(error), None
+                if not targets:
+                    return Probed(why, None)
+        if targets:
+            of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)
+    in_order = ("the encoder", "raw pixels", "an untrained encoder")
+    trained, pixels, baseline = (of_targets.get(name) for name in in_order)
+    return Probed(
+        why or Probes(found["the encoder"], found["raw pixels"], found.get("an untrained encoder")),
+        None if trained is None or pixels is None else TargetProbes(trained, pixels, baseline),
+    )
+
+
+def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
+    """An encoder of the same kind with weights that the seed draws; None where nothing says how it was built."""
     from infomax.encoders import encoder_config, encoder_from
 
-    about = subject(checkpoint, dataset)
-
-    def of(encoder: nn.Module) -> Probe:
-        return probe(encoder, about.data, seed=seed, device=device, views=about.views)
-
     try:
-        config = encoder_config(about.encoder)
+        config = encoder_config(encoder)
     except UserError:
-        config = None
-    untrained = None
-    if config is not None:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            said("Probing an untrained encoder")
-            untrained = of(encoder_from(config))
-    said("Probing raw pixels")
-    pixels = of(nn.Flatten())
-    said("Probing the encoder")
-    return Probes(of(about.encoder), pixels, untrained)
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return encoder_from(config)

@@ -4,23 +4,40 @@ Every hyper-parameter is chosen on images of the training set; the test set is u
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).
 """
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from infomax import critics
 from infomax.errors import UserError
+from infomax.evaluation.balance import Balance, balance
+from infomax.evaluation.common import (
+    CHOOSING_IMAGES,
+    SHOTS,
+    Floats,
+    Ints,
+    draw,
+    features,
+    labels,
+    require_finite,
+    shown,
+    standardiser,
+    stratified,
+    t_interval,
+    too_few,
+    versions,
+    wilson,
+)
 
 if TYPE_CHECKING:
-    from infomax.data.source import Dataset, Split
+    from infomax.data.source import Dataset
     from infomax.data.views import AnyViews
 
 # Features are standardised, so a grid of absolute strengths covers good and bad encoders alike.
@@ -28,10 +45,8 @@ C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 SHOTS_C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 K_GRID = (1, 3, 5, 10, 20, 50)
 HELD_OUT = 0.2  # part of train on which C and k are chosen
-SHOTS = 10
 DRAWS = 20
 CHOOSING_DRAWS = 4  # other draws than the reported ones
-CHOOSING_IMAGES = 1000  # at most, of train outside the draw
 KNN_TEMPERATURE = 0.1
 
 
@@ -41,7 +56,8 @@ class Probe:
 
     `accuracy` and `knn` carry Wilson intervals over test images; `shots_10_interval` is Student's t interval of the
     mean over the draws, so it holds the luck of the draw and not that of the test set. `shots_10` is None where some
-    class has too few training images (`protocol["shots_10"]` says so).
+    class has too few training images (`protocol["shots_10"]` says so). `balance`: the same probes where each class
+    counts alike, the share of the commonest class, recall by class and who is taken for whom.
     """
 
     accuracy: float
@@ -51,6 +67,7 @@ class Probe:
     knn: float
     knn_interval: tuple[float, float]
     protocol: dict[str, Any]
+    balance: Balance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values."""
@@ -61,12 +78,20 @@ class Probe:
         if self.shots_10 is None or self.shots_10_interval is None:
             shots = f"not measured: {p['shots_10']['reason']}"
         else:
-            shots = f"{_shown(self.shots_10, self.shots_10_interval)}  mean of {p['shots_10']['draws']} draws"
+            shots = f"{shown(self.shots_10, self.shots_10_interval)}  mean of {p['shots_10']['draws']} draws"
+        unbalanced = []
+        if self.balance is not None and self.balance.unbalanced:
+            b = self.balance
+            unbalanced = [
+                f"balanced, linear    {shown(b.accuracy, b.accuracy_interval)}  mean of the classes' recalls",
+                f"always {b.majority!r} would be right {b.share:.3f} of the time",
+            ]
         return "\n".join(
             [
-                f"linear probe        {_shown(self.accuracy, self.accuracy_interval)}  C = {p['linear']['C']:g}",
+                f"linear probe        {shown(self.accuracy, self.accuracy_interval)}  C = {p['linear']['C']:g}",
                 f"10 images a class   {shots}",
-                f"nearest neighbours  {_shown(self.knn, self.knn_interval)}  k = {p['knn']['k']}",
+                f"nearest neighbours  {shown(self.knn, self.knn_interval)}  k = {p['knn']['k']}",
+                *unbalanced,
                 f"({p['train_images']} training and {p['test_images']} test images, {p['features']} features; "
                 "C and k chosen on a held-out part of train; 95 % intervals)",
             ]
@@ -103,51 +128,7 @@ def probe(
     plain = (views or views_from(preprocessing, data)).plain
     train_x = features(encoder, data.train, plain, device, batch_size)
     test_x = features(encoder, data.test, plain, device, batch_size)
-    return probe_features(train_x, train_y, test_x, test_y, seed=seed)
-
-
-def labels(split: "Split", name: str = "this data set") -> Tensor:
-    """The labels [n] of a split, or a UserError that says what lacks them."""
-    if split.labels is None:
-        raise UserError(f"{name} has no labels, and probes need them: give a data set with labels.")
-    return split.labels
-
-
-@torch.no_grad()
-def features(
-    encoder: nn.Module,
-    split: "Split",
-    plain: Callable[[Tensor], Tensor],
-    device: str | torch.device | None = None,
-    batch_size: int = 256,
-) -> Tensor:
-    """Features float32 [n, d] on the CPU of every image of a split, without augmentation, in evaluation mode.
-
-    device: the encoder's own by default. `encoder` comes back where it was, every submodule in the mode it had. Pixels
-    are `features(nn.Flatten(), ...)`.
-    Raises UserError where features are not finite.
-    """
-    modes = [(module, module.training) for module in encoder.modules()]
-    home = next((t.device for t in (*encoder.parameters(), *encoder.buffers())), torch.device("cpu"))
-    device = home if device is None else torch.device(device)
-    out: list[Tensor] = []
-    try:
-        if device != home:
-            encoder.to(device)
-        encoder.eval()
-        for start in range(0, len(split), batch_size):
-            indices = torch.arange(start, min(start + batch_size, len(split)))
-            out.append(encoder(plain(split.batch(indices).to(device))).flatten(1).float().cpu())
-    finally:
-        if device != home:
-            encoder.to(home)
-        for module, training in modes:
-            module.training = training  # not .train(): that would also set the children
-    if not out:
-        raise UserError("There are no images to compute features of: the split is empty.")
-    result = torch.cat(out)
-    _require_finite(result.numpy(), "The encoder's features")
-    return result
+    return probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
 
 
 def probe_features(
@@ -157,8 +138,11 @@ def probe_features(
     test_y: ArrayLike | Tensor,
     *,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> Probe:
     """Probe features: train_x [n, d] with labels train_y [n], test_x [m, d] with labels test_y [m].
+
+    seed: of held-out parts and draws. names: of the classes, by label; by default their labels.
 
     Linear: multinomial logistic regression (L-BFGS, L2), features standardised with the training part's statistics,
     C chosen on a stratified fifth of train, refitted on all of train. Ten a class: the same on 20 fixed draws of ten
@@ -184,19 +168,26 @@ def probe_features(
     if len(unknown):
         raise UserError(f"The test set has images of class {unknown[0]}, of which the training set has none.")
     t = np.searchsorted(classes, t)
+    called: list[str] = [
+        str(c) if names is None or not 0 <= c < len(names) else str(names[c]) for c in classes.tolist()
+    ]
 
-    fit, held = _stratified(y, HELD_OUT, seed)
+    fit, held = stratified(y, HELD_OUT, seed)
     # One BLAS thread: products this small gain little from more, and beside other work on the same cores threads that
     # wait for each other were measured ten times slower. It also keeps the order of sums the same on every machine.
     with threadpool_limits(1, user_api="blas"):
-        accuracy, linear = _linear(X, y, T, t, fit, held)
-        shots, shots_protocol = _shots(X, y, T, t, seed)
-    knn, neighbours = _knn(X, y, T, t, fit, held, len(classes))
+        linear_answers, linear = _linear(X, y, T, fit, held)
+        draws, shots_protocol = _shots(X, y, T, seed)
+    knn_answers, neighbours = _knn(X, y, T, fit, held, len(classes))
+    accuracy, knn = _right(linear_answers, t), _right(knn_answers, t)
+    shots = None if draws is None else [_right(answers, t) for answers in draws]
+    if shots is not None:
+        shots_protocol["accuracies"] = shots
     return Probe(
         accuracy=accuracy,
         accuracy_interval=wilson(accuracy, len(t)),
         shots_10=None if shots is None else float(np.mean(shots)),
-        shots_10_interval=None if shots is None else _t_interval(shots),
+        shots_10_interval=None if shots is None else t_interval(shots),
         knn=knn,
         knn_interval=wilson(knn, len(t)),
         protocol={
@@ -210,31 +201,27 @@ def probe_features(
             "knn": neighbours,
             "shots_10": shots_protocol,
             "test_used": "once, after every choice",
-            "versions": _versions(),
+            "versions": versions(),
         },
+        balance=balance(y, t, linear_answers, draws, knn_answers, called),
     )
-
-
-def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % score interval of a proportion of n trials. (Wilson, 1927)"""
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 # The three probes ---------------------------------------------------------------------------------------------------
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+
+def _right(answers: Ints, t: Ints) -> float:
+    return float(np.mean(answers == t))
 
 
-def _linear(X: Floats, y: Ints, T: Floats, t: Ints, fit: Ints, held: Ints) -> tuple[float, dict[str, Any]]:
-    scale = _standardiser(X[fit])
-    scores = _path(scale(X[fit]), y[fit], C_GRID, scale(X[held]), y[held], tolerance=1e-3)
+def _linear(X: Floats, y: Ints, T: Floats, fit: Ints, held: Ints) -> tuple[Ints, dict[str, Any]]:
+    scale = standardiser(X[fit])
+    path = _path(scale(X[fit]), y[fit], C_GRID, scale(X[held]), tolerance=1e-3)
+    scores = [_right(answers, y[held]) for answers in path]
     C = C_GRID[int(np.argmax(scores))]  # the first of equals: the strongest penalty
-    scale = _standardiser(X)
-    [accuracy] = _path(scale(X), y, [C], scale(T), t)
-    return accuracy, {
+    scale = standardiser(X)
+    [answers] = _path(scale(X), y, [C], scale(T))
+    return answers, {
         "C": C,
         "grid": list(C_GRID),
         "chosen_on": "held_out",
@@ -244,70 +231,62 @@ def _linear(X: Floats, y: Ints, T: Floats, t: Ints, fit: Ints, held: Ints) -> tu
     }
 
 
-def _path(X: Floats, y: Ints, grid: Sequence[float], T: Floats, t: Ints, tolerance: float = 1e-4) -> list[float]:
-    """The accuracy on T of a fit to X for every C of a rising grid; each fit starts from the one before."""
+def _path(X: Floats, y: Ints, grid: Sequence[float], T: Floats, tolerance: float = 1e-4) -> list[Ints]:
+    """The answers to T of a fit to X for every C of a rising grid; each fit starts from the one before."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=300, tol=tolerance, warm_start=True)
-    scores: list[float] = []
+    answers: list[Ints] = []
     for C in grid:
         with warnings.catch_warnings():
             # An unpenalised fit of separable classes never converges; its accuracy settled long before.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=C).fit(X, y)
-        scores.append(float(np.mean(model.predict(T) == t)))
-    return scores
+        answers.append(np.asarray(model.predict(T)))
+    return answers
 
 
-def _shots(X: Floats, y: Ints, T: Floats, t: Ints, seed: int) -> tuple[list[float] | None, dict[str, Any]]:
+def _shots(X: Floats, y: Ints, T: Floats, seed: int) -> tuple[list[Ints] | None, dict[str, Any]]:
+    """The answers to T of each draw."""
     counts = np.bincount(y)
     if counts.min() < SHOTS + 5:
-        reason = f"a class has {counts.min()} training images, {SHOTS + 5} are needed (10 to fit, the rest to choose C)"
-        return None, {"reason": reason}
+        return None, {"reason": too_few(int(counts.min()))}
     # Images carry no label's information into this: the scale of a feature is that of all training images.
-    scale = _standardiser(X)
+    scale = standardiser(X)
     X, T = scale(X), scale(T)
-
-    def draw(number: int) -> Ints:
-        rng = np.random.default_rng([seed, number])
-        return np.concatenate([rng.choice(np.flatnonzero(y == c), SHOTS, replace=False) for c in range(len(counts))])
-
     chosen = np.zeros(len(SHOTS_C_GRID))
     for number in range(DRAWS, DRAWS + CHOOSING_DRAWS):
-        few = draw(number)
-        rest = np.setdiff1d(np.arange(len(y)), few)
-        rest = np.random.default_rng([seed, number]).permutation(rest)[:CHOOSING_IMAGES]
-        chosen += _few(X[few], y[few], SHOTS_C_GRID, X[rest], y[rest])
+        few, rest = draw(y, seed, number)
+        chosen += [_right(answers, y[rest]) for answers in _few(X[few], y[few], SHOTS_C_GRID, X[rest])]
     C = SHOTS_C_GRID[int(np.argmax(chosen))]
-    accuracies: list[float] = []
+    answers: list[Ints] = []
     for number in range(DRAWS):
-        few = draw(number)
-        accuracies += _few(X[few], y[few], [C], T, t)
-    return accuracies, {
+        few, _ = draw(y, seed, number)
+        answers += _few(X[few], y[few], [C], T)
+    return answers, {
         "C": C,
         "grid": list(SHOTS_C_GRID),
         "draws": DRAWS,
         "images_a_class": SHOTS,
         "chosen_on": f"{CHOOSING_DRAWS} other draws, tested on at most {CHOOSING_IMAGES} other training images each",
         "standardised_with": "train",
-        "accuracies": accuracies,
     }
 
 
-def _few(X: Floats, y: Ints, grid: Sequence[float], T: Floats, t: Ints) -> list[float]:
+def _few(X: Floats, y: Ints, grid: Sequence[float], T: Floats) -> list[Ints]:
     """`_path` in the span of the few rows: an L2 penalty never leaves it, so nothing changes but the time."""
     centre = X.mean(0)
     _, _, basis = np.linalg.svd(X - centre, full_matrices=False)
-    return _path((X - centre) @ basis.T, y, grid, (T - centre) @ basis.T, t)
+    return _path((X - centre) @ basis.T, y, grid, (T - centre) @ basis.T)
 
 
-def _knn(X: Floats, y: Ints, T: Floats, t: Ints, fit: Ints, held: Ints, classes: int) -> tuple[float, dict[str, Any]]:
+def _knn(X: Floats, y: Ints, T: Floats, fit: Ints, held: Ints, classes: int) -> tuple[Ints, dict[str, Any]]:
     grid = [k for k in K_GRID if k <= len(fit)]
     scores = _vote(X[fit], y[fit], X[held], y[held], grid, classes)
     k = grid[int(np.argmax(scores))]
-    [accuracy] = _vote(X, y, T, t, [k], classes)
-    return accuracy, {
+    [answers] = _votes(X, y, T, [k], classes)
+    return answers, {
         "k": k,
         "grid": grid,
         "chosen_on": "held_out",
@@ -317,36 +296,24 @@ def _knn(X: Floats, y: Ints, T: Floats, t: Ints, fit: Ints, held: Ints, classes:
     }
 
 
-def _vote(X: Floats, y: Ints, T: Floats, t: Ints, ks: list[int], classes: int, rows: int = 1024) -> list[float]:
+def _vote(X: Floats, y: Ints, T: Floats, t: Ints, ks: list[int], classes: int) -> list[float]:
+    """The accuracy on T for each k."""
+    return [_right(answers, t) for answers in _votes(X, y, T, ks, classes)]
+
+
+def _votes(X: Floats, y: Ints, T: Floats, ks: list[int], classes: int, rows: int = 1024) -> list[Ints]:
     bank, queries = critics.Cosine(1.0).embed(torch.from_numpy(X), torch.from_numpy(T))  # [n, d] of length 1
-    bank_y, right = torch.from_numpy(y), np.zeros(len(ks))
+    bank_y, answers = torch.from_numpy(y), np.zeros((len(ks), len(T)), np.int64)
     for start in range(0, len(queries), rows):  # the whole similarity matrix need not exist
         similar, index = (queries[start : start + rows] @ bank.T).topk(max(ks), dim=1)  # [b, k]
         weight = ((similar - similar[:, :1]) / KNN_TEMPERATURE).exp()
         for at, k in enumerate(ks):
             votes = torch.zeros(len(similar), classes).scatter_add_(1, bank_y[index[:, :k]], weight[:, :k])
-            right[at] += float((votes.argmax(1).numpy() == t[start : start + rows]).sum())
-    return (right / len(T)).tolist()
+            answers[at, start : start + rows] = votes.argmax(1).numpy()
+    return list(answers)
 
 
 # Small parts --------------------------------------------------------------------------------------------------------
-
-
-def _standardiser(X: Floats) -> Callable[[Floats], Floats]:
-    mean, deviation = X.mean(0), X.std(0)
-    deviation = np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-30), deviation, 1.0).astype(np.float32)
-    return lambda Z: (Z - mean) / deviation
-
-
-def _stratified(y: Ints, part: float, seed: int) -> tuple[Ints, Ints]:
-    """Indices (rest, part): of each class the given part, at least one image and never all."""
-    rng = np.random.default_rng(seed)
-    held: list[Ints] = []
-    for c in range(int(y.max()) + 1):
-        members = rng.permutation(np.flatnonzero(y == c))
-        held.append(members[: min(max(1, round(part * len(members))), len(members) - 1)])
-    chosen = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(y)), chosen), chosen
 
 
 def _checked(x: ArrayLike | Tensor, y: ArrayLike | Tensor, name: str) -> tuple[Floats, Ints]:
@@ -362,29 +329,5 @@ def _checked(x: ArrayLike | Tensor, y: ArrayLike | Tensor, name: str) -> tuple[F
         raise UserError(f"There are no {name} images.")
     if y.dtype.kind not in "iub":
         raise UserError(f"The {name} labels are of type {y.dtype}: whole numbers, one per image, are needed.")
-    _require_finite(x, f"The {name} features")
+    require_finite(x, f"The {name} features")
     return np.ascontiguousarray(x), y.astype(np.int64).reshape(len(x))
-
-
-def _require_finite(x: NDArray[Any], what: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if len(bad):
-        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{what} hold NaN or infinity in {len(bad)} of {len(x)} rows ({rows}).")
-
-
-def _t_interval(values: list[float]) -> tuple[float, float]:
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
-
-
-def _shown(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def _versions() -> dict[str, str]:
-    import sklearn
-
-    return {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__}

@@ -6,6 +6,7 @@ from typing import Any
 from infomax.estimation import Check, Estimate
 from infomax.evaluation.identity import Identity
 from infomax.evaluation.probing import Probe
+from infomax.evaluation.targets import TargetProbes
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,19 @@ class Probes:
         """The trained encoder's numbers and protocol, and under their names the baselines'."""
         untrained = None if self.untrained is None else self.untrained.to_dict()
         return {**self.trained.to_dict(), "pixels": self.pixels.to_dict(), "untrained": untrained}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """probes: of labels, or a text that says why there are none. targets: of the data set's targets, if it has some."""
+
+    probes: Probes | str
+    targets: TargetProbes | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """probes' content, or {"not_measured": why}; and "targets", where there are some."""
+        found = {"not_measured": self.probes} if isinstance(self.probes, str) else self.probes.to_dict()
+        return found if self.targets is None else found | {"targets": self.targets.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -66,12 +80,13 @@ class Evaluation:
     """The result of `evaluate`: probes with their baselines, and MI in nats; mi, label and so on as in Terms.
 
     terms: the MI. checkpoint: which one was read. probes is a text that says why where none could be measured: no
-    labels, one class, too few images of a class.
+    labels, one class, too few images of a class. targets: the probes of the data set's targets, if it has some.
     """
 
     probes: Probes | str
     terms: Terms
     checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
+    targets: TargetProbes | None = None
 
     @property
     def mi(self) -> Estimate:
@@ -94,6 +109,6 @@ class Evaluation:
         return self.terms.identity
 
     def to_dict(self) -> dict[str, Any]:
-        """checkpoint, probe and estimate, each as JSON has it; probe is {"not_measured": why} where there is none."""
-        probed = {"not_measured": self.probes} if isinstance(self.probes, str) else self.probes.to_dict()
-        return {"checkpoint": self.checkpoint, "probe": probed, "estimate": self.terms.to_dict()}
+        """checkpoint, probe (as Probed has it) and estimate, each as JSON has it."""
+        probed = Probed(self.probes, self.targets)
+        return {"checkpoint": self.checkpoint, "probe": probed.to_dict(), "estimate": self.terms.to_dict()}

@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infomax.evaluation.balance import Balance
 
 # Okabe & Ito's colours, which the colour-blind tell apart; marks and words differ too. (2008)
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#222222"
@@ -50,6 +53,31 @@ def drawn(width: float, height: float, label: str, out: list[str], rows: int = 1
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     out.append(svg)
+
+
+def confusion(balance: "Balance") -> str:
+    """The confusion of a probe's classes as SVG, shares of each row in %; names and numbers while there is room."""
+    assert balance.confusion is not None
+    counts, names = balance.confusion, [row.name for row in balance.classes]
+    shares = [[100 * n / max(sum(row), 1) for n in row] for row in counts]
+    k = len(names)
+    side, room = (0.42 * k + 1.6, k <= 16) if k <= 16 else (6.5, False)
+    out: list[str] = []
+    with drawn(max(side, 4.6), max(side - 0.3, 2.6), f"Confusion of {k} classes", out) as ax:
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+        for i, row in enumerate(shares if room else ()):
+            for j, share in enumerate(row):
+                if share > 0:
+                    text = f"{share:.0f}" if share >= 0.5 else "<1"
+                    ax.text(j, i, text, ha="center", va="center", color="white" if share > 55 else BLACK, fontsize=8)
+        every = range(0, k, -(-k // 25))
+        shown = [names[i] if len(names[i]) <= 14 else f"{names[i][:13]}\u2026" for i in every]
+        turned = max(map(len, shown)) > 2
+        ax.set_xticks(every, shown, rotation=90 if turned else 0, fontsize=8)
+        ax.set_yticks(every, shown, fontsize=8)
+        ax.set_xlabel("taken for")
+        ax.set_ylabel("class")
+    return out[0]
 
 
 def health_curves(log: Path) -> str:

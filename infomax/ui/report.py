@@ -12,111 +12,14 @@ from typing import TYPE_CHECKING, Any
 from infomax.errors import UserError
 from infomax.estimation.result import Estimate
 from infomax.files import write_text, write_whole
-from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, drawn, health_curves
+from infomax.ui.page import PAGE
+from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, confusion, drawn, health_curves
 
 if TYPE_CHECKING:
-    from infomax.evaluation import Probes, Terms, Towers
+    from infomax.evaluation import Probes, TargetProbes, Terms, Towers
 
 HIDDEN = ("scores", "audit")  # of a protocol: drawn, or a table of its own
 POINTS = 400  # of a curve: more than a page can show
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 46rem; margin: 0 auto;
-  padding: 1rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin-top: 2rem }
-h3 { font-size: 1rem; margin-top: 1.5rem }
-.value { font-size: 1.3rem } figure { margin: 1rem 0 } figcaption, .small { font-size: .875rem; color: #555 }
-svg { width: 100%; height: auto; max-width: 36rem } .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .9rem } th, td { text-align: left; padding: .25rem .8rem .25rem 0;
-  border-bottom: 1px solid #ddd; vertical-align: top } td.n { font-variant-numeric: tabular-nums; white-space: nowrap }
-ul.checks { list-style: none; padding: 0 } ul.checks li { margin: .5rem 0; padding-left: 4.2rem; text-indent: -4.2rem }
-.v { display: inline-block; width: 3.6rem; margin-right: .6rem; text-indent: 0; text-align: center;
-  border-radius: .25rem; color: #fff; font-size: .8rem; font-weight: 600 }
-.pass { background: #00694d } .warn { background: #8a5a00 } .fail { background: #a93e00 }
-details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-</style>
-</head>
-<body>
-{% macro badge(verdict) %}<span class="v {{ verdict }}">{{ verdict }}</span>{% endmacro %}
-{% macro checks(found) %}<ul class="checks">
-{% for c in found %}<li>{{ badge(c.verdict) }}<strong>{{ c.name }}</strong>: {{ c.sentence }}</li>
-{% endfor %}</ul>{% endmacro %}
-{% macro estimate(e, told) %}
-<p class="value"><strong>{{ e.statement }}</strong></p>
-<p>Value {{ nats(e.mi) }} nats, 95 % interval [{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}],
-<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; {{ e.bits.statement.partition(";")[0] }}
-{%- if e.p_value is not none %}; p = {{ "%.3g" | format(e.p_value) }} for independence{% endif %}
-{%- if e.normalised is not none %}; {{ nats(e.normalised) }} where 1 is complete dependence{% endif %}.</p>
-<p>{{ told }} {{ e.method }}; {{ e.shared_out }}.</p>
-<figure>{{ axis(e) }}<figcaption>In nats. The floor holds with 95 % confidence whatever the critic; above the ceiling,
-log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} The cap is an
-upper bound, of a label the entropy that its shares in these pairs give.{% endif %}</figcaption></figure>
-{{ checks(e.checks) }}
-{% if e.protocol.get("audit") %}<details><summary>What each estimate of the audit gave</summary><div class="scroll">
-<table><thead><tr><th>estimate</th><th>nats</th><th>95 % interval</th><th>pairs</th></tr></thead><tbody>
-{% for name, r in e.protocol["audit"].items() %}<tr><td>{{ name }}</td><td class="n">{{ nats(r.mi) }}</td>
-<td class="n">[{{ nats(r.interval[0]) }}, {{ nats(r.interval[1]) }}]</td><td class="n">{{ r.n }}</td></tr>
-{% endfor %}</tbody></table></div></details>{% endif %}
-{% if e.protocol.get("scores") %}<figure>{{ scores(e.protocol["scores"]) }}<figcaption>Scores, in nats, of
-{{ e.protocol["scores"]["pairs"] }} held-out pairs (positives) and of all others among their rows (negatives). The less
-they overlap, the higher the MI; where they do not, few negatives decide a value that leans on them.</figcaption>
-</figure>{% endif %}
-<details><summary>Protocol</summary><div class="scroll"><table><tbody>
-{% for key, v in protocol(e) %}<tr><th scope="row">{{ key }}</th><td>{{ v }}</td></tr>
-{% endfor %}</tbody></table></div></details>
-{% endmacro %}
-{% macro training() %}
-{% if curve %}<h2>Training</h2>
-<figure>{{ curve }}<figcaption>The objective's value on each training batch, in nats: what was maximised, and no
-estimate of MI.</figcaption></figure>{% endif %}
-{% if health %}<h2>Health</h2>
-<figure>{{ health }}<figcaption>Of features of held-out samples, without labels but for kNN. Collapse shows as a RankMe
-near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figure>{% endif %}
-{% endmacro %}
-<h1>{{ title }}</h1>
-<p class="small">{{ subtitle }}</p>
-{% if terms is none %}{{ estimate(value, told or value.quantity ~ ".") }}
-{% if retrieval %}<h2>Retrieval</h2>
-<p>% of {{ pairs }} held-out pairs whose right candidate is among the k best of all, with 95 % intervals.</p>
-<div class="scroll"><table><thead><tr><th></th>{% for k in retrieval[0][1] %}<th>recall@{{ k }}</th>{% endfor %}</tr>
-</thead><tbody>{% for name, row in retrieval %}<tr><th scope="row">{{ name }}</th>
-{% for cell in row.values() %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
-{% endif %}{{ training() }}{% else %}
-<h2>I(Z1; Z2) of two views</h2>
-{{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
-{% if probes is string %}<h2>Probes</h2>
-<p>Not measured: {{ probes }}</p>
-{% elif probes is not none %}<h2>Probes</h2>
-<p>% right of {{ probes.trained.protocol["test_images"] }} test images, on frozen features, with 95 % intervals. All
-choices were made on training images.</p>
-<div class="scroll"><table><thead><tr><th></th><th>linear</th><th>10 images a class</th><th>kNN</th></tr></thead><tbody>
-{% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
-{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{{ training() }}
-{% for name, told, term in others %}<h2>{{ name }}</h2>
-{% if term is string %}<p>Not measured: {{ term }}</p>{% else %}{{ estimate(term, told) }}{% endif %}{% endfor %}
-{% if terms.chain is not none %}<h2>Along the layers</h2>
-{% if terms.chain is string %}<p>Not measured: {{ terms.chain }}</p>{% else %}
-<p>I(layer of view 1; Z of view 2). Each layer is a function of the one before, so MI can only fall.</p>
-<figure>{{ chain(terms.chain.layers) }}<figcaption>In nats, with 95 % intervals; filled where trusted.</figcaption>
-</figure>
-{{ checks([terms.chain.check]) }}
-<div class="scroll"><table><thead><tr><th>layer</th><th>nats</th><th>95 % interval</th><th>why not trusted</th></tr>
-</thead><tbody>
-{% for name, e in terms.chain.layers %}<tr><th scope="row">{{ name }}</th><td class="n">{{ nats(e.mi) }}</td>
-<td class="n">[{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}]</td><td>{{ e.reasons | join(" ") }}</td></tr>
-{% endfor %}</tbody></table></div>{% endif %}{% endif %}
-{% endif %}
-<p class="small">Written by infomax {{ version }}.</p>
-</body>
-</html>
-"""
 
 
 def of_pairs(estimate: Estimate, title: str) -> str:
@@ -125,10 +28,15 @@ def of_pairs(estimate: Estimate, title: str) -> str:
 
 
 def of_run(
-    terms: "Terms", probes: "Probes | str | None", checkpoint: Mapping[str, Any] | None, run: Path, dataset: str
+    terms: "Terms",
+    probes: "Probes | str | None",
+    checkpoint: Mapping[str, Any] | None,
+    run: Path,
+    dataset: str,
+    targets: "TargetProbes | None" = None,
 ) -> str:
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
-    from infomax.ui import accuracies
+    from infomax.ui.tables import probe_rows, target_rows
 
     told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
     others = [
@@ -139,18 +47,17 @@ def of_run(
             terms.noise,
         ),
     ]
-    rows: list[tuple[str, list[str]]] = []
-    if probes is not None and not isinstance(probes, str):
-        named = {
-            "trained encoder": probes.trained, "untrained encoder": probes.untrained, "raw pixels": probes.pixels
-        }  # fmt: skip
-        rows = [(name, accuracies(row)) for name, row in named.items() if row is not None]
+    shown = None if isinstance(probes, str) else probes
     return _page(
         title=f"Run {run_folder(run).resolve().name}",
         subtitle=told,
         terms=terms,
         probes=probes,
-        rows=rows,
+        rows=[] if shown is None else probe_rows(shown),
+        targets=[] if targets is None else target_rows(targets),
+        unmeasured=[] if targets is None else [p for p in targets.trained if p.score is None],
+        balance=None if shown is None else shown.trained.balance,
+        balanced=[] if shown is None else probe_rows(shown, balanced=True),
         **_training(run),
         others=[other for other in others if other[2] is not None],
     )
@@ -231,14 +138,17 @@ def _page(**content: Any) -> str:
         "axis": lambda estimate: placed(_axis(estimate)),
         "scores": lambda found: placed(_scores(found)),
         "chain": lambda layers: placed(_layers(layers)),
+        "percent": lambda value: "-" if value is None else f"{100 * value:.1f}",
+        "confusion": lambda balance: placed(confusion(balance)),
         "protocol": lambda estimate: list(_leaves(estimate)),
     }
     for picture in ("curve", "health"):
         content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {
         "value": None, "probes": None, "rows": [], "others": [], "version": own, "told": "", "retrieval": [],
+        "balance": None, "targets": [], "unmeasured": [], "balanced": [],
     }  # fmt: skip
-    return environment.from_string(_PAGE).render(empty | content)
+    return environment.from_string(PAGE).render(empty | content)
 
 
 def _nats(value: float | None) -> str:

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from infomax.estimation import Estimate
     from infomax.evaluation import Evaluation, Identity, Probes, Terms, Towers
+    from infomax.evaluation.balance import Balance
     from infomax.evaluation.probing import Probe
+    from infomax.evaluation.targets import TargetProbes
+
+Rows = list[tuple[str, list[str]]]  # of a table: the name and the cells of each
 
 
 def print_evaluation(
     probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, health: str | None = None,
-    identity: "Identity | str | None" = None,
+    identity: "Identity | str | None" = None, targets: "TargetProbes | None" = None,
 ) -> None:  # fmt: skip
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes, identity: a text says why there are none. saved: where the run is. health: of held-out features, a line.
+    probes, identity: a text says why there are none. saved: the folder, named in a line. health: of held-out features,
+    a line. targets: a table of their own.
     """
     from rich import box
     from rich.console import Console
@@ -28,15 +33,26 @@ def print_evaluation(
     elif probes is not None:
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
+        _print_rows(console, probe_rows(probes))
+        balance = probes.trained.balance
+        if balance is not None and balance.unbalanced:
+            console.print(
+                f"Classes are unbalanced: always answering {balance.majority} is right {_percent(balance.share)} % of"
+                " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
+            )
+            _print_rows(console, probe_rows(probes, balanced=True))
+    if targets is not None:
+        console.print("Targets from frozen features: R2 of numbers, mAP of words, with 95 % intervals")
         table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-        for column in ("", "linear", "10 images a class", "kNN"):
-            table.add_column(column, justify="left" if column == "" else "right")
-        for name, row in (
-            ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
-        ):  # fmt: skip
-            if row is not None:
-                table.add_row(name, *accuracies(row))
+        header, *rows = target_rows(targets)
+        for i, column in enumerate(header):
+            table.add_column(column, justify="right" if i else "left")
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
+        for probe in targets.trained:
+            if probe.score is None:
+                console.print(f"{probe.name}: not measured: {probe.protocol['reason']}")
     if mi is not None:
         low, high = mi.interval
         console.print(
@@ -63,6 +79,54 @@ def identity_line(found: "Identity", unit: "Literal['nats', 'bits']" = "nats") -
     return f"I(J; Z), which of {found.among} images a view shows: {found.said(unit)}"
 
 
+def _print_rows(console: Any, rows: Rows) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
+    for column in ("", "linear", "10 images a class", "kNN"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    for name, cells in rows:
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def probe_rows(probes: "Probes", balanced: bool = False) -> Rows:
+    """The accuracies of the trained encoder and its baselines: names, and cells as `accuracies` gives them.
+
+    balanced: balanced accuracies.
+    """
+    rows: Rows = []
+    for name, row in (
+        ("trained encoder", probes.trained), ("untrained encoder", probes.untrained), ("raw pixels", probes.pixels)
+    ):  # fmt: skip
+        shown = row.balance if balanced and row is not None else row
+        if shown is not None:
+            rows.append((name, accuracies(shown)))
+    return rows
+
+
+def target_rows(targets: "TargetProbes") -> list[list[str]]:
+    """A table's header and its rows: each target that was measured, its score by each encoder, and that of chance."""
+    sides = {"trained encoder": targets.trained, "untrained": targets.untrained, "raw pixels": targets.pixels}
+    named = {name: probes for name, probes in sides.items() if probes is not None}
+    rows = [["", *named, "chance"]]
+    for i, trained in enumerate(targets.trained):
+        if trained.score is None:
+            continue
+        cells = []
+        for probes in named.values():
+            score, interval = probes[i].score, probes[i].interval
+            assert score is not None and interval is not None  # what is usable does not depend on features
+            cells.append(f"{_two(score)} [{_two(interval[0])}, {_two(interval[1])}]")
+        rows.append([f"{trained.name}, {trained.kind}", *cells, _two(trained.chance)])
+    return rows
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"  # an R2 has no lower end
+
+
 def last_line(found: "Estimate", of: str) -> str:
     """What there is to believe of an estimate, in a line: its value where it is trusted, else first what is certified.
 
@@ -78,7 +142,7 @@ def print_results(found: "Evaluation | Towers", saved: Any = None, health: str |
     if hasattr(found, "x_to_y"):
         print_towers(found, saved, health)  # type: ignore[arg-type]
     else:
-        print_evaluation(found.probes, found.mi, saved, health, found.identity)  # type: ignore[union-attr]
+        print_evaluation(found.probes, found.mi, saved, health, found.identity, found.targets)  # type: ignore[union-attr]
 
 
 def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
@@ -139,8 +203,8 @@ def _nats(found: "Estimate") -> str:
     return f"{found.mi:.2f} nats [{low:.2f}, {high:.2f}], {'trusted' if found.trusted else 'NOT trusted'}"
 
 
-def accuracies(row: "Probe") -> list[str]:
-    """A probe's three accuracies as cells of a table, in %, with their intervals."""
+def accuracies(row: "Probe | Balance") -> list[str]:
+    """A probe's three accuracies, or those of its balance, as cells of a table, in %, with their intervals."""
     cells = []
     for name in ("accuracy", "shots_10", "knn"):
         value, interval = getattr(row, name), getattr(row, name + "_interval")
