@@ -584,4 +584,6 @@ def test_an_evaluation_names_its_stages(monkeypatch):
     said = []
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
     im.evaluate(encoder, data, terms=False, said=said.append)
-    assert said == ["I(Z1; Z2) of two views", "Probing raw pixels", "Probing the encoder"]
+    assert said == [
+        "I(Z1; Z2) of two views", "I(J; Z), which image a view shows", "Probing raw pixels", "Probing the encoder"
+    ]  # fmt: skip

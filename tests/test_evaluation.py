@@ -87,7 +87,7 @@ class Bare:
 def test_a_mosaics_bits_have_the_mi_that_is_asked_for():
     for nats in (0.01, 0.3, 0.69):
         assert mosaics.bit(mosaics._flips(nats)) == pytest.approx(nats, abs=1e-6)
-    assert mosaics.bit(0.0) == math.log(2) and mosaics._bit(0.5) == pytest.approx(0, abs=1e-12)
+    assert mosaics.bit(0.0) == math.log(2) and mosaics.bit(0.5) == pytest.approx(0, abs=1e-12)
     assert mosaics._both(0.1, 0.1) == pytest.approx(0.18)
 
 
