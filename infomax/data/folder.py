@@ -3,8 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -17,14 +16,13 @@ from infomax.data.memory import MemorySplit
 from infomax.data.packed import File, size_of
 from infomax.data.pixels import (
     Header,
-    Unreadable,
     as_channels,
     decode,
     header,
     own_depth,
-    require_readable,
     unreadable,
 )
+from infomax.data.readable import in_threads, readable
 from infomax.data.scale import Sampled, Scale, learned, sampled
 from infomax.data.source import Dataset, Split, checksum_of, finished, limited, varies
 from infomax.errors import UserError
@@ -37,7 +35,6 @@ _EVERY = 61  # of an image's numbers, one in so many is compared first
 _END = 4096  # bytes at the end of a file, where two pictures of one camera differ
 _SCALED = 4096  # training images that the scale of deep pixels is learned on; of more, an even sample
 _Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @final
@@ -73,7 +70,7 @@ class FileSplit(Split):
         def read(place: int) -> None:
             images[place] = decode(files[place], self.shape, self.whole, self.scale)
 
-        _in_threads(read, range(len(files)))
+        in_threads(read, range(len(files)))
         return images
 
     def subset(self, indices: Tensor | Sequence[int]) -> "FileSplit":
@@ -100,6 +97,8 @@ class FileSplit(Split):
 
 def read_folder(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
     """The data set of `folder:PATH`: see infomax.data.dataset."""
+    if not path:
+        raise UserError("folder:PATH names a folder of images, and none is named.")
     return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size, skip)
 
 
@@ -107,7 +106,7 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     """The data set of images in files: one shape and one number of channels for all, deep pixels brought to bytes,
     copies of a picture in one part. limit, size, skip (unreadable): infomax.data.dataset's. Raises UserError for an
     unreadable image unless it is to be left out, and where then too few are left."""
-    found, left_out = _readable(name, found) if skip else (found, ())
+    found, left_out = readable(name, found) if skip else (found, ())
     form = _form(found.files, size)
     notes = [*found.notes, *form.notes]
     # Training images, then test images: as copies are rare, each part is then one piece of memory.
@@ -146,44 +145,6 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     return made
 
 
-def _readable(name: str, found: Found) -> tuple[Found, tuple[str, ...]]:
-    # What is found without the files that cannot be read, each decoded once to see; and these, as paths from the folder
-    # that holds all. Each of the others keeps its part, training or test.
-    def reads(file: File) -> bool:
-        try:
-            require_readable(file)
-        except Unreadable:
-            return False
-        return True
-
-    whole = np.array(_in_threads(reads, found.files))
-    bad = np.flatnonzero(~whole).tolist()
-    if not bad:
-        return found, ()
-    root = os.path.commonpath([file.parent for file in found.files])
-    names = tuple(Path(os.path.relpath(str(found.files[i]), root)).as_posix() for i in bad)
-    first = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-    told = f"{len(bad)} of {len(whole)} images are left out, as they cannot be read: {first}"
-    of = np.zeros(len(whole), np.int64) if found.labels is None else found.labels.numpy()
-    for what, part in (("training", ~found.held), ("test", found.held)):
-        if not (part & whole).any():
-            raise UserError(f"Too few images of {name!r} are left, no {what} image: {told}.")
-    lost = sorted(set(of[~found.held].tolist()) - set(of[~found.held & whole].tolist()))
-    if lost:
-        lost_classes = ", ".join(found.classes[label] for label in lost)
-        raise UserError(f"Too few images of {name!r} are left, no training image of {lost_classes}: {told}.")
-    kept = np.flatnonzero(whole).tolist()
-    places = torch.tensor(kept)
-    return found._replace(
-        files=[found.files[i] for i in kept],
-        labels=None if found.labels is None else found.labels[places],
-        held=found.held[kept],
-        notes=[*found.notes, f"{told}."],
-        shards=None if found.shards is None else found.shards[places],
-        targets=tuple(target.of(places) for target in found.targets),
-    ), names
-
-
 def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int | None) -> MemorySplit:
     # A piece of memory as it is, unless most of what is in it is about to be left out.
     rows = torch.from_numpy(index)
@@ -203,14 +164,25 @@ class _Form:
 
 def _form(files: Sequence[File], size: int | None) -> _Form:
     looked = files[:: max(1, -(-len(files) // _HEADERS))]
-    headers = _in_threads(header, looked)
+    headers = in_threads(header, looked)
     counts = Counter(h.note for h in headers if h.note)
     notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
     channels = _channels(looked, headers, notes)
     (height, width), whole = _size(headers, size)
+    shown = {(h.width, h.height) for h in headers}
+    if len(shown) > 1 and not whole:
+        (w, h), (wide, high) = min(shown, key=_area), max(shown, key=_area)
+        notes.append(
+            f"Images differ in size, from {w} x {h} to {wide} x {high} pixels: all are scaled and cut to {width} x "
+            f"{height}; ?size=N after the name (size=N) takes another side."
+        )
     if whole:
         notes.append(f"These long images are kept whole: scaled to fit {width} x {height} pixels, black around them.")
     return _Form((channels, height, width), whole, {h.depth for h in headers}, notes)
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size
 
 
 def _channels(files: Sequence[File], headers: list[Header], notes: list[str]) -> int:
@@ -227,7 +199,8 @@ def _channels(files: Sequence[File], headers: list[Header], notes: list[str]) ->
         channels, odd = next(iter(others.items()))
         raise UserError(
             f"{len(odd)} of {len(files)} images have {channels} channels where {len(counts[most])} have {most}, for "
-            f"instance {odd[0]}: images of one data set need the same channels."
+            f"instance {odd[0]}: images of one data set need the same channels: move the others elsewhere, or "
+            f"save all with {most}."
         )
     if grey:
         notes.append(f"Of {len(files)} images {len(grey)} are grey, and are read with {most} equal channels.")
@@ -279,7 +252,7 @@ def _sampled_all(files: list[File], channels: int) -> list[tuple[str, Sampled | 
         mark.update(np.ascontiguousarray(pixels).data)
         return mark.hexdigest(), taken if pixels.dtype != np.uint8 else None
 
-    return _in_threads(look, files)
+    return in_threads(look, files)
 
 
 def _prints_in_own_depth(files: list[File], channels: int) -> tuple[list[str], dict[File, Sampled]]:
@@ -299,7 +272,7 @@ def _decoded(split: FileSplit) -> tuple[Tensor, list[str]]:
         images[place] = decode(split.files[place], split.shape, split.whole)
         return _hash(flat[place, ::_EVERY])
 
-    marks = _in_threads(read, range(len(split)))
+    marks = in_threads(read, range(len(split)))
     for places in _places(marks).values():
         if len(places) > 1:
             for place in places:
@@ -335,7 +308,7 @@ def _prints_of_bytes(files: list[File]) -> list[str]:
     marks = [size(file) for file in files]
     for look in (end, all_of_it):
         alike = [place for places in _places(marks).values() if len(places) > 1 for place in places]
-        for place, mark in zip(alike, _in_threads(look, alike), strict=True):
+        for place, mark in zip(alike, in_threads(look, alike), strict=True):
             marks[place] = mark
     return [f"{size} {mark}" for size, mark in marks]
 
@@ -374,8 +347,3 @@ def _copies_together(
     if not changed.any() or changed.all():
         return held, [f"{note}; kept in one part, they would leave the other empty, so they are in both."]
     return changed, [f"{note}; copies are in one part, training or test."]
-
-
-def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="infomax-images") as pool:
-        return list(pool.map(work, items))

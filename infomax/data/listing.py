@@ -129,9 +129,8 @@ def found_in(path: Path) -> Found:
     """The images of a folder, with their classes and split. Raises UserError for a folder without any, or a split
     that is not whole."""
     if not path.is_dir():
-        raise UserError(
-            f"There is no folder {path}: folder:PATH names a folder that holds a folder of images per class."
-        )
+        there = f"{path} is a file" if path.is_file() else f"There is no folder {path}"
+        raise UserError(f"{there}: folder:PATH names a folder that holds a folder of images per class.")
     images, notes = _Images(), []
     path = _through(path, notes)
     train, held = _splits(path, notes)
@@ -140,7 +139,8 @@ def found_in(path: Path) -> Found:
         files, labels = _flat(listing)
         held_out = fifth(_relative(files, path), labels)
         if not held_out.any():
-            raise UserError(f"{path} has one image in each class, so none is left for a test set: add images.")
+            has = "one image" if labels is None else "one image in each class"
+            raise UserError(f"{path} has {has}, so none is left for a test set: add images.")
         notes += _loose(path, loose) + images.note() + _deeper(path, listing)
         classes = [] if labels is None else list(listing)
         return Found(files, labels, classes, held_out, False, notes)

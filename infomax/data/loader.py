@@ -40,6 +40,8 @@ class Order:
             raise UserError(
                 f"A batch needs at least 2 pairs, for without another pair there is no negative: {batch_size!r}."
             )
+        if count < 2:
+            raise UserError(f"A batch needs at least 2 training {what}, and there is only {count}: add some.")
         if batch_size > count:
             raise UserError(
                 f"A batch of {batch_size} pairs is larger than the data set, which has {count} training {what}: "

@@ -5,6 +5,7 @@ point), and channels that are neither grey nor colour, are read as arrays (array
 for the data set (scale.py).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,4 +218,5 @@ def unreadable(path: File, error: Exception) -> UserError:
     if (isinstance(path, Packed) or path.is_file()) and size_of(path) == 0:
         return Unreadable(f"The image {path} is empty (0 bytes): remove it, copy it again, or {_SKIP}.")
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__).replace(str(path), "it").rstrip(".")
+    reason = re.sub(r"<_io\.BytesIO object at \w+>", "it", reason)  # an image inside another file
     return Unreadable(f"The image {path} cannot be read ({reason}): remove it, replace it, or {_SKIP}.")

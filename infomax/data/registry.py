@@ -31,7 +31,8 @@ def dataset(
     `waves:N` for N drawn scenes or signals with known factors, or `signals:X.npy,Y.npy` for arrays [n, channels, time].
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
-    the classes as can be, the first of each. size: the side in pixels of the images of a folder or table.
+    the classes as can be, the first of each. size: the side in pixels of the images of a folder or table,
+    which may also stand in the name, folder:PATH?size=64.
     skip_unreadable: leave out image files that are empty or cannot be read, rather than refuse them. Each file is
     decoded once to see; those left out are counted in `notes`, listed in `left_out`, and part of the fingerprint.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
@@ -62,6 +63,7 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
     prefix, colon, rest = name.partition(":")
     if colon:
         if prefix in readers_of_files:
+            rest, size = _sized(name, rest, size)
             return readers_of_files[prefix](name, rest, limit, size, skip)
         if prefix not in readers:
             known = ", ".join(f"{prefix}:" for prefix in [*readers_of_files, *readers])
@@ -75,6 +77,24 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
         raise UserError(f"Unknown data set {name!r}.{nearest(name, registry)} Or {_PLACES}.")
     train, test, kind, flip = registry[name](Path(root).expanduser())
     return finished(name, limited(train, limit), test, kind, flip)
+
+
+def _sized(name: str, rest: str, size: int | None) -> tuple[str, int | None]:
+    # "PATH?size=32&label=x" -> "PATH?label=x", 32: part of the name, so that whoever reads a run's data reads the same.
+    place, _, choices = rest.rpartition("?")
+    pairs = choices.split("&")
+    asked = [pair.removeprefix("size=") for pair in pairs if place and pair.startswith("size=")]
+    if not asked:
+        return rest, size
+    if (
+        len(asked) > 1
+        or not asked[0].isdecimal()
+        or not 4 <= int(asked[0]) <= 4096
+        or size not in (None, int(asked[0]))
+    ):
+        raise UserError(f"{name!r}: the size is one side in pixels, from 4 to 4096, as in ?size=64.")
+    others = "&".join(pair for pair in pairs if not pair.startswith("size="))
+    return f"{place}?{others}" if others else place, int(asked[0])
 
 
 def _refuse_skip(name: str, skip: bool) -> None:

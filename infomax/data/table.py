@@ -27,6 +27,8 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
     cat|dog, are a target as well, and no classes. Raises UserError for a missing column, file, label, split or number,
     named with its line; with skip a file that is not there is one of the unreadable ones.
     """
+    if not path:
+        raise UserError("csv:PATH names a table of images, and none is named.")
     file = Path(path).expanduser()
     rows, columns = _rows(file)
     names = [row["path"] for _, row in rows]
@@ -62,6 +64,8 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
 def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     # Lines of the file with their numbers, as columns that have a name of ours.
     try:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder; csv:PATH names a table, and folder:{file} reads the images inside.")
         with file.open(newline="", encoding="utf-8-sig") as opened:
             sample = opened.read(4096)
             opened.seek(0)
@@ -74,6 +78,8 @@ def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
         raise UserError(f"There is no file {file}: csv:PATH names a table of images.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as a table ({error}).") from error
+    if not any(columns):
+        raise UserError(f"{file} is empty: a table names its columns path, label and split in its first line.")
     known = [column for column in columns if column in _COLUMNS or column.startswith(_TARGET)]
     if "path" not in known or ("label" not in known and set(columns) - set(known)):
         missing = "path" if "path" not in known else "label"
@@ -120,7 +126,7 @@ def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list
         number, first = rows[missing[0]][0], files[missing[0]]
         raise UserError(
             f"{len(missing)} of {len(files)} images that {file} names are not there, for instance {first} in line "
-            f"{number}: paths start from the table's folder."
+            f"{number}: paths start from the table's folder; --skip-unreadable (skip_unreadable=True) leaves them out."
         )
     seen: dict[Path, int] = {}
     for (number, _), image in zip(rows, files, strict=True):
