@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from infomax.errors import UserError
@@ -63,6 +64,19 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None) -> Subje
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
     images = data.dataset(dataset, limit=limit) if isinstance(dataset, str) else dataset
     return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images))
+
+
+def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
+    """An encoder of the same kind with weights that the seed draws; None where nothing says how it was built."""
+    from infomax.encoders import encoder_config, encoder_from
+
+    try:
+        config = encoder_config(encoder)
+    except UserError:
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return encoder_from(config)
 
 
 def pairs_of(checkpoint: Source, dataset: Any = None) -> "Paired | None":
