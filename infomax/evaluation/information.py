@@ -77,7 +77,6 @@ def mutual_information(
     # An estimate reports on one pair of views an image; the floor on all.
     named, second = {name: _once(sides) for name, sides in named.items()}, _once(second)
     mi = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
-    said("What is certain of it")
     mi = certify(mi, about, fitted, selected, reported, seed)
     if audit:
         said("mosaics")
