@@ -172,7 +172,7 @@ def test_a_run_is_evaluated_on_its_own_views_and_normalisation(halves, tmp_path)
     # To the bit what views_for() gives, as before there was anything to read back.
     assert found[default] == found[bare] == mutual_information(small(), halves, terms=False, **ONCE).to_dict()
     assert found[own]["mi"] != found[default]["mi"]
-    direct = Subject(encoder, small().projector, halves, None, OWN)
+    direct = Subject(encoder, small().projector, halves, None, OWN, small().critic)
     assert found[own] == mutual_information(direct, terms=False, **ONCE).to_dict()
     given, chosen = im.evaluation.probes(own, halves), im.evaluation.probes(bare, halves)
     assert given.trained == im.probe(own, halves) == im.probe(encoder, halves, views=OWN)

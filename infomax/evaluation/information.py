@@ -17,6 +17,7 @@ from infomax.errors import UserError
 from infomax.estimation import Check, Estimate, audit_splits, estimate_splits
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
+from infomax.evaluation.certified import certify
 from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
 from infomax.evaluation.mosaics import mosaics
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from infomax.data import Dataset, Split
 
 
-DRAWS = 2  # pairs of views a training image: more pairs to fit the critic on, at the price of encoding them
+DRAWS = 2  # pairs of views an image: more pairs to fit the critic on, and less noise in the floor, at a price
 SELECT = 0.15  # of the training images: the critic stops on them
 NOISE = 1 / 3  # of the features' root-mean-square distance from their mean, in every direction
 SEVERITY = {"pass": 0, "warn": 1, "fail": 2}
@@ -58,7 +59,7 @@ def mutual_information(
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
     # Test images are numbered after the training images, since an id names an image over all splits.
     parts = [(images.train, fit, DRAWS, 0), (images.train, select, DRAWS, 0),
-             (images.test, torch.arange(len(images.test)), 1, len(order))]  # fmt: skip
+             (images.test, torch.arange(len(images.test)), DRAWS, len(order))]  # fmt: skip
     given: dict[str, Any] = {"seed": seed, "device": device or "cpu", **options}
 
     def seen(encoder: nn.Module, view: int | None) -> list[Tensor]:
@@ -66,12 +67,19 @@ def mutual_information(
             features_of_views(encoder, split, at, views, seed, draws, view, device) for split, at, draws, _ in parts
         ]
 
-    ids = [(at + first).repeat(draws) for _, at, draws, first in parts]
+    ids = [(at + first).repeat(draws) for _, at, draws, first in parts[:2]] + [parts[2][1] + len(order)]
     said("I(Z1; Z2) of two views")
     layers = Layers(about.encoder, about.projector) if terms else None
     first, second = seen(layers or about.encoder, 0), seen(about.encoder, 1)
     named = {"features": first} if layers is None else layers.apart(first)
+    fitted, selected, reported = (
+        (x.unflatten(0, (DRAWS, -1)), y.unflatten(0, (DRAWS, -1)))
+        for x, y in zip(named["features"], second, strict=True)
+    )
+    # An estimate reports on one pair of views an image; the floor on all.
+    named, second = {name: _once(sides) for name, sides in named.items()}, _once(second)
     mi = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
+    mi = certify(mi, about, fitted, selected, reported, seed)
     if audit:
         said("mosaics")
         mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, fit, select, given)))
@@ -97,6 +105,11 @@ def named_images(
     """
     said("I(J; Z), which image a view shows")
     return _or_why(lambda: identity_mi(about, None, seed, device))
+
+
+def _once(parts: list[Tensor]) -> list[Tensor]:
+    """Of the last part, the first draw of each image."""
+    return [*parts[:-1], parts[-1][: len(parts[-1]) // DRAWS]]
 
 
 def views_mi(

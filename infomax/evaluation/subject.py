@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Subject:
     """What an evaluation is about: an encoder, its projector where known, images, the checkpoint it came from, views.
 
-    views: those that it was trained on; None for those that suit the data set.
+    views: those that it was trained on; None for those that suit the data set. critic: what scores two projections;
+    None where there is none.
     """
 
     encoder: nn.Module
@@ -28,6 +29,7 @@ class Subject:
     data: "Dataset"
     checkpoint: dict[str, Any] | None  # {"step", "checksum"}
     views: "AnyViews | None" = None
+    critic: nn.Module | None = None
 
 
 Source = str | Path | nn.Module | Subject
@@ -43,10 +45,11 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
     channels that it was trained on, and a size that the encoder reads.
     """
     from infomax import data
-    from infomax.checkpoints import read_parts
     from infomax.checkpoints.description import is_model
+    from infomax.checkpoints.loading import read_critic
+    from infomax.models import InfoMax, MoCo
 
-    limit = identity = projector = preprocessing = None
+    limit = identity = projector = preprocessing = critic = None
     if isinstance(checkpoint, Subject):
         return checkpoint
     if isinstance(checkpoint, nn.Module):
@@ -56,8 +59,9 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         if is_model(checkpoint):
             side = "" if hasattr(checkpoint, "encoder") else "_x"  # of a model of two encoders, the first
             encoder, projector = getattr(checkpoint, f"encoder{side}"), getattr(checkpoint, f"projector{side}", None)
+            critic = checkpoint.critic if isinstance(checkpoint, InfoMax | MoCo) else None
     else:
-        found, encoder, projector = read_parts(checkpoint)
+        found, encoder, projector, critic = read_critic(checkpoint)
         preprocessing = found.preprocessing
         identity = {"step": found.step, "checksum": found.checksum}
         if dataset is None:
@@ -72,7 +76,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         images = dataset
     if preprocessing is not None:
         _require_fit(encoder, preprocessing.get("input_size"), images, checkpoint)
-    return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images))
+    return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images), critic)
 
 
 def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) -> None:
