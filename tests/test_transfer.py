@@ -75,7 +75,7 @@ def test_a_size_that_the_encoder_does_not_read_is_refused_in_words(tmp_path):
     from infomax.evaluation.subject import _require_fit
 
     encoder = Flat().train()
-    told = r"trained on 8 x 8 pixels and does not read those of spots, 16 x 16: .*im.data.dataset\('spots', size=8\)"
+    told = r"trained on 8 x 8 pixels and does not read those of spots, 16 x 16: .*folder:PATH.size=8"
     with pytest.raises(im.UserError, match=told):
         _require_fit(encoder, [1, 8, 8], spots(1, 16), "run")
     assert encoder.training
