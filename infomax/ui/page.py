@@ -106,8 +106,8 @@ each:</p>
 {% elif who is not none %}<h2>I(J; Z), which of {{ who.among }} images a view shows</h2>
 <p class="value"><strong>{{ who.statement }}</strong></p>
 <p>Of {{ who.images }} held-out images in groups of {{ who.among }}: how far the features of a random view tell which
-image of its group it shows. {{ "%.0f" | format(who.told_apart) }} images, each always told from the others, would give as
-many nats.</p>
+image of its group it shows. {{ "%.0f" | format(who.told_apart) }} images, each always told from the others, would give
+as many nats.</p>
 <figure>{{ identity(who) }}<figcaption>In nats, among N images: what a classifier reads, fitted on {{ who.views }} views
 of each, and the most that there can be, log N. The mark is the value, with its 95 % interval.</figcaption></figure>
 {{ checks(who.checks) }}{% endif %}
