@@ -44,17 +44,20 @@ def estimate(
     lags: str | None = None,
     transfer: bool = False,
     history: int | None = None,
+    layers: str | None = None,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
     Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
-    age,height --y weight; or, infomax estimate RUN, of a saved run's features of
-    held-out images: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
-    projection (minutes). JSON has them under mi, label, noise and chain.
+    age,height --y weight; or, infomax estimate RUN, of a saved run's features of held-out images: I(Z1; Z2) of two
+    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
+    projection (minutes). JSON has them under mi, identity, label, noise and chain. So of an encoder that was not
+    trained here: infomax estimate FILE.py:build --dataset NAME.
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
-            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint.
+            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint; or an encoder:
+            FILE.py:NAME (a module, or a function that returns one), timm:NAME, local-dir:FOLDER.
         y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
         x: Columns of a table, by name: age,height; of .h5ad CD3D,louvain,X_pca.0. Texts and categories are labels.
         y: Columns of the other side.
@@ -80,6 +83,7 @@ def estimate(
             --lags=-5:5 where the first is negative. Give --blocks too. With --transfer: which rows of the past tell.
         transfer: Of two series, transfer entropy both ways: what the past of one tells of the other beyond its own.
         history: With --transfer: how many rows of the own past are known. By default 1.
+        layers: Of a run or an encoder: modules whose outputs the chain has, by name, such as layer1,layer2.
     """
     from infomax import launch
     from infomax.ui import report as page
@@ -119,8 +123,9 @@ def estimate(
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        if skip_unreadable:
-            raise UserError("--skip-unreadable goes with a saved run, whose data set is files of images.")
+        if skip_unreadable or layers is not None:
+            flag = "--skip-unreadable" if skip_unreadable else "--layers"
+            raise UserError(f"{flag} goes with a saved run or an encoder, and its images.")
         (of_x, of_y, *rest), title = asked_of.read(file, y_file, x, y, given)
         options |= {"given": rest[0]} if rest else {}
         options |= {"blocks": blocks} if blocks is not None else {}
@@ -159,7 +164,8 @@ def estimate(
         about = subject(file, dataset, skip_unreadable)
         checkpoint = about.checkpoint
         with ui.Stages() as stages:
-            terms = mutual_information(about, said=stages, audit=audit, **options)
+            names = None if layers is None else [name.strip() for name in layers.split(",") if name.strip()]
+            terms = mutual_information(about, said=stages, audit=audit, layers=names, **options)
 
         def show() -> None:
             print(one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
@@ -196,6 +202,7 @@ def report(
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
     from infomax.evaluation import Evaluation, evaluate, evaluate_towers, pairs_of, subject
+    from infomax.evaluation.named import names_encoder
     from infomax.ui import report as page
 
     errors.require_seed(seed)
@@ -209,6 +216,8 @@ def report(
         page.write(place, page.of_towers(towers, run))
         print(one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
+    if output is None and names_encoder(run):
+        raise UserError(f"{run} is no run, whose folder the page goes into: say where with --output NAME.html.")
     about = subject(run, dataset, skip_unreadable)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)

@@ -43,13 +43,15 @@ def mutual_information(
     terms: bool = True,
     audit: bool = False,
     said: Callable[[str], None] = lambda text: None,
+    layers: Sequence[str] | None = None,
     **options: Any,
 ) -> Terms:
     """The MI of a saved encoder's features, in nats.
 
     A critic is fitted on training images, stopped on others of them, and reports on test images: views of one image
     are never on two sides. checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options:
-    objective, critic and budget, as estimate takes them. said: is called with the name of the next term.
+    objective, critic and budget, as estimate takes them. said: is called with the name of the next term. layers: names
+    of the encoder's submodules that the chain has, from the first to the last; by default stages that timm names.
     """
     from infomax.data import views_for
 
@@ -69,9 +71,9 @@ def mutual_information(
 
     ids = [(at + first).repeat(draws) for _, at, draws, first in parts[:2]] + [parts[2][1] + len(order)]
     said("I(Z1; Z2) of two views")
-    layers = Layers(about.encoder, about.projector) if terms else None
-    first, second = seen(layers or about.encoder, 0), seen(about.encoder, 1)
-    named = {"features": first} if layers is None else layers.apart(first)
+    passed = Layers(about.encoder, about.projector, layers) if terms else None
+    first, second = seen(passed or about.encoder, 0), seen(about.encoder, 1)
+    named = {"features": first} if passed is None else passed.apart(first)
     fitted, selected, reported = (
         (x.unflatten(0, (DRAWS, -1)), y.unflatten(0, (DRAWS, -1)))
         for x, y in zip(named["features"], second, strict=True)
@@ -83,7 +85,7 @@ def mutual_information(
     if audit:
         said("mosaics")
         mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, fit, select, given)))
-    if layers is None:
+    if passed is None:
         return Terms(mi)
     plain = [features_of_views(about.encoder, split, at, views, seed, 1, None, device) for split, at, _, _ in parts]
     own = [at + begin for _, at, _, begin in parts]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
+from infomax.evaluation.named import named_encoder, names_encoder
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Paired
@@ -52,9 +53,17 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
     limit = identity = projector = preprocessing = critic = None
     if isinstance(checkpoint, Subject):
         return checkpoint
-    if isinstance(checkpoint, nn.Module):
+    foreign = isinstance(checkpoint, str | Path) and names_encoder(checkpoint)
+    if foreign and isinstance(dataset, str):
+        dataset = data.dataset(dataset, skip_unreadable=skip_unreadable)
+    if foreign and dataset is not None:
+        checkpoint = named_encoder(checkpoint, dataset.shape[0])  # type: ignore[union-attr,arg-type]
+    if isinstance(checkpoint, nn.Module) or foreign:
         if dataset is None:
-            raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
+            raise UserError(
+                "An encoder that is not read from a run needs a dataset to be evaluated on, --dataset NAME."
+            )
+        assert isinstance(checkpoint, nn.Module)
         encoder = checkpoint
         if is_model(checkpoint):
             side = "" if hasattr(checkpoint, "encoder") else "_x"  # of a model of two encoders, the first
