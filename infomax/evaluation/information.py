@@ -183,11 +183,29 @@ def _chain(
         said(f"I({name} of view 1; Z of view 2)")
         axes = principal_axes(sides[0], COMPONENTS, given["seed"])
         layers.append((name, estimated_on([axes(part) for part in sides], second, ids, given)))
-    return Chain(tuple(layers), processing(layers))
+    return Chain(tuple(composed(layers)), processing(layers))
+
+
+def composed(layers: Sequence[tuple[str, Estimate]]) -> list[tuple[str, Estimate]]:
+    """The layers with, for each, the critic of the layer after it where that reads more, so that MI falls along them.
+
+    layers: names and estimates, from pixels to projection. A critic of a later layer, after what leads from an earlier
+    layer to it, is a critic of the earlier one, with the same scores on the same pairs: so its value, bounds and checks
+    are those of an estimate of the earlier layer. protocol["composed"] names the layer whose critic was taken.
+    """
+    found: list[tuple[str, Estimate]] = []
+    for name, own in reversed(layers):
+        if found and found[0][1].mi > own.mi:
+            after, later = found[0]
+            protocol = {"composed": after, **later.protocol, "own_critic": {"mi": own.mi, "trusted": own.trusted}}
+            own = replace(later, protocol=protocol)
+        found.insert(0, (name, own))
+    return found
 
 
 def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
-    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection.
+    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection,
+    each by a critic of its own.
 
     A rise of 5 % passes, as that is how far each may be off; one within both intervals warns. Of a layer and a later
     one above it, the first is too low (it needs more images, or its maps were cut short) or the second too high.
