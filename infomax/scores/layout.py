@@ -1,4 +1,4 @@
-"""Which pairs of a score matrix are negatives: those of two different samples."""
+"""Sides: which rows are scored against which columns and which queue, and which of those pairs are negatives."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
