@@ -11,6 +11,7 @@ from torch import nn
 
 import infomax as im
 from infomax import encoders
+from infomax.errors import NonFinite
 
 torch.manual_seed(0)
 X, Y = torch.randn(8, 4), torch.randn(8, 4)
@@ -75,8 +76,51 @@ def test_a_context_of_another_width_than_the_encoder():
     refused(lambda: cpc(VIEWS[:1]), "made for 7 features a place, and is given 6")
 
 
+class Batches:
+    """A loader of one batch, again and again."""
+
+    batch_size = 8
+
+    def __init__(self, *batch):
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def at(self, step, rank, world, device):
+        return self.batch
+
+
+def trained(model, batch, parameters=None):
+    optimizer = torch.optim.SGD(model.parameters() if parameters is None else parameters, lr=0.1)
+    schedule = im.training.warmup_cosine(2)
+    return list(im.train(model, Batches(*batch), optimizer, schedule, im.launch.make_accelerator(), steps=2))
+
+
+def small():
+    return im.InfoMax(nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), nn.Linear(6, 4), im.Cosine(0.1), im.InfoNCE())
+
+
+def test_trainings_that_would_change_nothing():
+    refused(lambda: trained(small(), (*VIEWS, IDS), small().parameters()), "no trainable parameter of this model")
+    frozen = small()
+    for p in frozen.parameters():
+        p.requires_grad_(False)
+    refused(lambda: trained(frozen, (*VIEWS, IDS)), "No parameter of the model is to be trained")
+
+
+def test_rows_of_a_batch_that_are_not_finite_are_named():
+    holed = VIEWS[1].clone()
+    holed[[2, 5], 0, 3, 3] = math.inf
+    plain = small()
+    before = [p.clone() for p in plain.parameters()]
+    with pytest.raises(NonFinite, match=r"step 1: .* Input 2 of the batch has .* in 2 of 8 rows \(2, 5\)\."):
+        trained(plain, (VIEWS[0], holed, IDS))
+    assert all(torch.equal(p, old) for p, old in zip(plain.parameters(), before, strict=True))
+
+
 def test_ids_after_a_sequence_of_views():
-    plain = im.InfoMax(nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), nn.Linear(6, 4), im.Cosine(0.1), im.InfoNCE())
+    plain = small()
     want = plain(VIEWS, ids=IDS // 2)
     assert torch.equal(plain(VIEWS, IDS // 2), want) and torch.equal(plain(*VIEWS, IDS // 2), want)
     assert not torch.equal(plain(VIEWS), want)
@@ -99,6 +143,8 @@ calls = [
     (lambda: im.InfoMax(net, net, cosine, im.InfoNCE), "objective is an object such as infomax.InfoNCE(), and not <cl"),
     (lambda: im.InfoMax(net, net, cosine, "InfoNCE()"), "objective is an object such as infomax.InfoNCE(), and not 'I"),
     (lambda: im.InfoMax("resnet18", net, cosine, nce), "encoder is a torch.nn.Module, such as"),
+    (lambda: list(im.train(im.InfoMax(net, net, cosine, nce), None, None, None, im.launch.make_accelerator(), steps=1)),
+     "A schedule is a function of the step, such as"),
     (lambda: im.InfoMax(net, None, cosine, nce)([t, t]), "There is no projector: give torch.nn.Identity()"),
 ]
 for call, sentence in calls:
@@ -116,4 +162,4 @@ print(len(calls))
 def test_things_of_another_kind():
     """In a process of its own, where no hook checks annotations first."""
     done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout == "14\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "15\n", done.stderr

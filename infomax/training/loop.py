@@ -87,8 +87,9 @@ def train(
     optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
     resumed. A value that is not finite does neither: its gradient is the surrogate's.
     Trainable parameters that the first batch's loss does not use are named in a warning and stay as they are. Raises
-    UserError: gradient accumulation, another nonfinite, a batch that is a dictionary or no tensors, an objective that a
-    later step could not read, and, across processes, such a parameter that a later batch's loss does use.
+    UserError: gradient accumulation, another nonfinite, a schedule that is no function, nothing to train or an
+    optimiser of none of it, a batch that is a dictionary or no tensors, an objective that a later step could not read,
+    and, across processes, such a parameter that a later batch's loss does use.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -97,6 +98,12 @@ def train(
             "Gradient accumulation is refused: it adds no negatives, so N and the objective would be those of"
             f" 1/{accelerator.gradient_accumulation_steps} of the batch. Use more processes or a smaller encoder."
         )
+    if not callable(schedule):
+        raise UserError(
+            f"A schedule is a function of the step, such as infomax.training.warmup_cosine(steps), not {schedule!r};"
+            " lambda step: 1.0 keeps the optimiser's learning rate."
+        )
+    _refuse_untrained(model, optimizer)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     rank, world = accelerator.process_index, accelerator.num_processes
     if start >= steps:
@@ -143,7 +150,7 @@ def train(
             # Under float16 an overflow now and then is how the loss scale is found.
             scaling = accelerator.scaler is not None and math.isfinite(surrogate)
             if not (scaling or nonfinite == "skip") or skipped > SKIPPED_AT_MOST:
-                raise NonFinite(_diagnosis(model, step, value, surrogate))
+                raise NonFinite(_diagnosis(model, inputs, step, value, surrogate))
         if not broken or accelerator.scaler is not None:  # a scaler leaves the step out, and lowers its scale
             prepared.step()
             if not broken and not accelerator.optimizer_step_was_skipped:
@@ -162,6 +169,15 @@ def train(
             terms=dict(zip(model.terms, terms, strict=True)),
             skipped=broken,
         )
+
+
+def _refuse_untrained(model: "Model", optimizer: torch.optim.Optimizer) -> None:
+    """Raises UserError where no step could change the model."""
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    if not trainable:
+        raise UserError("No parameter of the model is to be trained (requires_grad): freeze fewer of them.")
+    if trainable.isdisjoint(id(p) for group in optimizer.param_groups for p in group["params"]):
+        raise UserError("The optimiser has no trainable parameter of this model: make it of model.parameters().")
 
 
 def _unused(model: "Model", loader: Loader, accelerator: "Accelerator", step: int) -> dict[str, nn.Parameter]:
@@ -329,7 +345,7 @@ def synchronise_batch_norm(model: "Model") -> "Model":
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # pyright: ignore[reportReturnType]
 
 
-def _diagnosis(model: nn.Module, step: int, value: float, surrogate: float) -> str:
+def _diagnosis(model: nn.Module, inputs: Sequence[torch.Tensor], step: int, value: float, surrogate: float) -> str:
     broken = [
         name
         for name, part in model.named_children()
@@ -337,10 +353,21 @@ def _diagnosis(model: nn.Module, step: int, value: float, surrogate: float) -> s
     ]
     term = f"the surrogate is {surrogate}" if not math.isfinite(surrogate) else "the surrogate is finite"
     gradients = f"the gradient of {', '.join(broken)} is not finite" if broken else "all gradients are finite"
+    advice = (
+        "Try a lower learning rate, a higher temperature, float32, or an objective with a bounded gradient (InfoNCE,"
+        " JS, CalibratedNWJ)."
+    )
+    for number, t in enumerate(inputs, 1):
+        rows = (~t.isfinite()).flatten(1).any(1).nonzero().flatten().tolist() if t.is_floating_point() else []
+        if rows:
+            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            advice = (
+                f"Input {number} of the batch has NaN or infinite numbers in {len(rows)} of {len(t)} rows ({shown})."
+            )
+            break
     return (
         f"Training stopped at step {step + 1}: {term}, {gradients} (value {value:.4g} nats). The weights are those of"
-        f" step {step} and checkpoints are untouched. Try a lower learning rate, a higher temperature, float32, or an"
-        " objective with a bounded gradient (InfoNCE, JS, CalibratedNWJ)."
+        f" step {step} and checkpoints are untouched. {advice}"
     )
 
 
