@@ -138,10 +138,15 @@ def on_processes(tmp_path: Path) -> Callable[[int, str], None]:
 
 
 def saved_in(out: str) -> str:
-    """The folder that the last line but one of a recipe's output names; the last says what there is to believe."""
-    *_, saved, last = out.splitlines()
-    assert out.endswith("\n") and saved.startswith("Saved in ")
-    assert "I(Z1; Z2) of two views" in last or "I(X; Y) of the modalities" in last
+    """The folder that a recipe's output names near its end; after it comes what there is to believe: of the MI, and
+    last of I(J; Z), where that was measured."""
+    lines = out.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("Saved in ")]
+    saved, believed, *identity = lines[at:]
+    assert "I(Z1; Z2) of two views" in believed or "I(X; Y) of the modalities" in believed
+    assert out.endswith("\n") and (
+        not identity or (len(identity) == 1 and identity[0].startswith("I(J; Z), which of "))
+    )
     return saved.removeprefix("Saved in ")
 
 
