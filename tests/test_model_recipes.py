@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,17 +273,20 @@ def test_halves_of_images_of_one_pixel_are_refused(run, tmp_path):
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", [*EXTRA, "simclr_smile"])
+@pytest.mark.parametrize("name", [*EXTRA, "simclr_smile", "which_objective"])
 def test_the_command_writes_a_recipe_and_never_over_a_file(run, tmp_path, name):
     done = run("infomax", "recipe", name, "--into", "mine")
     assert done.status == 0, done.err
+    start = "python" if name == "which_objective" else "accelerate launch"  # one process that starts the others
+    assert f"Start it with: {start} mine/{name}.py" in " ".join(done.out.split())
     expected = {f"{name}.py"} | ({"simclr.py"} if name.startswith("simclr_") else set())
     assert {path.name for path in (tmp_path / "mine").iterdir()} == expected
     written = (tmp_path / "mine" / f"{name}.py").read_text()
     (tmp_path / "mine" / f"{name}.py").write_text("mine")
     again = run("infomax", "recipe", name, "--into", "mine")
     assert again.status == 2 and "is there already" in again.err and len(again.err.strip().splitlines()) == 1
-    assert (tmp_path / "mine" / f"{name}.py").read_text() == "mine" and "with im.Run" in written + "with im.Run"
+    assert (tmp_path / "mine" / f"{name}.py").read_text() == "mine"
+    assert written == (Path(__file__).parents[1] / "recipes" / f"{name}.py").read_text()
     unknown = run("infomax", "recipe", f"{name}x")
     assert unknown.status == 2 and re.search(rf"no recipe '{name}x'.*{name}", unknown.err)
 

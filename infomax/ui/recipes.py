@@ -58,4 +58,6 @@ def recipe(name: str, /, into: Path = Path()) -> None:
         into: The folder to write it into; by default this one.
     """
     files = written(name, into)
-    print(f"Written: {', '.join(map(str, files))}. Start it with: accelerate launch {files[0]}")
+    # One that starts trainings is itself one process.
+    start = "python" if files[0].stem == "which_objective" else "accelerate launch"
+    print(f"Written: {', '.join(map(str, files))}. Start it with: {start} {files[0]}")
