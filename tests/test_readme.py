@@ -4,6 +4,7 @@ After a change of the registry: .venv/bin/python tests/test_readme.py writes the
 """
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,24 @@ def test_every_model_and_recipe_is_in_readme():
     assert [kind.__name__ for kind in models.registry.values() if f"`im.{kind.__name__}(" not in text] == []
     recipes = {path.name for path in (ROOT / "recipes").glob("*.py")} - {"simclr.py"}  # the body of simclr_*.py
     assert [name for name in sorted(recipes) if f"`recipes/{name}`" not in text] == []
+
+
+def test_what_a_model_costs_is_what_it_costs():
+    """Lines of models and recipes in docs/training.md, to a tenth."""
+    from infomax import models
+
+    section = (ROOT / "docs/training.md").read_text().partition("### What a model costs")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ") and "`" in line]
+    seen = set()
+    for row in rows:
+        what, lines, recipes = row.strip("| ").split(" | ")
+        (kind,) = (kind for kind in models.registry.values() if f"`{kind.__name__}`" in what)
+        module = sys.modules[kind.__module__].__file__
+        assert module is not None and abs(len(Path(module).read_text().splitlines()) / int(lines) - 1) < 0.1, row
+        for number, name in re.findall(r"(\d+) \(`(\w+\.py)`\)", recipes):
+            assert abs(len((ROOT / "recipes" / name).read_text().splitlines()) / int(number) - 1) < 0.1, row
+        seen.add(kind)
+    assert seen == set(models.registry.values())
 
 
 if __name__ == "__main__":
