@@ -58,7 +58,13 @@ def test_what_is_certified_comes_before_a_value_that_is_not_trusted(mi, where):
 
 
 @pytest.mark.parametrize(
-    ("floor", "certain"), [(-0.3, "nothing above 0"), (0.004, "nothing above 0"), (0.0199, "at least 0.01 nats")]
+    ("floor", "certain"),
+    [
+        (-0.3, "nothing above 0"),
+        (0.004, "nothing above 0"),
+        (0.0099, "nothing above 0"),
+        (0.0199, "at least 0.01 nats"),
+    ],
 )
 def test_a_floor_is_never_rounded_up(floor, certain):
     assert an_estimate(floor=floor, checks=(FAILED,)).statement.startswith(certain)

@@ -53,10 +53,13 @@ def certified(estimate: "Estimate", unit: str = "nats") -> str:
     """What holds at 95 % whatever the critic: "at least 5.20 nats (95 %)", or that nothing does."""
     if any(_base(check.name) in DEPENDENT for check in _failed(estimate)):
         return "nothing is certified, as pairs depend on each other"
-    floor = estimate.floor / UNITS[unit]
-    if not floor >= 0.005:  # which would be printed as 0
-        return f"nothing above 0 {unit} is certified (95 %)"
-    return f"at least {math.floor(100 * floor + 1e-9) / 100:.2f} {unit} (95 %)"
+    floor = rounded_down(estimate.floor / UNITS[unit])
+    return f"at least {floor:.2f} {unit} (95 %)" if floor > 0 else f"nothing above 0 {unit} is certified (95 %)"
+
+
+def rounded_down(floor: float) -> float:
+    """A certified lower bound to two digits after the point, never more than it is; NaN as 0."""
+    return math.floor(100 * floor + 1e-9) / 100 if math.isfinite(floor) else 0.0
 
 
 def _two(value: float) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from infomax.errors import UserError
 from infomax.estimation import Check
 from infomax.estimation.evidence import checks
-from infomax.estimation.statement import UNITS
+from infomax.estimation.statement import UNITS, rounded_down
 from infomax.evaluation.layers import features_of_views, principal_axes
 from infomax.evaluation.subject import Source, Subject, subject
 from infomax.files import finite
@@ -82,8 +82,9 @@ class Identity:
         mi, cap, floor, low, high = (n / UNITS[unit] for n in (self.mi, self.cap, self.floor, *self.interval))
         if self.trusted:
             return f"{_two(mi)} {unit} [{_two(low)}, {_two(high)}] of at most {cap:.2f}"
-        certified = f"at least {math.floor(100 * floor + 1e-9) / 100:.2f} of {cap:.2f} {unit} (95 %)"
-        if not floor >= 0.005:  # which would be printed as 0
+        floor = rounded_down(floor)
+        certified = f"at least {floor:.2f} of {cap:.2f} {unit} (95 %)"
+        if floor <= 0:
             certified = f"nothing above 0 of {cap:.2f} {unit} is certified (95 %)"
         return f"{certified}; the point estimate {_two(mi)} is not trusted"
 
