@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it
+
 if TYPE_CHECKING:
     from infomax import checkpoints, critics, data, encoders, estimation, launch, objectives, scores, training
     from infomax.checkpoints import load
@@ -60,8 +62,8 @@ _HOMES = {
 _LATER = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
     "benchmarks", "checkpoints", "cli", "critics", "data", "distributed", "encoders", "errors", "estimation",
-    "evaluation", "files", "launch", "models", "objectives", "randomness", "run", "scores", "sklearn", "spelling",
-    "training", "ui",
+    "evaluation", "files", "launch", "models", "objectives", "randomness", "run", "scores", "ship", "sklearn",
+    "spelling", "training", "ui",
 )  # fmt: skip
 _MOVED = {"probing": "infomax.evaluation.probing", "report": "infomax.ui.report"}  # names that scripts may hold
 

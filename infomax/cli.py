@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | matrix | probe | report | recipe | objectives | estimators | benchmark NAME.
+"""The command line: infomax estimate | matrix | probe | report | export | push | recipe | objectives | ...
 
 What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from infomax import errors, ui
 from infomax.errors import UserError, nearest
+from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
 from infomax.ui.recipes import recipe
@@ -358,6 +359,8 @@ def main() -> None:
                 "probe": probe,
                 "recipe": recipe,
                 "report": report,
+                "export": export,
+                "push": push,
                 "objectives": objectives,
                 "estimators": estimators,
                 "benchmark": benchmark,

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,25 @@ def lock(path: Path) -> int | None:
             raise
         return None
     return descriptor
+
+
+def write_whole_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Makes a folder with all its content or not at all; one that is there must be empty, and is replaced.
+
+    path: the folder; those above it are made. write: fills the empty folder that it is given, beside it. What it raises
+    leaves nothing behind.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    try:
+        write(temporary)
+        for file in temporary.rglob("*"):
+            flush(file) if file.is_file() else flush_folder(file)
+        flush_folder(temporary)
+        if os.name != "posix" and path.exists():  # elsewhere no rename replaces a folder
+            path.rmdir()
+        os.replace(temporary, path)
+        flush_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

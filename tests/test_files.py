@@ -65,3 +65,28 @@ def test_generators_are_put_back():
     numbers = torch.rand(3)
     randomness.set_torch_state(state, torch.device("cpu"))
     assert torch.equal(torch.rand(3), numbers)
+
+
+def test_a_folder_is_whole_or_absent_and_never_replaces_what_holds_something(tmp_path):
+    def half(place: Path) -> None:
+        (place / "a.txt").write_text("half")
+        raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        files.write_whole_folder(tmp_path / "deep/out", half)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == []
+
+    def whole(place: Path) -> None:
+        (place / "within").mkdir()
+        (place / "within/a.txt").write_text("one")
+
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        files.write_whole_folder(tmp_path / name, whole)
+        assert (tmp_path / name / "within/a.txt").read_text() == "one"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with pytest.raises(OSError, match="not empty"):
+        files.write_whole_folder(tmp_path / "full", whole)
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "empty", "full", "new"]

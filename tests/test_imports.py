@@ -20,6 +20,7 @@ LAYERS = (
     ("evaluation",),
     ("sklearn",),
     ("ui",),
+    ("ship",),
     ("benchmarks",),
     ("run", "cli", "__main__"),
 )

@@ -30,6 +30,8 @@ finally:
         ["objectives"],
         ["estimators", "--json"],
         *([command, "--help"] for command in ("estimate", "matrix", "probe", "report", "recipe", "benchmark")),
+        ["export", "--help"],
+        ["push", "--help"],
     ],
     ids=" ".join,
 )

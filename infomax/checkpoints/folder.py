@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from infomax import distributed
+from infomax import __version__, distributed
 from infomax.checkpoints.checkpoint import LOG_FILE, RUN_FILE, STEP_NAME, Checkpoint, saved_steps, step_name
 from infomax.checkpoints.description import unwrapped
 from infomax.checkpoints.files import REPLACED, children_of, sealed, warn_log
@@ -204,8 +204,8 @@ def _alive(process: str) -> bool:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("infomax", "torch", "torchvision", "timm", "accelerate", "numpy", "safetensors", "scikit-learn"):
+    versions = {"python": platform.python_version(), "infomax": __version__}
+    for name in ("torch", "torchvision", "timm", "accelerate", "numpy", "safetensors", "scikit-learn"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infomax import __version__
 from infomax.errors import UserError
 from infomax.estimation.result import Estimate
 from infomax.files import write_text, write_whole
@@ -115,15 +116,9 @@ def write(path: Path, page: str) -> None:
 
 
 def _page(**content: Any) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    try:
-        own = version("infomax")
-    except PackageNotFoundError:
-        own = "from source"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = itertools.count()
 
@@ -146,7 +141,7 @@ def _page(**content: Any) -> str:
     for picture in ("curve", "health"):
         content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {
-        "value": None, "probes": None, "rows": [], "others": [], "version": own, "told": "", "retrieval": [],
+        "value": None, "probes": None, "rows": [], "others": [], "version": __version__, "told": "", "retrieval": [],
         "balance": None, "targets": [], "unmeasured": [], "balanced": [],
     }  # fmt: skip
     return environment.from_string(PAGE).render(empty | content)
