@@ -109,6 +109,11 @@ def test_trainings_that_would_change_nothing():
     refused(lambda: trained(frozen, (*VIEWS, IDS)), "No parameter of the model is to be trained")
 
 
+def test_a_part_of_another_width_is_named_at_the_first_step():
+    wide = im.InfoMax(nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), nn.Linear(7, 4), im.Cosine(0.1), im.InfoNCE())
+    refused(lambda: trained(wide, (*VIEWS, IDS)), "The projector, a Linear, cannot take rows of 6 numbers")
+
+
 def test_rows_of_a_batch_that_are_not_finite_are_named():
     holed = VIEWS[1].clone()
     holed[[2, 5], 0, 3, 3] = math.inf

@@ -124,7 +124,12 @@ def train(
             torch._foreach_copy_(kept, buffers)  # pyright: ignore[reportPrivateImportUsage]
         if step > start:
             inputs, ids = batch_at(loader, step, rank, world, accelerator.device)
-        mi = wrapped(inputs, ids=ids)
+        try:
+            mi = wrapped(inputs, ids=ids)
+        except RuntimeError as error:
+            if step == start and world == 1 and not isinstance(error, torch.OutOfMemoryError):
+                check_inputs(model, inputs)  # says which part cannot take what
+            raise
         accelerator.backward(-mi)
         if step == start and world == 1:
             _say_unused(_without_gradient(model))
