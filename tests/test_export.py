@@ -1,10 +1,14 @@
 """infomax export: timm's own form, whole or not at all, a card true to its run, graphs with the same features."""
 
+import importlib
 import json
 import re
+import resource
 import shlex
 import shutil
+import subprocess
 import sys
+import time
 
 import pytest
 import timm
@@ -13,6 +17,7 @@ from huggingface_hub import ModelCard
 
 import infomax as im
 from infomax.ship import folder as folders
+from infomax.ship import graphs
 from infomax.ship import record as records
 
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -192,6 +197,38 @@ def test_what_cannot_be_written_is_a_sentence_and_leaves_nothing(run, finished, 
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1) and said in ended.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "full.onnx"]
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["a.txt"] and sorted(finished[0].iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["--into out", "--onnx a.onnx", "--torch-export a.pt2"])
+def test_a_disk_that_takes_no_more_is_a_sentence_and_leaves_nothing(finished, tmp_path, words):
+    def few_bytes():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a file of more cannot be written
+
+    argv = [sys.executable, "-m", "infomax", "export", str(finished[0]), *words.split()]
+    done = subprocess.run(argv, cwd=tmp_path, preexec_fn=few_bytes, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert f"{words.split()[1]} could not be written (" in done.stderr and "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_folder_of_that_name(finished, tmp_path):
+    argv = [sys.executable, "-m", "infomax", "export", str(finished[0]), "--into", "out"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob(".tmp-out-*/model.safetensors")):  # it is being filled
+            assert process.poll() is None and time.monotonic() < deadline
+        process.kill()
+    assert not (tmp_path / "out").exists()
+    folders.write(tmp_path / "out", records.read(finished[0]))  # what was left hinders nobody
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_packages_that_are_too_old_for_torch_are_named(finished):
+    with pytest.raises(im.UserError, match=r"--onnx: torch \S+ cannot use .*_2_11.*--upgrade \"infomax\[onnx\]\""):
+        # What onnxscript 0.5.4 meets with torch 2.15.
+        graphs._traced(lambda: importlib.import_module("onnxruntime.torch_2_11"), "--onnx", records.read(finished[0]))
 
 
 def test_an_empty_folder_is_taken(finished, tmp_path):
