@@ -286,7 +286,9 @@ def _limits(record: Record) -> str:
     else:
         estimate = _measured(record, "estimate")
         if "statement" in estimate and not estimate.get("trusted"):
-            said.append("The point estimate of the mutual information is not trusted: cite its lower bound alone.")
+            said.append(
+                "The point estimate of the mutual information is not trusted: cite nothing but what is certified."
+            )
         probe = _measured(record, "probe")
         baselines = {name: probe.get(key) or {} for name, key in ENCODERS if key is not None}
         for name, of in baselines.items():
