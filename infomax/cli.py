@@ -4,7 +4,6 @@ What takes seconds to import (torch) is imported by the commands that compute, s
 """
 
 import importlib
-import json
 import shutil
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from infomax import errors, ui
 from infomax.errors import UserError, nearest
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
+from infomax.ui.output import one_line, require_file, show_and_write
 from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
@@ -45,17 +45,20 @@ def estimate(
     lags: str | None = None,
     transfer: bool = False,
     history: int | None = None,
+    layers: str | None = None,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
     Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
-    age,height --y weight; or, infomax estimate RUN, of a saved run's features of
-    held-out images: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
-    projection (minutes). JSON has them under mi, label, noise and chain.
+    age,height --y weight; or, infomax estimate RUN, of a saved run's features of held-out images: I(Z1; Z2) of two
+    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
+    projection (minutes). JSON has them under mi, identity, label, noise and chain. So of an encoder that was not
+    trained here: infomax estimate FILE.py:build --dataset NAME.
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
-            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint.
+            .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr; or the folder of a run or of one checkpoint; or an encoder:
+            FILE.py:NAME (a module, or a function that returns one), timm:NAME, local-dir:FOLDER.
         y_file: Y.npy, an array [n, ...]: row i of X and row i of Y are a pair.
         x: Columns of a table, by name: age,height; of .h5ad CD3D,louvain,X_pca.0. Texts and categories are labels.
         y: Columns of the other side.
@@ -81,6 +84,7 @@ def estimate(
             --lags=-5:5 where the first is negative. Give --blocks too. With --transfer: which rows of the past tell.
         transfer: Of two series, transfer entropy both ways: what the past of one tells of the other beyond its own.
         history: With --transfer: how many rows of the own past are known. By default 1.
+        layers: Of a run or an encoder: modules whose outputs the chain has, by name, such as layer1,layer2.
     """
     from infomax import launch
     from infomax.ui import report as page
@@ -96,7 +100,7 @@ def estimate(
     errors.require_seed(seed)
     if report is not None:
         page.require(report)
-    _require_file(output)
+    require_file(output)
     options: dict[str, Any] = {"seed": seed, "device": launch.chosen_device(device)}
     named_options = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in named_options if value is not None}
@@ -120,8 +124,9 @@ def estimate(
 
         if dataset is not None:
             raise UserError("--dataset goes with a saved run; X.npy and Y.npy are the data themselves.")
-        if skip_unreadable:
-            raise UserError("--skip-unreadable goes with a saved run, whose data set is files of images.")
+        if skip_unreadable or layers is not None:
+            flag = "--skip-unreadable" if skip_unreadable else "--layers"
+            raise UserError(f"{flag} goes with a saved run or an encoder, and its images.")
         (of_x, of_y, *rest), title = asked_of.read(file, y_file, x, y, given)
         options |= {"given": rest[0]} if rest else {}
         options |= {"blocks": blocks} if blocks is not None else {}
@@ -134,7 +139,7 @@ def estimate(
                 estimated = (estimation.audit if audit else estimation.estimate)(of_x, of_y, missing=missing, **options)
 
         def show() -> None:
-            print(_one_line(estimated.to_dict()) if json else estimated.shown(unit))
+            print(one_line(estimated.to_dict()) if json else estimated.shown(unit))
 
         found, html = estimated, lambda: page.of_pairs(estimated, title)
     elif missing != "refuse":
@@ -154,20 +159,21 @@ def estimate(
                 towers = evaluate_towers(file, pairs, said=stages, **options)
 
             def shown() -> None:
-                print(_one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
+                print(one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
 
             return _finished(output, report, towers, shown, file)
         about = subject(file, dataset, skip_unreadable)
         checkpoint = about.checkpoint
         with ui.Stages() as stages:
-            terms = mutual_information(about, said=stages, audit=audit, **options)
+            names = None if layers is None else [name.strip() for name in layers.split(",") if name.strip()]
+            terms = mutual_information(about, said=stages, audit=audit, layers=names, **options)
 
         def show() -> None:
-            print(_one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
+            print(one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)
 
         found, html = terms, lambda: page.of_run(terms, None, checkpoint, file, about.data.name)
     try:
-        _report(output, checkpoint, "estimate", found, show)
+        show_and_write(output, checkpoint, "estimate", found, show)
     finally:
         if report is not None:
             page.write(report, html())
@@ -197,6 +203,7 @@ def report(
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
     from infomax.evaluation import Evaluation, evaluate, evaluate_towers, pairs_of, subject
+    from infomax.evaluation.named import names_encoder
     from infomax.ui import report as page
 
     errors.require_seed(seed)
@@ -208,8 +215,10 @@ def report(
         with ui.Stages() as stages:
             towers = evaluate_towers(run, pairs, seed, said=stages)
         page.write(place, page.of_towers(towers, run))
-        print(_one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
+        print(one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
+    if output is None and names_encoder(run):
+        raise UserError(f"{run} is no run, whose folder the page goes into: say where with --output NAME.html.")
     about = subject(run, dataset, skip_unreadable)
     place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
@@ -217,7 +226,7 @@ def report(
         found = evaluate(about, seed=seed, audit=audit, said=stages)
     assert isinstance(found, Evaluation)
     page.write(place, page.of_run(found.terms, found.probes, found.checkpoint, run, about.data.name, found.targets))
-    print(_one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
+    print(one_line({"report": str(place), **found.to_dict()}) if json else f"Written to {place}")
 
 
 def probe(
@@ -225,6 +234,7 @@ def probe(
     /,
     dataset: str | None = None,
     seed: int = 0,
+    finetune: bool = False,
     output: Path | None = None,
     json: bool = False,
     skip_unreadable: bool = False,
@@ -237,6 +247,8 @@ def probe(
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
         dataset: What to probe on, as in a recipe: mnist5k, cifar10, folder:PATH, ... By default the run's own data set.
         seed: Of the part that chooses hyper-parameters, the draws of 10 a class, and the untrained encoder.
+        finetune: Train copies of the encoder and of the untrained one with the labels too, all weights: with all labels
+            and with 10 a class (minutes).
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
@@ -244,25 +256,27 @@ def probe(
     from infomax.evaluation import evaluate_towers, pairs_of, probe_all, subject
 
     errors.require_seed(seed)
-    _require_file(output)
+    require_file(output)
     if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
+        if finetune:
+            raise UserError("--finetune goes with a run of one encoder, whose images have labels.")
         with ui.Stages() as stages:
             towers = evaluate_towers(run, pairs, seed, said=stages)
 
         def shown() -> None:
-            print(_one_line(towers.to_dict())) if json else ui.print_results(towers)
+            print(one_line(towers.to_dict())) if json else ui.print_results(towers)
 
-        return _report(output, towers.checkpoint, "retrieval", towers, shown)
+        return show_and_write(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset, skip_unreadable)
     with ui.Stages() as stages:
-        found = probe_all(about, seed=seed, said=stages)
+        found = probe_all(about, seed=seed, said=stages, finetune=finetune)
     if isinstance(found.probes, str) and found.targets is None:
         raise UserError(found.probes)
 
     def show() -> None:
-        print(_one_line(found.to_dict())) if json else ui.print_evaluation(found.probes, None, targets=found.targets)
+        print(one_line(found.to_dict())) if json else ui.print_evaluation(found.probes, None, targets=found.targets)
 
-    _report(output, about.checkpoint, "probe", found, show)
+    show_and_write(output, about.checkpoint, "probe", found, show)
 
 
 def objectives(json: bool = False) -> None:
@@ -285,7 +299,7 @@ def estimators(json: bool = False) -> None:
 
 def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
     if json:
-        print(_one_line({what: rows}))
+        print(one_line({what: rows}))
         return
     width = min(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 100)
     for row in rows:
@@ -295,40 +309,15 @@ def _list(what: str, rows: list[dict[str, str]], json: bool) -> None:
     print(textwrap.fill(LEGEND, width))
 
 
-def _report(
-    path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any, show: Callable[[], None]
-) -> None:
-    """Show a result and write it, each whatever comes of the other: a full disk, a pipe that was closed."""
-    try:
-        show()
-        sys.stdout.flush()
-    finally:
-        if path is not None:
-            try:
-                ui.write_result(path, {"checkpoint": checkpoint, what: found.to_dict()})
-            except OSError as error:
-                raise UserError(f"{path} could not be written ({error}).") from error
-
-
 def _finished(output: Path | None, report: Path | None, towers: Any, show: Callable[[], None], run: Path) -> None:
     """What `infomax estimate` says of a run of two towers."""
     from infomax.ui import report as page
 
     try:
-        _report(output, towers.checkpoint, "estimate", towers.mi, show)
+        show_and_write(output, towers.checkpoint, "estimate", towers.mi, show)
     finally:
         if report is not None:
             page.write(report, page.of_towers(towers, run))
-
-
-def _require_file(path: Path | None) -> None:
-    """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
-    if path is not None and path.is_dir():
-        raise UserError(f"--output {path} is a folder; name a file in it.")
-
-
-def _one_line(content: dict[str, Any]) -> str:
-    return json.dumps(content, allow_nan=False)
 
 
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.

@@ -7,6 +7,7 @@ A critic splits into `embed`, once per side, O(n), and `score`, once per pair of
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -76,7 +77,7 @@ class Cosine(InnerProduct):
         minimum: float = 0.01,
     ):
         super().__init__()
-        if not (temperature > 0 and math.isfinite(temperature)):
+        if not (isinstance(temperature, Real) and temperature > 0 and math.isfinite(temperature)):
             raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
         if learn not in (True, False, "bias"):
             raise UserError(f'learn is True, False or "bias", not {learn!r}.')
@@ -145,6 +146,7 @@ class Bilinear(InnerProduct):
 
     def __init__(self, dx: int, dy: int):
         super().__init__()
+        _check_widths(self, dx, dy)
         self.dx, self.dy = dx, dy
         self.weight = nn.Parameter(torch.randn(dx, dy) * 0.1 / math.sqrt(dx * dy))
 
@@ -161,6 +163,7 @@ class Separable(InnerProduct):
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
         super().__init__()
+        _check_widths(self, dx, dy)
         self.dx, self.dy, self.hidden, self.out, self.layers = dx, dy, hidden, out, layers
         self.g = mlp(dx, hidden, out, layers)
         self.h = mlp(dy, hidden, out, layers)
@@ -179,6 +182,7 @@ class Concat(Critic):
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, layers: int = 2):
         super().__init__()
+        _check_widths(self, dx, dy)
         if layers < 1:
             raise UserError(f"Concat needs at least one hidden layer, and layers={layers!r}.")
         self.dx, self.dy, self.hidden, self.layers = dx, dy, hidden, layers
@@ -285,7 +289,7 @@ def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int 
     """Raises UserError for features that a critic of these widths cannot take."""
     name = type(critic).__name__
     for side, t, width in (("x", x, dx), ("y", y, dy)):
-        if t.ndim != 2:
+        if t.ndim != 2 or t.shape[1] == 0:
             raise UserError(f"{name} takes {side} as rows of features, [n, d], and not of shape {list(t.shape)}.")
         if not t.is_floating_point():
             raise UserError(
@@ -294,6 +298,14 @@ def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int 
             )
         if width is not None and t.shape[1] != width:
             raise UserError(f"{name} was made for {side} of {width} features, and is given {t.shape[1]}.")
+
+
+def _check_widths(critic: Critic, dx: int, dy: int) -> None:
+    for name, width in (("dx", dx), ("dy", dy)):
+        if not isinstance(width, int) or width < 1:
+            raise UserError(
+                f"{type(critic).__name__}'s {name} is how many features a row has, 1 or more, not {width!r}."
+            )
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -53,6 +53,8 @@ class Objective(Spelled, nn.Module):
 
     def value_and_surrogate(self, s: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What forward gives, and beside it the surrogate's own value, detached."""
+        if not hasattr(s, "walk_for"):
+            raise UserError(f"An objective reads Scores, and not a {type(s).__name__}; of a matrix Scores.from_matrix.")
         s = s.walk_for(self.estimate, self.surrogate)
         if type(self).surrogate is Objective.surrogate:  # one formula
             value = self.estimate(s).to(s.dtype)

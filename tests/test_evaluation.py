@@ -44,7 +44,7 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
     assert found.noise.protocol["noise"]["capacity"] == found.noise.cap
     assert [name for name, _ in found.chain.layers] == ["pixels", "features"]
     assert found.chain.layers[1][1] is found.mi
-    assert len(said) == 4
+    assert len(said) == 5
     assert found.to_dict().keys() >= {"mi", "interval", "label", "noise", "chain"}
     assert mutual_information(Rows(), halves, terms=False, **ONCE).to_dict() == found.mi.to_dict()
 
@@ -62,6 +62,18 @@ def test_mosaics_are_found_by_a_method_that_learns_and_by_no_other(halves, monke
         {"seed": 0, "device": "cpu", "objective": "InfoNCE", "critic": "Bilinear", "budget": Budget(steps=0)},
     )  # fmt: skip
     assert found.verdict == "fail" and "does not find" in found.sentence
+
+
+def test_a_later_layers_critic_is_taken_where_it_reads_more():
+    own = [("pixels", at(1.0)), ("layer1", at(0.5)), ("features", at(2.0)), ("projection", at(1.5))]
+    found = dict(information.composed(own))
+    assert [found[name].mi for name, _ in own] == [2.0, 2.0, 2.0, 1.5]
+    assert found["features"] is own[2][1] and found["projection"] is own[3][1]
+    assert found["layer1"].protocol["composed"] == "features" and found["pixels"].protocol["composed"] == "features"
+    assert found["pixels"].protocol["own_critic"] == {"mi": 1.0, "trusted": own[0][1].trusted}
+    assert found["pixels"].interval == own[2][1].interval
+    falling = [("pixels", at(3.0)), ("features", at(2.0))]
+    assert information.composed(falling) == falling
 
 
 def test_the_chain_fires_where_a_later_layer_has_more():
@@ -172,7 +184,7 @@ def test_a_run_is_evaluated_on_its_own_views_and_normalisation(halves, tmp_path)
     # To the bit what views_for() gives, as before there was anything to read back.
     assert found[default] == found[bare] == mutual_information(small(), halves, terms=False, **ONCE).to_dict()
     assert found[own]["mi"] != found[default]["mi"]
-    direct = Subject(encoder, small().projector, halves, None, OWN)
+    direct = Subject(encoder, small().projector, halves, None, OWN, small().critic)
     assert found[own] == mutual_information(direct, terms=False, **ONCE).to_dict()
     given, chosen = im.evaluation.probes(own, halves), im.evaluation.probes(bare, halves)
     assert given.trained == im.probe(own, halves) == im.probe(encoder, halves, views=OWN)

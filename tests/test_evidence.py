@@ -303,7 +303,7 @@ def a_fold(n: int = 200) -> tuple[Fold, Counting]:
     base = base_of(parts[0], parts[1], 0)
     counting = Counting()
     fitted = Fitted(estimation.CopulaJS(), closed(gated(base.copula, residual())), (counting, lambda t: t), {})
-    return Fold(fitted.estimator, fitted, parts, 0, "cpu", 0.05), counting
+    return Fold(fitted.estimator, fitted, parts, 0, "cpu"), counting
 
 
 def test_pairs_are_mapped_once_a_fold():

@@ -16,7 +16,7 @@ import infomax as im
 from infomax.estimation import Check
 from infomax.estimation.evidence.histogram import BINS, histogram
 from infomax.estimation.pairs import Pairs
-from infomax.evaluation import Chain, Probes, Terms
+from infomax.evaluation import Chain, Identity, Probes, Terms
 from infomax.evaluation.probing import Probe
 from infomax.ui import report
 
@@ -109,15 +109,18 @@ def test_the_page_of_a_run_has_curve_probes_terms_and_chain(found, tmp_path):
     row = Probe(0.9, (0.8, 0.95), None, None, 0.7, (0.6, 0.8), {"test_images": 16})
     check = Check("data processing", 0.1, 0.05, "warn", "seems to rise.")
     chain = Chain((("pixels", found), ("features", replace(found, checks=(replace(check, verdict="fail"),)))), check)
-    terms = Terms(found, "The data set has no labels.", replace(found, cap=2.0), chain)
+    told = Identity(1.0, 0.8, (0.79, 1.2), math.log(4), 4, 16, 64, ((2, 0.6), (4, 0.9), (8, 1.1), (16, 1.2)), (check,))
+    terms = Terms(found, "The data set has no labels.", replace(found, cap=2.0), chain, told)
     page = report.of_run(terms, Probes(row, row, None), {"step": 7, "checksum": "abc" * 9}, run, "folder:<x>")
     text, read = flat(page), Reader(page)
     for told in (
         "Run my run", "Checkpoint of step 7", "folder:<x>", "trained encoder", "90.0 [80.0, 95.0]", "too few images",
         "Training", "Not measured: The data set has no labels.", "cap 2.00", "Along the layers", "seems to rise.",
+        "which of 4 images a view shows", "1.00 nats [0.79, 1.20] of at most 1.39",
+        "Of 16 held-out images in groups of 4",
     ):  # fmt: skip
         assert told in text, told
-    assert page.count("<svg") == 6 and len(read.ids) == len(set(read.ids))
+    assert page.count("<svg") == 7 and len(read.ids) == len(set(read.ids))
     bare = report.of_run(Terms(found), None, None, tmp_path / "none", "digits")
     assert "Training" not in flat(bare) and "Probes" not in flat(bare)
     without = flat(report.of_run(Terms(found), "There is <1> class.", None, tmp_path / "none", "digits"))

@@ -58,14 +58,22 @@ def read_part(path: str | os.PathLike[str], name: str) -> tuple[Checkpoint, nn.M
 
 def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None]:
     """read_encoder's of `path`, and the projector; None where there is none, or one of the saver's own class."""
+    return read_critic(path)[:3]
+
+
+def read_critic(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None, nn.Module | None]:
+    """read_parts's of `path`, and the critic, where it scores two projections: an InfoMax's or a MoCo's, else None."""
     checkpoint, weights = _read_weights(path)
     name = encoder_name(checkpoint.model)
     encoder = _part(checkpoint, weights, name)
-    name = name.replace("encoder", "projector")
-    text = (checkpoint.model or {})["parts"].get(name)
-    if not isinstance(text, str) or ":" in text:
-        return checkpoint, encoder, None
-    return checkpoint, encoder, _part(checkpoint, weights, name)
+    description: Mapping[str, Any] = checkpoint.model or {}
+
+    def known(name: str) -> nn.Module | None:
+        text = description["parts"].get(name)
+        return None if not isinstance(text, str) or ":" in text else _part(checkpoint, weights, name)
+
+    critic = known("critic") if description["model"] in ("InfoMax", "MoCo") else None
+    return checkpoint, encoder, known(name.replace("encoder", "projector")), critic
 
 
 def _part(checkpoint: Checkpoint, weights: Mapping[str, Tensor], name: str) -> nn.Module:

@@ -25,5 +25,10 @@ class CausalGRU(Spelled, nn.Module):
         self.unit = nn.GRU(in_features, out, layers, batch_first=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features [n, t, in_features] -> [n, t, out]."""
+        """features [n, t, in_features] -> [n, t, out]. Raises UserError: features of another width."""
+        if features.shape[-1] != self.in_features:
+            raise UserError(
+                f"CausalGRU was made for {self.in_features} features a place, and is given {features.shape[-1]}: make"
+                f" it of in_features={features.shape[-1]}."
+            )
         return self.unit(features)[0]

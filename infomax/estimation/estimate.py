@@ -13,6 +13,7 @@ from infomax.errors import UserError
 from infomax.estimation import fitting
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimator import Budget, Estimator
+from infomax.estimation.evidence import floor
 from infomax.estimation.evidence.competition import preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
@@ -189,7 +190,9 @@ def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
             "interval": "delete-a-group jackknife over report ids, Student's t, and the spread of folds; the upper end"
             " is raised by what the critic may have missed: the rise from half of the pairs (or by how much better fit"
             " pairs are known), what drawn pairs lack, a share of what was learned",
-            "floor": "one-sided 95 %, InfoNCE in disjoint blocks, betting bound",
+            "floor": floor.PROTOCOL,
+            "floor_scales": [fold.certificate.scale for fold in evidence.folds],
+            "floor_on_validation": sum(fold.certificate.on_select for fold in evidence.folds) / len(evidence.folds),
             "torch": torch.__version__,
         },
         p_value=evidence.p_value,

@@ -1,6 +1,7 @@
 """Evaluation of encoders: probing (the probes), information (MI of features), retrieval, layers, mosaics; health."""
 
 from infomax.evaluation.evaluate import evaluate, probe_all, probes
+from infomax.evaluation.finetune import Finetuned, Finetunes, finetune
 from infomax.evaluation.health import Health
 from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.information import mutual_information, processing, views_mi
@@ -11,7 +12,8 @@ from infomax.evaluation.subject import Subject, pairs_of, subject
 from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 __all__ = [
-    "Chain", "Evaluation", "Health", "Identity", "Monitor", "Probed", "Probes", "Recall", "Subject", "TargetProbe",
-    "TargetProbes", "Terms", "Towers", "evaluate", "evaluate_towers", "identity_mi", "mutual_information", "pairs_of",
-    "probe_all", "probe_targets", "probes", "processing", "recall", "subject", "views_mi",
+    "Chain", "Evaluation", "Finetuned", "Finetunes", "Health", "Identity", "Monitor", "Probed", "Probes", "Recall",
+    "Subject", "TargetProbe", "TargetProbes", "Terms", "Towers", "evaluate", "evaluate_towers", "finetune",
+    "identity_mi", "mutual_information", "pairs_of", "probe_all", "probe_targets", "probes", "processing", "recall",
+    "subject", "views_mi",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the probes share: features of a split, its labels, held-out parts, intervals, and what is refused."""
+"""What probes (probing.py, targets.py) share: features of a split, labels, held-out parts, intervals, refusals."""
 
 import math
 from collections.abc import Callable

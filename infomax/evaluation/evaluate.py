@@ -9,11 +9,12 @@ from torch import nn
 
 from infomax.errors import UserError
 from infomax.evaluation.common import features, labels
+from infomax.evaluation.finetune import finetuned
 from infomax.evaluation.information import mutual_information, named_images
 from infomax.evaluation.probing import Probe, probe_features
 from infomax.evaluation.result import Evaluation, Probed, Probes
 from infomax.evaluation.retrieval import Towers, evaluate_towers
-from infomax.evaluation.subject import Source, Subject, pairs_of, subject
+from infomax.evaluation.subject import Source, Subject, pairs_of, subject, untrained_like
 from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 if TYPE_CHECKING:
@@ -80,18 +81,27 @@ def probe_all(
     seed: int = 0,
     device: str | torch.device | None = None,
     said: Callable[[str], None] = lambda text: None,
+    *,
+    finetune: bool = False,
 ) -> Probed:
     """As probes(), and the probes of the data set's targets where it has some; of labels that are missing or too few a
     text says so.
 
-    checkpoint, dataset, seed, device, said: as evaluate() takes them. Raises UserError: a folder that cannot be read,
-    features that are not finite.
+    checkpoint, dataset, seed, device, said: as evaluate() takes them. finetune: of the two encoders, fine-tune copies
+    too; Probe.finetuned has what came of it. Raises UserError: a folder that cannot be read, features that are not
+    finite.
     """
-    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True)
+    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True, finetune=finetune)
 
 
 def _probed(
-    about: Subject, seed: int, device: str | torch.device | None, said: Callable[[str], None], *, targets: bool
+    about: Subject,
+    seed: int,
+    device: str | torch.device | None,
+    said: Callable[[str], None],
+    *,
+    targets: bool,
+    finetune: bool = False,
 ) -> Probed:
     """Each encoder's features are made once, and kept no longer than its probes need them."""
     from infomax.data import views_for
@@ -122,6 +132,10 @@ def _probed(
                 why, train_y = str(error), None
                 if not targets:
                     return Probed(why, None)
+            else:
+                if finetune and name != "raw pixels":
+                    tuned = finetuned(encoder, data, plain, seed, device, said, name)
+                    found[name] = replace(found[name], finetuned=tuned)
         if targets:
             of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)
     in_order = ("the encoder", "raw pixels", "an untrained encoder")
@@ -130,16 +144,3 @@ def _probed(
         why or Probes(found["the encoder"], found["raw pixels"], found.get("an untrained encoder")),
         None if trained is None or pixels is None else TargetProbes(trained, pixels, baseline),
     )
-
-
-def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
-    """An encoder of the same kind with weights that the seed draws; None where nothing says how it was built."""
-    from infomax.encoders import encoder_config, encoder_from
-
-    try:
-        config = encoder_config(encoder)
-    except UserError:
-        return None
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return encoder_from(config)

@@ -17,6 +17,7 @@ from infomax.errors import UserError
 from infomax.estimation import Check, Estimate, audit_splits, estimate_splits
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
+from infomax.evaluation.certified import certify
 from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
 from infomax.evaluation.mosaics import mosaics
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from infomax.data import Dataset, Split
 
 
-DRAWS = 2  # pairs of views a training image: more pairs to fit the critic on, at the price of encoding them
+DRAWS = 2  # pairs of views an image: more pairs to fit the critic on, and less noise in the floor, at a price
 SELECT = 0.15  # of the training images: the critic stops on them
 NOISE = 1 / 3  # of the features' root-mean-square distance from their mean, in every direction
 SEVERITY = {"pass": 0, "warn": 1, "fail": 2}
@@ -42,13 +43,15 @@ def mutual_information(
     terms: bool = True,
     audit: bool = False,
     said: Callable[[str], None] = lambda text: None,
+    layers: Sequence[str] | None = None,
     **options: Any,
 ) -> Terms:
     """The MI of a saved encoder's features, in nats.
 
     A critic is fitted on training images, stopped on others of them, and reports on test images: views of one image
     are never on two sides. checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options:
-    objective, critic and budget, as estimate takes them. said: is called with the name of the next term.
+    objective, critic and budget, as estimate takes them. said: is called with the name of the next term. layers: names
+    of the encoder's submodules that the chain has, from the first to the last; by default stages that timm names.
     """
     from infomax.data import views_for
 
@@ -58,7 +61,7 @@ def mutual_information(
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
     # Test images are numbered after the training images, since an id names an image over all splits.
     parts = [(images.train, fit, DRAWS, 0), (images.train, select, DRAWS, 0),
-             (images.test, torch.arange(len(images.test)), 1, len(order))]  # fmt: skip
+             (images.test, torch.arange(len(images.test)), DRAWS, len(order))]  # fmt: skip
     given: dict[str, Any] = {"seed": seed, "device": device or "cpu", **options}
 
     def seen(encoder: nn.Module, view: int | None) -> list[Tensor]:
@@ -66,16 +69,23 @@ def mutual_information(
             features_of_views(encoder, split, at, views, seed, draws, view, device) for split, at, draws, _ in parts
         ]
 
-    ids = [(at + first).repeat(draws) for _, at, draws, first in parts]
+    ids = [(at + first).repeat(draws) for _, at, draws, first in parts[:2]] + [parts[2][1] + len(order)]
     said("I(Z1; Z2) of two views")
-    layers = Layers(about.encoder, about.projector) if terms else None
-    first, second = seen(layers or about.encoder, 0), seen(about.encoder, 1)
-    named = {"features": first} if layers is None else layers.apart(first)
+    passed = Layers(about.encoder, about.projector, layers) if terms else None
+    first, second = seen(passed or about.encoder, 0), seen(about.encoder, 1)
+    named = {"features": first} if passed is None else passed.apart(first)
+    fitted, selected, reported = (
+        (x.unflatten(0, (DRAWS, -1)), y.unflatten(0, (DRAWS, -1)))
+        for x, y in zip(named["features"], second, strict=True)
+    )
+    # An estimate reports on one pair of views an image; the floor on all.
+    named, second = {name: _once(sides) for name, sides in named.items()}, _once(second)
     mi = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
+    mi = certify(mi, about, fitted, selected, reported, seed)
     if audit:
         said("mosaics")
         mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, fit, select, given)))
-    if layers is None:
+    if passed is None:
         return Terms(mi)
     plain = [features_of_views(about.encoder, split, at, views, seed, 1, None, device) for split, at, _, _ in parts]
     own = [at + begin for _, at, _, begin in parts]
@@ -97,6 +107,11 @@ def named_images(
     """
     said("I(J; Z), which image a view shows")
     return _or_why(lambda: identity_mi(about, None, seed, device))
+
+
+def _once(parts: list[Tensor]) -> list[Tensor]:
+    """Of the last part, the first draw of each image."""
+    return [*parts[:-1], parts[-1][: len(parts[-1]) // DRAWS]]
 
 
 def views_mi(
@@ -168,11 +183,29 @@ def _chain(
         said(f"I({name} of view 1; Z of view 2)")
         axes = principal_axes(sides[0], COMPONENTS, given["seed"])
         layers.append((name, estimated_on([axes(part) for part in sides], second, ids, given)))
-    return Chain(tuple(layers), processing(layers))
+    return Chain(tuple(composed(layers)), processing(layers))
+
+
+def composed(layers: Sequence[tuple[str, Estimate]]) -> list[tuple[str, Estimate]]:
+    """The layers with, for each, the critic of the layer after it where that reads more, so that MI falls along them.
+
+    layers: names and estimates, from pixels to projection. A critic of a later layer, after what leads from an earlier
+    layer to it, is a critic of the earlier one, with the same scores on the same pairs: so its value, bounds and checks
+    are those of an estimate of the earlier layer. protocol["composed"] names the layer whose critic was taken.
+    """
+    found: list[tuple[str, Estimate]] = []
+    for name, own in reversed(layers):
+        if found and found[0][1].mi > own.mi:
+            after, later = found[0]
+            protocol = {"composed": after, **later.protocol, "own_critic": {"mi": own.mi, "trusted": own.trusted}}
+            own = replace(later, protocol=protocol)
+        found.insert(0, (name, own))
+    return found
 
 
 def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
-    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection.
+    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection,
+    each by a critic of its own.
 
     A rise of 5 % passes, as that is how far each may be off; one within both intervals warns. Of a layer and a later
     one above it, the first is too low (it needs more images, or its maps were cut short) or the second too high.

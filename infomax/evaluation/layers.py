@@ -1,12 +1,13 @@
 """An encoder's layers as rows: features of images and of their views, summaries of maps, principal components."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from infomax.errors import UserError, nearest
 from infomax.estimation import Estimate, estimate_splits
 from infomax.evaluation.probing import features
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 COMPONENTS = 64  # of a layer, at most
 COLUMNS = 1024  # of a layer before that, about: feature maps are averaged to fewer places
 STAGES = 3  # of an encoder's, in the chain
+OWN = ("pixels", "features", "projection")  # names of layers that are no submodules
 
 
 def estimated_on(
@@ -38,10 +40,18 @@ class Layers(nn.Module):
     layer, so that MI with them is at most the layer's.
     """
 
-    def __init__(self, encoder: nn.Module, projector: nn.Module | None):
+    def __init__(self, encoder: nn.Module, projector: nn.Module | None, names: Sequence[str] | None = None):
+        """names: submodules whose outputs are layers, from the first to the last; by default stages that timm names.
+
+        Raises UserError: a name that the encoder has not.
+        """
         super().__init__()
         self.encoder, self.projector = encoder, projector
-        self.stages = _stages(encoder)
+        self.stages: dict[str, int | None] = dict(_stages(encoder)) if names is None else dict.fromkeys(names)
+        known = [name for name, _ in encoder.named_modules() if name]
+        for name in self.stages:
+            if name not in known:
+                raise UserError(f"The encoder has no layer {name!r}.{nearest(name, known)}")
         self.widths: dict[str, int] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,7 +67,12 @@ class Layers(nn.Module):
             for hook in hooks:
                 hook.remove()
         rows = {"pixels": _summary(images, images.shape[1])}
-        rows |= {name: _summary(caught[name], channels) for name, channels in self.stages.items() if name in caught}
+        for name, channels in self.stages.items():
+            if name in caught:
+                if not isinstance(caught[name], Tensor):
+                    kind = type(caught[name]).__name__
+                    raise UserError(f"The layer {name!r} gives a {kind} and no tensor; name another.")
+                rows[f"layer {name}" if name in OWN else name] = _summary(caught[name], channels)
         rows["features"] = z
         if self.projector is not None:
             rows["projection"] = self.projector(z)
@@ -81,8 +96,9 @@ def _stages(encoder: nn.Module) -> dict[str, int]:
     return dict(known[i] for i in at)
 
 
-def _summary(out: Tensor, channels: int) -> Tensor:
+def _summary(out: Tensor, channels: int | None) -> Tensor:
     if out.ndim == 4:
+        channels = channels or out.shape[1]
         out = out if out.shape[1] == channels else out.movedim(-1, 1)  # some transformers keep channels last
         side = max(1, math.isqrt(COLUMNS // channels))
         return nn.functional.adaptive_avg_pool2d(out, (min(side, out.shape[2]), min(side, out.shape[3]))).flatten(1)

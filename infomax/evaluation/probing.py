@@ -6,7 +6,7 @@ was chosen, and on which images, travels with the numbers (`Probe.protocol`).
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from infomax.evaluation.common import (
     versions,
     wilson,
 )
+from infomax.evaluation.finetune import Finetuned, finetuned
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset
@@ -57,7 +58,8 @@ class Probe:
     `accuracy` and `knn` carry Wilson intervals over test images; `shots_10_interval` is Student's t interval of the
     mean over the draws, so it holds the luck of the draw and not that of the test set. `shots_10` is None where some
     class has too few training images (`protocol["shots_10"]` says so). `balance`: the same probes where each class
-    counts alike, the share of the commonest class, recall by class and who is taken for whom.
+    counts alike, the share of the commonest class, recall by class and who is taken for whom. `finetuned`: the encoder
+    with all its weights trained with the labels, where that was asked for.
     """
 
     accuracy: float
@@ -68,6 +70,7 @@ class Probe:
     knn_interval: tuple[float, float]
     protocol: dict[str, Any]
     balance: Balance | None = None
+    finetuned: Finetuned | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values."""
@@ -92,10 +95,18 @@ class Probe:
                 f"10 images a class   {shots}",
                 f"nearest neighbours  {shown(self.knn, self.knn_interval)}  k = {p['knn']['k']}",
                 *unbalanced,
+                *([] if self.finetuned is None else [_tuned(self.finetuned)]),
                 f"({p['train_images']} training and {p['test_images']} test images, {p['features']} features; "
                 "C and k chosen on a held-out part of train; 95 % intervals)",
             ]
         )
+
+
+def _tuned(found: Finetuned) -> str:
+    line = f"fine-tuned          {shown(found.accuracy, found.accuracy_interval)}"
+    if found.shots_10 is None or found.shots_10_interval is None:
+        return line
+    return f"{line}  {shown(found.shots_10, found.shots_10_interval)} with 10 images a class"
 
 
 def probe(
@@ -106,13 +117,15 @@ def probe(
     device: str | torch.device | None = None,
     batch_size: int = 256,
     views: "AnyViews | None" = None,
+    finetune: bool = False,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
     checkpoint_or_encoder: the folder or the module. dataset: a name, or a Dataset with labels. seed: of held-out parts
     and draws. device: by default the encoder's. batch_size: images encoded at once. views: whose mean and deviation
-    normalise images, by default the saved run's, and for a module those that suit the data set. Raises UserError where
-    labels are missing, of one class, or too few.
+    normalise images, by default the saved run's, and for a module those that suit the data set. finetune: train copies
+    of the encoder with the labels too, all of them and ten a class (`Probe.finetuned`). Raises UserError where labels
+    are missing, of one class, or too few.
     """
     from infomax.data.registry import dataset as named
     from infomax.data.views import views_from
@@ -128,7 +141,8 @@ def probe(
     plain = (views or views_from(preprocessing, data)).plain
     train_x = features(encoder, data.train, plain, device, batch_size)
     test_x = features(encoder, data.test, plain, device, batch_size)
-    return probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
+    found = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
+    return replace(found, finetuned=finetuned(encoder, data, plain, seed, device)) if finetune else found
 
 
 def probe_features(

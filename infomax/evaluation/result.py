@@ -40,8 +40,9 @@ class Probed:
 class Chain:
     """I(layer of view 1; Z of view 2), in nats, from pixels to projection.
 
-    layers: names and estimates. Each layer is a function of the one before, so MI can only fall along them. check: says
-    whether the estimates do.
+    layers: names and estimates. Each layer is a function of the one before, so MI can only fall along them. Where the
+    critic of a later layer reads more, it was taken for the earlier one (protocol["composed"]). check: says whether the
+    estimates by each layer's own critic fall.
     """
 
     layers: tuple[tuple[str, Estimate], ...]

@@ -1,13 +1,16 @@
 """The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from infomax.errors import UserError
+from infomax.evaluation.named import named_encoder, names_encoder
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Paired
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 class Subject:
     """What an evaluation is about: an encoder, its projector where known, images, the checkpoint it came from, views.
 
-    views: those that it was trained on; None for those that suit the data set.
+    views: those that it was trained on; None for those that suit the data set. critic: what scores two projections;
+    None where there is none.
     """
 
     encoder: nn.Module
@@ -26,6 +30,7 @@ class Subject:
     data: "Dataset"
     checkpoint: dict[str, Any] | None  # {"step", "checksum"}
     views: "AnyViews | None" = None
+    critic: nn.Module | None = None
 
 
 Source = str | Path | nn.Module | Subject
@@ -37,24 +42,35 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
     checkpoint, dataset: as `evaluate` takes them. skip_unreadable: as infomax.data.dataset takes it, for a dataset that
     is a name; that of a saved run's own data set is the run's, or this.
     A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
-    its checksum compared, so a run may train, save and prune meanwhile.
+    its checksum compared, so a run may train, save and prune meanwhile. Of another data set the images must have the
+    channels that it was trained on, and a size that the encoder reads.
     """
     from infomax import data
-    from infomax.checkpoints import read_parts
     from infomax.checkpoints.description import is_model
+    from infomax.checkpoints.loading import read_critic
+    from infomax.models import InfoMax, MoCo
 
-    limit = identity = projector = preprocessing = None
+    limit = identity = projector = preprocessing = critic = None
     if isinstance(checkpoint, Subject):
         return checkpoint
-    if isinstance(checkpoint, nn.Module):
+    foreign = isinstance(checkpoint, str | Path) and names_encoder(checkpoint)
+    if foreign and isinstance(dataset, str):
+        dataset = data.dataset(dataset, skip_unreadable=skip_unreadable)
+    if foreign and dataset is not None:
+        checkpoint = named_encoder(checkpoint, dataset.shape[0])  # type: ignore[union-attr,arg-type]
+    if isinstance(checkpoint, nn.Module) or foreign:
         if dataset is None:
-            raise UserError("An encoder that is not read from a run needs a dataset to be evaluated on.")
+            raise UserError(
+                "An encoder that is not read from a run needs a dataset to be evaluated on, --dataset NAME."
+            )
+        assert isinstance(checkpoint, nn.Module)
         encoder = checkpoint
         if is_model(checkpoint):
             side = "" if hasattr(checkpoint, "encoder") else "_x"  # of a model of two encoders, the first
             encoder, projector = getattr(checkpoint, f"encoder{side}"), getattr(checkpoint, f"projector{side}", None)
+            critic = checkpoint.critic if isinstance(checkpoint, InfoMax | MoCo) else None
     else:
-        found, encoder, projector = read_parts(checkpoint)
+        found, encoder, projector, critic = read_critic(checkpoint)
         preprocessing = found.preprocessing
         identity = {"step": found.step, "checksum": found.checksum}
         if dataset is None:
@@ -67,7 +83,62 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         images = data.dataset(dataset, limit=limit, skip_unreadable=skip_unreadable)
     else:
         images = dataset
-    return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images))
+    if preprocessing is not None:
+        _require_fit(encoder, preprocessing.get("input_size"), images, checkpoint)
+    return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images), critic)
+
+
+def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) -> None:
+    """Raises UserError where a run's encoder cannot read the images of another data set; other sizes that it can read
+    are a line on standard error. trained: the shape of what it was trained on, (c, h, w) or (c, time)."""
+    shape = tuple(images.shape)
+    if not isinstance(trained, list | tuple) or tuple(trained) == shape:
+        return
+    if len(trained) != len(shape):
+        kinds = {2: "signals", 3: "images"}
+        raise UserError(f"{run} was trained on {kinds.get(len(trained))}, and {images.name} holds {images.train.what}.")
+    if trained[0] != shape[0]:
+        grey = ", such as grey images" if trained[0] == 1 else ", such as colour images" if trained[0] == 3 else ""
+        raise UserError(
+            f"{run} was trained on {images.train.what} of {_channels(trained[0])}, and those of {images.name} have "
+            f"{_channels(shape[0])}: give a data set of {_channels(trained[0])}{grey}."
+        )
+    was, now = (" x ".join(map(str, reversed(sides[1:]))) for sides in (trained, shape))
+    unit = "pixels" if len(shape) == 3 else "times"
+    modes = [(module, module.training) for module in encoder.modules()]
+    weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
+    except Exception as error:  # whatever the encoder says of a size that it does not take
+        sides = f"; --dataset folder:PATH?size={trained[1]} reads a folder's (or csv:, hf:, shards:) at that size"
+        raise UserError(
+            f"The encoder of {run} was trained on {was} {unit} and does not read those of {images.name}, {now}: give "
+            f"{images.train.what} of its size{sides if len(shape) == 3 and trained[1] == trained[2] else ''}."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    logging.getLogger("infomax").warning(
+        "%s was trained on %s %s and is evaluated on %s, as %s has them.", run, was, unit, now, images.name
+    )
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
+
+
+def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
+    """An encoder of the same kind with weights that the seed draws; None where nothing says how it was built."""
+    from infomax.encoders import encoder_config, encoder_from
+
+    try:
+        config = encoder_config(encoder)
+    except UserError:
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return encoder_from(config)
 
 
 def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = False) -> "Paired | None":

@@ -46,7 +46,14 @@ class Model(nn.Module):
                 f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch!r}."
             )
         for name, network in networks.items():
+            if not (network is None or isinstance(network, nn.Module)):
+                raise UserError(f"{name} is a torch.nn.Module, such as infomax.encoder('resnet18'), not {network!r}.")
             self.add_module(name, network)
+        for what, part, method, like in (
+            ("critic", critic, "embed", "Cosine(0.1)"), ("objective", objective, "value_and_surrogate", "InfoNCE()")
+        ):  # fmt: skip
+            if isinstance(part, type) or not hasattr(part, method):
+                raise UserError(f"{what} is an object such as infomax.{like}, and not {part!r}.")
         self.critic, self.objective = critic, objective
         self.microbatch, self.ring = microbatch, ring
         # Of the last forward, detached: what a Step reports beside its value.
@@ -192,6 +199,8 @@ def projected(projector: nn.Module, features: Tensor, name: str = "projector") -
 
     name: of the part, as the message has it.
     """
+    if projector is None:
+        raise UserError(f"There is no {name}: give torch.nn.Identity() to score features as they are.")
     found = projector(features)
     if not isinstance(found, Tensor) or found.ndim == 0 or len(found) != len(features):
         raise UserError(

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from infomax.critics import Critic
@@ -53,13 +53,15 @@ class InfoMax(Model):
     def forward(
         self,
         view1: Float[Tensor, "n ..."] | Sequence[Tensor],
-        view2: Float[Tensor, "n ..."] | None = None,
+        view2: Shaped[Tensor, "n ..."] | None = None,
         ids: Tensor | None = None,
     ) -> Float[Tensor, ""]:
         """view1, view2 [n, c, h, w], or all views as one sequence, ids [n] -> 0-d in nats: as Model.forward.
 
-        Raises UserError: two views of different shapes.
+        After a sequence the second is ids, as other models take them. Raises UserError: two views of different shapes.
         """
+        if view2 is not None and ids is None and not isinstance(view1, Tensor):
+            view2, ids = None, view2
         return super().forward(view1 if view2 is None else (view1, view2), ids)  # type: ignore[arg-type]
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:

@@ -1,4 +1,7 @@
-"""MoCo: a momentum encoder makes the keys, and a queue of earlier keys gives more negatives. (He et al., 2020)"""
+"""MoCo (He et al., 2020): a momentum encoder makes the keys; a queue of earlier ones, in shares, adds negatives.
+
+The queue is filled and shared out here; that a row is scored against all shares is `Sides.sharded` (scores/layout.py).
+"""
 
 import contextlib
 import copy

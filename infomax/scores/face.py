@@ -78,35 +78,59 @@ def refuse_shape(critic: Any, method: str, found: Tensor, wanted: tuple[int, ...
         )
 
 
+def refuse_other_than_tensors(**sides: Any) -> None:
+    """Raises UserError for one of `sides`, by its name, that is no tensor."""
+    for name, t in sides.items():
+        if not isinstance(t, Tensor):
+            raise UserError(
+                f"{name} is a {type(t).__name__}, and scores are of tensors: give torch.as_tensor(...) of it."
+            )
+
+
 def refuse_features(critic: Any, x: Tensor, y: Tensor, extra: Tensor | None = None) -> None:
     """Raises UserError for data that are not finite.
 
     Data alone: what has a gradient comes from a network that trains, whose failure is the training loop's to see, and
-    so is what is scored where no gradient is made. On a GPU nothing is asked, for that is to wait for it.
+    so is what is scored where no gradient is made. On a GPU nothing is asked, for that is to wait for it. Of scores
+    that are given, infinite ones are taken: -inf is a pair that cannot be.
     """
-    if isinstance(critic, GivenMatrix) or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled():
         return
-    for name, t in (("x", x), ("y", y), ("extra", extra)):
+    given = isinstance(critic, GivenMatrix)
+    what = "NaN" if given else "NaN or infinite numbers"
+    for name, t in (("matrix" if given else "x", x), ("y", y), ("extra", extra)):
         # A sum is the cheapest to ask: it is finite where all is, but for numbers near the largest.
         if t is None or t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
             continue
-        rows = (~t.isfinite().flatten(1).all(1)).nonzero().flatten().tolist() if t.ndim > 1 else []
+        wrong = t.isnan() if given else ~t.isfinite()
+        rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if t.ndim > 1 else []
         if rows:
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            raise UserError(
-                f"{name} has NaN or infinite numbers in {len(rows)} of {len(t)} rows ({shown}); leave those rows out."
-            )
+            raise UserError(f"{name} has {what} in {len(rows)} of {len(t)} rows ({shown}); leave those rows out.")
 
 
 def embedded(critic: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """critic.embed; raises UserError where features and the critic's parameters are on several devices."""
+    """critic.embed; raises UserError for what is no critic, and where features and the critic's parameters are on
+    several devices or of several dtypes."""
+    if isinstance(critic, type) or not hasattr(critic, "embed"):
+        shown = f"the class {critic.__name__}" if isinstance(critic, type) else f"a {type(critic).__name__}"
+        raise UserError(
+            f"A critic is an object with embed and score, such as infomax.Cosine(0.1), and not {shown}: derive one of"
+            " your own from infomax.critics.Critic."
+        )
     try:
         return critic.embed(as_taken_by(critic, x), as_taken_by(critic, y))
     except RuntimeError as error:
-        parameters = critic.parameters() if isinstance(critic, torch.nn.Module) else ()
+        parameters = list(critic.parameters()) if isinstance(critic, torch.nn.Module) else []
         found = {str(t.device) for t in (x, y, *parameters)}
         if len(found) > 1:
             raise UserError(
                 f"The features and the critic are on several devices, {', '.join(sorted(found))}; move them to one."
+            ) from error
+        dtypes = {str(t.dtype).removeprefix("torch.") for t in (x, y, *(p for p in parameters if p.ndim))}
+        if len(dtypes) > 1:
+            raise UserError(
+                f"The features and the critic's parameters are of several dtypes, {', '.join(sorted(dtypes))}; bring"
+                " them to one, as by .float()."
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Which pairs of a score matrix are negatives: those of two different samples."""
+"""Sides: which rows are scored against which columns and which queue, and which of those pairs are negatives."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from infomax.distributed import Ranks
 from infomax.errors import UserError
+from infomax.scores.face import refuse_other_than_tensors
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
 
 def _layout_of(sides: Sides, ranks: Ranks) -> Samples:
     x, y, positive = sides.x, sides.y, sides.positive
+    refuse_other_than_tensors(x=x, y=y)
     n, m, extra = x.shape[0], y.shape[0], 0 if sides.extra is None else len(sides.extra)
     _check(sides, n, m)
     ranks.check_equal(n, x.device, m, extra)
@@ -241,13 +243,13 @@ def _check(sides: Sides, n: int, m: int) -> None:
         )
     k = 0 if extra is None else len(extra)
     for name, ids, size, what in (
-        ("ids", sides.ids, n, "row"), ("column_ids", sides.column_ids, m, "column"),
-        ("extra_ids", sides.extra_ids, k, "extra column"),
+        ("ids", sides.ids, n, "a row"), ("column_ids", sides.column_ids, m, "a column"),
+        ("extra_ids", sides.extra_ids, k, "an extra column"),
     ):  # fmt: skip
         if ids is None:
             continue
         if ids.shape != (size,):
-            raise UserError(f"{name} must be one number a {what}, [{size}], and have shape {list(ids.shape)}.")
+            raise UserError(f"{name} must be one number {what}, [{size}], and have shape {list(ids.shape)}.")
         if ids.dtype.is_floating_point or ids.dtype.is_complex:
             raise UserError(
                 f"{name} name samples by whole numbers, and are {str(ids.dtype).removeprefix('torch.')}: give .long()"

@@ -23,6 +23,7 @@ from infomax.scores.face import (
     offset_of,
     refuse_features,
     refuse_hidden_weights,
+    refuse_other_than_tensors,
     refuse_shape,
     symmetric_embedding,
 )
@@ -110,9 +111,9 @@ class Scores:
             refuse_shape(critic, "pair", pair, (self.n,))
             self.dtype, self._positive = torch.promote_types(pair.dtype, torch.float32), pair.double()
         else:
-            self._ex, self._ey = at_least_float32(self._ex), at_least_float32(self._ey)
-            self._extra = None if self._extra is None else at_least_float32(self._extra)
-            self.dtype = torch.promote_types(self._ex.dtype, self._ey.dtype)
+            self.dtype = torch.promote_types(torch.promote_types(self._ex.dtype, self._ey.dtype), torch.float32)
+            self._ex, self._ey = self._ex.to(self.dtype), self._ey.to(self.dtype)
+            self._extra = None if self._extra is None else self._extra.to(self.dtype)
         self._dense = self._small()
 
     def _of_positives(self, t: Tensor) -> Tensor:
@@ -144,15 +145,14 @@ class Scores:
     ) -> "Scores":  # fmt: skip
         """Scores that are given: matrix [n, n], positives on its diagonal; or [n, m] with `positive` [n], the column of
         each row's. ids [n] and column_ids [m]: as `Sides` has them. options: rows and columns, of a tile."""
+        refuse_other_than_tensors(matrix=matrix)
         if matrix.ndim != 2 or (matrix.shape[0] != matrix.shape[1] and positive is None):
             raise UserError(
                 f"A score matrix is square, a row and a column a pair, or comes with `positive`, the column of each"
                 f" row's; this one is {list(matrix.shape)}."
             )
-        if not matrix.is_floating_point():
-            matrix = matrix.to(torch.get_default_dtype())
-        columns = torch.arange(matrix.shape[1], device=matrix.device)
-        sides = Sides(matrix, columns, ids, column_ids, positive)
+        matrix = matrix if matrix.is_floating_point() else matrix.to(torch.get_default_dtype())
+        sides = Sides(matrix, torch.arange(matrix.shape[1], device=matrix.device), ids, column_ids, positive)
         return cls.of(GivenMatrix(), sides, local=True, **options)
 
     @classmethod

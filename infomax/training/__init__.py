@@ -1,4 +1,7 @@
-"""Training: the loop that yields Steps (loop), signals and lost processes (watchdog), trackers (tracking)."""
+"""Training: the loop that yields Steps (loop), signals and lost processes (watchdog), trackers (tracking).
+
+The faults that a run survives, each with its test, are the table of docs/faults.md; tests/faulty.py makes them happen.
+"""
 
 from infomax.training.loop import (
     NONFINITE,

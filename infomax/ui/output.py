@@ -3,8 +3,41 @@
 import contextlib
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from infomax.errors import UserError
+
+
+def one_line(content: dict[str, Any]) -> str:
+    """JSON in one line."""
+    return json.dumps(content, allow_nan=False)
+
+
+def require_file(path: Path | None) -> None:
+    """Raises UserError for a folder, before anything is worked out for it; what else may fail is told at the end."""
+    if path is not None and path.is_dir():
+        raise UserError(f"--output {path} is a folder; name a file in it.")
+
+
+def show_and_write(
+    path: Path | None, checkpoint: dict[str, Any] | None, what: str, found: Any, show: Callable[[], None]
+) -> None:
+    """Shows a result and writes it, each whatever comes of the other: a full disk, a pipe that was closed.
+
+    path: where to, if anywhere. checkpoint: its step and checksum. what: the result's key, found its content.
+    """
+    try:
+        show()
+        sys.stdout.flush()
+    finally:
+        if path is not None:
+            try:
+                write_result(path, {"checkpoint": checkpoint, what: found.to_dict()})
+            except OSError as error:
+                raise UserError(f"{path} could not be written ({error}).") from error
 
 
 def write_result(path: Path, content: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{{ title }}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 46rem; margin: 0 auto;
@@ -20,13 +21,23 @@ ul.checks { list-style: none; padding: 0 } ul.checks li { margin: .5rem 0; paddi
   border-radius: .25rem; color: #fff; font-size: .8rem; font-weight: 600 }
 .pass { background: #00694d } .warn { background: #8a5a00 } .fail { background: #a93e00 }
 details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
+@media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal } }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #181818 } figcaption, .small { color: #aaa } th, td { border-color: #444 }
+  svg { filter: invert(.9) hue-rotate(180deg) } .v { color: #fff }
+}
 </style>
 </head>
 <body>
 {% macro badge(verdict) %}<span class="v {{ verdict }}">{{ verdict }}</span>{% endmacro %}
-{% macro checks(found) %}<ul class="checks">
+{% macro listed(found) %}<ul class="checks">
 {% for c in found %}<li>{{ badge(c.verdict) }}<strong>{{ c.name }}</strong>: {{ c.sentence }}</li>
 {% endfor %}</ul>{% endmacro %}
+{% macro checks(found) %}{% set doubts = found | rejectattr("verdict", "equalto", "pass") | list %}
+{% set passed = found | selectattr("verdict", "equalto", "pass") | list %}
+{% if doubts %}{{ listed(doubts) }}{% endif %}
+{% if passed %}<details><summary>{{ passed | length }} of {{ found | length }} checks passed</summary>
+{{ listed(passed) }}</details>{% endif %}{% endmacro %}
 {% macro estimate(e, told) %}
 <p class="value"><strong>{{ e.statement }}</strong></p>
 <p>Value {{ nats(e.mi) }} nats, 95 % interval [{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}],
@@ -89,6 +100,17 @@ each:</p>
 </thead><tbody>{% for name, row in retrieval %}<tr><th scope="row">{{ name }}</th>
 {% for cell in row.values() %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% endif %}{{ training() }}{% else %}
+{% set who = terms.identity %}
+{% if who is string %}<h2>I(J; Z), which image a view shows</h2>
+<p>Not measured: {{ who }}</p>
+{% elif who is not none %}<h2>I(J; Z), which of {{ who.among }} images a view shows</h2>
+<p class="value"><strong>{{ who.statement }}</strong></p>
+<p>Of {{ who.images }} held-out images in groups of {{ who.among }}: how far the features of a random view tell which
+image of its group it shows. {{ "%.0f" | format(who.told_apart) }} images, each always told from the others, would give
+as many nats.</p>
+<figure>{{ identity(who) }}<figcaption>In nats, among N images: what a classifier reads, fitted on {{ who.views }} views
+of each, and the most that there can be, log N. The mark is the value, with its 95 % interval.</figcaption></figure>
+{{ checks(who.checks) }}{% endif %}
 <h2>I(Z1; Z2) of two views</h2>
 {{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
 {% if probes is string %}<h2>Probes</h2>

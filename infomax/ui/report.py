@@ -17,7 +17,7 @@ from infomax.ui.page import PAGE
 from infomax.ui.pictures import BLACK, BLUE, GREEN, ORANGE, confusion, drawn, health_curves
 
 if TYPE_CHECKING:
-    from infomax.evaluation import Probes, TargetProbes, Terms, Towers
+    from infomax.evaluation import Identity, Probes, TargetProbes, Terms, Towers
 
 HIDDEN = ("scores", "audit")  # of a protocol: drawn, or a table of its own
 POINTS = 400  # of a curve: more than a page can show
@@ -133,6 +133,7 @@ def _page(**content: Any) -> str:
         "axis": lambda estimate: placed(_axis(estimate)),
         "scores": lambda found: placed(_scores(found)),
         "chain": lambda layers: placed(_layers(layers)),
+        "identity": lambda found: placed(_identity(found)),
         "percent": lambda value: "-" if value is None else f"{100 * value:.1f}",
         "confusion": lambda balance: placed(confusion(balance)),
         "protocol": lambda estimate: list(_leaves(estimate)),
@@ -220,6 +221,24 @@ def _scores(found: Mapping[str, Any]) -> str:
         ax.set_xlabel("score, nats")
         ax.set_ylabel("share")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    return out[0]
+
+
+def _identity(found: "Identity") -> str:
+    out: list[str] = []
+    sizes = [size for size, _ in found.curve]
+    with drawn(4.6, 2.4, f"I(J; Z) among 2 to {sizes[-1]} images", out) as ax:
+        ax.plot(sizes, [math.log(size) for size in sizes], color=BLACK, linestyle="--", label="log N")
+        ax.plot(sizes, [nats for _, nats in found.curve], color=BLUE, marker=".", label="read by the classifier")
+        low, high = found.interval
+        reach = [[max(0.0, found.mi - low)], [max(0.0, high - found.mi)]]
+        ax.errorbar([found.among], [found.mi], yerr=reach, fmt="o", color=ORANGE, capsize=4, label="value")
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.minorticks_off()
+        ax.set_xlabel("N, images")
+        ax.set_ylabel("nats")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return out[0]
 
 

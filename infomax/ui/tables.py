@@ -41,6 +41,9 @@ def print_evaluation(
                 " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
             )
             _print_rows(console, probe_rows(probes, balanced=True))
+    if not isinstance(probes, str) and probes is not None and probes.trained.finetuned is not None:
+        console.print("Fine-tuned, all weights trained with labels: % right of the same images")
+        _print_rows(console, finetune_rows(probes), ("", "all labels", "10 images a class"))
     if targets is not None:
         console.print("Targets from frozen features: R2 of numbers, mAP of words, with 95 % intervals")
         table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
@@ -79,12 +82,14 @@ def identity_line(found: "Identity", unit: "Literal['nats', 'bits']" = "nats") -
     return f"I(J; Z), which of {found.among} images a view shows: {found.said(unit)}"
 
 
-def _print_rows(console: Any, rows: Rows) -> None:
+def _print_rows(
+    console: Any, rows: Rows, columns: tuple[str, ...] = ("", "linear", "10 images a class", "kNN")
+) -> None:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-    for column in ("", "linear", "10 images a class", "kNN"):
+    for column in columns:
         table.add_column(column, justify="left" if column == "" else "right")
     for name, cells in rows:
         table.add_row(name, *cells)
@@ -104,6 +109,16 @@ def probe_rows(probes: "Probes", balanced: bool = False) -> Rows:
         if shown is not None:
             rows.append((name, accuracies(shown)))
     return rows
+
+
+def finetune_rows(probes: "Probes") -> Rows:
+    """The accuracies of the fine-tuned encoders, with all labels and with ten a class; none where none was."""
+    named = (("trained encoder", probes.trained), ("untrained encoder", probes.untrained))
+    return [
+        (name, [_cell(row.finetuned, "accuracy"), _cell(row.finetuned, "shots_10")])
+        for name, row in named
+        if row is not None and row.finetuned is not None
+    ]
 
 
 def target_rows(targets: "TargetProbes") -> list[list[str]]:
@@ -205,11 +220,12 @@ def _nats(found: "Estimate") -> str:
 
 def accuracies(row: "Probe | Balance") -> list[str]:
     """A probe's three accuracies, or those of its balance, as cells of a table, in %, with their intervals."""
-    cells = []
-    for name in ("accuracy", "shots_10", "knn"):
-        value, interval = getattr(row, name), getattr(row, name + "_interval")
-        cells.append("too few images" if value is None else f"{_percent(value)} [{', '.join(map(_percent, interval))}]")
-    return cells
+    return [_cell(row, name) for name in ("accuracy", "shots_10", "knn")]
+
+
+def _cell(row: Any, name: str) -> str:
+    value, interval = getattr(row, name), getattr(row, name + "_interval")
+    return "too few images" if value is None else f"{_percent(value)} [{', '.join(map(_percent, interval))}]"
 
 
 def _percent(value: float) -> str:

@@ -1,4 +1,7 @@
-"""Reasons for and against a value. Each takes numbers, so that each can be shown to fire and not to."""
+"""What the checks of verdict.py say of numbers: threshold, verdict and sentence, a function each.
+
+A check is added in verdict.py. What it hands over to here are numbers, so that it can be shown to fire and not to.
+"""
 
 import math
 

@@ -68,7 +68,7 @@ class Evidence:
     def folds(self) -> list[Fold]:
         r = self.request
         return [
-            Fold(r.estimator, fitted, parts, r.seed, r.device, 0.05 / len(r.parts))
+            Fold(r.estimator, fitted, parts, r.seed, r.device)
             for fitted, parts in zip(self.results, r.parts, strict=True)
         ]
 

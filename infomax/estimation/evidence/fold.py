@@ -10,7 +10,7 @@ import torch
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.estimator import Estimator, Fitted
-from infomax.estimation.evidence import uncertainty
+from infomax.estimation.evidence import floor, uncertainty
 from infomax.estimation.pairs import Pairs, joined, shuffled
 from infomax.estimation.registry import Variational
 from infomax.objectives import InfoNCE
@@ -23,11 +23,11 @@ class Fold:
     """A fitted estimator beside its training, validation and test pairs: values in nats.
 
     method: what was asked to estimate. fitted: what it gave. parts: (train, validation, test), which no map has seen;
-    `fitted` never saw the test pairs. level: at which the floor holds.
+    `fitted` never saw the test pairs.
     """
 
-    def __init__(self, method: Estimator, fitted: Fitted, parts: Sequence[Pairs], seed: int, device: str, level: float):
-        self.method, self.fitted, self.seed, self.device, self.level = method, fitted, seed, device, level
+    def __init__(self, method: Estimator, fitted: Fitted, parts: Sequence[Pairs], seed: int, device: str):
+        self.method, self.fitted, self.seed, self.device = method, fitted, seed, device
         self.parts = parts
 
     # Pairs -----------------------------------------------------------------------------------------------------------
@@ -167,13 +167,23 @@ class Fold:
         return uncertainty.infonce(self.closed_form.critic, self.closed_form.mapped(self.parts[2]))
 
     @cached_property
-    def floor(self) -> float:
-        """The certified lower bound: whatever bounds MI from below may give it, and where n^2 scores are none or costly
-        that is the closed form."""
+    def certificate(self) -> floor.Certificate:
+        """What test pairs certify: whatever bounds MI from below may score them, and where n^2 scores are none or
+        costly that is the closed form. Validation pairs give the scale."""
         if self.fitted.critic is not None and not self.fitted.costly:
             # What was trained on nothing is read on all pairs, and its floor on the test pairs alone.
             parts = (self._read_by(self.fitted, part) for part in self.parts[1:])
             validation, test = parts if self.method.training_free else (self.validation, self.test)
-            return uncertainty.floor(self.fitted.critic, validation, test, self.level)
+            return floor.of_critic(self.fitted.critic, validation, test)
         validation, test = (shuffled(self.closed_form.mapped(part), self.seed) for part in self.parts[1:])
-        return uncertainty.floor(self.closed_form.critic, validation, test, self.level)
+        return floor.of_critic(self.closed_form.critic, validation, test)
+
+    @property
+    def floor_values(self) -> np.ndarray:
+        """The certified lower bound's pseudo-values, of each test sample."""
+        return self.certificate.values
+
+    @property
+    def floor(self) -> float:
+        """The certified lower bound, at 95 %, that this fold alone gives."""
+        return floor.lower_bound(self.floor_values)

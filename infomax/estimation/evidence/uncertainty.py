@@ -1,4 +1,4 @@
-"""How far a value on the report split may be from its expectation, and what is certain whatever the critic."""
+"""How far a value on the report split may be from its expectation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from infomax.estimation.bases.gains import standard_error
 from infomax.estimation.estimator import Fitted
+from infomax.estimation.evidence.floor import lower_bound
 from infomax.estimation.pairs import (
     FEWEST_A_SPLIT,
     Pairs,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 GROUPS = 25
 DERANGEMENTS = 199
 MISSED = 0.15  # of what a critic learned, how much it may lack beside what its fit pairs tell: measured, see LOG.md
-CANDIDATES = (2, 4, 8, 16, 32, 64, 128, 256)
-UNIFORM = 0.02  # the share of a uniform guess in the floor's classifier, which bounds its loss
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Reading:
     sizes: training, validation and test pairs. learned: what a network or kernels added to a closed form.
     partition: its logarithm, standard error and effective pairs, where scores are read. null: a p-value. spread: the
     folds' standard deviation beyond their sampling noise. missed: by how much the interval's upper end is raised.
+    floor_values: pseudo-values of the floor (`floor.pseudo_values`), of each sample; None where there are none.
     """
 
     sizes: tuple[int, int, int]
@@ -52,6 +52,7 @@ class Reading:
     learned: float
     spread: float = 0.0
     missed: float = 0.0
+    floor_values: NDArray[np.float64] | None = None
 
     @property
     def reported(self) -> int:
@@ -86,7 +87,8 @@ def combined(each: "Sequence[Reading | Fold]", rise: float | None = None, misfit
     """The folds as one, by their numbers of test pairs.
 
     The error is that of the mean: sampling, as test pairs are different pairs, and what folds differ by beyond it, as
-    each has a critic of its own. The floor is the highest, each of which holds at a level divided by their number.
+    each has a critic of its own. The floor is that of all folds' samples together: each fold's mean is a lower bound in
+    expectation, so theirs is, and its error is a mean's, as folds report on different pairs (Bayle et al., 2020).
     rise, misfit: what raises the upper end, see _missed.
     """
     from scipy.stats import t
@@ -105,13 +107,14 @@ def combined(each: "Sequence[Reading | Fold]", rise: float | None = None, misfit
     learned = of.mean(lambda r: r.learned)
     missed = _missed(value_on.get("fit", mi) - mi, rise, misfit, learned)
     nulls = [r.null for r in each if r.null is not None]
+    values = [r.floor_values for r in each if r.floor_values is not None]
     return Reading(
         sizes=(each[0].sizes[0], each[0].sizes[1], sum(r.reported for r in each)),
         mi=mi,
         stderr=stderr,
         interval=(mi - half, mi + half + missed),
         value_on=value_on,
-        floor=max(r.floor for r in each),
+        floor=lower_bound(np.concatenate(values)) if len(values) == number else max(r.floor for r in each),
         rival=(of.mean(lambda r: r.rival[0]), of.error(lambda r: r.rival[1])),
         partition=_mean_partition([r.partition for r in each if r.partition is not None]),
         # Of p-values from different test pairs, the least by Bonferroni.
@@ -119,6 +122,7 @@ def combined(each: "Sequence[Reading | Fold]", rise: float | None = None, misfit
         learned=learned,
         spread=spread,
         missed=missed,
+        floor_values=np.concatenate(values) if len(values) == number else None,
     )
 
 
@@ -205,68 +209,6 @@ def jackknife_values(fitted: Fitted, report: Pairs, seed: int) -> list[float]:
         finally:
             critic.open = False
     return fitted.values(report, without_a_group(report, GROUPS, seed))
-
-
-def floor(critic: Any, select: Pairs, report: Pairs, level: float = 0.05) -> float:
-    """A one-sided 95 % lower confidence bound on the true MI, in nats, whatever the critic; it may be negative.
-
-    Report pairs are cut into blocks of k, which share nothing. In each, a classifier finds y_i among the block's y: the
-    critic's softmax, mixed with a uniform guess. The block's mean of log(k q_i) is at most I in expectation (van den
-    Oord et al., 2018: any classifier that sums to one) and bounded by the mixture, so the mean over blocks has a lower
-    confidence bound that holds at any number of blocks: that of betting (Waudby-Smith & Ramdas, 2024). k is
-    chosen on the select split. It assumes independent samples; of rows with one id, the first is used.
-    """
-    select, report = one_a_sample(select), one_a_sample(report)
-    with torch.no_grad():
-        sx, sy = critic.embed(select.x, select.y)
-        rx, ry = critic.embed(report.x, report.y)
-    best, chosen = -math.inf, CANDIDATES[0]
-    for k in CANDIDATES:
-        if len(report) // k < 8 or len(select) // k < 4:
-            break
-        values, reach = _blocks(critic, sx, sy, k)
-        blocks, log = len(report) // k, math.log(1 / level)
-        guess = values.mean() - math.sqrt(2 * log * values.var(ddof=1) / blocks) - reach * log / blocks
-        if guess > best:
-            best, chosen = guess, k
-    values, reach = _blocks(critic, rx, ry, chosen)
-    bottom = math.log(UNIFORM)
-    return bottom + reach * _betting((values - bottom) / reach, level)
-
-
-@torch.no_grad()
-def _blocks(critic: Any, ex: Tensor, ey: Tensor, k: int) -> tuple[NDArray[np.float64], float]:
-    """The mean log(k q) of every block [blocks], and the width of the range that each is in."""
-    means: list[float] = []
-    for start in range(0, len(ex) - k + 1, k):
-        log_q = critic.score(ex[start : start + k], ey[start : start + k]).double().log_softmax(1).diagonal()
-        log_q = torch.logaddexp(log_q + math.log1p(-UNIFORM), torch.full_like(log_q, math.log(UNIFORM / k)))
-        means.append(float(log_q.mean()) + math.log(k))
-    top = math.log(k * (1 - UNIFORM) + UNIFORM)
-    return np.array(means), top - math.log(UNIFORM)
-
-
-def _betting(values: NDArray[np.float64], level: float) -> float:
-    """A lower confidence bound on the mean of independent values in [0, 1]. (Waudby-Smith & Ramdas, 2024, theorem 3)
-
-    For each mean m of a grid, a gambler bets against "the mean is m"; bets know only earlier values, so wealth is a
-    martingale under the truth, and an m at which it ever reaches 1 / level is excluded (Ville's inequality).
-    """
-    n = len(values)
-    count = np.arange(1, n + 1)
-    mean = (0.5 + np.cumsum(values)) / (count + 1)
-    variance = (0.25 + np.cumsum((values - mean) ** 2)) / (count + 1)
-    before = np.concatenate([[0.25], variance[:-1]])
-    bet = np.sqrt(2 * math.log(1 / level) / (n * before))  # [n]
-    grid = np.linspace(0, 1, 2001)[1:]
-    wealth = np.zeros(len(grid))
-    highest = np.zeros(len(grid))
-    for value, stake in zip(values, bet, strict=True):
-        wealth += np.log1p(np.minimum(stake, 0.75 / grid) * (value - grid))
-        np.maximum(highest, wealth, out=highest)
-    excluded = highest >= math.log(1 / level)
-    # Wealth against m falls as m rises, up to the grid's step: the bound is the end of the first excluded stretch.
-    return float(grid[int(np.argmin(excluded)) - 1]) if excluded[0] else 0.0
 
 
 @torch.no_grad()

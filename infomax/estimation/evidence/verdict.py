@@ -1,6 +1,6 @@
-"""The list of checks. A check is a function of the evidence: it pulls what it needs, and is None where it says nothing.
+"""The list of checks, where a new one is added: a function of the evidence, which is None where it says nothing.
 
-To add one, write it here and name it in CHECKS; `checks.py` has the numbers' side, so that each can be shown to fire.
+It pulls what it needs, is named in CHECKS, and hands numbers to a function of `checks.py`: its threshold and words.
 """
 
 import math

@@ -1,0 +1,98 @@
+"""A run's encoder on another data set than its own: probed beside that set's baselines, or refused in words."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, write_images
+from PIL import Image
+from torch import nn
+
+import infomax as im
+from infomax.evaluation import probe_all, subject
+
+
+def saved(folder, encoder, shape):
+    """A checkpoint of a model that was trained on images of a shape (c, h, w)."""
+    width = im.encoders.features_of(encoder)
+    model = im.InfoMax(
+        encoder, im.encoders.Projector(width, hidden=4, out=4, norm="layer"), im.Cosine(0.3), im.InfoNCE()
+    )
+    views = im.data.Views(im.data.Policy(), (0.1,) * shape[0], (0.7,) * shape[0])
+    im.checkpoints.save(model, folder, preprocessing={**im.data.describe_views(views), "input_size": shape})
+    return folder
+
+
+def cnn(channels: int):
+    return im.encoder("resnet10_small_gn", in_chans=channels, channels=[2, 4, 4, 8], stem_width=2)
+
+
+def spots(channels: int, side: int, n: int = 90):
+    """Images of two classes, bright above or below."""
+    y = torch.arange(n) % 2
+    x = torch.randint(0, 100, (n, channels, side, side), dtype=torch.uint8)
+    x[y == 0, :, : side // 2] += 100
+    return im.data.from_tensors(x[:60], y[:60], x[60:], y[60:], name="spots")
+
+
+def test_another_size_is_said_and_read_with_baselines_of_that_data_set(tmp_path, caplog):
+    run, data = saved(tmp_path / "run", cnn(1), (1, 8, 8)), spots(1, 16)
+    with caplog.at_level(logging.WARNING, "infomax"):
+        found = probe_all(run, data)
+    assert "was trained on 8 x 8 pixels and is evaluated on 16 x 16, as spots has them" in caplog.text
+    assert not isinstance(found.probes, str) and found.probes.pixels.accuracy > 0.9
+    assert found.probes.pixels.protocol["features"] == 256 and found.probes.untrained is not None
+    own = subject(run, data)
+    assert (own.views.mean, own.views.std) == ((0.1,), (0.7,)), "normalised as in its training"  # type: ignore[union-attr]
+    caplog.clear()
+    subject(run, spots(1, 8))
+    assert caplog.text == ""
+
+
+def test_other_channels_are_refused_in_words(tmp_path):
+    grey, colour = saved(tmp_path / "grey", cnn(1), (1, 8, 8)), saved(tmp_path / "colour", cnn(3), (3, 8, 8))
+    with pytest.raises(im.UserError, match=r"images of 1 channel, and those of spots have 3 channels: .* grey images"):
+        subject(grey, spots(3, 8))
+    with pytest.raises(im.UserError, match=r"of 3 channels, and those of spots have 1 channel: .* colour images"):
+        subject(colour, spots(1, 8))
+    with pytest.raises(im.UserError, match="was trained on images, and waves:8 holds signals"):
+        subject(grey, "waves:8")
+
+
+def test_a_size_that_the_encoder_does_not_read_is_refused_in_words(tmp_path):
+    class Flat(nn.Module):
+        num_features = 4
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1))
+
+    from infomax.evaluation.subject import _require_fit
+
+    encoder = Flat().train()
+    told = r"trained on 8 x 8 pixels and does not read those of spots, 16 x 16: .*folder:PATH.size=8"
+    with pytest.raises(im.UserError, match=told):
+        _require_fit(encoder, [1, 8, 8], spots(1, 16), "run")
+    assert encoder.training
+    _require_fit(encoder, None, spots(1, 16), "an older run that does not say")
+
+
+@pytest.mark.slow
+def test_the_command_probes_another_folder(finished, tmp_path):
+    other = write_images(tmp_path / "other", classes=3, each=40, side=12)
+    ended = command(tmp_path, ["infomax", "probe", str(finished[0]), "--dataset", f"folder:{other}", "--json"])
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)
+    assert told["protocol"]["classes"] == 3 and told["pixels"]["protocol"]["features"] == 144
+    assert told["untrained"]["protocol"]["test_images"] == 24
+    for number in range(20):
+        (tmp_path / "colour" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "colour" / str(number % 2) / f"{number}.png")
+    ended = command(tmp_path, ["infomax", "probe", str(finished[0]), "--dataset", f"folder:{tmp_path / 'colour'}"])
+    assert ended.status == 2 and "3 channels: give a data set of 1 channel" in " ".join(ended.err.split())
