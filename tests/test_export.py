@@ -369,3 +369,30 @@ def test_a_card_of_unbalanced_classes_and_of_targets(finished, tmp_path):
     assert "always answering cats is right 90.0 % of the time" in text and "| 50.0 [40.0, 60.0] |" in text
     assert "| age, number | 0.81 [0.70, 0.90] | not measured | 0.30 [0.70, 0.90] | 0.00 |" in text
     assert 'timm.create_model("hf-hub:me/cats", pretrained=True)' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet10t", {}),
+        ("mobilenetv3_small_050", {"in_chans": 1}),
+        ("vit_tiny_patch16_224", {"img_size": 32, "depth": 2}),
+        ("convnext_atto", {"drop_path_rate": 0.1}),
+        ("resnet10_tiny", {"in_chans": 1}),
+    ],
+)
+@torch.no_grad()
+def test_every_kind_of_timms_encoder_comes_back_to_0_difference(tmp_path, name, arguments):
+    encoder = im.encoder(name, **arguments)
+    channels = arguments.get("in_chans", 3)
+    model = im.InfoMax(encoder, torch.nn.Identity(), im.Cosine(0.2), im.InfoNCE())
+    said = {"mean": [0.4] * channels, "std": [0.25] * channels, "input_size": [channels, 32, 32]}
+    im.checkpoints.save(model, tmp_path / "run", preprocessing=said)
+    folders.write(tmp_path / "out", records.read(tmp_path / "run"))
+    again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    x = images_for(encoder, 2, (channels, 32, 32))
+    assert torch.equal(again(x), im.checkpoints.load_encoder(tmp_path / "run")(x))
+    card = (tmp_path / "out/README.md").read_text()
+    assert ("import infomax" in card) == (name == "resnet10_tiny")  # only the names that timm does not have
+    assert f"-> [n, {again(x).shape[1]}]" in card
+    assert "The run does not say what it was trained on." in card and "`InfoNCE(" in card and "None" not in card
