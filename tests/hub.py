@@ -111,7 +111,10 @@ class _Answers(BaseHTTPRequestHandler):
             if name not in self.server.files:
                 return self._json(404, {"error": "Repository not found"}, code="RepoNotFound")
             siblings = [{"rfilename": file} for file in self.server.files[name]]
-            return self._json(200, {"id": name, "sha": self._revision(name), "siblings": siblings})
+            return self._json(
+                200,
+                {"id": name, "sha": self._revision(name), "siblings": siblings, "private": name in self.server.private},
+            )
         name, _, rest = path.removeprefix("/").partition("/resolve/")
         held = self.server.files.get(name, {}).get(rest.partition("/")[2])
         if held is None:

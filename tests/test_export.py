@@ -1,10 +1,14 @@
 """infomax export: timm's own form, whole or not at all, a card true to its run, graphs with the same features."""
 
+import importlib
 import json
 import re
+import resource
 import shlex
 import shutil
+import subprocess
 import sys
+import time
 
 import pytest
 import timm
@@ -13,6 +17,7 @@ from huggingface_hub import ModelCard
 
 import infomax as im
 from infomax.ship import folder as folders
+from infomax.ship import graphs
 from infomax.ship import record as records
 
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -194,6 +199,38 @@ def test_what_cannot_be_written_is_a_sentence_and_leaves_nothing(run, finished, 
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["a.txt"] and sorted(finished[0].iterdir()) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["--into out", "--onnx a.onnx", "--torch-export a.pt2"])
+def test_a_disk_that_takes_no_more_is_a_sentence_and_leaves_nothing(finished, tmp_path, words):
+    def few_bytes():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a file of more cannot be written
+
+    argv = [sys.executable, "-m", "infomax", "export", str(finished[0]), *words.split()]
+    done = subprocess.run(argv, cwd=tmp_path, preexec_fn=few_bytes, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert f"{words.split()[1]} could not be written (" in done.stderr and "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_no_folder_of_that_name(finished, tmp_path):
+    argv = [sys.executable, "-m", "infomax", "export", str(finished[0]), "--into", "out"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob(".tmp-out-*/model.safetensors")):  # it is being filled
+            assert process.poll() is None and time.monotonic() < deadline
+        process.kill()
+    assert not (tmp_path / "out").exists()
+    folders.write(tmp_path / "out", records.read(finished[0]))  # what was left hinders nobody
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_packages_that_are_too_old_for_torch_are_named(finished):
+    with pytest.raises(im.UserError, match=r"--onnx: torch \S+ cannot use .*_2_11.*--upgrade \"infomax\[onnx\]\""):
+        # What onnxscript 0.5.4 meets with torch 2.15.
+        graphs._traced(lambda: importlib.import_module("onnxruntime.torch_2_11"), "--onnx", records.read(finished[0]))
+
+
 def test_an_empty_folder_is_taken(finished, tmp_path):
     (tmp_path / "out").mkdir()
     folders.write(tmp_path / "out", records.read(finished[0]))
@@ -332,3 +369,30 @@ def test_a_card_of_unbalanced_classes_and_of_targets(finished, tmp_path):
     assert "always answering cats is right 90.0 % of the time" in text and "| 50.0 [40.0, 60.0] |" in text
     assert "| age, number | 0.81 [0.70, 0.90] | not measured | 0.30 [0.70, 0.90] | 0.00 |" in text
     assert 'timm.create_model("hf-hub:me/cats", pretrained=True)' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet10t", {}),
+        ("mobilenetv3_small_050", {"in_chans": 1}),
+        ("vit_tiny_patch16_224", {"img_size": 32, "depth": 2}),
+        ("convnext_atto", {"drop_path_rate": 0.1}),
+        ("resnet10_tiny", {"in_chans": 1}),
+    ],
+)
+@torch.no_grad()
+def test_every_kind_of_timms_encoder_comes_back_to_0_difference(tmp_path, name, arguments):
+    encoder = im.encoder(name, **arguments)
+    channels = arguments.get("in_chans", 3)
+    model = im.InfoMax(encoder, torch.nn.Identity(), im.Cosine(0.2), im.InfoNCE())
+    said = {"mean": [0.4] * channels, "std": [0.25] * channels, "input_size": [channels, 32, 32]}
+    im.checkpoints.save(model, tmp_path / "run", preprocessing=said)
+    folders.write(tmp_path / "out", records.read(tmp_path / "run"))
+    again = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    x = images_for(encoder, 2, (channels, 32, 32))
+    assert torch.equal(again(x), im.checkpoints.load_encoder(tmp_path / "run")(x))
+    card = (tmp_path / "out/README.md").read_text()
+    assert ("import infomax" in card) == (name == "resnet10_tiny")  # only the names that timm does not have
+    assert f"-> [n, {again(x).shape[1]}]" in card
+    assert "The run does not say what it was trained on." in card and "`InfoNCE(" in card and "None" not in card

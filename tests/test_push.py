@@ -40,16 +40,21 @@ def test_what_was_sent_comes_back_byte_for_byte(run, finished, server, tmp_path)
 
 def test_a_second_push_replaces_what_it_sends_and_leaves_nothing_here(run, finished, server, tmp_path):
     server.files["me/grey"] = {"notes.txt": b"mine", "README.md": b"old"}
-    ended = run("infomax", "push", finished[0], "--to", "me/grey", "--private")
+    ended = run("infomax", "push", finished[0], "--to", "me/grey")
     assert ended.status == 0, ended.err
     files = server.files["me/grey"]
     assert files["notes.txt"] == b"mine" and files["README.md"].startswith(b"---\n") and len(files) == 4
-    assert list(tmp_path.iterdir()) == [] and not server.private  # it was there already
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_repository_that_is_made_is_private_where_asked(run, finished, server):
     assert run("infomax", "push", finished[0], "--to", "me/own", "--private").status == 0
-    assert server.private == {"me/own"}
+    assert server.private == {"me/own"} and len(server.files["me/own"]) == 3
+    assert run("infomax", "push", finished[0], "--to", "me/own", "--private").status == 0  # and once more
+    server.files["me/public"] = {}
+    ended = run("infomax", "push", finished[0], "--to", "me/public", "--private")
+    assert (ended.status, ended.out) == (2, "") and "me/public is there already and public" in ended.err
+    assert server.files["me/public"] == {}
 
 
 def test_a_dry_run_writes_the_folder_and_asks_nothing_of_the_network(run, finished, server, tmp_path, monkeypatch):

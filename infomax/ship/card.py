@@ -28,7 +28,7 @@ def metadata(record: Record, license: str | None = None) -> Any:
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    data = shortened(str(record.configuration.get("dataset")))
+    data = _data(record) or "not known"
     probe = _measured(record, "probe")
     found = [
         EvalResult(
@@ -118,17 +118,19 @@ def _use(record: Record, place: str) -> str:
 
 def _training(record: Record) -> str:
     c = record.configuration
-    objective = str(c.get("objective"))
+    model = record.checkpoint.model or {}
+    objective = str(c.get("objective") or (model.get("parts") or {}).get("objective") or "")
     words = next((r["words"] for r in objective_rows() if r["name"] == objective.partition("(")[0].lower()), "")
     notes = [str(n) for n in c.get("data_notes") or ()]
     left = len(c.get("data_left_out") or ())
     rows = {
-        "objective": f"`{objective}`" + (f": {words}" if words else ""),
-        "data set": f"{shortened(str(c.get('dataset')))}; fingerprint: {c.get('data', 'not known')}",
+        "objective": f"`{objective}`" + (f": {words}" if words else "") if objective else "not known",
+        "data set": f"{_data(record) or 'not known'}; fingerprint: {c.get('data', 'not known')}",
         "notes on the data": " ".join([*notes, *([f"{left} files were left out."] if left else [])]),
         "started from": c.get("start") or "an untrained encoder",
         "views": (record.checkpoint.preprocessing or {}).get("views"),
-        "length": f"{record.checkpoint.step} steps of {c.get('batch_size', '?')} pairs, seed {c.get('seed', '?')}",
+        "length": f"{record.checkpoint.step} steps"
+        + (f" of {c['batch_size']} pairs, seed {c['seed']}" if {"batch_size", "seed"} <= set(c) else ""),
         "checkpoint": f"step {record.checkpoint.step}, sha256 {record.checkpoint.checksum}",
         "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
     }
@@ -279,14 +281,20 @@ def _health(record: Record) -> str:
 
 def _limits(record: Record) -> str:
     c = record.configuration
-    data = shortened(str(c.get("dataset")))
-    said = [f"It was trained on {data} alone, and nothing was measured on other data."]
+    data = _data(record)
+    said = [
+        "The run does not say what it was trained on."
+        if data is None
+        else f"It was trained on {data} alone, and nothing was measured on other data."
+    ]
     if isinstance(record.results, str):
         said.append(f"Probes and mutual information are not known: {record.results}.")
     else:
         estimate = _measured(record, "estimate")
         if "statement" in estimate and not estimate.get("trusted"):
-            said.append("The point estimate of the mutual information is not trusted: cite its lower bound alone.")
+            said.append(
+                "The point estimate of the mutual information is not trusted: cite nothing but what is certified."
+            )
         probe = _measured(record, "probe")
         baselines = {name: probe.get(key) or {} for name, key in ENCODERS if key is not None}
         for name, of in baselines.items():
@@ -301,6 +309,11 @@ def _limits(record: Record) -> str:
         said.append("The run does not say by what mean and deviation its images were standardised.")
     said.append("Mutual information of features does not say how well they serve a task; the probes do.")
     return "## Limits\n\n" + "\n".join(f"- {each}" for each in said)
+
+
+def _data(record: Record) -> str | None:
+    name = record.configuration.get("dataset")
+    return shortened(name) if isinstance(name, str) else None
 
 
 def _measured(record: Record, what: str) -> dict[str, Any]:

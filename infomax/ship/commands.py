@@ -92,7 +92,7 @@ def push(
         to: The repository, USER/NAME; it is made if it is not there. Its files of these names are replaced.
         dry_run: Write the folder and say what would be sent; nothing is sent and no network is needed.
         into: The folder to keep what is sent in. By default, with --dry-run NAME in this folder, else none is kept.
-        private: Make the repository private, if it is made.
+        private: Make the repository private. To one that is there and public nothing is sent.
         part: Of a model of two encoders: encoder_x or encoder_y. By default the first.
         license: A license's identifier for the card, such as apache-2.0 or mit. By default the card names none.
     """

@@ -52,6 +52,8 @@ def write(folder: Path, record: Record, place: str | None = None, license: str |
     folder: to be made, or empty. record: of the run. place: as card() takes it; None for the folder itself. license: as
     metadata() takes it. Raises UserError as require() does, and where it cannot be written.
     """
+    from safetensors import SafetensorError
+
     from infomax.encoders import save_timm
 
     require(folder, record)
@@ -74,9 +76,10 @@ def write(folder: Path, record: Record, place: str | None = None, license: str |
     try:
         write_whole_folder(folder, fill)
     except OSError as error:
-        raise UserError(
-            f"{folder} could not be written ({os.strerror(error.errno) if error.errno else error})."
-        ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(f"{folder} could not be written ({reason}).") from error
+    except SafetensorError as error:  # safetensors tells of a full disk so
+        raise UserError(f"{folder} could not be written ({error}).") from error
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """An encoder as a graph: ONNX, checked by onnxruntime, and torch.export's; each of any number of images at once."""
 
+import io
 import json
 import os
 import warnings
@@ -108,8 +109,9 @@ def torch_export(record: Record, path: Path) -> float:
 
     def write(temporary: Path) -> None:
         nonlocal worst
-        with temporary.open("wb") as file:  # by a name of another ending torch warns
-            torch.export.save(program, file, extra_files={"infomax.json": json.dumps(_about(record))})
+        held = io.BytesIO()  # torch's own writer tells of a full disk by a RuntimeError with a C++ stack
+        torch.export.save(program, held, extra_files={"infomax.json": json.dumps(_about(record))})
+        temporary.write_bytes(held.getbuffer())
         with temporary.open("rb") as file:
             worst = _compared(encoder, torch.export.load(file).module(), record)
         if not worst <= TOLERANCE:
@@ -153,6 +155,11 @@ def _traced(trace: Callable[[], Any], option: str, record: Record) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # exporters warn of their own insides
             return trace()
+    except ImportError as error:  # of an onnxscript that is older than torch wants
+        raise UserError(
+            f"{option}: torch {torch.__version__} cannot use the packages that are here ({error}): pip install"
+            ' --upgrade "infomax[onnx]".'
+        ) from error
     except Exception as error:  # torch raises many kinds, each about what this encoder does
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(

@@ -38,8 +38,9 @@ def require_token() -> None:
 def upload(folder: Path, to: str, private: bool, message: str) -> str:
     """Makes a repository where there is none, sends a folder's files in one commit; returns the repository's address.
 
-    folder: of the files. to: USER/NAME. private: whether a repository that is made is. message: of the commit.
-    Raises UserError: no token, a hub that cannot be reached or refuses. No file is sent then.
+    folder: of the files. to: USER/NAME. private: make it private, and send nothing to one that is public. message:
+    of the commit. Raises UserError: no token, a hub that cannot be reached or refuses, a repository that is public. No
+    file is sent then.
     """
     from huggingface_hub import HfApi
 
@@ -47,6 +48,8 @@ def upload(folder: Path, to: str, private: bool, message: str) -> str:
     require_token()
     api = HfApi(endpoint=endpoint())
     _asked(lambda: api.create_repo(to, private=private, exist_ok=True), f"{to} could not be made")
+    if private and not _asked(lambda: api.model_info(to), f"{to} could not be looked at").private:
+        raise UserError(f"{to} is there already and public, so nothing was sent: leave --private out, or take another.")
     _asked(
         lambda: api.upload_folder(repo_id=to, folder_path=folder, commit_message=message),
         f"{to} is there, but the files could not be sent, and none was",
