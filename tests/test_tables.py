@@ -92,7 +92,7 @@ def test_what_is_no_table(place):
     with pytest.raises(UserError, match="cannot be read as a table"):
         dataset(f"csv:{place}/x.csv")
     (place / "x.csv").write_text("")
-    with pytest.raises(UserError, match="columns are none"):
+    with pytest.raises(UserError, match="is empty: a table names its columns"):
         dataset(f"csv:{place}/x.csv")
 
 
