@@ -11,8 +11,7 @@ run() {
 run .venv/bin/ruff check
 run .venv/bin/ruff format --check
 run .venv/bin/pyright
-workers=$(nproc 2>/dev/null || echo 2) # files of tests side by side, each process with one thread
-run .venv/bin/pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile "$@" # last: its closing line stands at the end
+run .venv/bin/pytest "$@" # last, so that its closing line is what stands at the end
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'failed: %s\n' "${failed[@]}" >&2
     exit 1
