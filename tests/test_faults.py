@@ -392,7 +392,7 @@ def test_a_kill_while_a_finished_run_is_evaluated(nursery, images, place, expect
         assert json.loads((place / "run/run.json").read_text())["results"] is None
 
     for module, function, nth in (
-        ("layers", "features", 2), ("information", "estimate_splits", 1), ("evaluate", "probe", 2)
+        ("layers", "features", 2), ("information", "estimate_splits", 1), ("evaluate", "probe_features", 2)
     ):  # fmt: skip
         code = f"kill_in('infomax.evaluation.{module}', {function!r}, {nth})"
         must_be_killed(nursery.start(place, *arguments(images), "--resume", code=code))
