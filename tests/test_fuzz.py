@@ -19,10 +19,11 @@ from PIL import Image
 from torch import nn
 
 import infomax as im
-from infomax import checkpoints, cli, data, models
+from infomax import checkpoints, data, models
 from infomax.checkpoints import DamagedError, files, snapshot
 from infomax.errors import UserError
 from infomax.spelling import parse
+from infomax.ui.sides import array
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 BOUNDED = settings(
@@ -342,7 +343,7 @@ def test_any_array(tmp_path, descr, shape, tail):
     path = tmp_path / "x.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + tail)
     with contextlib.suppress(UserError):
-        assert isinstance(cli._array(path), np.ndarray)
+        assert isinstance(array(path), np.ndarray)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm"])

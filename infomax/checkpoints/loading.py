@@ -72,7 +72,7 @@ def read_critic(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn
         text = description["parts"].get(name)
         return None if not isinstance(text, str) or ":" in text else _part(checkpoint, weights, name)
 
-    critic = known("critic") if description["model"] in ("InfoMax", "MoCo") else None
+    critic = known("critic") if description.get("model") in ("InfoMax", "MoCo") else None
     return checkpoint, encoder, known(name.replace("encoder", "projector")), critic
 
 
