@@ -61,7 +61,8 @@ def test_timm_reads_the_same_features_from_the_folder(run, finished, tmp_path):
 def test_the_cards_metadata_is_read_back_and_has_the_runs_numbers(finished, exported):
     data = ModelCard.load(exported / "README.md").data
     results = json.loads((finished[0] / "run.json").read_text())["results"]
-    assert (data.library_name, data.license, data.pipeline_tag) == ("timm", "mit", "image-feature-extraction")
+    expected = {"library_name": "timm", "license": "mit", "pipeline_tag": "image-feature-extraction"}
+    assert {name: data[name] for name in expected} == expected
     assert {"timm", "infomax"} <= set(data.tags)
     found = {r.metric_name: (r.metric_value, r.metric_type, r.dataset_type, r.dataset_split) for r in data.eval_results}
     probe = results["probe"]

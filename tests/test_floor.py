@@ -118,7 +118,7 @@ def test_the_floor_of_scaled_true_ratios_is_below_the_truth(steep):
 
 @pytest.mark.slow
 def test_folds_together_certify_most_of_what_there_is():
-    """Of 2 nats, 500 pairs: .9 by the earlier bound, of blocks."""
+    """Of 2 nats, 500 pairs."""
     found = estimate(*EVERY["gaussian 5, 2 nats"].sample(500, 0))
     assert 1.5 < found.floor < 2.0
 
