@@ -91,7 +91,8 @@ def test_a_run_ends_with_its_table(finished):
     assert "ceiling 2.77 nats, log of 16 held-out pairs" in ended.out
     *_, saved, last, identity = ended.out.splitlines()
     assert re.fullmatch(
-        r"I\(J; Z\), which of 16 images a view shows: (-?\d\.\d\d nats \[.*\] of at most 2\.77|.* is not trusted)",
+        r"I\(J; Z\), which of 16 images a view shows: "
+        r".* of 2\.77 nats .*\(95 %\)(, about -?\d\.\d\d|; .* is not trusted)",
         identity,
     )
     assert read(finished[0])["results"]["estimate"]["identity"]["among"] == 16

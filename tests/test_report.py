@@ -116,7 +116,8 @@ def test_the_page_of_a_run_has_curve_probes_terms_and_chain(found, tmp_path):
     for told in (
         "Run my run", "Checkpoint of step 7", "folder:<x>", "trained encoder", "90.0 [80.0, 95.0]", "too few images",
         "Training", "Not measured: The data set has no labels.", "cap 2.00", "Along the layers", "seems to rise.",
-        "which of 4 images a view shows", "1.00 nats [0.79, 1.20] of at most 1.39",
+        "which of 4 images a view shows", "at least 0.80 of 1.39 nats (95 %), about 1.00",
+        "Value 1.000 nats, 95 % interval [0.790, 1.200]",
         "Of 16 held-out images in groups of 4",
     ):  # fmt: skip
         assert told in text, told

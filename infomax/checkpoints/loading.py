@@ -18,6 +18,7 @@ from infomax.checkpoints.checkpoint import ATTEMPTS, MODEL_FILE, Checkpoint, fit
 from infomax.checkpoints.description import build, build_part, encoder_name, part_of
 from infomax.checkpoints.files import DamagedError, reason_of
 from infomax.errors import UserError
+from infomax.models import OF_VIEWS, registry
 
 
 def load(path: str | os.PathLike[str], allow_imports: bool = False) -> Any:
@@ -62,7 +63,7 @@ def read_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.
 
 
 def read_critic(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn.Module | None, nn.Module | None]:
-    """read_parts's of `path`, and the critic, where it scores two projections: an InfoMax's or a MoCo's, else None."""
+    """read_parts's of `path`, and the critic, where it scores two projections, else None."""
     checkpoint, weights = _read_weights(path)
     name = encoder_name(checkpoint.model)
     encoder = _part(checkpoint, weights, name)
@@ -72,7 +73,8 @@ def read_critic(path: str | os.PathLike[str]) -> tuple[Checkpoint, nn.Module, nn
         text = description["parts"].get(name)
         return None if not isinstance(text, str) or ":" in text else _part(checkpoint, weights, name)
 
-    critic = known("critic") if description.get("model") in ("InfoMax", "MoCo") else None
+    of_views = registry.get(str(description.get("model")).lower()) in OF_VIEWS
+    critic = known("critic") if of_views else None
     return checkpoint, encoder, known(name.replace("encoder", "projector")), critic
 
 

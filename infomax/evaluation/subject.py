@@ -48,7 +48,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
     from infomax import data
     from infomax.checkpoints.description import is_model
     from infomax.checkpoints.loading import read_critic
-    from infomax.models import InfoMax, MoCo
+    from infomax.models import OF_VIEWS
 
     limit = identity = projector = preprocessing = critic = None
     if isinstance(checkpoint, Subject):
@@ -68,7 +68,7 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         if is_model(checkpoint):
             side = "" if hasattr(checkpoint, "encoder") else "_x"  # of a model of two encoders, the first
             encoder, projector = getattr(checkpoint, f"encoder{side}"), getattr(checkpoint, f"projector{side}", None)
-            critic = checkpoint.critic if isinstance(checkpoint, InfoMax | MoCo) else None
+            critic = checkpoint.critic if isinstance(checkpoint, OF_VIEWS) else None
     else:
         found, encoder, projector, critic = read_critic(checkpoint)
         preprocessing = found.preprocessing

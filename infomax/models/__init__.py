@@ -11,4 +11,5 @@ from infomax.models.two_tower import TwoTower
 __all__ = ["CPC", "DeepInfoMax", "InfoMax", "MoCo", "Model", "TwoTower", "part", "parts", "registry"]
 
 # By lower-case name. Checkpoints spell these without a module, so they load without running code of the saver's.
+OF_VIEWS = (InfoMax, MoCo)  # whose critic scores the projections of two views of a sample
 registry: dict[str, type[Model]] = {kind.__name__.lower(): kind for kind in (InfoMax, MoCo, DeepInfoMax, CPC, TwoTower)}

@@ -85,11 +85,7 @@ def onnx(record: Record, path: Path) -> float:
             return torch.from_numpy(session.run(None, {"images": given.numpy()})[0])
 
         worst = _compared(encoder, features, record)
-        if not worst <= TOLERANCE:  # nor NaN
-            raise UserError(
-                f"onnxruntime's features differ from the encoder's by {worst:.1e} of the largest, more than"
-                f" {TOLERANCE:.0e}, so {path} is not written: --torch-export FILE ships the same encoder."
-            )
+        _require_alike(worst, "onnxruntime", path, ": --torch-export FILE ships the same encoder")
 
     _written(path, write)
     return worst
@@ -114,14 +110,18 @@ def torch_export(record: Record, path: Path) -> float:
         temporary.write_bytes(held.getbuffer())
         with temporary.open("rb") as file:
             worst = _compared(encoder, torch.export.load(file).module(), record)
-        if not worst <= TOLERANCE:
-            raise UserError(
-                f"torch.export's features differ from the encoder's by {worst:.1e} of the largest, more than"
-                f" {TOLERANCE:.0e}, so {path} is not written."
-            )
+        _require_alike(worst, "torch.export", path)
 
     _written(path, write)
     return worst
+
+
+def _require_alike(worst: float, who: str, path: Path, instead: str = "") -> None:
+    if not worst <= TOLERANCE:  # nor NaN
+        raise UserError(
+            f"{who}'s features differ from the encoder's by {worst:.1e} of the largest, more than {TOLERANCE:.0e}, so"
+            f" {path} is not written{instead}."
+        )
 
 
 def _images(record: Record, count: int) -> Tensor:

@@ -105,6 +105,9 @@ each:</p>
 <p>Not measured: {{ who }}</p>
 {% elif who is not none %}<h2>I(J; Z), which of {{ who.among }} images a view shows</h2>
 <p class="value"><strong>{{ who.statement }}</strong></p>
+<p>Value {{ nats(who.mi) }} nats, 95 % interval [{{ nats(who.interval[0]) }}, {{ nats(who.interval[1]) }}], whose upper
+end is extrapolated from half of the views and all; the lower bound and log {{ who.among }} hold whatever the
+features.</p>
 <p>Of {{ who.images }} held-out images in groups of {{ who.among }}: how far the features of a random view tell which
 image of its group it shows. {{ "%.0f" | format(who.told_apart) }} images, each always told from the others, would give
 as many nats.</p>
