@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from infomax.distributed import gather_objects
 from infomax.errors import NonFinite, UserError
@@ -258,62 +257,14 @@ def check_inputs(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
         raise UserError(
             f"The inputs of a batch are tensors [n, ...], and there is a {kinds[0]}; give its tensors one by one."
         )
+    model.try_now(inputs)
     modes = [(module, module.training) for module in model.modules()]
-    running: list[tuple[str, nn.Module, Any]] = []  # parts that have begun and not ended, with what they were given
-    hooks = [hook for name, part in model.named_children() for hook in _watched(name, part, running)]
     try:
         model.eval()
-        model.sides(inputs, None)
-    except UserError:
-        raise
-    except Exception as error:  # an encoder of the user's own may raise anything
-        raise UserError(_refusal(model, inputs, running, error)) from error
-    else:
         _try_objective(model, inputs)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, training in modes:
             module.training = training
-
-
-def _watched(name: str, part: nn.Module, running: list[tuple[str, nn.Module, Any]]) -> list[RemovableHandle]:
-    def begin(module: nn.Module, given: tuple[Any, ...]) -> None:
-        running.append((name, module, given[0] if given else None))
-
-    def end(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        running.pop()
-
-    return [part.register_forward_pre_hook(begin), part.register_forward_hook(end)]
-
-
-def _refusal(
-    model: "Model", inputs: Sequence[Any], running: Sequence[tuple[str, nn.Module, Any]], error: Exception
-) -> str:
-    """Which part could not take what, and why."""
-    encoder = getattr(model, "encoder", None)
-    if running:
-        name, part, given = running[-1]
-        who = f"The {name}, a {type(part).__name__},"
-    elif isinstance(encoder, nn.Module):  # by a method of its own, such as forward_features
-        name, who, given = "encoder", f"The encoder, a {type(encoder).__name__},", inputs[0]
-    else:
-        name, who, given = "model", f"The model, a {type(model).__name__},", inputs[0]
-    reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
-    if isinstance(error, KeyError) or not reason:
-        reason = f"{type(error).__name__} {reason}".strip()
-    images = isinstance(given, torch.Tensor) and given.ndim == 4
-    advice = "another encoder, such as resnet18_small or resnet18" if images and "encoder" in name else "another one"
-    return f"{who} cannot take {_what(given)}: {reason}. Choose {advice}."
-
-
-def _what(given: Any) -> str:
-    if not isinstance(given, torch.Tensor):
-        return f"a {type(given).__name__}"
-    shape = "x".join(map(str, given.shape[1:]))
-    if given.ndim == 4:
-        return f"images of {shape} (channels, height, width)"
-    return f"rows of {shape} numbers" if given.ndim == 2 else f"inputs of {shape} a sample"
 
 
 def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
