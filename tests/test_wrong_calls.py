@@ -150,6 +150,9 @@ calls = [
     (lambda: im.InfoMax("resnet18", net, cosine, nce), "encoder is a torch.nn.Module, such as"),
     (lambda: list(im.train(im.InfoMax(net, net, cosine, nce), None, None, None, im.launch.make_accelerator(), steps=1)),
      "A schedule is a function of the step, such as"),
+    *((lambda of=of, word=word, wrong=wrong: of(**{word: wrong}), f"{word} must be ")
+      for of, word in ((im.SMILE, "tau"), (im.MINE, "decay"), (im.CalibratedNWJ, "limit"), (im.Anchor, "nu"))
+      for wrong in ("a", None, [1.0])),
     (lambda: im.InfoMax(net, None, cosine, nce)([t, t]), "There is no projector: give torch.nn.Identity()"),
 ]
 for call, sentence in calls:
@@ -167,7 +170,7 @@ print(len(calls))
 def test_things_of_another_kind():
     """In a process of its own, where no hook checks annotations first."""
     done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout == "15\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "27\n", done.stderr
 
 
 class _Broken(im.Model):
