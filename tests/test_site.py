@@ -1,6 +1,8 @@
 """The documentation site builds without a warning, needs nothing from the network, and has every page."""
 
+import importlib
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
@@ -9,7 +11,9 @@ import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pages
 import pytest
+import test_docstrings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,6 +36,32 @@ def named(entries: list) -> list[str]:
 
 def test_every_page_is_in_the_navigation_once():
     assert sorted(named(CONFIG["nav"])) == PAGES
+
+
+def test_the_pages_that_are_read_from_the_library_are_as_it_is():
+    for path, text in pages.written().items():
+        assert (DOCS / path).read_text() == text, f"docs/{path}: .venv/bin/python tests/pages.py writes it anew"
+
+
+def test_every_public_name_is_on_a_page_of_the_reference():
+    """By the modules whose docstrings are held to name every parameter, and without regard to how pages are made."""
+    texts = {path.stem: path.read_text() for path in (DOCS / "reference").glob("*.md")}
+    assert set(test_docstrings.MODULES) <= set(pages.MODULES)
+    directives = set(re.findall(r"^::: (\S+)$", "\n".join(texts.values()), re.MULTILINE))
+    for name in pages.MODULES:
+        module = importlib.import_module(name)
+        for each in test_docstrings.public(module):
+            value = getattr(module, each)
+            if inspect.ismodule(value):
+                continue
+            if inspect.isclass(value) or inspect.isfunction(value):
+                assert f"{value.__module__}.{value.__qualname__}" in directives, f"{name}.{each}"
+            else:
+                assert f"- `{each}`: " in texts[name.rpartition(".")[2]], f"{name}.{each}"
+    index = texts["index"]
+    import infomax
+
+    assert [name for name in infomax.__all__ if f"[`im.{name}`](" not in index] == []
 
 
 class Fetched(HTMLParser):
@@ -83,6 +113,19 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site
             assert not url or url.startswith("data:") or (site / page).parent.joinpath(url.split("?")[0]).exists(), url
     for sheet in site.rglob("*.css"):
         assert elsewhere(re.findall(r"url\(['\"]?([^'\")]+)", sheet.read_text())) == [], sheet
+
+
+@NEEDS_TOOLS
+@pytest.mark.slow
+def test_the_reference_shows_every_name_with_its_docstring(site):
+    """Each directive has become a heading with the anchor that links lead to, with words of the docstring below it."""
+    for home, page in pages.described().items():
+        text = (site / "reference" / page).with_suffix(".html").read_text()
+        assert f'id="{home}"' in text, home
+        module, _, name = home.rpartition(".")
+        doc = inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
+        longest = max(re.findall(r"[A-Za-z]+", doc.splitlines()[0]), key=len)
+        assert longest in text.partition(f'id="{home}"')[2][:9000], home
 
 
 @NEEDS_TOOLS
