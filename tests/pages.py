@@ -94,13 +94,14 @@ def index_page() -> str:
             target = f"{pages[path]}#{path}"
         rows.append(f"| [`im.{name}`]({target}) | {summary(value)} |")
     others = [f"[`{name}`]({page_of(name)})" for name in MODULES if name.partition(".")[2] not in infomax.__all__]
-    return (
-        "# Reference\n\nEvery public name, with the docstring that `help` shows. The pages are written out when the site"
-        " is built;\nelsewhere they are lists of names. `import infomax as im` is meant; nothing is loaded before it"
-        " is used.\n\n| name | what it is |\n|---|---|\n"
-        + "\n".join(rows)
-        + f"\n\nMore modules: {', '.join(others)}.\n"
-    )
+    head = [
+        "# Reference",
+        "Every public name, with the docstring that `help` shows. The pages are written out when the site is built;\n"
+        "elsewhere they are lists of names. `import infomax as im` is meant; nothing is loaded before it is used.",
+        "| name | what it is |\n|---|---|\n" + "\n".join(rows),
+        f"More modules: {', '.join(others)}.",
+    ]
+    return "\n\n".join(head) + "\n"
 
 
 def reference() -> dict[str, str]:
