@@ -32,7 +32,7 @@ class Rival:
     shares: the environment sees this one's packages too (torch, numpy), behind its own; its requirements are then
         installed without what they depend on.
     columns: takes several columns a side. labels: takes labels in x.
-    every: it is asked of every so many of the distributions; sizes: at these numbers of pairs alone, () any.
+    every: it is slow, and asked about every so many of the sets' distributions alone, at these sizes.
     limit: wall seconds at most for a sample.
     """
 
@@ -72,12 +72,12 @@ RIVALS: dict[str, Rival] = {
         Rival("benchmark-mi, KSG", _BENCHMARK, "KSGEnsembleFirstEstimator, 10 neighbours", columns=True),
         Rival("benchmark-mi, CCA", _BENCHMARK, "CCAMutualInformationEstimator", columns=True),
         *(
-            Rival(f"torch-mist, {name}", _TRAINED, _MIST, columns=True, labels=True, shares=True, every=4,
+            Rival(f"torch-mist, {name}", _TRAINED, _MIST, columns=True, labels=True, shares=True, every=8,
                   sizes=(2000,))
             for name in ("MINE", "NWJ", "SMILE", "InfoNCE")
         ),
         Rival("latentmi", _LATENT, "lmi.estimate; defaults: half of the pairs train, the others are read", columns=True,
-              shares=True, every=9, sizes=(500,), limit=400),
+              shares=True, every=13, sizes=(500,), limit=400),
     )
 }  # fmt: skip
 
@@ -99,32 +99,26 @@ class Rivals:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._workers: dict[str, subprocess.Popen[str]] = {}
-        self._reasons: dict[str, str] = {}
         atexit.register(self.close)
+
+    def prepare(self, rival: Rival) -> None:
+        """Makes the rival's environment. Raises Unavailable: it cannot be made, with the reason."""
+        environment(self.folder, rival.requirements, rival.shares)
 
     def ask(self, rival: Rival, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
         """The worker's answer of x [n, dx] and y [n, dy]: mi, interval, good, seconds, error.
 
-        Raises Unavailable: with the reason, which is remembered.
+        Raises Unavailable: the rival's environment cannot be made.
         """
-        if rival.name in self._reasons:
-            raise Unavailable(self._reasons[rival.name])
-        try:
-            worker = self._worker(rival)
-        except Unavailable as error:
-            self._reasons[rival.name] = str(error)
-            raise
+        worker = self._worker(rival)
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
             np.savez(file, x=x, y=y)
             file.flush()
             line = _asked(worker, file.name, rival.limit)
         if line is None:
-            ended = worker.poll() is not None
+            reason = f"not done in {rival.limit:.0f} s" if worker.poll() is None else "its process ended"
             self._end(rival.name)
-            if ended:
-                line = json.dumps({"error": "its process ended"})
-            else:
-                line = json.dumps({"error": f"not done in {rival.limit:.0f} s"})
+            line = json.dumps({"error": reason})
         return {"mi": None, "interval": None, "good": None, "seconds": None} | json.loads(line)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from infomax.files import finite
 OURS = "infomax"
 CACHE = Path("~/.cache/infomax/rivals")
 Answer = dict[str, Any]
+Asked = Callable[[np.ndarray, np.ndarray], Answer]
 
 
 def sample_of(task: tasks.Task, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ def ours(x: np.ndarray, y: np.ndarray, seed: int) -> Answer:
             "seconds": time.process_time() - began, "reasons": list(found.reasons)}  # fmt: skip
 
 
-def _cell(table: str, task: tasks.Task, n: int, seed: int, name: str, asked: "Callable[..., Answer]") -> Cell:
+def _cell(table: str, task: tasks.Task, n: int, seed: int, name: str, asked: Asked) -> Cell:
     def work() -> dict[str, Any]:
         return {"true": task.mi} | asked(*sample_of(task, n, seed))
 
@@ -60,11 +61,13 @@ def plan(sizes: Sequence[int], only: Sequence[str]) -> list[tuple[str, tuple[tas
     return [(name, of[name], n, seeds) for name in known if not only or name in only for n, seeds in known[name]]
 
 
-def _asks(rival: Rival, table: str, n: int, place: int, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether a rival is asked about the distribution at this place of its table. Slow ones: of some of both sets."""
-    if not rival.takes(x, y) or (rival.sizes and n not in rival.sizes):
+def _asks(rival: Rival, table: str, n: int, place: int, x: np.ndarray, y: np.ndarray, whole: bool) -> bool:
+    """Whether a rival is asked about the distribution at this place of its table. Slow ones: some of both sets."""
+    if not rival.takes(x, y):
         return False
-    return place % rival.every == 0 and (rival.every == 1 or table in accuracy.SETS)
+    if whole or rival.every == 1:
+        return True
+    return n in rival.sizes and place % rival.every == 0 and table in accuracy.SETS
 
 
 def measured(
@@ -72,43 +75,42 @@ def measured(
     names: Sequence[str],
     folder: Path,
     environments: Path,
-    shown: bool,
+    whole: bool = False,
+    shown: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Everyone's answers: rows of table, name, n, seed, estimator, true, mi, interval, good, seconds, error; and a
-    reason for each rival that cannot be asked.
+    reason for each rival that cannot be asked. whole: slow rivals are asked about everything, too.
 
     Finished ones are read from the folder. Raises UserError: a folder that cannot be written.
     """
-    jobs: dict[str, list[Cell]] = {name: [] for name in (OURS, *names)}
-    asking = Rivals(environments)
-    for table, of, n, seeds in plan:
-        for place, task in enumerate(of):
-            for seed in range(seeds):
-                jobs[OURS].append(_cell(table, task, n, seed, OURS, lambda x, y, seed=seed: ours(x, y, seed)))
-            shape = task.sample(2, 0)
-            for rival in (RIVALS[name] for name in names):
-                if _asks(rival, table, n, place, *shape):
-                    ask = _asker(asking, rival)
-                    jobs[rival.name] += [_cell(table, task, n, seed, rival.name, ask) for seed in range(seeds)]
-    rows, reasons = [], {}
+    asking, asked, reasons = Rivals(environments), [], {}
+    for name in names:
+        try:
+            asking.prepare(RIVALS[name])
+            asked.append(RIVALS[name])
+        except Unavailable as reason:
+            reasons[name] = str(reason)
+    jobs: list[Cell] = []
+    for table, of, n, seeds in plan:  # a table and a size are finished before the next is begun
+        for seed in range(seeds):
+            jobs += [_cell(table, task, n, seed, OURS, lambda x, y, seed=seed: ours(x, y, seed)) for task in of]
+        for rival in asked:
+            for place, task in enumerate(of):
+                if _asks(rival, table, n, place, *task.sample(2, 0), whole=whole):
+                    jobs += [_cell(table, task, n, seed, rival.name, _asker(asking, rival)) for seed in range(seeds)]
     try:
-        for name, own in jobs.items():
-            try:
-                answers = cells.run(own, folder, shown)
-            except Unavailable as reason:
-                reasons[name] = str(reason)
-                continue
-            rows += [
-                {"table": cell.key["table"], "name": cell.key["task"], "n": cell.key["n"], "seed": cell.key["seed"],
-                 "estimator": name} | answer
-                for cell, answer in zip(own, answers, strict=True)
-            ]  # fmt: skip
+        answers = cells.run(jobs, folder, shown)
     finally:
         asking.close()
+    rows = [
+        {"table": job.key["table"], "name": job.key["task"], "n": job.key["n"], "seed": job.key["seed"],
+         "estimator": job.key["estimator"]} | answer
+        for job, answer in zip(jobs, answers, strict=True)
+    ]  # fmt: skip
     return rows, reasons
 
 
-def _asker(asking: Rivals, rival: Rival) -> "Callable[..., Answer]":
+def _asker(asking: Rivals, rival: Rival) -> Asked:
     return lambda x, y: asking.ask(rival, x, y)
 
 
@@ -253,8 +255,9 @@ def tables_of(rows: Sequence[dict[str, Any]], reasons: dict[str, str], names: Se
     who = []
     for rival in (RIVALS[name] for name in names):
         several = "any columns" if rival.columns else "one column a side"
-        part = f"; every {rival.every}th distribution" if rival.every > 1 else ""
-        part += f"; at N = {', '.join(map(str, rival.sizes))} alone" if rival.sizes else ""
+        part = (
+            "" if rival.every == 1 else f"; every {rival.every}th of the sets, N = {', '.join(map(str, rival.sizes))}"
+        )
         who.append({"rival": rival.name, "versions": ", ".join(rival.requirements), "asked": rival.asked,
                     "takes": several + (", labels" if rival.labels else "") + part,
                     "not asked": reasons.get(rival.name, "")})  # fmt: skip
@@ -295,6 +298,7 @@ def command(
     only: tuple[str, ...] = (),
     environments: Path = CACHE,
     output: Path = Path("results/yardstick"),
+    whole: bool = False,
     quick: bool = False,
     json: bool = False,
 ) -> None:
@@ -312,6 +316,7 @@ def command(
             all.
         environments: Where the packages' environments are kept.
         output: The results folder.
+        whole: Ask the slow rivals about every distribution at every N: days.
         quick: The set held out at N = 500, beside scikit-learn.
         json: Print one JSON object, and nothing else.
     """
@@ -322,7 +327,7 @@ def command(
     for name in names:
         if name not in RIVALS:
             raise UserError(f"There is no rival {name!r}.{errors.nearest(name, list(RIVALS))}")
-    rows, reasons = measured(plan(sizes, only), names, output, environments.expanduser(), not json)
+    rows, reasons = measured(plan(sizes, only), names, output, environments.expanduser(), whole, not json)
     made = tables_of(rows, reasons, names)
     draw(rows, output / "yardstick.png")
     protocol = (
