@@ -120,7 +120,8 @@ def _worker_names() -> list[str]:
 def row(estimator: str, name: str, mi: float | None, half: float | None = None, good: bool | None = None, **other):
     interval = None if half is None or mi is None else [mi - half, mi + half]
     return {"table": "held out", "name": name, "n": 2000, "seed": 0, "estimator": estimator, "true": 1.0, "mi": mi,
-            "interval": interval, "good": good, "seconds": 1.0, "error": "no" if mi is None else None} | other  # fmt: skip
+            "interval": interval, "good": good, "seconds": 1.0,
+            "error": "no" if mi is None else None} | other  # fmt: skip
 
 
 ROWS = [
