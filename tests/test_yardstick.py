@@ -179,7 +179,7 @@ def test_a_run_goes_on_and_says_who_is_missing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rivals, "environment", unable)
     monkeypatch.setattr(yardstick, "ours", lambda x, y, seed: row("", "", float(len(x))))
-    part = [("mixtures", (published.atoms(),), 60, 2)]
+    part = [("mixtures", ((0, published.atoms()),), 60, 2)]
 
     def run():
         return yardstick.measured(part, ["scikit-learn"], tmp_path / "cells", tmp_path)
@@ -195,5 +195,12 @@ def test_a_run_goes_on_and_says_who_is_missing(tmp_path, monkeypatch):
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(im.UserError, match="no table 'mixture'; there are set; held out; mixtures"):
         yardstick.plan((500,), ("mixture",))
+    with pytest.raises(
+        im.UserError, match=r"no distribution 'normals' in mixtures\. Did you mean 'normals with atoms'"
+    ):
+        yardstick.plan((500,), ("mixtures",), ("normals",))
+    chosen = yardstick.plan((500,), ("mixtures", "set"), ("normals with atoms",))
+    assert [(table, n) for table, _, n, _ in chosen] == [("mixtures", n) for n in (200, 400, 800, 1600, 3200)]
+    assert chosen[0][1][0][0] == 1  # its place in the table, which says whether a slow rival is asked about it
     with pytest.raises(im.UserError, match=r"no rival 'enemi'. Did you mean 'ennemi'"):
         yardstick.command(rivals=("enemi",), output=tmp_path)

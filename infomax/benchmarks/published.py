@@ -122,7 +122,7 @@ def tables() -> tuple[Table, ...]:
     """Gao et al.'s mixtures (2017), and tables after those of mutinfo 0a34663."""
     mixed = (tasks.staircase_labels("5 labels, uniform", 5), atoms(), *(counts(p) for p in (0.0, 0.15, 0.5)))
     return (
-        Table("mixtures", mixed, (200, 400, 800, 1600, 3200), 3),
+        Table("mixtures", mixed, (200, 400, 800, 1600, 3200), 2),
         Table("smoothed discrete uniform", tuple(smoothed_labels(k) for k in (5, 15, 110, 807)), (10_000,)),
         Table("erasures", tuple(erasures(k) for k in (7, 55, 2981)), (1000,)),
         Table("2 nats a dimension", (tasks.gaussian(4, 8.0),), (100, 316, 1000, 3162, 10_000)),

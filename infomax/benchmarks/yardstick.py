@@ -21,6 +21,8 @@ from infomax.files import finite
 OURS = "infomax"
 CACHE = Path("~/.cache/infomax/rivals")
 Answer = dict[str, Any]
+Part = tuple[str, tuple[tuple[int, tasks.Task], ...], int, int]
+"""A table, its distributions with their places in it, N, samples of each."""
 Asked = Callable[[np.ndarray, np.ndarray], Answer]
 
 
@@ -50,15 +52,23 @@ def _cell(table: str, task: tasks.Task, n: int, seed: int, name: str, asked: Ask
     return Cell(key, cells.at_once(work))
 
 
-def plan(sizes: Sequence[int], only: Sequence[str]) -> list[tuple[str, tuple[tasks.Task, ...], int, int]]:
-    """Tables as (name, distributions, N, samples of each), those of `only` where it names some."""
+def plan(sizes: Sequence[int], only: Sequence[str], names: Sequence[str] = ()) -> "list[Part]":
+    """Tables as (name, distributions, N, samples of each): those of `only`, and of these the distributions in `names`,
+    where they name some. Raises UserError: a table or a distribution that is not there."""
     known = {name: [(size, 1) for size in sizes] for name in accuracy.SETS}
     known |= {table.name: [(size, table.seeds) for size in table.sizes] for table in published.tables()}
+    of = {name: make() for name, make in accuracy.SETS.items()} | {t.name: t.tasks for t in published.tables()}
     for name in only:
         if name not in known:
             raise UserError(f"There is no table {name!r}; there are {'; '.join(known)}.")
-    of = {name: make() for name, make in accuracy.SETS.items()} | {t.name: t.tasks for t in published.tables()}
-    return [(name, of[name], n, seeds) for name in known if not only or name in only for n, seeds in known[name]]
+    tables = [name for name in known if not only or name in only]
+    there = {task.name for table in tables for task in of[table]}
+    for name in names:
+        if name not in there:
+            raise UserError(f"There is no distribution {name!r} in {'; '.join(tables)}.{errors.nearest(name, there)}")
+    chosen = {table: tuple((i, task) for i, task in enumerate(of[table]) if not names or task.name in names)
+              for table in tables}  # fmt: skip
+    return [(name, chosen[name], n, seeds) for name in tables if chosen[name] for n, seeds in known[name]]
 
 
 def _asks(rival: Rival, table: str, n: int, place: int, x: np.ndarray, y: np.ndarray, whole: bool) -> bool:
@@ -71,7 +81,7 @@ def _asks(rival: Rival, table: str, n: int, place: int, x: np.ndarray, y: np.nda
 
 
 def measured(
-    plan: Iterable[tuple[str, tuple[tasks.Task, ...], int, int]],
+    plan: Iterable[Part],
     names: Sequence[str],
     folder: Path,
     environments: Path,
@@ -93,9 +103,9 @@ def measured(
     jobs: list[Cell] = []
     for table, of, n, seeds in plan:  # a table and a size are finished before the next is begun
         for seed in range(seeds):
-            jobs += [_cell(table, task, n, seed, OURS, lambda x, y, seed=seed: ours(x, y, seed)) for task in of]
+            jobs += [_cell(table, task, n, seed, OURS, lambda x, y, seed=seed: ours(x, y, seed)) for _, task in of]
         for rival in asked:
-            for place, task in enumerate(of):
+            for place, task in of:
                 if _asks(rival, table, n, place, *task.sample(2, 0), whole=whole):
                     jobs += [_cell(table, task, n, seed, rival.name, _asker(asking, rival)) for seed in range(seeds)]
     try:
@@ -296,6 +306,7 @@ def command(
     sizes: tuple[int, ...] = (500, 2000, 10_000),
     rivals: tuple[str, ...] = tuple(RIVALS),
     only: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
     environments: Path = CACHE,
     output: Path = Path("results/yardstick"),
     whole: bool = False,
@@ -314,6 +325,7 @@ def command(
         rivals: Estimators to compare with, by their names in the table; "none" for none.
         only: Tables: set, "held out", mixtures, "smoothed discrete uniform", erasures, "2 nats a dimension". By default
             all.
+        names: Distributions, by their names in the table. By default all.
         environments: Where the packages' environments are kept.
         output: The results folder.
         whole: Ask the slow rivals about every distribution at every N: days.
@@ -323,15 +335,15 @@ def command(
     errors.require_positive(sizes=min(sizes, default=0))
     if quick:
         sizes, rivals, only = (500,), ("scikit-learn",), ("held out",)
-    names = [name for name in rivals if name != "none"]
-    for name in names:
+    others = [name for name in rivals if name != "none"]
+    for name in others:
         if name not in RIVALS:
             raise UserError(f"There is no rival {name!r}.{errors.nearest(name, list(RIVALS))}")
-    rows, reasons = measured(plan(sizes, only), names, output, environments.expanduser(), whole, not json)
-    made = tables_of(rows, reasons, names)
+    rows, reasons = measured(plan(sizes, only, names), others, output, environments.expanduser(), whole, not json)
+    made = tables_of(rows, reasons, others)
     draw(rows, output / "yardstick.png")
     protocol = (
-        "One sample a distribution (three of the mixtures), the same for all. An error is of the values that are given."
+        "One sample a distribution (two of the mixtures), the same for all. An error is of the values that are given."
         " Wrong is off by more than .25 nat and 10 %. Good is what an estimator's own verdict lets pass, and all values"
         " of one without a verdict. Seconds: processor time, median. '-': not asked. On each rival's samples the nearer"
         " is bold."
