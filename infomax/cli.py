@@ -51,9 +51,9 @@ def estimate(
 
     Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
     age,height --y weight; or, infomax estimate RUN, of a saved run's features of held-out images: I(Z1; Z2) of two
-    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
-    projection (minutes). JSON has them under mi, identity, label, noise and chain. So of an encoder that was not
-    trained here: infomax estimate FILE.py:build --dataset NAME.
+    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), I(Z1 + noise; Z2 + noise), and a
+    chain of layers from pixels to projection (a minute). JSON has them under mi, identity, label, noise, noisy_views
+    and chain. So of an encoder that was not trained here: infomax estimate FILE.py:build --dataset NAME.
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
