@@ -51,9 +51,9 @@ def estimate(
 
     Of the pairs in two files, infomax estimate X.npy Y.npy; of columns of one table, infomax estimate TABLE.csv --x
     age,height --y weight; or, infomax estimate RUN, of a saved run's features of held-out images: I(Z1; Z2) of two
-    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), and a chain of layers from pixels to
-    projection (minutes). JSON has them under mi, identity, label, noise and chain. So of an encoder that was not
-    trained here: infomax estimate FILE.py:build --dataset NAME.
+    views, I(J; Z), which of 64 images a view shows, I(Z; label), I(X; Z + noise), I(Z1 + noise; Z2 + noise), and a
+    chain of layers from pixels to projection (a minute). JSON has them under mi, identity, label, noise, noisy_views
+    and chain. So of an encoder that was not trained here: infomax estimate FILE.py:build --dataset NAME.
 
     Args:
         file: X.npy, an array [n, ...] that numpy.save wrote; a table, which ends in .csv, .tsv, .parquet, .feather,
@@ -181,6 +181,7 @@ def estimate(
 
 def report(
     run: Path,
+    others: tuple[Path, ...] = (),
     /,
     dataset: str | None = None,
     seed: int = 0,
@@ -191,14 +192,18 @@ def report(
 ) -> None:
     """Write a page about a saved run: its training curve, its probes with baselines, its MI with bounds and checks.
 
-    Everything is measured anew (minutes), and the page is one file, which needs no network.
+    Of several runs, infomax report RUN RUN: a table of their numbers, with differences from the first and their
+    intervals, and their curves over each other. Everything is measured anew (minutes), and the page is one file, which
+    needs no network.
 
     Args:
         run: The folder of a run, checkpoints/NAME, or of one checkpoint.
+        others: More runs, to be held beside the first.
         dataset: What to evaluate on, as in a recipe. By default the run's own data set.
         seed: Of what is drawn: splits, critics, views, held-out parts, the untrained encoder.
         audit: Estimate I(Z1; Z2) ten times more, as infomax estimate --audit.
-        output: Where to write the page, NAME.html. By default report.html in the folder of the run.
+        output: Where to write the page, NAME.html. By default report.html in the folder of the run, and of several
+            comparison.html in that of the first.
         json: Print one JSON object, and nothing else: what the page says, and where it is.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
     """
@@ -207,20 +212,26 @@ def report(
     from infomax.ui import report as page
 
     errors.require_seed(seed)
+    if output is None and names_encoder(run):
+        raise UserError(f"{run} is no run, whose folder the page goes into: say where with --output NAME.html.")
+    place = page.run_folder(run) / ("comparison.html" if others else "report.html") if output is None else output
+    if others:
+        if audit:
+            raise UserError("--audit goes with one run.")
+        from infomax.ui import side_by_side
+
+        content = side_by_side.written(place, [run, *others], dataset, seed, skip_unreadable)
+        return print(one_line(content) if json else f"Written to {place}")
     if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         if audit:
             raise UserError("--audit goes with a run of one encoder.")
-        place = page.run_folder(run) / "report.html" if output is None else output
         page.require(place)
         with ui.Stages() as stages:
             towers = evaluate_towers(run, pairs, seed, said=stages)
         page.write(place, page.of_towers(towers, run))
         print(one_line({"report": str(place), **towers.to_dict()}) if json else f"Written to {place}")
         return
-    if output is None and names_encoder(run):
-        raise UserError(f"{run} is no run, whose folder the page goes into: say where with --output NAME.html.")
     about = subject(run, dataset, skip_unreadable)
-    place = page.run_folder(run) / "report.html" if output is None else output
     page.require(place)
     with ui.Stages() as stages:
         found = evaluate(about, seed=seed, audit=audit, said=stages)

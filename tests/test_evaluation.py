@@ -42,10 +42,11 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
     assert found.label.mi == pytest.approx(math.log(2), abs=0.15)
     assert 0.3 < found.noise.mi < found.noise.cap + 0.3 and found.noise.cap <= 4.5
     assert found.noise.protocol["noise"]["capacity"] == found.noise.cap
+    assert 0.2 < found.noisy_views.mi < found.noise.mi and found.noisy_views.cap <= 4.5
     assert [name for name, _ in found.chain.layers] == ["pixels", "features"]
     assert found.chain.layers[1][1] is found.mi
-    assert len(said) == 5
-    assert found.to_dict().keys() >= {"mi", "interval", "label", "noise", "chain"}
+    assert len(said) == 6
+    assert found.to_dict().keys() >= {"mi", "interval", "label", "noise", "noisy_views", "chain"}
     assert mutual_information(Rows(), halves, terms=False, **ONCE).to_dict() == found.mi.to_dict()
 
 
@@ -74,6 +75,30 @@ def test_a_later_layers_critic_is_taken_where_it_reads_more():
     assert found["pixels"].interval == own[2][1].interval
     falling = [("pixels", at(3.0)), ("features", at(2.0))]
     assert information.composed(falling) == falling
+
+
+def test_a_layer_without_a_critic_of_its_own_has_the_next_ones():
+    layers = [("pixels", 0.7), ("layer1", at(2.5)), ("layer2", 1.1), ("features", at(2.0)), ("projection", at(1.5))]
+    found = dict(information.composed(layers))
+    assert [found[name].mi for name, _ in layers] == [2.5, 2.5, 2.0, 2.0, 1.5]
+    assert found["layer2"].protocol["own_critic"] == {"gaussian_on_validation": 1.1}
+    assert found["pixels"].protocol["composed"] == "layer1" and "composed" not in found["layer1"].protocol
+    check = processing(layers)
+    assert check.verdict == "pass" and "Of pixels, layer2 no critic was fitted" in check.sentence
+    alone = processing([("pixels", 0.7), ("features", at(2.0))])
+    assert alone.verdict == "pass" and "Of pixels no critic" in alone.sentence
+
+
+@pytest.mark.slow
+def test_a_layer_that_knows_more_than_features_has_a_critic_of_its_own(halves):
+    class First(Rows):
+        """What one row of pixels says: far less than all of them."""
+
+        def forward(self, x):
+            return super().forward(x)[:, :1]
+
+    found = dict(mutual_information(First(), halves, **ONCE).chain.layers)
+    assert "composed" not in found["pixels"].protocol and found["pixels"].mi > found["features"].mi
 
 
 def test_the_chain_fires_where_a_later_layer_has_more():

@@ -1,5 +1,6 @@
 """Evaluation of encoders: probing (the probes), information (MI of features), retrieval, layers, mosaics; health."""
 
+from infomax.evaluation.compare import Compared, compare
 from infomax.evaluation.evaluate import evaluate, probe_all, probes
 from infomax.evaluation.finetune import Finetuned, Finetunes, finetune
 from infomax.evaluation.health import Health
@@ -12,8 +13,8 @@ from infomax.evaluation.subject import Subject, pairs_of, subject
 from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 __all__ = [
-    "Chain", "Evaluation", "Finetuned", "Finetunes", "Health", "Identity", "Monitor", "Probed", "Probes", "Recall",
-    "Subject", "TargetProbe", "TargetProbes", "Terms", "Towers", "evaluate", "evaluate_towers", "finetune",
-    "identity_mi", "mutual_information", "pairs_of", "probe_all", "probe_targets", "probes", "processing", "recall",
-    "subject", "views_mi",
+    "Chain", "Compared", "Evaluation", "Finetuned", "Finetunes", "Health", "Identity", "Monitor", "Probed", "Probes",
+    "Recall", "Subject", "TargetProbe", "TargetProbes", "Terms", "Towers", "compare", "evaluate", "evaluate_towers",
+    "finetune", "identity_mi", "mutual_information", "pairs_of", "probe_all", "probe_targets", "probes", "processing",
+    "recall", "subject", "views_mi",
 ]  # fmt: skip

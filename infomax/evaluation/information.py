@@ -1,8 +1,8 @@
 """The MI of an encoder's features, as terms that are finite.
 
 A deterministic encoder's I(X; f(X)) is infinite, or log N on N images, and says nothing. What is estimated instead is
-finite: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), I(J; Z), and a chain of layers against another view's
-features.
+finite: I(Z1; Z2) of two views, I(Z; label), I(X; Z + noise), I(Z1 + noise; Z2 + noise), I(J; Z), and a chain of layers
+against another view's features.
 """
 
 import math
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.estimation import Check, Estimate, audit_splits, estimate_splits
+from infomax.estimation.bases.gaussian import GaussianCopula
+from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
 from infomax.evaluation.certified import certify
@@ -93,9 +95,11 @@ def mutual_information(
     label = _or_why(lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
     said("I(X; Z + noise)")
     noise = _or_why(lambda: _noise(plain, own, given))
+    said("I(Z1 + noise; Z2 + noise)")
+    noisy = _or_why(lambda: _noisy_views(named["features"], second, ids, given))
     who = named_images(about, seed, device, said)
     chain = _or_why(lambda: _chain(named, mi, second, ids, given, said))
-    return Terms(mi, label, noise, chain, who)
+    return Terms(mi, label, noise, chain, who, noisy)
 
 
 def named_images(
@@ -151,16 +155,35 @@ def _noise(plain: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Est
     both, 64 principal components are kept, which loses little and never adds. Whatever Z, it stays below the capacity
     1/2 sum log(1 + variance / noise variance) <= 4.5 nats, which 1,000 test images can certify. (Shannon, 1948)
     """
-    everything = torch.cat(plain)
-    scale = NOISE * float(everything.double().var(0).sum().sqrt())
+    return _heard_through(plain, plain, (False, True), ids, given)
+
+
+def _noisy_views(first: list[Tensor], second: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Estimate:
+    """I(Z1 + noise; Z2 + noise) of two views, with noise as in I(X; Z + noise) on both sides.
+
+    It is at most I(Z2; Z2 + noise), and so below the same capacity, of Z2; finite for any encoder and any views.
+    """
+    return _heard_through(first, second, (True, True), ids, given)
+
+
+def _heard_through(
+    x: list[Tensor], y: list[Tensor], noisy: tuple[bool, bool], ids: list[Tensor], given: dict[str, Any]
+) -> Estimate:
+    """The MI of two sides' features with noise added to the noisy ones, capped by the capacity of y's channel."""
+    everything = torch.cat(y).double()
+    covariance = torch.atleast_2d(everything.T.cov())
+    scale = NOISE * float(covariance.diagonal().sum().sqrt())
     if scale == 0:
         raise UserError("The features are the same for every image.")
     generator = torch.Generator().manual_seed(given["seed"])
-    noisy = [part + scale * torch.randn(part.shape, generator=generator) for part in plain]
-    spectrum = torch.linalg.eigvalsh(everything.double().T.cov()).clamp(min=0)
-    capacity = float(torch.log1p(spectrum / scale**2).sum() / 2)
-    axes = principal_axes(plain[0], COMPONENTS, given["seed"])
-    found = estimated_on([axes(part) for part in plain], [axes(part) for part in noisy], ids, given)
+    sides = [
+        [part + scale * torch.randn(part.shape, generator=generator) for part in parts] if adds else parts
+        for parts, adds in zip((x, y), noisy, strict=True)
+    ]
+    capacity = float(torch.log1p(torch.linalg.eigvalsh(covariance).clamp(min=0) / scale**2).sum() / 2)
+    axes = principal_axes(x[0], COMPONENTS, given["seed"])
+    seen_x, seen_y = ([axes(part) for part in side] for side in sides)
+    found = estimated_on(seen_x, seen_y, ids, given)
     crossed = checks.bracket(*found.interval, found.floor, capacity)
     told = tuple(crossed if check.name == crossed.name else check for check in found.checks)
     protocol = {**found.protocol, "noise": {"deviation": scale, "of_rms": NOISE, "capacity": capacity}}
@@ -175,54 +198,86 @@ def _chain(
     given: dict[str, Any],
     said: Callable[[str], None],
 ) -> Chain:
-    layers: list[tuple[str, Estimate]] = []
+    """The chain of layers against the other view's features, each by a critic of its own where that may read more.
+
+    A layer before the features has the features' critic anyhow. One of its own is dear, and is fitted where a Gaussian
+    copula of the layer, in closed form, reads more on validation pairs than that of the features.
+    """
+    layers: list[tuple[str, Estimate | float]] = []
+    scores = NormalScores(second[0])
+    other = [scores(part) for part in second[:2]]
+    features = _heard(named["features"], other)
+    after = False
     for name, sides in named.items():
         if name == "features":
             layers.append((name, mi))
+            after = True
             continue
         said(f"I({name} of view 1; Z of view 2)")
         axes = principal_axes(sides[0], COMPONENTS, given["seed"])
-        layers.append((name, estimated_on([axes(part) for part in sides], second, ids, given)))
+        sides = [axes(part) for part in sides]
+        own = math.nan if after else _heard(sides, other)
+        layers.append((name, estimated_on(sides, second, ids, given) if after or own > features else own))
     return Chain(tuple(composed(layers)), processing(layers))
 
 
-def composed(layers: Sequence[tuple[str, Estimate]]) -> list[tuple[str, Estimate]]:
+def _heard(x: Sequence[Tensor], y: Sequence[Tensor]) -> float:
+    """What a Gaussian copula reads on validation pairs, in nats.
+
+    x: the training and the validation part of a side, y: normal scores of the other side's.
+    """
+    scores = NormalScores(x[0])
+    return GaussianCopula(scores(x[0]), y[0], scores(x[1]), y[1]).value_on_select
+
+
+def composed(layers: Sequence[tuple[str, Estimate | float]]) -> list[tuple[str, Estimate]]:
     """The layers with, for each, the critic of the layer after it where that reads more, so that MI falls along them.
 
-    layers: names and estimates, from pixels to projection. A critic of a later layer, after what leads from an earlier
-    layer to it, is a critic of the earlier one, with the same scores on the same pairs: so its value, bounds and checks
-    are those of an estimate of the earlier layer. protocol["composed"] names the layer whose critic was taken.
+    layers: names and estimates, from pixels to projection; where no critic was fitted, what a Gaussian copula read on
+    validation pairs. A critic of a later layer, after what leads from an earlier layer to it, is a critic of the
+    earlier one, with the same scores on the same pairs: so its value, bounds and checks are those of an estimate of the
+    earlier layer. protocol["composed"] names the layer whose critic was taken.
     """
     found: list[tuple[str, Estimate]] = []
     for name, own in reversed(layers):
-        if found and found[0][1].mi > own.mi:
-            after, later = found[0]
-            protocol = {"composed": after, **later.protocol, "own_critic": {"mi": own.mi, "trusted": own.trusted}}
-            own = replace(later, protocol=protocol)
-        found.insert(0, (name, own))
+        if isinstance(own, Estimate) and not (found and found[0][1].mi > own.mi):
+            found.insert(0, (name, own))
+            continue
+        known = {"mi": own.mi, "trusted": own.trusted} if isinstance(own, Estimate) else {"gaussian_on_validation": own}
+        after, later = found[0]
+        protocol = {"composed": after, **later.protocol, "own_critic": known}
+        found.insert(0, (name, replace(later, protocol=protocol)))
     return found
 
 
-def processing(layers: Sequence[tuple[str, Estimate]]) -> Check:
-    """The check that no layer's MI exceeds an earlier one's. layers: names and estimates, from pixels to projection,
-    each by a critic of its own.
+def processing(layers: Sequence[tuple[str, Estimate | float]]) -> Check:
+    """The check that no layer's MI exceeds an earlier one's, of layers that have a critic of their own.
 
-    A rise of 5 % passes, as that is how far each may be off; one within both intervals warns. Of a layer and a later
-    one above it, the first is too low (it needs more images, or its maps were cut short) or the second too high.
+    layers: names and estimates, from pixels to projection; a number where no critic was fitted. A rise of 5 % passes,
+    as that is how far each may be off; one within both intervals warns. Of a layer and a later one above it, the first
+    is too low (it needs more images, or its maps were cut short) or the second too high.
     """
-    found = []
-    for i, (early, before) in enumerate(layers):
-        for late, after in layers[i + 1 :]:
+    own = [(name, found) for name, found in layers if isinstance(found, Estimate)]
+    left = [name for name, found in layers if not isinstance(found, Estimate)]
+    falls = "MI falls along the layers, as it must."
+    if left:
+        falls += (
+            f" Of {', '.join(left)} no critic was fitted, as a Gaussian copula of them reads less than of features."
+        )
+    found = [Check("data processing", 0.0, 0.02, "pass", falls)]
+    for i, (early, before) in enumerate(own):
+        for late, after in own[i + 1 :]:
             over = after.mi - before.mi
             slack = max(0.05 * abs(before.mi), 0.02)
             noise = math.hypot(before.reach[1], after.reach[0])
-            verdict: Verdict = "pass"
-            sentence = "MI falls along the layers, as it must."
-            told = f"{late} ({after.mi:.2f}) is a function of {early} ({before.mi:.2f}) and cannot have more"
+            more = f"{late} ({after.mi:.2f}) is a function of {early} ({before.mi:.2f}) and cannot have more"
             if not over <= max(slack, noise):
-                verdict, sentence = "fail", f"{told}: the value of {early} is too low or that of {late} too high."
+                verdict: Verdict = "fail"
+                sentence = f"{more}: the value of {early} is too low or that of {late} too high."
             elif over > slack:
-                verdict, sentence = "warn", f"{told}; it seems to, though by no more than the noise."
+                verdict, sentence = "warn", f"{more}; it seems to, though by no more than the noise."
+            else:
+                verdict, sentence = "pass", falls
             found.append(Check("data processing", over, slack, verdict, sentence))
     # A certain violation is told before a larger one that may be noise.
-    return max(found, key=lambda check: (SEVERITY[check.verdict], check.statistic - check.threshold))
+    return max(found[1:] or found, key=lambda check: (SEVERITY[check.verdict], check.statistic - check.threshold))

@@ -6,7 +6,7 @@ was chosen, and on which images, travels with the numbers (`Probe.protocol`).
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ class Probe:
     mean over the draws, so it holds the luck of the draw and not that of the test set. `shots_10` is None where some
     class has too few training images (`protocol["shots_10"]` says so). `balance`: the same probes where each class
     counts alike, the share of the commonest class, recall by class and who is taken for whom. `finetuned`: the encoder
-    with all its weights trained with the labels, where that was asked for.
+    with all its weights trained with the labels, where that was asked for. `right`: which test images the linear probe
+    ("accuracy") and the nearest neighbours ("knn") get right, by which two encoders are compared; it is not in JSON.
     """
 
     accuracy: float
@@ -71,10 +72,11 @@ class Probe:
     protocol: dict[str, Any]
     balance: Balance | None = None
     finetuned: Finetuned | None = None
+    right: dict[str, tuple[bool, ...]] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values."""
-        return asdict(self)
+        """Everything as JSON-able values, but which images were right."""
+        return asdict(replace(self, right=None), dict_factory=_without_right)
 
     def __str__(self) -> str:
         p = self.protocol
@@ -100,6 +102,10 @@ class Probe:
                 "C and k chosen on a held-out part of train; 95 % intervals)",
             ]
         )
+
+
+def _without_right(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if name != "right"}
 
 
 def _tuned(found: Finetuned) -> str:
@@ -218,6 +224,7 @@ def probe_features(
             "versions": versions(),
         },
         balance=balance(y, t, linear_answers, draws, knn_answers, called),
+        right={"accuracy": tuple((linear_answers == t).tolist()), "knn": tuple((knn_answers == t).tolist())},
     )
 
 

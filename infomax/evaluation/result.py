@@ -56,8 +56,9 @@ class Chain:
 @dataclass(frozen=True)
 class Terms:
     """The MI of an encoder's features, in nats: mi of two views, I(Z1; Z2); label, I(Z; label), capped by H(label);
-    noise, I(X; Z + noise), capped by the Gaussian channel's capacity; the chain; and identity, I(J; Z), which of N
-    held-out images a view shows. A text says why there is none. None for all but mi where they were not asked for.
+    noise, I(X; Z + noise), capped by the Gaussian channel's capacity; the chain; identity, I(J; Z), which of N held-out
+    images a view shows; and noisy_views, I(Z1 + noise; Z2 + noise), capped as noise is. A text says why there is none.
+    None for all but mi where they were not asked for.
     """
 
     mi: Estimate
@@ -65,10 +66,11 @@ class Terms:
     noise: Estimate | str | None = None
     chain: Chain | str | None = None
     identity: Identity | str | None = None
+    noisy_views: Estimate | str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """mi's content, and under their names the others'; {"not_measured": why} where there is none."""
-        others = {name: getattr(self, name) for name in ("label", "noise", "chain", "identity")}
+        others = {name: getattr(self, name) for name in ("label", "noise", "chain", "identity", "noisy_views")}
         return self.mi.to_dict() | {
             name: {"not_measured": term} if isinstance(term, str) else term.to_dict()
             for name, term in others.items()
@@ -108,6 +110,10 @@ class Evaluation:
     @property
     def identity(self) -> Identity | str | None:
         return self.terms.identity
+
+    @property
+    def noisy_views(self) -> Estimate | str | None:
+        return self.terms.noisy_views
 
     def to_dict(self) -> dict[str, Any]:
         """checkpoint, probe (as Probed has it) and estimate, each as JSON has it."""

@@ -1,6 +1,7 @@
-"""The template of the report page, in Jinja's language; report.py fills it."""
+"""The templates of the report page and of runs side by side, in Jinja's language; report.py and side_by_side.py fill
+them."""
 
-PAGE = """<!DOCTYPE html>
+HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -29,7 +30,11 @@ details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: any
 </style>
 </head>
 <body>
-{% macro badge(verdict) %}<span class="v {{ verdict }}">{{ verdict }}</span>{% endmacro %}
+"""
+
+PAGE = (
+    HEAD
+    + """{% macro badge(verdict) %}<span class="v {{ verdict }}">{{ verdict }}</span>{% endmacro %}
 {% macro listed(found) %}<ul class="checks">
 {% for c in found %}<li>{{ badge(c.verdict) }}<strong>{{ c.name }}</strong>: {{ c.sentence }}</li>
 {% endfor %}</ul>{% endmacro %}
@@ -151,3 +156,27 @@ choices were made on training images.</p>
 </body>
 </html>
 """
+)
+
+COMPARISON = (
+    HEAD
+    + """<h1>{{ title }}</h1>
+<p class="small">{{ subtitle }}</p>
+<p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out are
+bold{% endif %}.
+{% for how in hows %}{{ how }}{% endfor %}</p>
+{% for run in runs if run.why_apart %}<p><strong>{{ run.why_apart }}</strong></p>{% endfor %}
+<div class="scroll"><table><thead><tr><th></th>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}<tr><th scope="row">{{ row.name }}</th>{% for cell in row.cells %}<td class="n">
+{{ cell.value }}{% if cell.difference %}<br>{% if cell.sure %}<strong>{{ cell.difference }}</strong>{% else %}
+<span class="small">{{ cell.difference }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% if curves %}<h2>While they trained</h2>
+<figure>{{ curves }}<figcaption>Values of different objectives are not the same quantity, and are not to be compared
+with each other; the other panels are.</figcaption></figure>{% endif %}
+{% for run in runs if run.reasons %}<p>{{ run.label }}: {{ run.reasons }}</p>{% endfor %}
+<p class="small">Written by infomax {{ version }}.</p>
+</body>
+</html>
+"""
+)

@@ -26,6 +26,13 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("kNN accuracy, %", {"probe/knn": "held-out"}),
 )
 
+COMPARED = (  # panels of runs side by side, and their numbers
+    ("the objective's value of a batch, nats", "objective"),
+    ("its value on held-out samples, nats", "health/mi"),
+    ("kNN accuracy, %", "probe/knn"),
+    ("effective rank (RankMe)", "health/rankme"),
+)
+
 
 @contextlib.contextmanager
 def drawn(width: float, height: float, label: str, out: list[str], rows: int = 1, columns: int = 1) -> Iterator[Any]:
@@ -107,6 +114,54 @@ def health_curves(log: Path) -> str:
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8)
     return out[0]
+
+
+def compared_curves(logs: dict[str, Path]) -> str:
+    """Runs over each other, a panel a number, as SVG; "" where no log can be read. logs: log.jsonl by run."""
+    known = {label: _series(log) | _objective(log) for label, log in logs.items()}
+    panels = [(title, name) for title, name in COMPARED if any(name in series for series in known.values())]
+    if not panels:
+        return ""
+    out: list[str] = []
+    with drawn(
+        4.6, 2.1 * len(panels) + 0.2 * len(logs), f"{len(logs)} runs while they trained", out, len(panels)
+    ) as axes:
+        axes = [axes] if len(panels) == 1 else list(axes.flat)
+        for ax, (title, name) in zip(axes, panels, strict=True):
+            for i, series in enumerate(known.values()):
+                colour, style = STYLES[i % len(STYLES)]
+                dots = "" if name == "objective" else style[1:]  # a marker a step would be a band
+                if points := series.get(name):
+                    line = ("-", "--", ":")[i // len(STYLES) % 3]
+                    ax.plot(*zip(*points, strict=True), dots + line, color=colour, markersize=3, linewidth=1.2)
+            ax.set_title(title, fontsize=10, loc="left")
+            ax.locator_params(axis="x", nbins=5, integer=True)
+        axes[-1].set_xlabel("step")
+        for i, label in enumerate(known):
+            colour, style = STYLES[i % len(STYLES)]
+            axes[0].plot([], [], style[1:] + ("-", "--", ":")[i // len(STYLES) % 3], color=colour, label=label)
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1.15), frameon=False, fontsize=9)
+    return out[0]
+
+
+def _objective(log: Path) -> dict[str, list[tuple[int, float]]]:
+    """The value of each batch, the mean of as many as leave 200 points; {} where there is none."""
+    points: list[tuple[int, float]] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in log.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that is being written
+                record = json.loads(line)
+                if math.isfinite(mi := float(record["mi"])):
+                    points.append((int(record["number"]), mi))
+    size = math.ceil(len(points) / 200) or 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    means = [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+    return {"objective": means} if means else {}
+
+
+def last_health(log: Path) -> dict[str, float]:
+    """The last value of each number of health in a run's log.jsonl, by name."""
+    return {name: points[-1][1] for name, points in _series(log).items()}
 
 
 def _series(log: Path) -> dict[str, list[tuple[int, float]]]:

@@ -47,6 +47,11 @@ def of_run(
             "Noise of a third of Z's root-mean-square; the cap is the channel's capacity.",
             terms.noise,
         ),
+        (
+            "I(Z1 + noise; Z2 + noise)",
+            "Of two views, with as much noise on both; the cap is the channel's capacity.",
+            terms.noisy_views,
+        ),
     ]
     shown = None if isinstance(probes, str) else probes
     return _page(

@@ -188,6 +188,7 @@ def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> Non
     for name, term, bound in (
         ("I(Z; label)", terms.label, "entropy of the label"),
         ("I(X; Z + noise), noise 1/3 of Z's rms", terms.noise, "capacity of the channel"),
+        ("I(Z1 + noise; Z2 + noise), as much noise", terms.noisy_views, "capacity of the channel"),
     ):
         if isinstance(term, str):
             print(f"{name}: not measured: {term}")

@@ -22,8 +22,9 @@ class Standard:
 
     def __call__(self, t: Tensor) -> Tensor:
         out = torch.empty(t.shape, dtype=torch.float32)
-        for c in torch.arange(t.shape[1]).split(COLUMNS):
-            out[:, c] = ((t[:, c].double() - self.mean[c]) / self.scale[c]).float()
+        for i in range(0, t.shape[1], COLUMNS):
+            c = slice(i, i + COLUMNS)
+            out[:, c] = (t[:, c].double() - self.mean[c]).div_(self.scale[c])
         return out
 
 

@@ -190,7 +190,8 @@ class _Density:
         n = len(a)
         self.rho = float(np.clip(np.mean(a * b), -STRONGEST, STRONGEST))
         p, q = self._decorrelated(a, b)
-        counts = self._binned(p, q)
+        among = self._among(p, q)
+        counts = (among.T @ np.full(n, 1 / n)).reshape(self.grid.knots, -1)
         points, base = self.grid.points, _normal(p) * _normal(q)
         found = _Best(-math.inf)
 
@@ -206,13 +207,16 @@ class _Density:
         def smoothed(h: tuple[float, float]) -> np.ndarray:
             return along_p(h[0]) @ kernel(h[1]).T
 
+        @functools.cache
+        def own_of(side: int, h: float, sign: int) -> np.ndarray:
+            return _normal((1 - sign * math.sqrt(1 - h * h)) * (p, q)[side], h)
+
         def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
             nonlocal found
             smooth = smoothed(h)
-            density = np.mean([smooth[::i, ::j] for i, j in mirrors], axis=0)
-            s, t = (math.sqrt(1 - each * each) for each in h)
-            own = np.mean([_normal((1 - i * s) * p, h[0]) * _normal((1 - j * t) * q, h[1]) for i, j in mirrors], axis=0)
-            rest = (self._read(density, p, q) - own / n).clip(min=0) * (n / (n - 1))
+            density = sum((smooth[::i, ::j] for i, j in mirrors), np.zeros(())) / len(mirrors)
+            own = sum(own_of(0, h[0], i) * own_of(1, h[1], j) for i, j in mirrors) / len(mirrors)
+            rest = (among @ density.ravel() - own / n).clip(min=0) * (n / (n - 1))
             each = np.log(SHARE * rest / base + 1 - SHARE)
             if (value := float(each.mean())) > found.value:
                 found = _Best(value, value / max(float(each.std()), 1e-12) * math.sqrt(n), h, mirrors, density)
@@ -237,22 +241,21 @@ class _Density:
         p, q = (u + v) / math.sqrt(2 * (1 + self.rho)), (u - v) / math.sqrt(2 * (1 - self.rho))
         return np.clip(p, -REACH, REACH), np.clip(q, -REACH, REACH)
 
-    def _binned(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """Each row's weight of 1 / n, shared by the four knots around it."""
-        counts = np.zeros(self.grid.knots**2)
+    def _among(self, p: np.ndarray, q: np.ndarray) -> Any:
+        """A sparse matrix [n, knots^2]: of each row, the weights of the four knots of the grid around it.
+
+        It bins rows, and reads a table linearly between its knots.
+        """
+        from scipy.sparse import csr_array
+
         at = [self.grid.at(t) for t in (p, q)]
-        low = [np.minimum(t.astype(int), self.grid.knots - 2) for t in at]
+        low = [np.minimum(t.astype(np.int64), self.grid.knots - 2) for t in at]
         part = [t - below for t, below in zip(at, low, strict=True)]
-        for i in (0, 1):
-            for j in (0, 1):
-                weight = np.abs(1 - i - part[0]) * np.abs(1 - j - part[1])
-                counts += np.bincount((low[0] + i) * self.grid.knots + low[1] + j, weight, len(counts))
-        return counts.reshape(self.grid.knots, -1) / len(p)
-
-    def _read(self, table: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import map_coordinates
-
-        return map_coordinates(table, [self.grid.at(p), self.grid.at(q)], order=1)
+        near = [(i, j) for i in (0, 1) for j in (0, 1)]
+        weights = np.stack([np.abs(1 - i - part[0]) * np.abs(1 - j - part[1]) for i, j in near], 1)
+        knots = np.stack([(low[0] + i) * self.grid.knots + low[1] + j for i, j in near], 1)
+        starts = np.arange(0, 4 * len(p) + 1, 4)
+        return csr_array((weights.ravel(), knots.ravel(), starts), shape=(len(p), self.grid.knots**2))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """left [grid, rank] and right, on a grid of u and v: their product is the table, and so an inner product."""
@@ -260,7 +263,8 @@ class _Density:
         step = next((step for step in STEPS if step <= fine), STEPS[-1])
         points = _Grid(EDGE, round(2 * EDGE / step) + 1).points
         u, v = np.meshgrid(points, points, indexing="ij")
-        table = torch.from_numpy(self._read(self.table, *self._decorrelated(u, v)))
+        p, q = self._decorrelated(u.ravel(), v.ravel())
+        table = torch.from_numpy((self._among(p, q) @ self.table.ravel()).reshape(u.shape))
         # The smallest singular values are left out: few are needed, as such tables are smooth.
         values, right = torch.linalg.eigh(table.T @ table)
         lost = values.clamp(min=0).cumsum(0).sqrt() / len(points)

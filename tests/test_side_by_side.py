@@ -1,0 +1,127 @@
+"""Runs side by side: differences that are paired where they can be, intervals that cover, and the page of it."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_audit import at
+from test_report import Reader, flat
+
+import infomax as im
+from infomax.evaluation import Evaluation, Identity, Probes, Terms, compare
+from infomax.evaluation.compare import apart, paired_accuracy
+from infomax.evaluation.probing import Probe
+from infomax.ui import side_by_side
+from infomax.ui.pictures import compared_curves
+
+
+def probed(right, draws=(0.7, 0.8, 0.75)):
+    accuracy = float(np.mean(right))
+    interval = (accuracy - 0.02, accuracy + 0.02)
+    shots = float(np.mean(draws))
+    protocol = {"test_images": len(right), "shots_10": {"accuracies": list(draws)}}
+    return Probe(
+        accuracy, interval, shots, (shots - 0.1, shots + 0.1), accuracy, interval, protocol,
+        right={"accuracy": tuple(right), "knn": tuple(right)},
+    )  # fmt: skip
+
+
+def evaluated(right, draws=(0.7, 0.8, 0.75), mi=3.0):
+    who = Identity(mi, mi - 0.2, (mi - 0.3, mi + 0.3), math.log(64), 64, 256, 64, ((2, 0.6),), ())
+    row = probed(right, draws)
+    return Evaluation(Probes(row, row, None), Terms(replace(at(2.0), floor=1.5), identity=who))
+
+
+ANSWERS = [i % 10 != 0 for i in range(200)]  # 90 % right
+BETTER = [i % 20 != 0 for i in range(200)]  # 95 %: right wherever the other is
+IMAGES = ("digits", "sum")
+
+
+def test_differences_are_paired_where_both_answered_the_same_images():
+    first, other = evaluated(ANSWERS), evaluated(BETTER, (0.72, 0.83, 0.77), 3.5)
+    health = [{"health/rankme": 40.0}, {"health/rankme": 50.0}]
+    a, b = compare([first, other], ["a", "b"], [IMAGES, IMAGES], health)
+    assert all(number.difference is None for number in a.numbers)
+    of = {number.name: number for number in b.numbers}
+    linear = of["linear probe"].difference
+    assert linear.value == pytest.approx(0.05) and linear.how == "paired over test images"
+    assert 0 < linear.interval[0] < 0.05 < linear.interval[1] < 0.1
+    shots = of["10 images a class"].difference
+    assert shots.how == "paired over draws" and shots.interval[0] > 0, "each draw gained"
+    assert of["I(J; Z)"].difference.how == "from the two intervals"
+    assert of["I(J; Z)"].difference.interval == pytest.approx((0.5 - 0.3 * 2**0.5, 0.5 + 0.3 * 2**0.5))
+    assert of["I(Z1; Z2), at least"].difference.interval is None
+    assert of["RankMe"].difference.value == 10.0 and of["alignment"].value is None
+    with pytest.raises(im.UserError, match="name two or more"):
+        compare([first], ["a"], [IMAGES], health[:1])
+
+
+def test_runs_of_other_images_are_said_and_not_subtracted():
+    found = [evaluated(ANSWERS), evaluated(BETTER), evaluated(BETTER)]
+    data = [IMAGES, ("cifar10", "other"), ("digits", "fewer")]
+    _, b, c = compare(found, ["a", "b", "c"], data, [{}] * 3)
+    assert b.why_apart == "b was evaluated on cifar10, and a on digits: no difference is taken."
+    assert c.why_apart == "c was evaluated on other test images of digits, and a on digits: no difference is taken."
+    assert all(number.difference is None for one in (b, c) for number in one.numbers)
+
+
+def test_what_was_not_measured_has_no_difference():
+    bare = Evaluation("There are no labels.", Terms(at(2.0), identity="too few images."))
+    _, b = compare([evaluated(ANSWERS), bare], ["a", "b"], [IMAGES, IMAGES], [{}, {}])
+    assert all(number.difference is None for number in b.numbers if number.name != "I(Z1; Z2), at least")
+
+
+def test_paired_intervals_cover_and_are_narrower():
+    """Of two encoders that err together, 95 % of intervals hold the difference; 4,000 draws, error .35 %."""
+    rng = np.random.default_rng(0)
+    held, widths = 0, []
+    for _ in range(4000):
+        u = rng.random(500)
+        first, other = u > 0.06, (u > 0.04) ^ (rng.random(500) < 0.01)
+        truth = (0.96 * 0.99 + 0.04 * 0.01) - 0.94
+        low, high = paired_accuracy(first, other)
+        held += low <= truth <= high
+        widths.append(high - low)
+    assert 0.935 < held / 4000 < 0.975
+    low, high = apart(0.94, (0.92, 0.96), 0.95, (0.93, 0.97))
+    assert np.mean(widths) < high - low
+    assert paired_accuracy([True] * 9, [True] * 9)[0] < 0 < paired_accuracy([True] * 9, [True] * 9)[1]
+    with pytest.raises(im.UserError, match="9 and 8 answers"):
+        paired_accuracy([True] * 9, [True] * 8)
+
+
+def test_the_page_is_whole_and_says_it(tmp_path):
+    runs = [tmp_path / name / "run" for name in ("one", "two")] + [tmp_path / "<three>"]
+    for i, run in enumerate(runs):
+        run.mkdir(parents=True)
+        lines = [{"number": n, "mi": n / 50 + i, "ceiling": 5.5} for n in range(1, 101)]
+        lines[49] |= {"health/rankme": 20.0 + i, "probe/knn": 0.9, "health/mi": None}
+        (run / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"number": 101, "mi": ')
+    names = side_by_side.labels(runs, [7, 9, 9])
+    assert names == ["run, step 7", "run, step 9", "<three>"]
+    assert side_by_side.labels(runs[:2], [7, 7]) == ["run, step 7 (1)", "run, step 7 (2)"]
+    found = [evaluated(ANSWERS), evaluated(BETTER), replace(evaluated(BETTER), probes="There is one class.")]
+    compared = compare(found, names, [IMAGES, IMAGES, ("other", "x")], [{"health/rankme": 20.0}] * 3)
+    page = side_by_side.page(compared, found, runs)
+    text, read = flat(page), Reader(page)
+    for told in (
+        "run, step 7 beside run, step 9 and <three>", "linear probe, %", "90.0 [88.0, 92.0]", "+5.0 [+1.",
+        "<three> was evaluated on other, and run, step 7 on digits: no difference is taken.", "kNN accuracy, %",
+        "Probes: not measured: There is one class.", "paired over the same draws", "effective rank (RankMe)",
+    ):  # fmt: skip
+        assert told in text, told
+    assert "alignment" not in text, "no run measured it"
+    assert page.count("<svg") == 1 and read.fetched == [] and len(read.ids) == len(set(read.ids))
+    assert compared_curves({"none": tmp_path / "no.jsonl"}) == ""
+    assert json.loads(json.dumps([one.to_dict() for one in compared]))[1]["numbers"][0]["difference"]["how"]
+
+
+def test_which_images_were_right_is_kept_and_not_written():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    found = im.evaluation.probing.probe_features(x[:40], y[:40], x[40:], y[40:])
+    assert np.mean(found.right["accuracy"]) == found.accuracy and np.mean(found.right["knn"]) == found.knn
+    assert "right" not in found.to_dict() and "accuracy" in found.to_dict()
+    assert "right" not in repr(found)
