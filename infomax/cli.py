@@ -334,7 +334,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given", "pairwise", "select", "health",
+    "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders",
 )  # fmt: skip
 
 
@@ -349,7 +349,8 @@ def benchmark(what: str, /) -> None:
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
             modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
             (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
-            regressions); health (which numbers go with accuracy, and planted collapses).
+            regressions); health (which numbers go with accuracy, and planted collapses); encoders (what is said of
+            encoders whose MI is known, and how often it is trusted).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
