@@ -107,7 +107,11 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return found
     gaussian = found if isinstance(found, GaussianCopula) else GaussianCopula(fit_x, fit_y, select_x, select_y)
-    pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
+    from threadpoolctl import threadpool_limits
+
+    # One BLAS thread: on busy cores the threads of many products this small wait for each other most of the time.
+    with threadpool_limits(1, user_api="blas"):
+        pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
     for shares in (js_shares, infonce_shares):
