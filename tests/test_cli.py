@@ -88,11 +88,14 @@ def test_probe_prints_a_table_for_people(run, finished):
 def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, briefly, tmp_path):
     folder, _ = finished
     found = json_of(run("infomax", "estimate", folder, "--json"))
-    others = {name: found.pop(name) for name in ("label", "noise", "chain")}
+    others = {name: found.pop(name) for name in ("label", "noise", "noisy_views", "chain")}
     assert found == json.loads((folder / "run.json").read_text())["results"]["estimate"]
     assert found["n"] == sum(found["splits"])
     for name in ("label", "noise"):  # of 60 training images, as they are
         assert "select split has 9 pairs" in others[name]["not_measured"]
+    assert (
+        others["noisy_views"]["cap"] == others["noisy_views"]["protocol"]["noise"]["capacity"]
+    )  # two draws are enough
     layers = [layer["layer"] for layer in others["chain"]["layers"]]
     assert layers == ["pixels", "act1", "layer2", "layer4", "features", "projection"]
     assert others["chain"]["layers"][4]["mi"] == found["mi"]
@@ -116,6 +119,22 @@ def test_report_of_a_run_is_one_page(run, finished, briefly, tmp_path):
         assert part in page
     assert len(list((tmp_path / "here").glob(".tmp*"))) == 0
     im.load(tmp_path / "here")  # the page is no part of the run
+
+
+@pytest.mark.slow
+def test_report_of_two_checkpoints_is_one_page(run, finished, briefly, tmp_path):
+    briefly()
+    shutil.copytree(finished[0], tmp_path / "here")
+    steps = sorted(path.name for path in (tmp_path / "here").glob("step-*"))
+    told = json_of(run("infomax", "report", "here", f"here/{steps[-1]}", f"here/{steps[0]}", "--json"))
+    assert told["report"] == "here/comparison.html" and len(told["runs"]) == 3
+    last = int(steps[-1].removeprefix("step-"))
+    assert [one["label"] for one in told["runs"][:2]] == [f"here, step {last} (1)", f"here, step {last} (2)"]
+    assert all(one["evaluation"]["probe"]["accuracy"] for one in told["runs"])
+    for number in told["runs"][1]["numbers"]:  # the same weights
+        assert number["difference"] is None or number["difference"]["value"] == 0, number
+    assert "While they trained" in (tmp_path / "here" / "comparison.html").read_text()
+    im.load(tmp_path / "here")
 
 
 @pytest.mark.slow
@@ -277,6 +296,7 @@ MISTAKES = {
     "few blocks": ("estimate x.npy x.npy --blocks 60", r"blocks is 60"),
     "output a folder": ("estimate x.npy x.npy --output nothing", r"--output nothing is a folder"),
     "device": ("estimate x.npy x.npy --device gpu", r"--device gpu cannot be used here"),
+    "audit of two runs": ("report here there --audit", r"--audit goes with one run"),
     "no run to report": ("report nowhere", r"nowhere does not exist"),
     "no run": ("probe nothing --json", r"nothing is neither a run nor a checkpoint"),
 }

@@ -31,6 +31,7 @@ def test_features_that_tell_nothing_and_features_that_tell_all(among):
     found = of_rows(everything[:, :32], everything[:, 32:], among=among)
     assert found.cap == math.log(among)
     assert found.mi == pytest.approx(found.cap, abs=0.01) and found.interval[1] == found.cap
+    assert sum(found.each) / 32 == pytest.approx(found.mi, abs=0.01) and "each" not in found.to_dict()
     assert found.trusted and f" of {found.cap:.2f} nats (95 %), about {found.cap:.2f}" in found.said()
 
 

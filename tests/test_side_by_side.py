@@ -28,8 +28,8 @@ def probed(right, draws=(0.7, 0.8, 0.75)):
     )  # fmt: skip
 
 
-def evaluated(right, draws=(0.7, 0.8, 0.75), mi=3.0):
-    who = Identity(mi, mi - 0.2, (mi - 0.3, mi + 0.3), math.log(64), 64, 256, 64, ((2, 0.6),), ())
+def evaluated(right, draws=(0.7, 0.8, 0.75), mi=3.0, each=()):
+    who = Identity(mi, mi - 0.2, (mi - 0.3, mi + 0.3), math.log(64), 64, 256, 64, ((2, 0.6),), (), each)
     row = probed(right, draws)
     return Evaluation(Probes(row, row, None), Terms(replace(at(2.0), floor=1.5), identity=who))
 
@@ -52,6 +52,11 @@ def test_differences_are_paired_where_both_answered_the_same_images():
     assert shots.how == "paired over draws" and shots.interval[0] > 0, "each draw gained"
     assert of["I(J; Z)"].difference.how == "from the two intervals"
     assert of["I(J; Z)"].difference.interval == pytest.approx((0.5 - 0.3 * 2**0.5, 0.5 + 0.3 * 2**0.5))
+    shares = [(2.5, 3.0, 3.5, 3.0), (3.1, 3.4, 4.0, 3.5)]
+    both = [evaluated(ANSWERS, each=shares[0]), evaluated(BETTER, mi=3.5, each=shares[1])]
+    _, c = compare(both, ["a", "c"], [IMAGES] * 2, health)
+    paired = next(number.difference for number in c.numbers if number.name == "I(J; Z)")
+    assert paired.how == "paired over held-out images" and 0.3 < paired.interval[0] < 0.5 < paired.interval[1] < 0.7
     assert of["I(Z1; Z2), at least"].difference.interval is None
     assert of["RankMe"].difference.value == 10.0 and of["alignment"].value is None
     with pytest.raises(im.UserError, match="name two or more"):

@@ -19,7 +19,8 @@ Interval = tuple[float, float]
 class Difference:
     """Another run's number less the first run's, and its 95 % interval, or None where there is none.
 
-    how: "paired over test images", "paired over draws", "from the two intervals" or "no interval".
+    how: "paired over test images", "paired over draws", "paired over held-out images", "from the two intervals" or "no
+    interval".
     """
 
     value: float
@@ -105,7 +106,7 @@ def compare(
             other = f"{name}" if name != data[0][0] else f"other test images of {name}"
             why = f"{label} was evaluated on {other}, and {labels[0]} on {data[0][0]}: no difference is taken."
         if i and not why:
-            answers = [_answers(one) for one in (found[0], found[i])]
+            answers = [_known(one) for one in (found[0], found[i])]
             numbers = [_beside(a, b, *answers) for a, b in zip(columns[0], numbers, strict=True)]
         result.append(Compared(label, name, tuple(numbers), why))
     return tuple(result)
@@ -140,13 +141,19 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _answers(found: Evaluation) -> Mapping[str, Any]:
-    """What can be paired, by a number's name: of each test image whether it was right, of each draw the accuracy."""
+def _answers(found: Evaluation) -> dict[str, Any]:
     if not isinstance(found.probes, Probes):
         return {}
     trained = found.probes.trained
     right = {NAMES[name]: answers for name, answers in (trained.right or {}).items()}
     return right | {NAMES["shots_10"]: trained.protocol.get("shots_10", {}).get("accuracies")}
+
+
+def _known(found: Evaluation) -> Mapping[str, Any]:
+    """What can be paired, by a number's name: of each test image whether it was right, of each draw the accuracy, of
+    each held-out image its share of I(J; Z)."""
+    who = found.identity
+    return _answers(found) | ({NAMES["identity"]: who.each or None} if isinstance(who, Identity) else {})
 
 
 def _beside(first: Number, other: Number, of_first: Mapping[str, Any], of_other: Mapping[str, Any]) -> Number:
@@ -156,9 +163,10 @@ def _beside(first: Number, other: Number, of_first: Mapping[str, Any], of_other:
     a, b = of_first.get(other.name), of_other.get(other.name)
     difference = Difference(by, None, "no interval")
     if a is not None and b is not None and len(a) == len(b):
-        if other.name == NAMES["shots_10"]:
-            draws = [y - x for x, y in zip(a, b, strict=True)]
-            difference = Difference(by, t_interval(draws), "paired over draws")
+        if other.name in (NAMES["shots_10"], NAMES["identity"]):
+            what = "draws" if other.name == NAMES["shots_10"] else "held-out images"
+            gains = [y - x for x, y in zip(a, b, strict=True)]
+            difference = Difference(by, t_interval(gains), f"paired over {what}")
         else:
             difference = Difference(by, paired_accuracy(a, b), "paired over test images")
     elif first.interval is not None and other.interval is not None:

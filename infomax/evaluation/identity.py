@@ -11,7 +11,7 @@ that of all; and Gaussians of one covariance, seen through a network that is fit
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -47,7 +47,9 @@ class Identity:
     more views may bring, where their error falls as slowly as the fourth root of their number: an extrapolation, which
     features of many modes an image break unseen, while floor and cap hold whatever the features. cap: log among.
     images, views: how many images there were in all, in groups of `among`, and of each how many views were fitted on.
-    curve: the floor's middle among 2, 4, 8, ... images. checks: reasons for and against, as an Estimate has them.
+    curve: the floor's middle among 2, 4, 8, ... images. checks: reasons for and against, as an Estimate has them. each:
+    of each image, in the order drawn by the seed, what `mi` is the mean of, by which two encoders are compared; it is
+    not in JSON.
     """
 
     mi: float
@@ -59,6 +61,7 @@ class Identity:
     views: int
     curve: tuple[tuple[int, float], ...]
     checks: tuple[Check, ...]
+    each: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def trusted(self) -> bool:
@@ -92,7 +95,9 @@ class Identity:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values, with trusted and statement; a number that is not finite is None."""
         said = {"trusted": self.trusted, "statement": self.statement}
-        return finite({"quantity": "I(J; Z)", **asdict(self), **said})
+        known = asdict(replace(self, each=()))
+        del known["each"]
+        return finite({"quantity": "I(J; Z)", **known, **said})
 
 
 def _two(value: float) -> str:
@@ -163,7 +168,8 @@ def of_rows(fit: Tensor, read: Tensor, *, among: int, seed: int = 0) -> Identity
     curve = tuple((size, float(_information(whole, size).mean())) for size in sizes)
     seen = (checks.width(low, high),)
     return Identity(
-        min(value + rise, cap, high), value - 1.645 * error, (low, high), cap, among, n, k, curve, seen
+        min(value + rise, cap, high), value - 1.645 * error, (low, high), cap, among, n, k, curve, seen,
+        tuple((each + (each - before if rise > 0 else 0)).tolist()),
     )  # fmt: skip
 
 

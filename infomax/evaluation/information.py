@@ -94,9 +94,9 @@ def mutual_information(
     said("I(Z; label)")
     label = _or_why(lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
     said("I(X; Z + noise)")
-    noise = _or_why(lambda: _noise(plain, own, given))
+    noise = _or_why(lambda: through_noise(plain, own, given))
     said("I(Z1 + noise; Z2 + noise)")
-    noisy = _or_why(lambda: _noisy_views(named["features"], second, ids, given))
+    noisy = _or_why(lambda: views_through_noise(named["features"], second, ids, given))
     who = named_images(about, seed, device, said)
     chain = _or_why(lambda: _chain(named, mi, second, ids, given, said))
     return Terms(mi, label, noise, chain, who, noisy)
@@ -148,20 +148,25 @@ def _label(plain: list[Tensor], of: "list[tuple[Split, Tensor]]", ids: list[Tens
     return estimated_on(plain, labels, ids, given)
 
 
-def _noise(plain: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Estimate:
+def through_noise(plain: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Estimate:
     """I(X; Z + noise), with noise of a third of Z's root-mean-square distance from its mean in every direction.
 
     It equals I(Z; Z + noise), as the image says no more of the sum than its features do; so no image is modelled. Of
     both, 64 principal components are kept, which loses little and never adds. Whatever Z, it stays below the capacity
     1/2 sum log(1 + variance / noise variance) <= 4.5 nats, which 1,000 test images can certify. (Shannon, 1948)
+    plain: training, validation and test features [n, d]. ids: their images'. given: seed, device and the like. Raises
+    UserError: features that do not vary.
     """
     return _heard_through(plain, plain, (False, True), ids, given)
 
 
-def _noisy_views(first: list[Tensor], second: list[Tensor], ids: list[Tensor], given: dict[str, Any]) -> Estimate:
+def views_through_noise(
+    first: list[Tensor], second: list[Tensor], ids: list[Tensor], given: dict[str, Any]
+) -> Estimate:
     """I(Z1 + noise; Z2 + noise) of two views, with noise as in I(X; Z + noise) on both sides.
 
-    It is at most I(Z2; Z2 + noise), and so below the same capacity, of Z2; finite for any encoder and any views.
+    It is at most I(Z2; Z2 + noise), and so below the same capacity, of Z2; finite for any encoder and any views. first,
+    second: training, validation and test features [n, d] of two views; ids, given: as through_noise takes them.
     """
     return _heard_through(first, second, (True, True), ids, given)
 

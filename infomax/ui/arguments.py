@@ -85,7 +85,7 @@ def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
             shown["metavar"] = name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]"
         elif len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not bool:
             shown["metavar"] = _METAVARS.get(kinds[0].__name__, kinds[0].__name__.upper())
-        if parameter.default is None or parameter.default is False:
+        if parameter.default is None or parameter.default is False or parameter.default == ():
             shown["help_behavior_hint"] = ""
         hints[name] = Annotated[hints[name], arg(**shown)]
     target.__annotations__ = hints

@@ -21,7 +21,7 @@ ul.checks { list-style: none; padding: 0 } ul.checks li { margin: .5rem 0; paddi
 .v { display: inline-block; width: 3.6rem; margin-right: .6rem; text-indent: 0; text-align: center;
   border-radius: .25rem; color: #fff; font-size: .8rem; font-weight: 600 }
 .pass { background: #00694d } .warn { background: #8a5a00 } .fail { background: #a93e00 }
-details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
+td .small { font-size: inherit } details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
 @media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal } }
 @media (prefers-color-scheme: dark) {
   body { color: #ddd; background: #181818 } figcaption, .small { color: #aaa } th, td { border-color: #444 }
@@ -163,14 +163,14 @@ COMPARISON = (
     + """<h1>{{ title }}</h1>
 <p class="small">{{ subtitle }}</p>
 <p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out are
-bold{% endif %}.
-{% for how in hows %}{{ how }}{% endfor %}</p>
+bold{% endif %}.</p>
 {% for run in runs if run.why_apart %}<p><strong>{{ run.why_apart }}</strong></p>{% endfor %}
 <div class="scroll"><table><thead><tr><th></th>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.name }}</th>{% for cell in row.cells %}<td class="n">
 {{ cell.value }}{% if cell.difference %}<br>{% if cell.sure %}<strong>{{ cell.difference }}</strong>{% else %}
 <span class="small">{{ cell.difference }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
+<p class="small">{% for how in hows %}{{ how }}{% endfor %}</p>
 {% if curves %}<h2>While they trained</h2>
 <figure>{{ curves }}<figcaption>Values of different objectives are not the same quantity, and are not to be compared
 with each other; the other panels are.</figcaption></figure>{% endif %}

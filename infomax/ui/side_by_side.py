@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 HOW = {  # what to know of each kind of difference that is on the page
     "paired over test images": "Linear probe and kNN: paired over the same test images (Agresti & Min, 2005).",
     "paired over draws": "10 images a class: paired over the same draws of training images.",
+    "paired over held-out images": "I(J; Z): paired over the same held-out images; what more views may bring is in the"
+    " runs' own intervals alone.",
     "from the two intervals": "I(J; Z): from the two intervals, as if they were of different images, so too wide.",
     "no interval": "Lower bounds, and numbers of health, have no interval, and their difference has none.",
 }

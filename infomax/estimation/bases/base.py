@@ -26,10 +26,11 @@ class Unmixed:
     def __init__(self, fit: Tensor, seed: int):
         from sklearn.decomposition import FastICA
         from sklearn.exceptions import ConvergenceWarning
+        from threadpoolctl import threadpool_limits
 
         self.standard = Standard(fit)
         z = self.standard(fit)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
             # What has no components to find is not found, and then loses on the select split.
             warnings.simplefilter("ignore", ConvergenceWarning)
             ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed)

@@ -107,7 +107,11 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return found
     gaussian = found if isinstance(found, GaussianCopula) else GaussianCopula(fit_x, fit_y, select_x, select_y)
-    pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
+    from threadpoolctl import threadpool_limits
+
+    # One BLAS thread: on busy cores the threads of many products this small wait for each other most of the time.
+    with threadpool_limits(1, user_api="blas"):
+        pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
     for shares in (js_shares, infonce_shares):
@@ -257,14 +261,17 @@ class _Density:
         starts = np.arange(0, 4 * len(p) + 1, 4)
         return csr_array((weights.ravel(), knots.ravel(), starts), shape=(len(p), self.grid.knots**2))
 
+    def _read(self, table: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return self._among(p, q) @ table.ravel()
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """left [grid, rank] and right, on a grid of u and v: their product is the table, and so an inner product."""
         fine = 0.5 * min(self.h) * math.sqrt(1 - abs(self.rho))
         step = next((step for step in STEPS if step <= fine), STEPS[-1])
         points = _Grid(EDGE, round(2 * EDGE / step) + 1).points
         u, v = np.meshgrid(points, points, indexing="ij")
-        p, q = self._decorrelated(u.ravel(), v.ravel())
-        table = torch.from_numpy((self._among(p, q) @ self.table.ravel()).reshape(u.shape))
+        read = self._read(self.table, *self._decorrelated(u.ravel(), v.ravel()))
+        table = torch.from_numpy(read.reshape(u.shape))
         # The smallest singular values are left out: few are needed, as such tables are smooth.
         values, right = torch.linalg.eigh(table.T @ table)
         lost = values.clamp(min=0).cumsum(0).sqrt() / len(points)
