@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | matrix | probe | report | export | push | recipe | objectives | ...
+"""The command line: infomax estimate | matrix | probe | report | export | push | recipe | plan | ...
 
 What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
 """
@@ -16,6 +16,7 @@ from infomax.errors import UserError, nearest
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
+from infomax.ui.plan import plan
 from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
@@ -323,7 +324,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given", "pairwise", "select", "health",
+    "models", "which_objective", "towers", "given", "pairwise", "select", "health", "plan",
 )  # fmt: skip
 
 
@@ -338,7 +339,8 @@ def benchmark(what: str, /) -> None:
             of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
             modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
             (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
-            regressions); health (which numbers go with accuracy, and planted collapses).
+            regressions); health (which numbers go with accuracy, and planted collapses); plan (infomax plan beside what
+            steps take here, and on paper to 1,024 GPUs).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
@@ -358,6 +360,7 @@ def main() -> None:
                 "matrix": matrix,
                 "probe": probe,
                 "recipe": recipe,
+                "plan": plan,
                 "report": report,
                 "export": export,
                 "push": push,
