@@ -128,7 +128,8 @@ def test_what_does_not_fit_is_told_with_what_does(capsys):
 
 @pytest.mark.slow
 def test_the_ring_comes_where_features_alone_are_too_many(capsys):
-    planning.plan(batch=1 << 20, dim=1024, memory="5GiB", json=True, **TINY | {"gpus": 1024})
+    many: dict[str, Any] = TINY | {"gpus": 1024}
+    planning.plan(batch=1 << 20, dim=1024, memory="5GiB", json=True, **many)
     found = json.loads(capsys.readouterr().out)["plan"]
     assert found["change"]["ring"] and found["changed"]["bytes"] <= found["memory"]
 
