@@ -1,4 +1,4 @@
-"""The command line: infomax estimate | matrix | probe | report | export | push | recipe | objectives | ...
+"""The command line: infomax estimate | matrix | probe | report | export | push | recipe | plan | ...
 
 What takes seconds to import (torch) is imported by the commands that compute, so that help and lists come at once.
 """
@@ -16,6 +16,7 @@ from infomax.errors import UserError, nearest
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
+from infomax.ui.plan import plan
 from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
@@ -372,6 +373,7 @@ def main() -> None:
                 "matrix": matrix,
                 "probe": probe,
                 "recipe": recipe,
+                "plan": plan,
                 "report": report,
                 "export": export,
                 "push": push,

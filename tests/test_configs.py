@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_accelerates_own_loader_reads_it_and_its_parser_takes_its_command(path):
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    config = load_config_from_file(str(path))
+    config: Any = load_config_from_file(str(path))
     assert config.num_processes == {"cpu": 2, "one_gpu": 1, "several_nodes": 16}.get(path.stem, 8)
     words = command_of(path)
     arguments = launch_command_parser().parse_args(words[2:])
@@ -68,8 +69,8 @@ def test_a_run_in_shards_loads_in_one_process_and_is_resumed_by_one(tmp_path, un
     run([*by, "--fsdp_min_num_params", "1000", *recipe], tmp_path, unlabelled, "--steps", "2")
     checkpoint = im.checkpoints.read(tmp_path / "run")
     assert (checkpoint.step, checkpoint.processes) == (2, 2)
-    model = im.load(tmp_path / "run")
-    assert type(model) is im.MoCo and model(list(torch.rand(2, 8, *checkpoint.preprocessing["input_size"]))).isfinite()
+    model, seen = im.load(tmp_path / "run"), checkpoint.preprocessing or {}
+    assert type(model) is im.MoCo and model(list(torch.rand(2, 8, *seen["input_size"]))).isfinite()
     run(["python", *recipe], tmp_path, unlabelled, "--steps", "3", "--resume")
     checkpoint = im.checkpoints.read(tmp_path / "run")
     assert (checkpoint.step, checkpoint.processes) == (3, 1)
