@@ -323,7 +323,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 # infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given", "pairwise", "select", "health",
+    "models", "which_objective", "towers", "given", "pairwise", "select", "health", "bias",
 )  # fmt: skip
 
 
@@ -333,12 +333,13 @@ def benchmark(what: str, /) -> None:
     Args:
         what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
             mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
-            accuracy (an estimator where the MI is known); scores (the engine beside plain PyTorch), caching (batches
-            beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
-            of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
-            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
-            (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
-            regressions); health (which numbers go with accuracy, and planted collapses).
+            bias (every objective with a perfect critic), accuracy (an estimator where the MI is known); scores (the
+            engine beside plain PyTorch), caching (batches beyond the encoder's memory), training (what saving and
+            deterministic algorithms cost), models (every kind of model beside SimCLR, by its recipe), which_objective
+            (every objective on one budget), towers (two modalities, beside open_clip's loss), given (I(X; Y | Z) where
+            it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select
+            (columns chosen for classifiers and regressions); health (which numbers go with accuracy, and planted
+            collapses).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
