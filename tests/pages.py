@@ -1,11 +1,14 @@
-"""Writes the pages of docs/ that are read from the library: docs/reference/, a page a public module.
+"""Writes the pages of docs/ that are read from the library: reference/, a page a public module, and objectives/.
 
-After a change of public names: .venv/bin/python tests/pages.py. tests/test_site.py holds the pages to it.
+After a change of public names or of an objective: .venv/bin/python tests/pages.py. tests/test_site.py holds the pages
+to it. Pictures and numbers of objectives: infomax benchmark bias --pictures docs/objectives.
 """
 
+import csv
 import importlib
 import inspect
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,9 +112,163 @@ def reference() -> dict[str, str]:
     return {"reference/index.md": index_page()} | {f"reference/{page_of(name)}": module_page(name) for name in MODULES}
 
 
+def measured() -> dict[tuple[str, int, float], tuple[float, float]]:
+    """{(objective, N, true MI): (mean, deviation)} of docs/objectives/bias.csv, in nats."""
+    with open(DOCS / "objectives/bias.csv", encoding="utf-8") as file:
+        return {
+            (row["objective"], int(row["N"]), float(row["mi"])): (float(row["mean"]), float(row["deviation"]))
+            for row in csv.DictReader(file)
+        }
+
+
+# Of each objective: its value as a formula (s+: scores of pairs, s-: of negatives) with what is maximised where that is
+# another one, and when to use it.
+SAID = {
+    "InfoNCE": (
+        "mean s+ - log((e^s+ + sum e^s-) / N), the sum over a row's negatives",
+        "to train where nothing speaks for another objective, and for a bound that holds; not for a value near log N or"
+        " above it.",
+    ),
+    "NWJ": (
+        "1 + mean s+ - mean e^s-",
+        "for a bound without bias where MI is small beside log N; to train, take CalibratedNWJ.",
+    ),
+    "CalibratedNWJ": (
+        "1 + mean s+ - c - mean e^(s- - c)",
+        "to train by NWJ's bound, at any temperature of the critic.",
+    ),
+    "DV": ("mean s+ - log mean e^s-", "to compare with earlier work, and where batches are large beside e^MI."),
+    "MINE": (
+        "mean s+ - log mean e^s-; the gradient is that of mean s+ - mean e^s- / A, with A a running mean of mean e^s-",
+        "to train by DV's bound in small batches, and to repeat what used it.",
+    ),
+    "SMILE": (
+        "mean s+ - log mean e^clip(s-, -tau, tau); the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
+        "to train, and to read MI above log N where a steady value matters more than a bound; a smaller tau is"
+        " steadier, and more biased.",
+    ),
+    "JS": (
+        "1 + mean s+ - mean e^s-; the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
+        "to train as with SMILE, and to read a lower bound where MI is small beside log N.",
+    ),
+    "JSPlugin": (
+        "mean s+; the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
+        "to train as with SMILE, and to read the critic's log-ratio on pairs that it has not seen, without a ceiling.",
+    ),
+    "TUBA": (
+        "1 + mean(s+ - a) - mean e^(s- - a)",
+        "as NWJ, where the scores of different x lie at different levels, which a baseline takes off.",
+    ),
+    "SigLIP": (
+        "mean s+; the gradient is that of mean log sigmoid(s+ - log k) - k mean log(1 + e^(s- - log k))",
+        "to train two towers by a loss in which no pair is normalised by others.",
+    ),
+    "Anchor": (
+        "mean s+; the gradient is that of InfoNCE with one more class of weight nu",
+        "to train as with InfoNCE, and to read a log-ratio from the scores.",
+    ),
+}
+
+
+def capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def table(call: str) -> list[str]:
+    """Mean and deviation of one objective's values, rows of a table: a level a column."""
+    numbers = measured()
+    levels = sorted({mi for _, _, mi in numbers if mi >= 1 and mi % 2 == 0})
+    lines = [f"| true MI, nats | {' | '.join(f'{mi:g}' for mi in levels)} |", "|---|" + "---|" * len(levels)]
+    for n in sorted({n for _, n, _ in numbers}):
+        cells = (numbers[call, n, mi] for mi in levels)
+        lines.append(f"| N = {n} | {' | '.join(f'{mean:.2f} ± {deviation:.2f}' for mean, deviation in cells)} |")
+    return lines
+
+
+SCALE = (
+    "Mean ± standard deviation over 1,000 batches of N pairs of normals with 20 equally correlated columns a side, the"
+    " true log-ratios as scores, so that no error of a critic is in it"
+)
+RARE = (
+    "Where a bound's deviation grows as e^MI / N, it comes from batches so rare that 1,000 of them show too few: from"
+    " some 6 nats on the mean and the deviation of such a row are themselves uncertain."
+)
+
+
+def objective_page(row: dict[str, str]) -> str:
+    from infomax import objectives
+
+    kind = objectives.registry[row["name"]]
+    formula, use = SAID[kind.__name__]
+    optimum = "log r itself" if kind.normalised else "log r plus any constant"
+    reads = {"rows": "a pair's score beside those of its own negatives", "plug-in": "the scores of pairs alone",
+             "partition": "the scores of pairs, and the mean over all negatives"}[kind.value_from]  # fmt: skip
+    methods = [getattr(kind, name) for name in ("estimate", "surrogate") if name in _defined(kind)]
+    code = "\n\n\n".join(textwrap.dedent(inspect.getsource(method)).rstrip() for method in methods)
+    lines = [
+        f"# {kind.__name__}",
+        row["words"],
+        f"In Python `im.{row['call']}`, on a command line `--objective \"{row['call']}\"`"
+        f" ([reference](../reference/objectives.md#infomax.objectives.{kind.__name__})).",
+        "\n".join([
+            f"| what it is | {row['summary']} |", "|---|---|", f"| ceiling | {row['ceiling']} |",
+            f"| variance | {row['variance']} |", f"| best scores | {optimum} |", f"| read from | {reads} |",
+            f"| source | {row['source']} |",
+        ]),
+        "## When to use it",
+        f"{capitalised(use)} What encoders each trains:"
+        " [Which objective?](../training.md#which-objective)",
+        "## Formula",
+        "s+ are the scores of pairs, s- those of negatives, means are over a batch, and the value is in nats:",
+        "```text\n" + formula.replace("; ", "\n") + "\n```",
+        "As the library has it:",
+        f"```python\n{code}\n```",
+        "## Bias and variance",
+        f"![The value and its deviation against the true MI]({row['name']}.png)",
+        "\n".join(table(row["call"])),
+        f"{SCALE}: `infomax benchmark bias`. Left, the band is one deviation to each side; dotted is log N. {RARE}",
+    ]  # fmt: skip
+    return "\n\n".join(lines) + "\n"
+
+
+def _defined(kind: type) -> set[str]:
+    """The names that a class, or a base of it other than Objective, defines."""
+    from infomax import objectives
+
+    return {name for base in kind.__mro__ if issubclass(base, objectives.Objective) and base is not objectives.Objective
+            for name in vars(base)}  # fmt: skip
+
+
+def objectives_index(rows: list[dict[str, str]]) -> str:
+    """All objectives beside each other: what each is, and its numbers."""
+    numbers = measured()
+    lines = ["| objective | in words | at 2 nats | at 6 nats | at 10 nats |", "|---|---|---|---|---|"]
+    for row in rows:
+        at = (numbers[row["call"], 64, mi] for mi in (2.0, 6.0, 10.0))
+        cells = " | ".join(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in at)
+        lines.append(f"| [{row['call'].partition('(')[0]}]({row['name']}.md) | {row['words']} | {cells} |")
+    return (
+        "# Objectives\n\nA page for each, with its formula, its bias and variance, and when to use it. They differ in"
+        " what they do to\nscores; any of them trains any model, and estimates MI of any pairs.\n\n"
+        + "\n".join(lines)
+        + f"\n\n{SCALE}; here N = 64 ([all numbers](bias.csv)). {RARE}\n\n![Values and deviations](bias.png)\n\n"
+        "How right a *trained* critic's values are: [Beside known MI](../accuracy.md), and"
+        " [the laboratory](../estimation.md).\nOne of your own: [Add an objective](../tutorials/add-objective.md).\n"
+    )
+
+
+def objective_pages() -> dict[str, str]:
+    """{path below docs/: text} of the objectives, read from the registry's docstrings."""
+    from infomax import cli
+
+    rows = cli.objective_rows()
+    pages = {f"objectives/{row['name']}.md": objective_page(row) for row in rows}
+    return {"objectives/index.md": objectives_index(rows)} | pages
+
+
 def written() -> dict[str, str]:
     """All pages that are read from the library."""
-    return reference()
+    return reference() | objective_pages()
 
 
 if __name__ == "__main__":

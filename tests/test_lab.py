@@ -13,7 +13,19 @@ import pytest
 import torch
 
 from infomax import critics, objectives
-from infomax.benchmarks import cells, consistency, mosaics, readings, samples, stacked, staircase, stream, tasks, tau
+from infomax.benchmarks import (
+    bias,
+    cells,
+    consistency,
+    mosaics,
+    readings,
+    samples,
+    stacked,
+    staircase,
+    stream,
+    tasks,
+    tau,
+)
 from infomax.errors import UserError
 from infomax.estimation import estimate
 from infomax.scores import Scores
@@ -319,6 +331,36 @@ def test_the_partition_of_the_trade_off_is_what_it_says():
     assert biases == sorted(biases, reverse=True)
 
 
+def test_the_scores_of_the_perfect_critic_are_the_true_log_ratios():
+    matrix = bias.log_ratios(6, 3.0, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    x, noise = torch.randn(2, 6, bias.DIMENSION, generator=generator)
+    r2 = 1 - math.exp(-6.0 / bias.DIMENSION)
+    x, y = x.numpy(), (math.sqrt(r2) * x + math.sqrt(1 - r2) * noise).numpy()
+    task = tasks.gaussian(bias.DIMENSION, 3.0)
+    for i in range(6):
+        expected = task.log_ratio(np.repeat(x[i : i + 1], 6, 0), y)
+        np.testing.assert_allclose(matrix[i].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_objective_does_to_true_scores():
+    """Bias and deviation have the signs that the objectives' docstrings give them."""
+    texts = ["InfoNCE()", "NWJ()", "JSPlugin()", "TUBA()", "MINE()", "DV()"]
+    steps = bias.measured(texts, 16, 4.0, 60, 0)()
+    progress, found = [], {}
+    while not found:
+        try:
+            progress.append(next(steps))
+        except StopIteration as end:
+            found = end.value
+    assert progress == sorted(progress) and progress[0] >= 0 and progress[-1] < 1
+    assert found["InfoNCE()"]["mean"] < math.log(16) < found["JSPlugin()"]["mean"]
+    assert found["JSPlugin()"]["mean"] == pytest.approx(4.0, abs=4 * found["JSPlugin()"]["deviation"] / math.sqrt(60))
+    assert found["InfoNCE()"]["deviation"] < found["JSPlugin()"]["deviation"] < found["NWJ()"]["deviation"]
+    assert found["TUBA()"] == pytest.approx(found["NWJ()"], abs=1e-4)
+    assert found["MINE()"] == pytest.approx(found["DV()"], abs=1e-6)
+
+
 def test_rows_of_the_registry_read_one_set_of_pairs():
     groups = readings.groups()
     assert {repr(r) for group in groups.values() for r in group} >= {
@@ -444,6 +486,7 @@ def test_joint_critics_follow_the_staircase(run):
         ("samples", "--pairs", 200, "--mi", 2.0, "--seeds", 1, "--steps", 1, "--dim", 2),
         ("mosaics", "--pairs", 300, "--bits", 2.0, "--steps", 1, "--only-default"),
         ("consistency", "--source", "noisy images", "--pairs", 200, "--steps", 1),
+        ("bias", "--batch-sizes", 8, "--mi", 1.0, "--repeats", 3, "--pictures", "bias/all"),
     ],
     ids=lambda words: words[0],
 )
@@ -461,7 +504,8 @@ def test_every_experiment_writes_its_picture_and_tables(words, run, tmp_path, mo
     "words", [("staircase", "--task", "gausian"), ("samples", "--task", "x"), ("consistency", "--source", "x"),
               ("staircase", "--steps", "-1"), ("tau", "--tau", "-1"),
               ("tau", "--tau", "1", "nan"), ("mosaics", "--bits", "20"), ("mosaics", "--critic", "Seperable"),
-              ("samples", "--mi", "nan"), ("consistency", "--device", "gpu")]
+              ("samples", "--mi", "nan"), ("consistency", "--device", "gpu"), ("bias", "--batch-sizes", "1"),
+              ("bias", "--mi", "-1")]
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(words, run):
     ended = run("infomax", "benchmark", *words)

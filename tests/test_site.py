@@ -64,6 +64,25 @@ def test_every_public_name_is_on_a_page_of_the_reference():
     assert [name for name in infomax.__all__ if f"[`im.{name}`](" not in index] == []
 
 
+def test_links_of_the_pages_lead_to_files():
+    """On a code host as on the site; anchors are zensical's to check."""
+    for page in PAGES:
+        for link in set(re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (DOCS / page).read_text())):
+            assert (DOCS / page).parent.joinpath(link).exists(), f"docs/{page}: {link}"
+
+
+def test_calls_on_the_pages_for_users_are_the_librarys():
+    """Each `im.name.name` of the tutorials and of docs/migration.md is there."""
+    import infomax
+
+    for page in [DOCS / "migration.md", DOCS / "index.md", *(DOCS / "tutorials").glob("*.md")]:
+        for path in set(re.findall(r"(?<![\w/.])im\.(\w+(?:\.\w+)*)", page.read_text())):
+            value = infomax
+            for name in path.split("."):
+                assert hasattr(value, name), f"{page.name}: im.{path}"
+                value = getattr(value, name)
+
+
 class Fetched(HTMLParser):
     """What a browser loads by itself to show a page: scripts, styles, pictures, frames; not links to follow."""
 
