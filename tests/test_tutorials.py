@@ -66,7 +66,6 @@ def test_a_tutorial_runs_and_prints_what_it_says(page, tmp_path, monkeypatch):
     for language, code, said in blocks(page):
         found = ran(language, code, names)
         assert said is None or differences(said, found) == []
-        assert said is not None or found or "print" not in code
 
 
 if __name__ == "__main__":

@@ -140,22 +140,37 @@ def draw(lines: list[dict[str, Any]], path: Path, only: str | None = None) -> No
     _, axes, save = cells.figure(path, 1, 2, figsize=(8, 3.1))
     truth = sorted({line["mi"] for line in lines})
     axes[0].plot(truth, truth, color="black", lw=0.8, label="true")
-    for text in dict.fromkeys(line["objective"] for line in lines):
-        if only not in (None, text):
-            continue
-        for place, n in enumerate(sizes if only else sizes[:1]):
-            mine = [line for line in lines if line["objective"] == text and line["N"] == n]
-            at, mean, deviation = ([line[key] for line in mine] for key in ("mi", "mean", "deviation"))
-            label = f"N = {n}" if only else text.partition("(")[0]
-            (drawn,) = axes[0].plot(at, mean, "-o", markersize=3, color=f"C{place}" if only else None, label=label)
-            axes[1].plot(at, deviation, "-o", markersize=3, color=drawn.get_color(), label=label)
-            if only:
-                band = [[m + sign * d for m, d in zip(mean, deviation, strict=True)] for sign in (-1, 1)]
-                axes[0].fill_between(at, *band, color=drawn.get_color(), alpha=0.2, lw=0)
-                axes[0].axhline(math.log(n), color=drawn.get_color(), lw=0.8, ls=":", label=f"log {n}")
-    axes[0].set(xlabel="true MI, nats", ylabel="value, nats", ylim=(-1, max(12.0, 1.2 * truth[-1])))
-    axes[1].set(xlabel="true MI, nats", ylabel="deviation over batches, nats", yscale="log", ylim=(1e-2, 1e3))
+    curves = {f"N = {n}": _curve(lines, only, n) for n in sizes} if only else _alike(lines, sizes[0])
+    for place, (label, (at, mean, deviation)) in enumerate(curves.items()):
+        axes[0].plot(at, mean, "-o", markersize=3, color=f"C{place}", label=label)
+        axes[1].plot(at, deviation, "-o", markersize=3, color=f"C{place}")
+        if only:
+            band = [[m + sign * d for m, d in zip(mean, deviation, strict=True)] for sign in (-1, 1)]
+            axes[0].fill_between(at, *band, color=f"C{place}", alpha=0.2, lw=0)
+            axes[0].axhline(math.log(sizes[place]), color=f"C{place}", lw=0.8, ls=":", label=f"log {sizes[place]}")
+    axes[0].set(xlabel="true MI, nats", ylabel="value, nats", ylim=(-1, max(13.0, 1.3 * truth[-1])))
+    axes[1].set(xlabel="true MI, nats", ylabel="deviation over batches, nats", yscale="log", ylim=(1e-2, 1e2))
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7, loc="upper left")
     save()
+
+
+Curve = tuple[list[float], list[float], list[float]]
+
+
+def _curve(lines: list[dict[str, Any]], text: str, n: int) -> Curve:
+    """The true values, means and deviations of one objective at one batch size."""
+    mine = [line for line in lines if line["objective"] == text and line["N"] == n]
+    at, mean, deviation = ([line[key] for line in mine] for key in ("mi", "mean", "deviation"))
+    return at, mean, deviation
+
+
+def _alike(lines: list[dict[str, Any]], n: int) -> dict[str, Curve]:
+    """Curves of all objectives, those of equal values as one: {names: curve}."""
+    groups: dict[tuple[str, ...], tuple[list[str], Curve]] = {}
+    for text in dict.fromkeys(line["objective"] for line in lines):
+        curve = _curve(lines, text, n)
+        key = tuple(f"{value:.3f}" for value in (*curve[1], *curve[2]))
+        groups.setdefault(key, ([], curve))[0].append(text.partition("(")[0])
+    return {", ".join(names): curve for names, curve in groups.values()}
