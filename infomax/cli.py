@@ -335,6 +335,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "accuracy", "scores", "caching", "training",
     "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders",
+    "yardstick",
 )  # fmt: skip
 
 
@@ -350,7 +351,8 @@ def benchmark(what: str, /) -> None:
             modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
             (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
             regressions); health (which numbers go with accuracy, and planted collapses); encoders (what is said of
-            encoders whose MI is known, and how often it is trusted).
+            encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside other packages',
+            which it installs in environments of their own).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

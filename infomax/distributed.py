@@ -5,13 +5,14 @@ of the SUM of the processes' values. DistributedDataParallel divides by the numb
 gradient of their mean, the value that a Step reports.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from infomax.errors import NonFinite, UserError
@@ -146,6 +147,48 @@ def gather_objects(value: T) -> list[T]:
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def whole_tensors(value: Any) -> Any:
+    """Nested dicts, lists and tuples with every tensor that processes hold in shards made whole. Called by all of them.
+
+    Only the main process keeps what was gathered, on the CPU; the others get None in its place. Anything else is
+    returned as it is.
+    """
+    if isinstance(value, Mapping):
+        return {key: whole_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(whole_tensors(item) for item in value)
+    if not is_sharded(value):
+        return value
+    whole = value.full_tensor()
+    return whole.detach().cpu() if rank() == 0 else None
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether it is a tensor of which each process holds a shard (FSDP2's), or a module that has such parameters."""
+    if isinstance(value, nn.Module):
+        return any(is_sharded(parameter) for parameter in value.parameters())
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
+
+
+def full(t: Any) -> Tensor:
+    """A tensor, whole. Called by all processes where it may be in shards."""
+    return t.full_tensor() if is_sharded(t) else t
+
+
+@contextlib.contextmanager
+def own_classes(model: nn.Module) -> Iterator[None]:
+    """Within it modules have the classes they were made of, not those that FSDP2 makes of them (FSDPInfoMax)."""
+    changed = [(module, type(module)) for module in model.modules() if type(module).__name__.startswith("FSDP")]
+    changed = [(module, kind) for module, kind in changed if kind.__bases__[0].__name__ == "FSDPModule"]
+    for module, kind in changed:
+        module.__class__ = kind.__bases__[1]
+    try:
+        yield
+    finally:
+        for module, kind in changed:
+            module.__class__ = kind
 
 
 def on_main(action: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
@@ -97,7 +97,7 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
     mixed_precision: "no", "bf16" or "fp16"; None takes the launcher's (`accelerate launch --mixed_precision`).
     Raises UserError: another number of processes than asked for (with the command that starts them), gradient
     accumulation, a precision that this machine does not have, more processes than GPUs, processes that have not all
-    come within 10 minutes.
+    come within 10 minutes, a way of sharding that is not taken (docs/large.md).
     """
     import torch.distributed as dist
     from accelerate import Accelerator
@@ -113,6 +113,7 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
         raise UserError(f"Mixed precision {mixed_precision!r} is not offered; choose from {', '.join(PRECISIONS)}.")
     if mixed_precision == "fp16" and not on_gpu:
         raise UserError("fp16 needs a GPU, and none is available here; take --mixed-precision bf16 or no.")
+    sharding = _sharding(mixed_precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if on_gpu and local > torch.cuda.device_count():
         raise UserError(
@@ -122,8 +123,11 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
     # A plain Accelerator() would take torchrun's processes on a CPU for one independent trainer each.
     patience = InitProcessGroupKwargs(timeout=START)
     try:
-        accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience])
+        accelerator = Accelerator(
+            cpu=not on_gpu, mixed_precision=mixed_precision, kwargs_handlers=[patience], fsdp_plugin=sharding
+        )
         launch_guard(accelerator)
+        _shard(accelerator, sharding)
         if accelerator.num_processes > 1:
             accelerator.wait_for_everyone()
     except dist.DistError as error:
@@ -137,6 +141,50 @@ def make_accelerator(mixed_precision: str | None = None) -> "Accelerator":
         # minutes. A process that is lost or late is stopping.Watch's, which ends all of them in seconds.
         _set_patience(PATIENCE)
     return accelerator
+
+
+def _sharding(mixed_precision: str) -> Any:
+    """The FSDP2 that accelerate's launcher was asked for, or None. Raises UserError for what of FSDP is not taken."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return None
+    from accelerate import FullyShardedDataParallelPlugin
+
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise UserError(f"FSDP version {version} is not taken: ask for version 2 (fsdp_version: 2, --fsdp_version 2).")
+    try:
+        plugin = FullyShardedDataParallelPlugin()
+    except (ValueError, KeyError) as error:
+        raise UserError(f"accelerate refuses this FSDP configuration: {error}.") from error
+    refused = {
+        "fsdp_offload_params": (os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true", "it was never tried"),
+        "fsdp_activation_checkpointing": (
+            plugin.activation_checkpointing,
+            "BatchNorm would see each batch twice; --microbatch saves the same memory",
+        ),
+        "fsdp_ignored_modules": (plugin.ignored_modules, "what cannot be sharded is left out by itself"),
+        "mixed precision fp16": (mixed_precision == "fp16", "its loss scale was never tried on shards; take bf16"),
+    }
+    for name, (asked, reason) in refused.items():
+        if asked:
+            raise UserError(f"{name} is not taken together with FSDP2: {reason}.")
+    return plugin
+
+
+def _shard(accelerator: "Accelerator", sharding: Any) -> None:
+    """Make accelerate shard, on CPUs too, and in the precision of scores and autocast rather than one of its own."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    if sharding is None or accelerator.num_processes == 1:  # one process has nothing to share out
+        return
+    # Accelerate 1.15 takes FSDP from its launcher on GPUs alone; on CPUs it would train whole copies without a word.
+    if accelerator.distributed_type is DistributedType.MULTI_CPU:
+        state: Any = accelerator.state
+        state.fsdp_plugin, state.distributed_type = sharding, DistributedType.FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    # Its own policy casts all parameters and the loss to bfloat16, of which scores and the temperature would be too.
+    sharding.mixed_precision_policy = None
+    sharding.cpu_ram_efficient_loading = False  # every process has all weights already, by the seed or a checkpoint
 
 
 def _set_patience(patience: timedelta) -> None:

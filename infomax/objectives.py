@@ -6,6 +6,7 @@ two differ. An objective knows of no device, tile, process or file.
 """
 
 import math
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -138,7 +139,7 @@ class CalibratedNWJ(Objective):
     def __init__(self, decay: float = 0.9, limit: float = 1.0):
         super().__init__()
         _check_decay(decay)
-        if isinstance(limit, str) or not limit > 0:
+        if not (isinstance(limit, Real) and limit > 0):
             raise UserError(f"limit must be a positive number of nats, and {limit!r} is not; 1 is usual.")
         self.decay, self.limit = decay, float(limit)
         self.register_buffer("constant", torch.zeros((), dtype=torch.float64))
@@ -237,7 +238,7 @@ class SMILE(_JensenShannon):
 
     def __init__(self, tau: float = 5.0):
         super().__init__()
-        self.tau = Clip(float(tau)).tau
+        self.tau = float(Clip(tau).tau)
 
     def estimate(self, s):
         return s.positive.mean() - s.negative.logmeanexp(Clip(self.tau))
@@ -330,7 +331,7 @@ class Anchor(Objective):
 
     def __init__(self, nu: float = 1.0):
         super().__init__()
-        if not (nu > 0 and math.isfinite(nu)):
+        if not (isinstance(nu, Real) and nu > 0 and math.isfinite(nu)):
             raise UserError(f"nu must be a positive number, and {nu!r} is not; 1 is usual.")
         self.nu = nu
 
@@ -357,7 +358,7 @@ def _log(number: float) -> float:
 
 
 def _check_decay(decay: float) -> None:
-    if not 0 <= decay < 1:
+    if not (isinstance(decay, Real) and 0 <= decay < 1):
         raise UserError(f"decay must be in [0, 1), and {decay!r} is not; 0.9 and 0.99 are usual.")
 
 

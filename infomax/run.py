@@ -28,6 +28,7 @@ from infomax.training.batches import batch_at
 from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
+from infomax.training.wrapping import refuse_sharding
 
 __all__ = ["ImageSettings", "Run", "Settings"]
 FEW = 100  # steps: fewer of the default learning rate have hardly left the start
@@ -328,6 +329,7 @@ def _read(kind: type[S], prog: str, doc: str | None, default: objectives.Objecti
 
 def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:
     """Tries the model on black inputs of the loader's shapes. Raises UserError for what it cannot be trained on."""
+    refuse_sharding(model, accelerator)
     model.check_batch(loader.batch_size)
     inputs, _ = batch_at(loader, 0, accelerator.process_index, accelerator.num_processes, "cpu")
     training.check_inputs(model, [torch.zeros_like(t[:4]) for t in inputs])

@@ -47,6 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often `-m faults` kills runs at random moments")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != "test_faults.py")  # the longest file begins first, beside the others
+
+
 @pytest.fixture(autouse=True)
 def _drawn_anew() -> None:
     """What a test draws without a seed does not depend on the tests before it."""

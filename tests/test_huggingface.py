@@ -170,6 +170,30 @@ def test_several_columns_of_images_need_a_choice(tmp_path):
     assert sorted_rows(data.train) == expected(7)
 
 
+def test_columns_of_numbers_and_of_lists_are_targets(tmp_path):
+    tags = [["lung", "heart"][: i % 3] for i in range(N)]
+    for seed, part in enumerate(("train", "test")):
+        more = {
+            "age": (hub.Value("int32"), [20 + i + 100 * seed for i in range(N)]),
+            "found": (hub.List(hub.Value("string")), tags),
+            "kinds": (hub.List(hub.ClassLabel(names=["a", "b", "c"])), [[i % 2] for i in range(N)]),
+            "target:weight": (hub.Value("float64"), [i / 2 for i in range(N)]),
+            "gap": (hub.Value("float32"), [None] + [1.0] * (N - 1)),
+        }
+        table(seed, **more).to_parquet(tmp_path / f"{part}-00000-of-00001.parquet")
+    (plain,) = dataset(f"hf:{tmp_path}").test.targets  # named so in the file
+    assert (plain.name, plain.values.tolist()) == ("weight", [i / 2 for i in range(N)])
+    found = dataset(f"hf:{tmp_path}?target=age,found,kinds")
+    age, words, kinds, _ = found.test.targets
+    assert age.values.tolist() == [120 + i for i in range(N)] and found.train.targets[0].values[0] == 20
+    assert words.words == ("heart", "lung") and words.values[:3].tolist() == [[False] * 2, [False, True], [True] * 2]
+    assert kinds.words == ("a", "b", "c") and kinds.values[:2].tolist() == [[True, False, False], [False, True, False]]
+    for column, told in (("agee", "no column 'agee' to be a target"), ("gap", "the first of them in row 1"),
+                         ("img", "a target is a number, or a list of words")):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            dataset(f"hf:{tmp_path}?target={column}")
+
+
 def test_a_test_part_without_labels_gives_way(tmp_path):
     blind = table(1).map(lambda row: {"fine": -1})
     parts = hub.DatasetDict(train=table(0), test=blind, validation=table(2))

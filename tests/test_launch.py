@@ -128,6 +128,31 @@ def test_a_precision_that_is_not_there(monkeypatch, precision):
         launch.make_accelerator(precision)
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"FSDP_VERSION": "1"}, "FSDP version 1 is not taken"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params is not taken"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "--microbatch saves the same memory"),
+        ({"FSDP_IGNORED_MODULES": "encoder"}, "fsdp_ignored_modules is not taken"),
+        ({"FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, "accelerate refuses this FSDP configuration"),
+    ],
+)
+def test_forms_of_sharding_that_are_not_taken(monkeypatch, environment, said):
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        launch.make_accelerator()
+
+
+def test_float16_in_shards_is_not_taken(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(UserError, match="fp16 is not taken together with FSDP2"):
+        launch._sharding("fp16")
+    assert launch._sharding("bf16").fsdp_version == 2
+
+
 def test_threads_are_this_processes_share_unless_the_user_chose(monkeypatch):
     before = torch.get_num_threads()
     try:

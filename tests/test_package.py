@@ -44,13 +44,13 @@ def name_of(requirement: str) -> str:
 
 
 def test_extras_are_those_that_are_named_and_developers_have_them():
-    assert {"tables", "images", "trackers", "peers", "onnx", "hf", "shards", "emoji", "dev"} <= set(EXTRAS)
+    assert {"tables", "images", "trackers", "peers", "onnx", "hf", "shards", "emoji", "docs", "dev"} <= set(EXTRAS)
     named = set()
     for path in [*(ROOT / "infomax").rglob("*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]:
         named |= {e for each in re.findall(r"infomax\[([\w,]+)\]", path.read_text()) for e in each.split(",")}
     assert "onnx" in named and named <= set(EXTRAS), named - set(EXTRAS)
     mine = set(EXTRAS["dev"])
-    for extra in ("tables", "images", "trackers", "onnx", "hf", "shards", "emoji"):
+    for extra in ("tables", "images", "trackers", "onnx", "hf", "shards", "emoji", "docs"):
         assert set(EXTRAS[extra]) <= mine, f"dev lacks what [{extra}] has, word for word"
 
 

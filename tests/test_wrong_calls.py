@@ -150,6 +150,9 @@ calls = [
     (lambda: im.InfoMax("resnet18", net, cosine, nce), "encoder is a torch.nn.Module, such as"),
     (lambda: list(im.train(im.InfoMax(net, net, cosine, nce), None, None, None, im.launch.make_accelerator(), steps=1)),
      "A schedule is a function of the step, such as"),
+    *((lambda of=of, word=word, wrong=wrong: of(**{word: wrong}), f"{word} must be ")
+      for of, word in ((im.SMILE, "tau"), (im.MINE, "decay"), (im.CalibratedNWJ, "limit"), (im.Anchor, "nu"))
+      for wrong in ("a", None, [1.0])),
     (lambda: im.InfoMax(net, None, cosine, nce)([t, t]), "There is no projector: give torch.nn.Identity()"),
 ]
 for call, sentence in calls:
@@ -167,4 +170,36 @@ print(len(calls))
 def test_things_of_another_kind():
     """In a process of its own, where no hook checks annotations first."""
     done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout == "15\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "27\n", done.stderr
+
+
+class _Broken(im.Model):
+    def sides(self, inputs, ids):
+        return self.encoder(inputs[0]), inputs[7]
+
+
+def test_a_model_called_with_what_a_part_cannot_take():
+    model = im.InfoMax(encoders.encoder("resnet10_tiny", in_chans=1), nn.Identity(), im.Cosine(0.1), im.SMILE())
+    refused(
+        lambda: model([torch.rand(8, 3, 8, 8)] * 2), "The encoder, a .* cannot take images of 3x8x8", "Choose another"
+    )
+    refused(lambda: model([torch.rand(8, 8, 8)] * 2), "The encoder")
+    narrow = im.InfoMax(nn.Flatten(), nn.Linear(5, 4), im.Cosine(0.1), im.SMILE())
+    refused(lambda: narrow(VIEWS), "The projector, a Linear, cannot take rows of 64 numbers")
+    refused(
+        lambda: _Broken(im.Cosine(0.1), im.SMILE(), encoder=nn.Flatten())(VIEWS), "The model, a _Broken", "raised that"
+    )
+    assert narrow.training and model.training
+
+
+class _InTraining(nn.Flatten):
+    def forward(self, x):
+        if self.training:
+            raise ValueError("more than 1 value per channel")
+        return super().forward(x)
+
+
+def test_what_fails_in_training_mode_alone_stays_as_it_is():
+    model = im.InfoMax(_InTraining(), nn.Identity(), im.Cosine(0.1), im.SMILE())
+    with pytest.raises(ValueError, match="more than 1 value"):
+        model(VIEWS)

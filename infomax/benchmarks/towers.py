@@ -13,7 +13,7 @@ from torch import nn
 import infomax as im
 from infomax import data, encoders, errors, launch, objectives, training
 from infomax.errors import UserError
-from infomax.evaluation.retrieval import recall
+from infomax.evaluation.retrieval import evaluate_towers
 
 
 def command(
@@ -25,7 +25,7 @@ def command(
     temperature: float = 0.07,
     json: bool = False,
 ) -> None:
-    """Retrieval between two modalities: open_clip's ClipLoss, where it is installed, and each objective.
+    """Retrieval and I(X; Y) of two modalities: open_clip's ClipLoss, where it is installed, and each objective.
 
     All start from the same weights and see the same batches; AdamW at 3e-3, weight decay 1e-3, 10 % of warm-up and a
     cosine. open_clip's loss has its own logit scale, learnt and clipped at 100 as its training does.
@@ -59,9 +59,13 @@ def command(
     if json:
         print(_json.dumps({"towers": rows, "pairs": len(pairs.test)}))
         return
-    print("| loss | recall@1, x to y, % | @5 | @10 | recall@1, y to x, % | seconds |\n|---|---|---|---|---|---|")
+    print(
+        "| loss | recall@1, x to y, % | @5 | @10 | recall@1, y to x, % | I(X; Y), nats (trusted) | at least | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         cells = [f"{100 * m:.1f} ({100 * a:.1f} to {100 * b:.1f})" for m, a, b in row["recalls"]]
+        cells += [f"{row['mi']:.2f} ({row['trusted']} of {seeds})", f"{row['floor']:.2f}"]
         print(f"| {row['loss']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
 
 
@@ -92,7 +96,7 @@ def _ours(model: Any, pairs: data.Paired, loader: Any, steps: int) -> dict[str, 
     began = time.process_time()
     for _ in im.train(model, loader, optimizer, schedule, launch.make_accelerator(), steps=steps):
         pass
-    return _recalls(model, pairs, model.critic) | {"seconds": time.process_time() - began}
+    return _read(model, pairs, time.process_time() - began)
 
 
 def _peer(loss: Any, towers: Any, pairs: data.Paired, loader: Any, steps: int, temperature: float) -> dict[str, Any]:
@@ -113,20 +117,27 @@ def _peer(loss: Any, towers: Any, pairs: data.Paired, loader: Any, steps: int, t
         optimizer.step()
         with torch.no_grad():
             scale.clamp_(0, math.log(100))
-    return _recalls(model, pairs, im.Cosine(1.0)) | {"seconds": time.process_time() - began}
+    return _read(model, pairs, time.process_time() - began)
 
 
-@torch.no_grad()
-def _recalls(model: Any, pairs: data.Paired, critic: Any) -> dict[str, Any]:
-    model.eval()
-    x, y = pairs.test.batch(torch.arange(len(pairs.test)))
-    scores = critic(*model.features(x, y))
-    to_y, to_x = recall(scores), recall(scores.T)
-    return {"recalls": [*to_y.values.values(), to_x.values[1]]}
+def _read(model: im.TwoTower, pairs: data.Paired, seconds: float) -> dict[str, Any]:
+    """What recipes/clip.py ends with: recall both ways, and the MI of the projections, which bounds the modalities'."""
+    found = evaluate_towers(model, pairs)
+    recalls = [*found.x_to_y.values.values(), found.y_to_x.values[1]]
+    mi = {"mi": found.mi.mi, "floor": found.mi.floor, "trusted": found.mi.trusted}
+    return {"recalls": recalls, "seconds": seconds, **mi}
 
 
 def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds, with the lowest and the highest."""
     columns = zip(*(run["recalls"] for run in runs), strict=True)
     recalls = [(statistics.fmean(values), min(values), max(values)) for values in columns]
-    return {"loss": name, "recalls": recalls, "seconds": statistics.median(run["seconds"] for run in runs)}
+    means = {key: statistics.fmean(run[key] for run in runs) for key in ("mi", "floor")}
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return {
+        "loss": name,
+        "recalls": recalls,
+        "trusted": sum(run["trusted"] for run in runs),
+        "seconds": seconds,
+        **means,
+    }

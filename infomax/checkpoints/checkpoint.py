@@ -85,6 +85,8 @@ class Checkpoint:
         step, so they stay the same, but what draws from the generators (dropout) does not, and a line says so.
         Raises UserError where model or optimizer do not have the saved one's shape.
         """
+        if distributed.is_sharded(unwrapped(model)):
+            raise UserError("A checkpoint is restored before training begins: this model is in shards (FSDP2) by now.")
         weights = self.tensors(MODEL_FILE)
         others = self.tensors(OPTIMIZER_FILE)
         rank, world = distributed.rank(), distributed.world()

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from infomax.checkpoints.tensors import put_together, take_apart
+from infomax.distributed import own_classes
 from infomax.errors import UserError, nearest
 
 _CALL = "Or build the model yourself and fill it: infomax.checkpoints.read(path).restore(model)."
@@ -67,9 +68,14 @@ def describe(model: nn.Module) -> dict[str, Any] | None:
     how to make it again, as for an encoder that infomax.encoder() did not make: such a model is rebuilt by its owner
     and filled with Checkpoint.restore(). options: whatever else its constructor takes.
     """
+    model = unwrapped(model)
+    with own_classes(model):
+        return _described_model(model)
+
+
+def _described_model(model: nn.Module) -> dict[str, Any] | None:
     from infomax.models import registry
 
-    model = unwrapped(model)
     if not is_model(model):
         return None
     kind = type(model)

@@ -97,11 +97,14 @@ class Run:
         self.wait()
         ranks = distributed.gather_objects({"random": random_state(), "state": dict(state or {})})
         bare = unwrapped(model)
-        # What processes share is saved once, and whole.
+        # What processes share is saved once, and whole: queues, and parameters in shards.
         with bare.whole() if isinstance(bare, Model) else contextlib.nullcontext():
+            weights = distributed.whole_tensors(bare.state_dict())
+            others = None if optimizer is None else distributed.whole_tensors(optimizer.state_dict())
+            held = (weights, others, ranks)
             distributed.on_main(
                 lambda: self._begin(
-                    take_snapshot(step, bare, optimizer, ranks, self.folder, self.configuration, self.preprocessing)
+                    take_snapshot(step, bare, *held, self.folder, self.configuration, self.preprocessing)
                 )
             )
         self._pending = True

@@ -36,20 +36,22 @@ class Snapshot:
         save_safetensors(self.weights, folder / MODEL_FILE)
         save_safetensors(self.others, folder / OPTIMIZER_FILE)
         (folder / STATE_FILE).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
-        _save_encoder(self.model, self.weights, folder / "encoder", self.state["preprocessing"])
+        _save_encoder(self.model, self.state["model"], self.weights, folder / "encoder", self.state["preprocessing"])
 
 
 def take_snapshot(
     step: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
+    held: Mapping[str, Any],
+    optimizer: Mapping[str, Any] | None,
     ranks: list[dict[str, Any]],
     folder: Path,
     configuration: dict[str, Any],
     preprocessing: dict[str, Any] | None,
 ) -> Snapshot:
+    """A copy. held, optimizer: the states of the model and of its optimiser, whole. The rest as Run has it."""
     weights: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in held.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} of the model is a {type(value).__name__}; only tensors are saved.")
         take_apart(value, weights, name)
@@ -59,7 +61,7 @@ def take_snapshot(
         "configuration": configuration,
         "preprocessing": preprocessing,
         "model": describe(model),
-        "optimizer": None if optimizer is None else take_apart(optimizer.state_dict(), others, "optimizer"),
+        "optimizer": None if optimizer is None else take_apart(optimizer, others, "optimizer"),
         "ranks": [take_apart(rank, others, f"rank{i}") for i, rank in enumerate(ranks)],
         "log_bytes": size_of(folder / LOG_FILE),
         "threads": torch.get_num_threads(),
@@ -99,10 +101,13 @@ def seal_folder(folder: Path) -> None:
 
 
 def _save_encoder(
-    model: nn.Module, weights: dict[str, Tensor], folder: Path, preprocessing: Mapping[str, Any] | None
+    model: nn.Module,
+    description: Mapping[str, Any] | None,
+    weights: dict[str, Tensor],
+    folder: Path,
+    preprocessing: Mapping[str, Any] | None,
 ) -> None:
     """timm's own form of a model's encoder, where it is one that timm can rebuild."""
-    description = describe(model)
     name = encoder_name(description)
     config = None if description is None else description["parts"].get(name)
     if not isinstance(config, dict):  # nothing says how to build it, or it is none of timm's, such as an MLP

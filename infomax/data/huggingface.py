@@ -2,31 +2,36 @@
 
 import contextlib
 import importlib
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from infomax.data.choice import chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
 from infomax.data.listing import HELD, found_in_rows, parts_of
 from infomax.data.packed import File, Packed
 from infomax.data.source import Dataset
-from infomax.errors import UserError
+from infomax.data.targets import Target
+from infomax.errors import UserError, nearest
 
-_OPTIONS = ("image", "label", "config")
+_OPTIONS = ("image", "label", "config", "target")
+_TARGET = "target:"  # before the name of a column that is a target, as in a table
 _PATHS = ("image", "img", "path", "file", "file_name", "filename", "image_path")  # names of a column of paths
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow",
           ".tar": "webdataset"}  # fmt: skip
 
 
 def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
-    """The data set of `hf:NAME_OR_PATH?image=COLUMN&label=COLUMN&config=NAME`: see infomax.data.dataset.
+    """The data set of `hf:NAME_OR_PATH?image=COLUMN&label=COLUMN&config=NAME&target=COLUMNS`: see infomax.data.dataset.
 
-    Raises UserError for what datasets cannot read, columns that are not there or of which several could be meant,
-    labels that are missing, and a missing package.
+    target: columns with commas between, beside those named target:NAME: of numbers, or of lists of words. Raises
+    UserError for what datasets cannot read, columns that are not there or of which several could be meant, labels or
+    targets that are missing, and a missing package.
     """
     place, choice = chosen(rest, _OPTIONS)
     parts = _parts(place, choice.get("config"))
@@ -56,6 +61,10 @@ def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, 
     labels = None if missing else [str(word) for word in words]
     split = np.array(held) if any(held) else None
     found = found_in_rows(place, files, [str(file) for file in files], labels, classes, split, notes)
+    asked = [column.strip() for column in choice.get("target", "").split(",") if column.strip()]
+    named = [column for column in first.column_names if column.startswith(_TARGET) and column not in asked]
+    targets = [_target(place, {part: parts[part] for part in read}, column) for column in (*asked, *named)]
+    found = found._replace(targets=tuple(targets))
     notes.insert(0, said(image, None if labels is None else label, len(found.classes)))
     return dataset_of_files(name, found, limit, size, skip)
 
@@ -145,6 +154,38 @@ def _words(part: Any, label: str | None, classes: list[str] | None) -> list[str 
     if classes is None:
         return [None if value is None or value == "" else str(value) for value in values]
     return [None if value is None or value < 0 else classes[value] for value in values]
+
+
+def _target(place: str, parts: dict[str, Any], column: str) -> Target:
+    # Of the rows of all parts that are read, in their order.
+    values: list[Any] = []
+    for part, rows in parts.items():
+        if column not in rows.column_names:
+            raise UserError(
+                f"The part {part} of {place} has no column {column!r} to be a target."
+                f"{nearest(column, rows.column_names)}"
+            )
+        values += rows.with_format(None).select_columns([column])[column]
+    kind = next(iter(parts.values())).features[column]
+    inner, dtype = getattr(kind, "feature", None), str(getattr(kind, "dtype", ""))
+    name = column.removeprefix(_TARGET)
+    if inner is not None and not isinstance(inner, dict) and (hasattr(inner, "names") or "string" in str(inner.dtype)):
+        words = getattr(inner, "names", None)
+        sets = [{words[w] if words else str(w) for w in row or [] if w is not None} for row in values]
+        known = tuple(words or sorted(set[str]().union(*sets)))
+        return Target(name, torch.tensor([[word in row for word in known] for row in sets], dtype=torch.bool), known)
+    if type(kind).__name__ != "Value" or not any(word in dtype for word in ("int", "float", "bool", "decimal")):
+        raise UserError(
+            f"The column {column} of {place} holds {kind}: a target is a number, or a list of words, of each image."
+        )
+    numbers = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+    bad = (~numbers.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(numbers)} images of {place} have no number in the target {column}, the first of them "
+            f"in row {bad[0] + 1} of {', '.join(parts)}: give every image one, or do not name the column."
+        )
+    return Target(name, numbers)
 
 
 def _with_labels(read: dict[str, bool], labelled: dict[str, list[str | None]], notes: list[str]) -> dict[str, bool]:

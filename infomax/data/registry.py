@@ -38,8 +38,9 @@ def dataset(
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
     images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
     the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out). Of
-    hf: and shards: the columns are known by their types, or named: hf:PATH?image=img&label=fine; parts are named as
-    folders are. The order of shards: goes through one after another.
+    hf: and shards: the columns are known by their types, or named: hf:PATH?image=img&label=fine&target=age (of hf:
+    alone; what probes predict beside the label, numbers or lists of words); parts are named as folders are. The order
+    of shards: goes through one after another.
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
     the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.distributed import rank
+from infomax.distributed import rank, world
 from infomax.errors import UserError
 from infomax.models.grad_cache import encode_in_chunks
+from infomax.models.trial import tried
 from infomax.objectives import Objective
 from infomax.scores import Scores, Sides
 
@@ -72,6 +73,13 @@ class Model(nn.Module):
     def check_batch(self, size: int) -> None:
         """Raises UserError for a global batch of `size` samples that the model cannot be trained with."""
 
+    def try_now(self, inputs: Sequence[Tensor]) -> None:
+        """Raises UserError, which names the part, where sides() of inputs [n, ...] cannot be made.
+
+        Tried in evaluation mode and without a gradient; the model stays as it was.
+        """
+        tried(self, self.sides, inputs)
+
     def try_later(self, inputs: Sequence[Tensor]) -> None:
         """Raises UserError for what a later step on such inputs [n, ...] would meet, and the first does not.
 
@@ -114,7 +122,7 @@ class Model(nn.Module):
         lengths = [len(t) for t in inputs]
         if len(set(lengths)) > 1:
             raise UserError(f"All inputs of a batch show the same samples, in one order; they have {lengths} rows.")
-        found = self._terms_of(self.sides(inputs, ids))
+        found = self._terms_of(self._sides(inputs, ids))
         values, surrogates, ceiling = [], [], 0.0
         with torch.autocast(found[0].x.device.type, enabled=False):
             for each in found:
@@ -130,6 +138,16 @@ class Model(nn.Module):
                 self.terms = {each.name: value.detach() for each, value in zip(found, values, strict=True)}
             self.surrogate, self.ceiling = _weighted(weights, surrogates).detach(), ceiling
             return _weighted(weights, values)
+
+    def _sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Any:
+        try:
+            return self.sides(inputs, ids)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            if world() == 1:  # another process may be waiting within sides()
+                self.try_now(inputs)  # names the part where it is the inputs that do not fit
+            raise
 
     def _terms_of(self, found: Any) -> list[Sides]:
         """What sides() gave, as a list. Raises UserError for what is no Sides, or no list of them, by names."""

@@ -8,6 +8,7 @@ computed once for all reductions, and a function may say how it and its derivati
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ class Clip:
     tau: float
 
     def __post_init__(self):
-        if not self.tau > 0:
+        if not (isinstance(self.tau, Real) and self.tau > 0):
             raise UserError(f"tau must be positive, and {self.tau!r} is not; 1, 5 and inf are usual.")
 
     def __call__(self, s: Tensor) -> Tensor:

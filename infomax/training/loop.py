@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from infomax.distributed import gather_objects
+from infomax.distributed import full, gather_objects
 from infomax.errors import NonFinite, UserError
 from infomax.randomness import random_state, set_random_state
 from infomax.training.batches import batch_at
+from infomax.training.wrapping import is_sharding, reduce_whole, refuse_sharding, wrap
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,11 +108,15 @@ def train(
     rank, world = accelerator.process_index, accelerator.num_processes
     if start >= steps:
         return
+    refuse_sharding(model, accelerator)
     model.share()
+    sharding = is_sharding(accelerator)
     unused = _unused(model, loader, accelerator, start) if world > 1 else {}
     inputs, ids = batch_at(loader, start, rank, world, accelerator.device)
     _try_later(model.to(accelerator.device), inputs)
-    wrapped, prepared = _prepared(model, optimizer, accelerator, list(unused))
+    wrapped, prepared = wrap(model, optimizer, accelerator, list(unused))
+    if sharding:  # whose parameters are new ones
+        unused = {name: p for name, p in model.named_parameters() if name in unused}
     buffers = list(model.buffers())  # running statistics, which a forward moves before the loss is seen
     kept = [buffer.clone() for buffer in buffers]
     for step in range(start, steps):
@@ -125,12 +129,15 @@ def train(
         if step > start:
             inputs, ids = batch_at(loader, step, rank, world, accelerator.device)
         try:
-            mi = wrapped(inputs, ids=ids)
+            with accelerator.autocast():  # FSDP2's wrapper has none of its own
+                mi = wrapped(inputs, ids=ids)
         except RuntimeError as error:
             if step == start and world == 1 and not isinstance(error, torch.OutOfMemoryError):
                 check_inputs(model, inputs)  # says which part cannot take what
             raise
         accelerator.backward(-mi)
+        if sharding:
+            reduce_whole(model, accelerator)
         if step == start and world == 1:
             _say_unused(_without_gradient(model))
         norm = accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -145,7 +152,7 @@ def train(
                 " across processes, a loss must use the same parameters at every step; train on one process, or use"
                 " them at each step, if with weight 0."
             )
-        size = float(norm)
+        size = float(full(norm))
         # The mean over processes and the synchronised norm are the same everywhere, so all processes decide alike.
         broken = not (math.isfinite(surrogate) and math.isfinite(size))
         skipped = skipped + 1 if broken else 0
@@ -222,20 +229,6 @@ def _say_unused(unused: dict[str, nn.Parameter]) -> None:
         )
 
 
-def _prepared(model: "Model", optimizer: torch.optim.Optimizer, accelerator: "Accelerator", ignored: list[str]) -> Any:
-    """Model and optimiser as Accelerate wraps them, where DistributedDataParallel waits for no ignored parameter."""
-    own: Any = vars(model).get("_ddp_params_and_buffers_to_ignore", [])
-    unused = {id(p) for name, p in model.named_parameters() if name in ignored}
-    names = [name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in unused]
-    # A parameter of the model itself has a dot before its name in one of the two places where it is looked for.
-    both: Any = [*own, *names, *(f".{name}" for name in names if "." not in name)]
-    model._ddp_params_and_buffers_to_ignore = both
-    try:
-        return accelerator.prepare(model, optimizer)
-    finally:
-        model._ddp_params_and_buffers_to_ignore = own
-
-
 def _named(parameters: dict[str, nn.Parameter]) -> str:
     names = list(parameters)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more parameters" if len(names) > 6 else "")
@@ -258,62 +251,14 @@ def check_inputs(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
         raise UserError(
             f"The inputs of a batch are tensors [n, ...], and there is a {kinds[0]}; give its tensors one by one."
         )
+    model.try_now(inputs)
     modes = [(module, module.training) for module in model.modules()]
-    running: list[tuple[str, nn.Module, Any]] = []  # parts that have begun and not ended, with what they were given
-    hooks = [hook for name, part in model.named_children() for hook in _watched(name, part, running)]
     try:
         model.eval()
-        model.sides(inputs, None)
-    except UserError:
-        raise
-    except Exception as error:  # an encoder of the user's own may raise anything
-        raise UserError(_refusal(model, inputs, running, error)) from error
-    else:
         _try_objective(model, inputs)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, training in modes:
             module.training = training
-
-
-def _watched(name: str, part: nn.Module, running: list[tuple[str, nn.Module, Any]]) -> list[RemovableHandle]:
-    def begin(module: nn.Module, given: tuple[Any, ...]) -> None:
-        running.append((name, module, given[0] if given else None))
-
-    def end(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        running.pop()
-
-    return [part.register_forward_pre_hook(begin), part.register_forward_hook(end)]
-
-
-def _refusal(
-    model: "Model", inputs: Sequence[Any], running: Sequence[tuple[str, nn.Module, Any]], error: Exception
-) -> str:
-    """Which part could not take what, and why."""
-    encoder = getattr(model, "encoder", None)
-    if running:
-        name, part, given = running[-1]
-        who = f"The {name}, a {type(part).__name__},"
-    elif isinstance(encoder, nn.Module):  # by a method of its own, such as forward_features
-        name, who, given = "encoder", f"The encoder, a {type(encoder).__name__},", inputs[0]
-    else:
-        name, who, given = "model", f"The model, a {type(model).__name__},", inputs[0]
-    reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
-    if isinstance(error, KeyError) or not reason:
-        reason = f"{type(error).__name__} {reason}".strip()
-    images = isinstance(given, torch.Tensor) and given.ndim == 4
-    advice = "another encoder, such as resnet18_small or resnet18" if images and "encoder" in name else "another one"
-    return f"{who} cannot take {_what(given)}: {reason}. Choose {advice}."
-
-
-def _what(given: Any) -> str:
-    if not isinstance(given, torch.Tensor):
-        return f"a {type(given).__name__}"
-    shape = "x".join(map(str, given.shape[1:]))
-    if given.ndim == 4:
-        return f"images of {shape} (channels, height, width)"
-    return f"rows of {shape} numbers" if given.ndim == 2 else f"inputs of {shape} a sample"
 
 
 def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
@@ -354,7 +299,7 @@ def _diagnosis(model: nn.Module, inputs: Sequence[torch.Tensor], step: int, valu
     broken = [
         name
         for name, part in model.named_children()
-        if any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in part.parameters())
+        if any(p.grad is not None and not bool(full(p.grad).isfinite().all()) for p in part.parameters())
     ]
     term = f"the surrogate is {surrogate}" if not math.isfinite(surrogate) else "the surrogate is finite"
     gradients = f"the gradient of {', '.join(broken)} is not finite" if broken else "all gradients are finite"
