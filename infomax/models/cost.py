@@ -175,8 +175,8 @@ def memory(setting: Setting, encoder: Encoding, image: int) -> dict[str, int]:
     return {
         "weights": size // share,
         "optimiser": ADAMW * size // share,
-        # DistributedDataParallel's buckets; FSDP2's parameters while they are gathered; micro-batches' running sum.
-        "exchange": (size if world > 1 else 0) + (size if chunks else 0),
+        # DistributedDataParallel's buckets; FSDP2's parameters while they are gathered; micro-batches' sum, old and new.
+        "exchange": (size if world > 1 else 0) + (2 * size if chunks else 0),
         "activations": max(encoder.peak + waiting + features, STEPPING * size // share),
         "scores": score_bytes(setting.own, columns, setting.dim),
     }
