@@ -175,7 +175,7 @@ def memory(setting: Setting, encoder: Encoding, image: int) -> dict[str, int]:
     return {
         "weights": size // share,
         "optimiser": ADAMW * size // share,
-        # DistributedDataParallel's buckets; FSDP2's parameters while they are gathered; micro-batches' sum, old and new.
+        # DistributedDataParallel's buckets; FSDP2's gathered parameters; micro-batches' running sum, old and new.
         "exchange": (size if world > 1 else 0) + (2 * size if chunks else 0),
         "activations": max(encoder.peak + waiting + features, STEPPING * size // share),
         "scores": score_bytes(setting.own, columns, setting.dim),
