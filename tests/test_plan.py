@@ -81,7 +81,7 @@ def test_what_processes_share_and_what_they_do_not():
     assert by()["weights"] == size and by(sharded=True)["weights"] == size // 8
     assert by()["optimiser"] == 2 * size
     assert by(ring=True)["scores"] < by()["scores"] / 3
-    assert by(microbatch=32)["exchange"] == 2 * size
+    assert by(microbatch=32)["exchange"] == 3 * size
     rates = cost.Rates()
     gathered, ring = (cost.seconds(cost.Setting(1 << 20, 64, 128, ring=r), encoder, rates) for r in (False, True))
     assert ring["scores"] == pytest.approx(4 / 3 * gathered["scores"]) and gathered["encoder"] == ring["encoder"]

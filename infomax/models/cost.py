@@ -1,4 +1,4 @@
-"""What a step of training costs before it is run: memory and arithmetic counted without either, by torch's meta device.
+"""What a step of training costs, before it is run: memory and arithmetic, counted by torch's fake tensors.
 
 Encoder and projector run forward and backward on tensors that have shapes and no numbers, so that counts are exact for
 any batch. Of the scores the engine's own rates are taken (docs/engine.md), of links between processes what is given.
@@ -11,9 +11,10 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 # The engine at its peak, in times of the columns' float32 numbers, and bytes of its tiles: 36 MiB of 8,192 x 128 and
 # 238 of 65,536 x 128 on a CPU, 0.9 GiB of 262,144 x 128 on an H100.
@@ -29,7 +30,7 @@ TIMES = {"NWJ": 0.95, "DV": 0.92, "Anchor": 1.46, "SigLIP": 1.78, "JS": 1.81, "S
 @final
 @dataclass(frozen=True)
 class Encoding:
-    """One process's encoder and projector over its images, forward and backward, counted on the meta device.
+    """One process's encoder and projector over its images, forward and backward, counted on fake tensors.
 
     parameters: how many numbers. peak: bytes alive at the worst moment, beyond weights: inputs, activations, gradients.
     forward, both: floating-point operations of the forward, and of forward and backward.
@@ -39,6 +40,22 @@ class Encoding:
     peak: int
     forward: int
     both: int
+
+
+def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+def _attention_backward(out: Any, q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return sdpa_backward_flop_count(out, q, k, v)
+
+
+# torch counts a GPU's fused attention, and not the CPU's.
+_ATEN = torch.ops.aten
+FUSED = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
 
 
 class _Live(TorchDispatchMode):
@@ -82,21 +99,23 @@ def encoding(
     """
     with torch.device("meta"):
         encoder, projector = make()
-    parameters = [p for part in (encoder, projector) for p in part.parameters()]
-    count = sum(p.numel() for p in parameters)
-    if half:
-        encoder, projector = encoder.bfloat16(), projector.bfloat16()
-    for part in (encoder, projector):
-        part.train()
-        for p in part.parameters():
-            p.requires_grad_(True)
-    live = _Live()
-    inputs = torch.empty(images, *shape, device="meta", dtype=torch.bfloat16 if half else torch.float32)
-    live.add(inputs)
-    with FlopCounterMode(display=False) as flops, live:
-        features = projector(encoder(inputs))
-        forward = flops.get_total_flops()
-        features.backward(torch.empty_like(features))
+        if half:
+            encoder, projector = encoder.bfloat16(), projector.bfloat16()
+    # As tensors of a CPU, whose attention is a fused one, as a GPU's is; meta's own is not.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        encoder, projector = (part.to_empty(device="cpu") for part in (encoder, projector))
+        count = sum(p.numel() for part in (encoder, projector) for p in part.parameters())
+        for part in (encoder, projector):
+            part.train()
+            for p in part.parameters():
+                p.requires_grad_(True)
+        live = _Live()
+        inputs = torch.empty(images, *shape, dtype=torch.bfloat16 if half else torch.float32)
+        live.add(inputs)
+        with FlopCounterMode(display=False, custom_mapping=FUSED) as flops, live:
+            features = projector(encoder(inputs))
+            forward = flops.get_total_flops()
+            features.backward(torch.empty_like(features))
     # Under autocast a weight has a bfloat16 copy, and its gradient is float32 in the end.
     return Encoding(count, live.peak + (4 * count if half else 0), forward, flops.get_total_flops())
 
@@ -156,8 +175,8 @@ def memory(setting: Setting, encoder: Encoding, image: int) -> dict[str, int]:
     return {
         "weights": size // share,
         "optimiser": ADAMW * size // share,
-        # DistributedDataParallel's buckets; FSDP2's parameters while they are gathered; micro-batches' running sum.
-        "exchange": (size if world > 1 else 0) + (size if chunks else 0),
+        # DistributedDataParallel's buckets; FSDP2's gathered parameters; micro-batches' running sum, old and new.
+        "exchange": (size if world > 1 else 0) + (2 * size if chunks else 0),
         "activations": max(encoder.peak + waiting + features, STEPPING * size // share),
         "scores": score_bytes(setting.own, columns, setting.dim),
     }

@@ -94,9 +94,9 @@ def plan(
         print("\nNothing fits: take a smaller encoder or more processes.")
     elif better:
         words = [f"--microbatch {better['microbatch']}"] if better["microbatch"] else []
-        words += [
-            name for name, on in (("--ring", better["ring"]), ("FSDP2 (configs/fsdp2.yaml)", better["fsdp2"])) if on
-        ]
+        words += ["--ring"] if better["ring"] else []
+        wrap = ", fsdp_auto_wrap_policy: NO_WRAP" if better["microbatch"] else ""
+        words += [f"FSDP2 (configs/fsdp2.yaml{wrap})"] if better["fsdp2"] else []
         print(f"\nIt fits with {', '.join(words)}:\n")
         _show(said["changed"], memory, room)
     print(
@@ -163,12 +163,19 @@ def _fitting(setting: "Setting", count: "Callable[[int], Encoding]", image: int,
     return None
 
 
+LABELS = {
+    "optimiser": "optimiser's state", "exchange": "gradients or weights on their way", "scores": "features and scores",
+    "activations": "inputs, activations, gradients",
+}  # fmt: skip
+SPENT = {"features": "features on their way", "gradients": "gradients on their way"}
+
+
 def _show(found: dict[str, Any], memory: str, room: int) -> None:
     print("| a process | GiB |\n|---|---|")
     for name, value in found["bytes_by"].items():
-        print(f"| {name} | {value / 2**30:.2f} |")
+        print(f"| {LABELS.get(name, name)} | {value / 2**30:.2f} |")
     print(f"| all, of {memory} | {found['bytes'] / 2**30:.2f}{'' if found['bytes'] <= room else ', too much'} |\n")
     print("| a step | s |\n|---|---|")
     for name, value in found["seconds_by"].items():
-        print(f"| {name} | {value:.3f} |")
+        print(f"| {SPENT.get(name, name)} | {value:.3f} |")
     print(f"| all | {found['seconds']:.3f} |")
