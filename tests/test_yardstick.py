@@ -155,8 +155,8 @@ def test_aims_are_met_or_missed():
     half = lines["held out, N = 2000: at most half of every rival's on its samples"]
     assert half["measured"] == "0.22 of ennemi's (2 samples); 2.00 of gmm-mi's (1 samples)"
     assert half[""] == "**missed**"
-    assert lines["both sets, N = 2000: coverage of 93 to 99 %"][""] == "**missed**"
-    assert lines["both sets, N = 2000: wrong of trusted at most 0%"][""] == "met"
+    assert lines["held out, N = 2000: coverage of 93 to 99 %"][""] == "**missed**"
+    assert lines["held out, N = 2000: wrong of trusted at most 0 %"][""] == "met"
     atoms = [row("infomax", published.ATOMS_NAME, 1.01, 0.1, True, n=200, table="mixtures", seed=s) for s in (0, 1)]
     [line] = yardstick.aims(atoms)
     assert line["measured"] == "1.0e-04, 2 of 2 trusted" and line[""] == "met"

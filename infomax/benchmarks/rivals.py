@@ -72,7 +72,7 @@ RIVALS: dict[str, Rival] = {
         Rival("benchmark-mi, KSG", _BENCHMARK, "KSGEnsembleFirstEstimator, 10 neighbours", columns=True),
         Rival("benchmark-mi, CCA", _BENCHMARK, "CCAMutualInformationEstimator", columns=True),
         *(
-            Rival(f"torch-mist, {name}", _TRAINED, _MIST, columns=True, labels=True, shares=True, every=8,
+            Rival(f"torch-mist, {name}", _TRAINED, _MIST, columns=True, labels=True, shares=True, every=4,
                   sizes=(2000,))
             for name in ("MINE", "NWJ", "SMILE", "InfoNCE")
         ),
