@@ -199,7 +199,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes.set_xlabel(f"GPUs, {found['own']} pairs each, {found['dim']} numbers a projection")
         axes.grid(alpha=0.3)
     times.legend(fontsize=8, loc="lower right")
-    room.legend(fontsize=8, loc="center left")
+    room.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.93))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     path.write_bytes(buffer.getvalue())
