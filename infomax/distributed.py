@@ -178,6 +178,20 @@ def full(t: Any) -> Tensor:
 
 
 @contextlib.contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Within it what FSDP2 shards with a whole model, rather than with one part of it, is whole, so that its parts can
+    be called by themselves. Entered and left by all processes; any other model is left as it is."""
+    if not hasattr(model, "unshard"):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+@contextlib.contextmanager
 def own_classes(model: nn.Module) -> Iterator[None]:
     """Within it modules have the classes they were made of, not those that FSDP2 makes of them (FSDPInfoMax)."""
     changed = [(module, type(module)) for module in model.modules() if type(module).__name__.startswith("FSDP")]
@@ -189,6 +203,19 @@ def own_classes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, kind in changed:
             module.__class__ = kind
+
+
+def as_main(action: Callable[[], T]) -> T:
+    """All processes act, as they do so together; what the main one got, or its UserError, is what all of them get."""
+    found: tuple[T | None, UserError | None]
+    try:
+        found = action(), None
+    except UserError as error:
+        found = None, error
+    value, mistake = gather_objects(found)[0]
+    if mistake is not None:
+        raise mistake
+    return value  # pyright: ignore[reportReturnType]
 
 
 def on_main(action: Callable[[], T]) -> T:

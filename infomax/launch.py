@@ -167,6 +167,9 @@ def _sharding(mixed_precision: str) -> Any:
     for name, (asked, reason) in refused.items():
         if asked:
             raise UserError(f"{name} is not taken together with FSDP2: {reason}.")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # one process has nothing to share out
+        os.environ["ACCELERATE_USE_FSDP"] = "false"  # or Accelerate would cast parameters and scores by its own policy
+        return None
     return plugin
 
 
@@ -175,7 +178,7 @@ def _shard(accelerator: "Accelerator", sharding: Any) -> None:
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
-    if sharding is None or accelerator.num_processes == 1:  # one process has nothing to share out
+    if sharding is None:
         return
     # Accelerate 1.15 takes FSDP from its launcher on GPUs alone; on CPUs it would train whole copies without a word.
     if accelerator.distributed_type is DistributedType.MULTI_CPU:

@@ -66,7 +66,11 @@ def test_a_run_in_shards_loads_in_one_process_and_is_resumed_by_one(tmp_path, un
     config = ROOT / "configs" / "fsdp2.yaml"
     by = ["accelerate", "launch", "--config_file", str(config), "--num_processes", "2", "--mixed_precision", "no"]
     recipe = [str(ROOT / "recipes" / "moco.py"), "--queue", "64", "--learn-temperature"]
-    run([*by, "--fsdp_min_num_params", "1000", *recipe], tmp_path, unlabelled, "--steps", "2")
+    run([*by, "--fsdp_min_num_params", "1000", *recipe], tmp_path, unlabelled, "--steps", "2", "--health-every", "1")
+    whole = run(
+        [*by, *recipe], tmp_path / "whole", unlabelled, "--steps", "2", "--health-every", "1"
+    )  # no part by itself
+    assert "RankMe" in whole.stdout + whole.stderr
     checkpoint = im.checkpoints.read(tmp_path / "run")
     assert (checkpoint.step, checkpoint.processes) == (2, 2)
     model, seen = im.load(tmp_path / "run"), checkpoint.preprocessing or {}

@@ -176,7 +176,8 @@ def test_columns_of_numbers_and_of_lists_are_targets(tmp_path):
         more = {
             "age": (hub.Value("int32"), [20 + i + 100 * seed for i in range(N)]),
             "found": (hub.List(hub.Value("string")), tags),
-            "kinds": (hub.List(hub.ClassLabel(names=["a", "b", "c"])), [[i % 2] for i in range(N)]),
+            "kinds": (hub.List(hub.ClassLabel(names=["a", "b", "c"])), [[i % 2, -1] for i in range(N)]),
+            "deep": (hub.List(hub.List(hub.Value("string"))), [[["a"]] for i in range(N)]),
             "target:weight": (hub.Value("float64"), [i / 2 for i in range(N)]),
             "gap": (hub.Value("float32"), [None] + [1.0] * (N - 1)),
         }
@@ -189,9 +190,17 @@ def test_columns_of_numbers_and_of_lists_are_targets(tmp_path):
     assert words.words == ("heart", "lung") and words.values[:3].tolist() == [[False] * 2, [False, True], [True] * 2]
     assert kinds.words == ("a", "b", "c") and kinds.values[:2].tolist() == [[True, False, False], [False, True, False]]
     for column, told in (("agee", "no column 'agee' to be a target"), ("gap", "the first of them in row 1"),
-                         ("img", "a target is a number, or a list of words")):  # fmt: skip
+                         ("img", "a target is a number, or a list"), ("deep", "a number, or a list")):  # fmt: skip
         with pytest.raises(UserError, match=told):
             dataset(f"hf:{tmp_path}?target={column}")
+
+
+def test_a_target_of_two_kinds_is_refused(tmp_path):
+    parts = {part: table(0, age=(hub.Value(kind), values)) for part, kind, values in (
+        ("train", "int32", [1] * N), ("test", "string", ["x"] * N))}  # fmt: skip
+    hub.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match="a target is of one kind"):
+        dataset(f"hf:{tmp_path / 'saved'}?target=age")
 
 
 def test_a_test_part_without_labels_gives_way(tmp_path):

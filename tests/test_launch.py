@@ -145,11 +145,19 @@ def test_forms_of_sharding_that_are_not_taken(monkeypatch, environment, said):
         launch.make_accelerator()
 
 
+def test_one_process_that_is_asked_for_shards_trains_whole(monkeypatch):
+    """On a GPU Accelerate would else cast its parameters and scores by its own policy."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert launch._sharding("bf16") is None and os.environ["ACCELERATE_USE_FSDP"] == "false"
+
+
 def test_float16_in_shards_is_not_taken(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
     with pytest.raises(UserError, match="fp16 is not taken together with FSDP2"):
         launch._sharding("fp16")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert launch._sharding("bf16").fsdp_version == 2
 
 

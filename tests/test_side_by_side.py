@@ -11,7 +11,7 @@ from test_report import Reader, flat
 
 import infomax as im
 from infomax.evaluation import Evaluation, Identity, Probes, Terms, compare
-from infomax.evaluation.compare import apart, paired_accuracy
+from infomax.evaluation.compare import Seen, apart, paired_accuracy
 from infomax.evaluation.probing import Probe
 from infomax.ui import side_by_side
 from infomax.ui.pictures import compared_curves
@@ -36,7 +36,7 @@ def evaluated(right, draws=(0.7, 0.8, 0.75), mi=3.0, each=()):
 
 ANSWERS = [i % 10 != 0 for i in range(200)]  # 90 % right
 BETTER = [i % 20 != 0 for i in range(200)]  # 95 %: right wherever the other is
-IMAGES = ("digits", "sum")
+IMAGES = Seen("digits", "train", "sum", "crops")
 
 
 def test_differences_are_paired_where_both_answered_the_same_images():
@@ -63,9 +63,19 @@ def test_differences_are_paired_where_both_answered_the_same_images():
         compare([first], ["a"], [IMAGES], health[:1])
 
 
+def test_other_training_images_and_other_views_are_said():
+    found, data = [evaluated(ANSWERS), evaluated(BETTER)], [IMAGES, replace(IMAGES, train="a half")]
+    _, b = compare(found, ["a", "b"], data, [{}] * 2)
+    assert "other training images of digits" in b.why_apart and all(number.difference is None for number in b.numbers)
+    _, b = compare(found, ["a", "b"], [IMAGES, replace(IMAGES, views="turns")], [{}] * 2)
+    of = {number.name: number.difference for number in b.numbers}
+    assert "b has other views than a" in b.why_apart and of["linear probe"].how == "paired over test images"
+    assert of["I(J; Z)"] is None and of["I(Z1; Z2), at least"] is None
+
+
 def test_runs_of_other_images_are_said_and_not_subtracted():
     found = [evaluated(ANSWERS), evaluated(BETTER), evaluated(BETTER)]
-    data = [IMAGES, ("cifar10", "other"), ("digits", "fewer")]
+    data = [IMAGES, Seen("cifar10", "train", "other"), replace(IMAGES, test="fewer")]
     _, b, c = compare(found, ["a", "b", "c"], data, [{}] * 3)
     assert b.why_apart == "b was evaluated on cifar10, and a on digits: no difference is taken."
     assert c.why_apart == "c was evaluated on other test images of digits, and a on digits: no difference is taken."
@@ -108,7 +118,7 @@ def test_the_page_is_whole_and_says_it(tmp_path):
     assert names == ["run, step 7", "run, step 9", "<three>"]
     assert side_by_side.labels(runs[:2], [7, 7]) == ["run, step 7 (1)", "run, step 7 (2)"]
     found = [evaluated(ANSWERS), evaluated(BETTER), replace(evaluated(BETTER), probes="There is one class.")]
-    compared = compare(found, names, [IMAGES, IMAGES, ("other", "x")], [{"health/rankme": 20.0}] * 3)
+    compared = compare(found, names, [IMAGES, IMAGES, Seen("other", "x", "x")], [{"health/rankme": 20.0}] * 3)
     page = side_by_side.page(compared, found, runs)
     text, read = flat(page), Reader(page)
     for told in (

@@ -147,7 +147,7 @@ def compare() -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------- on paper
 
 
-def on_paper(own: int = 2048, microbatch: int = 256, dim: int = 512) -> dict[str, Any]:
+def on_paper(own: int = 2048, microbatch: int = 256, dim: int = 128) -> dict[str, Any]:
     """A step of ResNet-50 in bf16, `own` pairs a GPU, gathered and in a ring, on 8 to 1,024 GPUs."""
     encoder = counted("resnet50", 3, 224, 2048, dim, True)(microbatch)
     rows, left = [], 0.0

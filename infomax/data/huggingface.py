@@ -159,19 +159,29 @@ def _words(part: Any, label: str | None, classes: list[str] | None) -> list[str 
 def _target(place: str, parts: dict[str, Any], column: str) -> Target:
     # Of the rows of all parts that are read, in their order.
     values: list[Any] = []
+    kind = next(iter(parts.values())).features.get(column)
     for part, rows in parts.items():
         if column not in rows.column_names:
             raise UserError(
                 f"The part {part} of {place} has no column {column!r} to be a target."
                 f"{nearest(column, rows.column_names)}"
             )
+        if rows.features[column] != kind:
+            raise UserError(
+                f"The column {column} of {place} holds {kind} in {next(iter(parts))} and {rows.features[column]} in "
+                f"{part}: a target is of one kind."
+            )
         values += rows.with_format(None).select_columns([column])[column]
-    kind = next(iter(parts.values())).features[column]
     inner, dtype = getattr(kind, "feature", None), str(getattr(kind, "dtype", ""))
     name = column.removeprefix(_TARGET)
-    if inner is not None and not isinstance(inner, dict) and (hasattr(inner, "names") or "string" in str(inner.dtype)):
+    if (
+        inner is not None
+        and not isinstance(inner, dict)
+        and (hasattr(inner, "names") or "string" in str(getattr(inner, "dtype", "")))
+    ):
         words = getattr(inner, "names", None)
-        sets = [{words[w] if words else str(w) for w in row or [] if w is not None} for row in values]
+        kept = [[w for w in row or [] if w is not None and w != -1] for row in values]  # -1: a class that is not known
+        sets = [{words[w] if words else str(w) for w in row} for row in kept]
         known = tuple(words or sorted(set[str]().union(*sets)))
         return Target(name, torch.tensor([[word in row for word in known] for row in sets], dtype=torch.bool), known)
     if type(kind).__name__ != "Value" or not any(word in dtype for word in ("int", "float", "bool", "decimal")):

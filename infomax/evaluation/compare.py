@@ -46,7 +46,7 @@ class Number:
 class Compared:
     """A run beside the first. label: what it is called. dataset: what it was evaluated on. numbers: the same for all.
 
-    why_apart: why no difference is taken, "" where it is.
+    why_apart: why no difference, or none of some numbers, is taken; "" where all are.
     """
 
     label: str
@@ -57,6 +57,16 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run was evaluated on: the data set's name, checksums of training and test images, the views spelled."""
+
+    name: str
+    train: str
+    test: str
+    views: str = ""
 
 
 def paired_accuracy(first: Sequence[bool], other: Sequence[bool]) -> Interval:
@@ -87,28 +97,35 @@ def apart(first: float, of_first: Interval, other: float, of_other: Interval) ->
 
 
 def compare(
-    found: Sequence[Evaluation], labels: Sequence[str], data: Sequence[tuple[str, str]],
-    health: Sequence[Mapping[str, float]],
-) -> tuple[Compared, ...]:  # fmt: skip
+    found: Sequence[Evaluation], labels: Sequence[str], data: Sequence[Seen], health: Sequence[Mapping[str, float]]
+) -> tuple[Compared, ...]:
     """The numbers of evaluations side by side, and their differences from the first.
 
-    found: one evaluation a run, of one seed. labels: of the runs. data: name and checksum of the test images of each;
-    where they are not the first's, no difference is taken. health: of each, numbers by name as log.jsonl's last line
-    has them, without intervals. Raises UserError: fewer than two runs.
+    found: one evaluation a run, of one seed. labels: of the runs. data: what each was evaluated on; where its images
+    are not the first's, no difference is taken, and where its views are not, none of I(Z1; Z2) and I(J; Z), which are
+    about them. health: of each, numbers by name as log.jsonl's last line has them, without intervals. Raises UserError:
+    fewer than two runs.
     """
     if len(found) < 2:
         raise UserError("Runs are compared with each other: name two or more.")
     columns = [_numbers(one, last) for one, last in zip(found, health, strict=True)]
     result = []
-    for i, (label, (name, checksum), numbers) in enumerate(zip(labels, data, columns, strict=True)):
+    first = data[0]
+    for i, (label, seen, numbers) in enumerate(zip(labels, data, columns, strict=True)):
         why = ""
-        if checksum != data[0][1]:
-            other = f"{name}" if name != data[0][0] else f"other test images of {name}"
-            why = f"{label} was evaluated on {other}, and {labels[0]} on {data[0][0]}: no difference is taken."
+        if (seen.test, seen.train) != (first.test, first.train):
+            part = "test" if seen.test != first.test else "training"
+            other = seen.name if seen.name != first.name else f"other {part} images of {seen.name}"
+            why = f"{label} was evaluated on {other}, and {labels[0]} on {first.name}: no difference is taken."
         if i and not why:
             answers = [_known(one) for one in (found[0], found[i])]
-            numbers = [_beside(a, b, *answers) for a, b in zip(columns[0], numbers, strict=True)]
-        result.append(Compared(label, name, tuple(numbers), why))
+            numbers = [
+                b if seen.views != first.views and b.name in OF_VIEWS else _beside(a, b, *answers)
+                for a, b in zip(columns[0], numbers, strict=True)
+            ]
+            if seen.views != first.views:
+                why = f"{label} has other views than {labels[0]}: I(Z1; Z2) and I(J; Z) are about other quantities."
+        result.append(Compared(label, seen.name, tuple(numbers), why))
     return tuple(result)
 
 
@@ -116,6 +133,7 @@ NAMES = {  # of a run's numbers: what they are called
     "accuracy": "linear probe", "shots_10": "10 images a class", "knn": "kNN", "floor": "I(Z1; Z2), at least",
     "identity": "I(J; Z)", "identity_floor": "I(J; Z), at least",
 }  # fmt: skip
+OF_VIEWS = {NAMES["floor"], NAMES["identity"], NAMES["identity_floor"]}  # what other views make another quantity
 HEALTH = {
     "health/rankme": "RankMe", "health/alignment": "alignment", "health/uniformity": "uniformity",
     "health/feature_std": "deviation",

@@ -167,9 +167,10 @@ def of_rows(fit: Tensor, read: Tensor, *, among: int, seed: int = 0) -> Identity
     sizes = [2**i for i in range(1, 1 + int(math.log2(n)))]
     curve = tuple((size, float(_information(whole, size).mean())) for size in sizes)
     seen = (checks.width(low, high),)
+    mi, of_images = min(value + rise, cap, high), each + (each - before if rise > 0 else 0)
+    of_images = of_images + (mi - of_images.mean())  # where the cap or the upper end cut the value
     return Identity(
-        min(value + rise, cap, high), value - 1.645 * error, (low, high), cap, among, n, k, curve, seen,
-        tuple((each + (each - before if rise > 0 else 0)).tolist()),
+        mi, value - 1.645 * error, (low, high), cap, among, n, k, curve, seen, tuple(of_images.tolist()),
     )  # fmt: skip
 
 

@@ -167,7 +167,8 @@ class Monitor:
         try:
             with self._model.whole():  # one process measures, on what all of them hold
                 if distributed.is_sharded(self._model):  # of which a forward needs all processes
-                    return self._measure(of_health, of_labels)
+                    with distributed.gathered(self._model):  # BatchNorm's statistics are each one's own
+                        return distributed.as_main(lambda: self._measure(of_health, of_labels))
                 return distributed.on_main(lambda: self._measure(of_health, of_labels))
         except UserError as error:
             if self._asked:

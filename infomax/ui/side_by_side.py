@@ -87,6 +87,7 @@ def written(place: Path, runs: Sequence[Path], dataset: str | None, seed: int, s
     or is of two towers; a page that cannot be written.
     """
     from infomax.evaluation import Evaluation, compare, evaluate, pairs_of, subject
+    from infomax.evaluation.compare import Seen
 
     for run in runs:
         if pairs_of(run, dataset, skip_unreadable) is not None:
@@ -100,7 +101,10 @@ def written(place: Path, runs: Sequence[Path], dataset: str | None, seed: int, s
             one = evaluate(about, seed=seed, terms=False, said=lambda stage, label=label: stages(f"{label}: {stage}"))
             assert isinstance(one, Evaluation)  # pairs were refused
             found.append(one)
-    images = [(about.data.name, about.data.test.checksum()) for about in subjects]
+    images = [
+        Seen(about.data.name, about.data.train.checksum(), about.data.test.checksum(), repr(about.views))
+        for about in subjects
+    ]
     health = [last_health(run_folder(run) / "log.jsonl") for run in runs]
     compared = compare(found, called, images, health)
     write(place, page(compared, found, runs))
