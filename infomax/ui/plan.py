@@ -101,9 +101,8 @@ def plan(
         _show(said["changed"], memory, room)
     print(
         f"\nAssumed: {tflops:g} TFLOP/s in the encoder (--tflops), {link:g} GB/s between processes (--link). Scores are"
-        " at the\nrate of float32 that was measured on an H100, a third slower in a ring. Images that wait to be read, and"
-        " fragments of memory, are not"
-        " counted."
+        " at the\nrate of float32 that was measured on an H100, a third slower in a ring. Images that wait to be read,"
+        " and fragments of memory, are not counted."
     )
 
 
