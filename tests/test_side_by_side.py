@@ -11,7 +11,7 @@ from test_report import Reader, flat
 
 import infomax as im
 from infomax.evaluation import Evaluation, Identity, Probes, Terms, compare
-from infomax.evaluation.compare import Seen, apart, paired_accuracy
+from infomax.evaluation.compare import Difference, Number, Seen, apart, paired_accuracy
 from infomax.evaluation.probing import Probe
 from infomax.ui import side_by_side
 from infomax.ui.pictures import compared_curves
@@ -131,6 +131,15 @@ def test_the_page_is_whole_and_says_it(tmp_path):
     assert page.count("<svg") == 1 and read.fetched == [] and len(read.ids) == len(set(read.ids))
     assert compared_curves({"none": tmp_path / "no.jsonl"}) == ""
     assert json.loads(json.dumps([one.to_dict() for one in compared]))[1]["numbers"][0]["difference"]["how"]
+
+
+def test_a_cell_has_no_negative_zero_and_draws_alone_make_no_difference_sure():
+    def cell(unit, value, low, high, how="paired over test images"):
+        return side_by_side._cell(Number("a", value, (low, high), unit, Difference(value, (low, high), how)))
+
+    assert cell("%", -0.0003, -0.0004, -0.0001) == side_by_side.Cell("0.0 [0.0, 0.0]", "+0.0 [+0.0, +0.0]", True)
+    assert cell("nats", -0.003, -0.3, 0.001).difference == "+0.00 [-0.30, +0.00]"
+    assert cell("%", -0.098, -0.103, -0.092).sure and not cell("%", -0.098, -0.103, -0.092, "paired over draws").sure
 
 
 def test_which_images_were_right_is_kept_and_not_written():

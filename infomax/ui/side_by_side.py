@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 HOW = {  # what to know of each kind of difference that is on the page
     "paired over test images": "Linear probe and kNN: paired over the same test images (Agresti & Min, 2005).",
-    "paired over draws": "10 images a class: paired over the same draws of training images.",
+    "paired over draws": "10 images a class: paired over the same draws of training images, on one test set; the luck"
+    " of the test images is left out, so never bold.",
     "paired over held-out images": "I(J; Z): paired over the same held-out images; what more views may bring is in the"
     " runs' own intervals alone.",
     "from the two intervals": "I(J; Z): from the two intervals, as if they were of different images, so too wide.",
@@ -29,7 +30,7 @@ HOW = {  # what to know of each kind of difference that is on the page
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as the page shows it; sure: whether the difference's interval leaves 0 out."""
+    """A number as the page shows it; sure: whether the difference's interval, of test images too, leaves 0 out."""
 
     value: str
     difference: str = ""
@@ -130,8 +131,7 @@ def _cell(number: "Number") -> Cell:
     times, digits = (100, 1) if number.unit == "%" else (1, 2)
 
     def shown(value: float, sign: str = "") -> str:
-        text = f"{times * value:{sign}.{digits}f}"
-        return text.replace("-0.00", "0.00") if float(text) == 0 else text
+        return f"{times * value:{sign}z.{digits}f}"  # z: no negative zero
 
     value = shown(number.value)
     if number.interval is not None:
@@ -143,4 +143,5 @@ def _cell(number: "Number") -> Cell:
     if by.interval is None:
         return Cell(value, told)
     low, high = by.interval
-    return Cell(value, f"{told} [{shown(low, '+')}, {shown(high, '+')}]", low > 0 or high < 0)
+    sure = (low > 0 or high < 0) and by.how != "paired over draws"
+    return Cell(value, f"{told} [{shown(low, '+')}, {shown(high, '+')}]", sure)
