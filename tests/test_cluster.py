@@ -44,7 +44,7 @@ exit "$SRUN_STATUS"
 """
 SCONTROL = """#!/bin/bash
 echo "scontrol $*" >> "$CALLS"
-if [ "$1" = show ]; then printf 'node7\\nnode8\\n'; fi
+if [ "$1" = show ]; then echo node7; sleep 0.2; echo node8; fi
 """
 
 
@@ -89,6 +89,18 @@ def test_kubernetes_job_starts_a_pod_a_machine_which_meet_at_the_first():
     assert mounts == {volume["name"] for volume in pod["volumes"]} and options["run-dir"].startswith("/runs/")
 
 
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Terminates those that run, which torchrun passes on to its workers, and kills what has not ended after that."""
+    for process in processes:
+        process.terminate()  # nothing where it has ended
+    for process in processes:
+        try:
+            process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.slow
 def test_two_nodes_meet_train_are_preempted_and_go_on(tmp_path, unlabelled):
     """Two torchruns with a rendezvous at a port of this machine stand for two machines; one of them is preempted."""
@@ -99,6 +111,8 @@ def test_two_nodes_meet_train_are_preempted_and_go_on(tmp_path, unlabelled):
     assert torchrun is not None
     small = ["--encoder", "resnet10_small_gn", "--batch-size", "16", "--dataset", f"folder:{unlabelled}"]
 
+    started: list[subprocess.Popen[bytes]] = []
+
     def nodes(steps: int) -> list[subprocess.Popen[bytes]]:
         words = [
             torchrun, "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=job",
@@ -107,19 +121,24 @@ def test_two_nodes_meet_train_are_preempted_and_go_on(tmp_path, unlabelled):
         ]  # fmt: skip
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with (tmp_path / "out").open("ab") as out:
-            return [subprocess.Popen(words, stdout=out, stderr=out, env=env, cwd=tmp_path) for _ in range(2)]
+            for _ in range(2):
+                started.append(subprocess.Popen(words, stdout=out, stderr=out, env=env, cwd=tmp_path))
+        return started[-2:]
 
-    both = nodes(100_000)
-    log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
-    while not (log.exists() and log.read_bytes().count(b"\n") >= 3):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in both), (tmp_path / "out").read_text()
-        time.sleep(0.1)
-    both[1].send_signal(signal.SIGTERM)
-    ends = [p.wait(timeout=120) for p in both]
-    assert all(ends), "a run that was preempted is not one that is done"
-    saved = im.checkpoints.read(tmp_path / "run")
-    assert saved.step >= 3 and saved.processes == 2
-    both = nodes(saved.step + 2)
-    assert [p.wait(timeout=240) for p in both] == [0, 0], (tmp_path / "out").read_text()
+    try:
+        both = nodes(100_000)
+        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
+        while not (log.exists() and log.read_bytes().count(b"\n") >= 3):
+            assert time.monotonic() < deadline and all(p.poll() is None for p in both), (tmp_path / "out").read_text()
+            time.sleep(0.1)
+        both[1].send_signal(signal.SIGTERM)
+        ends = [p.wait(timeout=120) for p in both]
+        assert all(ends), "a run that was preempted is not one that is done"
+        saved = im.checkpoints.read(tmp_path / "run")
+        assert saved.step >= 3 and saved.processes == 2
+        both = nodes(saved.step + 2)
+        assert [p.wait(timeout=240) for p in both] == [0, 0], (tmp_path / "out").read_text()
+    finally:
+        end(started)
     found = im.checkpoints.read(tmp_path / "run")
     assert (found.step, found.processes) == (saved.step + 2, 2)
