@@ -2,16 +2,21 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 from scipy import integrate, special
 
 import infomax as im
 from infomax.benchmarks import published, rivals, yardstick
 from infomax.benchmarks.rivals import RIVALS, Rival, Rivals, Unavailable
+from infomax.files import lock
 
 TASKS = [task for table in published.tables() for task in table.tasks]
 
@@ -92,6 +97,52 @@ def test_a_sample_that_takes_too_long_ends_the_worker(asking, monkeypatch):
     x = np.zeros((10, 1))
     assert asking.ask(slow, x, x)["error"] == "not done in 0 s"
     assert not asking._workers
+
+
+def test_a_start_is_allowed_for_once(asking, monkeypatch, tmp_path):
+    monkeypatch.setattr(rivals, "START", 60.0)
+    monkeypatch.setattr(rivals, "WORKER", tmp_path / "worker.py")
+    lines = ["import time", "time.sleep(0.2)", "input()", "print('{\"mi\": 1.0}', flush=True)", "time.sleep(60)"]
+    rivals.WORKER.write_text("\n".join(lines))
+    slow = Rival("scikit-learn", (), "", limit=0.05)
+    x = np.zeros((10, 1))
+    assert asking.ask(slow, x, x)["mi"] == 1.0
+    began = time.monotonic()
+    assert asking.ask(slow, x, x)["error"] == "not done in 0 s" and time.monotonic() - began < 30
+    assert asking.ask(slow, x, x)["mi"] == 1.0  # a new worker, which starts again
+
+
+def test_an_environment_that_another_process_makes_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(rivals, "POLL", 0.05)
+    place = rivals.place_of(tmp_path, ("a==1",), shares=False)
+    place.mkdir()
+    (place / "half").touch()
+    held = lock(place.with_suffix(".lock"))
+    if held is None:
+        pytest.skip("no locks here")
+    found = []
+    other = threading.Thread(target=lambda: found.append(rivals.environment(tmp_path, ("a==1",), False)))
+    other.start()
+    time.sleep(0.3)
+    assert other.is_alive() and (place / "half").exists()
+    (place / "ready").touch()
+    os.close(held)
+    other.join(timeout=30)
+    assert [python.parents[1] for python in found] == [place] and (place / "half").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell stands for pip")
+def test_an_installation_that_takes_too_long_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(rivals, "INSTALLING", 1)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/child\nwait\n")
+    python.chmod(0o755)
+    with pytest.raises(Unavailable, match="not installed in 1 s"):
+        rivals._install(python, ["a==1"], None)
+    child, deadline = int((tmp_path / "child").read_text()), time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -1,17 +1,19 @@
 """Other packages' estimators of pinned versions, in environments of their own that are made when first asked for."""
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from infomax.errors import UserError
+from infomax.files import lock
 
 WORKER = Path(__file__).with_name("rival_worker.py")
 INSTALLING = 480  # seconds at most for one environment
-START = 180  # seconds at most until a worker has imported its package
+START = 180  # seconds at most until a worker has imported its package, which its first answer waits for
+POLL = 0.5  # seconds between looks whether another process has made an environment
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Rivals:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._workers: dict[str, subprocess.Popen[str]] = {}
+        self._answered: set[str] = set()  # rivals whose worker has started and answered
         atexit.register(self.close)
 
     def prepare(self, rival: Rival) -> None:
@@ -108,17 +113,21 @@ class Rivals:
     def ask(self, rival: Rival, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
         """The worker's answer of x [n, dx] and y [n, dy]: mi, interval, good, seconds, error.
 
+        It ends a worker that takes longer than the rival's limit, to which START is added for a worker's first answer.
         Raises Unavailable: the rival's environment cannot be made.
         """
         worker = self._worker(rival)
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
             np.savez(file, x=x, y=y)
             file.flush()
-            line = _asked(worker, file.name, rival.limit)
+            limit = rival.limit + (0 if rival.name in self._answered else START)
+            line = _asked(worker, file.name, limit)
         if line is None:
-            reason = f"not done in {rival.limit:.0f} s" if worker.poll() is None else "its process ended"
+            reason = f"not done in {limit:.0f} s" if worker.poll() is None else "its process ended"
             self._end(rival.name)
             line = json.dumps({"error": reason})
+        else:
+            self._answered.add(rival.name)
         return {"mi": None, "interval": None, "good": None, "seconds": None} | json.loads(line)
 
     def close(self) -> None:
@@ -128,6 +137,7 @@ class Rivals:
 
     def _end(self, name: str) -> None:
         worker = self._workers.pop(name)
+        self._answered.discard(name)
         worker.kill()
         worker.wait()
         for stream in (worker.stdin, worker.stdout):
@@ -148,7 +158,7 @@ class Rivals:
 
 
 def _asked(worker: "subprocess.Popen[str]", path: str, limit: float) -> str | None:
-    """The line that answers, or None where the process ended or took longer than `limit` and a start."""
+    """The line that answers, or None where the process ended or took longer than `limit` seconds."""
     assert worker.stdin is not None and worker.stdout is not None
     try:
         worker.stdin.write(path + "\n")
@@ -156,7 +166,7 @@ def _asked(worker: "subprocess.Popen[str]", path: str, limit: float) -> str | No
     except OSError:
         worker.wait()
         return None
-    if not select.select([worker.stdout], [], [], limit + START)[0]:
+    if not select.select([worker.stdout], [], [], limit)[0]:
         return None
     line = worker.stdout.readline()
     if not line:
@@ -167,38 +177,92 @@ def _asked(worker: "subprocess.Popen[str]", path: str, limit: float) -> str | No
 def environment(folder: Path, requirements: Sequence[str], shares: bool) -> Path:
     """The interpreter of an environment with these requirements, made by pip where the folder has none yet.
 
-    Raises Unavailable: pip could not install them. UserError: a folder that cannot be written.
+    While another process makes it, this one waits. Raises Unavailable: pip could not install them. UserError: a folder
+    that cannot be written.
     """
-    text = json.dumps([sys.version_info[:2], sys.prefix if shares else "", *requirements])
-    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    place = place_of(folder, requirements, shares)
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
     if (place / "ready").exists():
         return python
-    shutil.rmtree(place, ignore_errors=True)  # one that was not finished
-    try:
-        place.mkdir(parents=True)
-        venv.create(place, with_pip=True, symlinks=os.name != "nt")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(
-            f"No environment can be made in {folder}: {error}. Name another with --environments."
-        ) from error
-    print(f"Installing {', '.join(requirements)}", file=sys.stderr)
-    began = time.monotonic()
-    alone = ["--no-deps"] if shares else []
-    try:
-        done = subprocess.run(
-            [str(python), "-m", "pip", "install", "-q", *alone, *requirements],
-            capture_output=True, text=True, timeout=INSTALLING,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"not installed in {INSTALLING} s") from None
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise Unavailable(f"not installed: {(said or ['pip failed'])[-1].removeprefix('ERROR: ')}")
-    if shares:
-        _share(place)
-    (place / "ready").write_text(f"{', '.join(requirements)}\n{time.monotonic() - began:.0f} s\n")
+    with _alone(place) as held:
+        if (place / "ready").exists():  # another process has made it
+            return python
+        shutil.rmtree(place, ignore_errors=True)  # one that was not finished
+        try:
+            place.mkdir(parents=True)
+            venv.create(place, with_pip=True, symlinks=os.name != "nt")
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise _unwritable(folder, error) from error
+        print(f"Installing {', '.join(requirements)}", file=sys.stderr)
+        began = time.monotonic()
+        _install(python, [*(["--no-deps"] if shares else []), *requirements], held)
+        if shares:
+            _share(place)
+        (place / "ready").write_text(f"{', '.join(requirements)}\n{time.monotonic() - began:.0f} s\n")
     return python
+
+
+def place_of(folder: Path, requirements: Sequence[str], shares: bool) -> Path:
+    """Where the environment with these requirements is, or will be."""
+    text = json.dumps([sys.version_info[:2], sys.prefix if shares else "", *requirements])
+    return folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[int | None]:
+    """Waits until no other process makes the environment there; what holds its lock meanwhile, None without locks."""
+    path, told = place.with_suffix(".lock"), False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = lock(path)
+            break
+        except BlockingIOError:
+            if not told:
+                print(f"Waiting for another process, which installs into {place}", file=sys.stderr)
+            told = True
+            time.sleep(POLL)
+        except OSError as error:
+            raise _unwritable(place.parent, error) from error
+    try:
+        yield held
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _install(python: Path, what: Sequence[str], held: int | None) -> None:
+    """Installs by that interpreter's pip. held: a lock that pip holds too, should this process be killed meanwhile."""
+    pip = subprocess.Popen(
+        [str(python), "-m", "pip", "install", "-q", *what], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, pass_fds=() if held is None else (held,),
+    )  # fmt: skip
+    try:
+        _, errors = pip.communicate(timeout=INSTALLING)
+    except BaseException as error:  # Ctrl-C as well, which a session of its own does not get
+        _end_all(pip)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Unavailable(f"not installed in {INSTALLING} s") from None
+        raise
+    if pip.returncode:
+        said = [line for line in errors.splitlines() if line.startswith("ERROR")]
+        raise Unavailable(f"not installed: {(said or ['pip failed'])[-1].removeprefix('ERROR: ')}")
+
+
+def _end_all(process: "subprocess.Popen[str]") -> None:
+    """Kills the leader of a session with the processes that it started, such as pip's builds."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+def _unwritable(folder: Path, error: Exception) -> UserError:
+    return UserError(f"No environment can be made in {folder}: {error}. Name another with --environments.")
 
 
 def _share(place: Path) -> None:
