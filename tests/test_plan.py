@@ -9,6 +9,7 @@ from torch import nn
 
 import infomax as im
 from infomax import encoders
+from infomax.benchmarks import plan as plan_benchmark
 from infomax.models import cost
 from infomax.ui import plan as planning
 
@@ -135,10 +136,27 @@ def test_the_ring_comes_where_features_alone_are_too_many(capsys):
 
 
 def test_on_paper_the_ring_saves_memory_and_never_time():
-    from infomax.benchmarks.plan import on_paper
-
-    found = on_paper(own=8, microbatch=4)
+    found = plan_benchmark.on_paper(own=8, microbatch=4)
     assert [row["gpus"] for row in found["rows"]] == [2**k for k in range(3, 11)]
     for row in found["rows"]:
         assert row["ring"]["scores_gib"] < row["gather"]["scores_gib"]
         assert sum(row["ring"]["seconds"].values()) >= sum(row["gather"]["seconds"].values())
+
+
+def test_a_line_has_what_was_measured_and_says_what_was_missed():
+    case = {"encoder": "resnet18", "side": 64, "channels": 3, "pairs": 64}
+    row = {
+        "case": case,
+        "planned": {"bytes": 3 * 2**20, "seconds": 1.2},
+        "measured": {"bytes": 3 * 2**20, "seconds": 1.0},
+    }
+    start = "| resnet18 | 3 x 64 x 64 | 64 | 64 | 3 |"
+    assert plan_benchmark.line_of(row) == f"{start} 3 | +0 % | 1.20 | 1.00 | +20 % (missed) |"
+    row["measured"]["bytes"] = float("nan")
+    assert plan_benchmark.line_of(row) == f"{start} - | - | 1.20 | 1.00 | +20 % (missed) |"
+
+
+@pytest.mark.slow
+def test_a_step_that_cannot_be_made_is_a_sentence():
+    with pytest.raises(im.UserError, match=r"^A step of resnet10_tny with 8 pairs could not be measured: (?!infomax).*_t"):
+        plan_benchmark.in_a_child(plan_benchmark.Case("resnet10_tny", 28, 1, 8))

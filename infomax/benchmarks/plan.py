@@ -1,6 +1,7 @@
 """infomax plan beside what steps take on this machine, and what it says of up to 1,024 GPUs, drawn."""
 
 import json as _json
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from infomax import critics, encoders, errors, objectives
+from infomax.files import finite
 from infomax.models import InfoMax, cost
 from infomax.ui.plan import counted
 
@@ -70,7 +72,10 @@ def step_of(case: Case, scores: bool = True) -> Callable[[], None]:
 
 
 def measured(case: Case, seconds: float = 2.0) -> dict[str, float]:
-    """Bytes beyond weights and the optimiser's state, and processor seconds of a step: the least of a few."""
+    """Bytes beyond weights and the optimiser's state, and processor seconds of a step: the least of a few.
+
+    Bytes are NaN where the system has no high-water mark that starts anew, as all but Linux.
+    """
     from infomax.benchmarks.scores import peak_mib
 
     step = step_of(case)
@@ -126,22 +131,32 @@ def planned(case: Case, encoder_rate: float, every: float, score_rate: float) ->
 
 
 def compare() -> list[dict[str, Any]]:
-    """Each case in a process of its own, where freed memory is returned at once."""
+    """Each case measured and planned."""
     score_rate, found = scores_rate(), []
     for case in CASES:
-        program = (
-            "import json, torch; torch.set_num_threads(1)\n"
-            "from infomax.benchmarks.plan import Case, measured, rates\n"
-            f"case = {case!r}\nprint(json.dumps({{**measured(case), 'rates': rates(case)}}))"
-        )
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
-        run = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-        )
-        seen = _json.loads(run.stdout)
+        seen = in_a_child(case)
         rate, every = seen.pop("rates")
         found.append({"case": asdict(case), "measured": seen, "planned": planned(case, rate, every, score_rate)})
     return found
+
+
+def in_a_child(case: Case) -> dict[str, Any]:
+    """What `measured` and `rates` say in a process of its own, where freed memory is returned at once.
+
+    Raises UserError: the step cannot be made or ends its process, with the last line of what that said.
+    """
+    program = (
+        "import json, torch; torch.set_num_threads(1)\n"
+        "from infomax.benchmarks.plan import Case, measured, rates\n"
+        f"case = {case!r}\nprint(json.dumps({{**measured(case), 'rates': rates(case)}}))"
+    )
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or [f"its process ended with {run.returncode}"])[-1]
+        last = last.removeprefix("infomax.errors.UserError: ")
+        raise errors.UserError(f"A step of {case.encoder} with {case.pairs} pairs could not be measured: {last}")
+    return _json.loads(run.stdout)
 
 
 # ------------------------------------------------------------------------------------------------------- on paper
@@ -222,21 +237,29 @@ def command(figure: Path | None = None, json: bool = False) -> None:
     torch.set_num_threads(1)
     rows = compare()
     if json:
-        print(_json.dumps({"rows": rows}))
+        print(_json.dumps(finite({"rows": rows})))
         return
     print("| encoder | images | pairs | at once | MiB planned | measured | off | s planned | measured | off |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        case, plan, seen = Case(**row["case"]), row["planned"], row["measured"]
-        off = {name: plan[name] / seen[name] - 1 for name in ("bytes", "seconds")}
-        shown = {
-            name: f"{100 * value:+.0f} %{'' if abs(value) <= WITHIN else ' (missed)'}" for name, value in off.items()
-        }
-        print(
-            f"| {case.encoder} | {case.channels} x {case.side} x {case.side} | {case.pairs} |"
-            f" {case.microbatch or case.pairs} | {plan['bytes'] / 2**20:.0f} | {seen['bytes'] / 2**20:.0f} |"
-            f" {shown['bytes']} | {plan['seconds']:.2f} | {seen['seconds']:.2f} | {shown['seconds']} |"
-        )
+        print(line_of(row))
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A line of the table for a case of `compare`: '-' for what was not measured."""
+    case, plan, seen = Case(**row["case"]), row["planned"], row["measured"]
+
+    def beside(name: str, unit: int, digits: int) -> str:
+        if not math.isfinite(seen[name]):
+            return f"{plan[name] / unit:.{digits}f} | - | -"
+        off = plan[name] / seen[name] - 1
+        missed = "" if abs(off) <= WITHIN else " (missed)"
+        return f"{plan[name] / unit:.{digits}f} | {seen[name] / unit:.{digits}f} | {100 * off:+.0f} %{missed}"
+
+    return (
+        f"| {case.encoder} | {case.channels} x {case.side} x {case.side} | {case.pairs} |"
+        f" {case.microbatch or case.pairs} | {beside('bytes', 2**20, 0)} | {beside('seconds', 1, 2)} |"
+    )
 
 
 def _show_paper(found: dict[str, Any]) -> None:
