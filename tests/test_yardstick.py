@@ -213,6 +213,23 @@ def test_aims_are_met_or_missed():
     assert line["measured"] == "1.0e-04, 2 of 2 trusted" and line[""] == "met"
 
 
+def test_aims_count_samples_without_a_value_as_not_trusted():
+    rows = [
+        row("infomax", "a", 1.1, 0.2, True, n=500), row("infomax", "b", None, n=500), row("ennemi", "a", 1.3, n=500),
+        row("ennemi", "b", 1.0, n=500), row("scikit-learn", "a", 1.4, n=500),
+    ]  # fmt: skip
+    below, coverage, wrong, trusted = yardstick.aims(rows)
+    said = "; no value for 1 of 2 samples"
+    assert (below["measured"], below[""]) == (f"below each of 2{said}", "met")
+    assert coverage["measured"] == f"100 %{said}" and wrong["measured"] == "0 of 1"
+    assert (trusted["measured"], trusted[""]) == (f"50 %{said}", "**missed**")
+    atoms = [row("infomax", published.ATOMS_NAME, mi, 0.1, mi and True, n=200, table="mixtures") for mi in (1.0, None)]
+    [line] = yardstick.aims(atoms)
+    assert line["measured"] == f"0.0e+00, 1 of 2 trusted{said}" and line[""] == "**missed**"
+    [line] = yardstick.aims(atoms[1:])
+    assert line["measured"].startswith("-, 0 of 1 trusted") and line[""] == "**missed**"
+
+
 def test_tables_mark_the_nearer_and_the_doubted(tmp_path):
     made = yardstick.tables_of(ROWS, {"latentmi": "not installed: no"}, ["ennemi", "gmm-mi", "latentmi"])
     assert [line["ours"] for line in made["on each rival's samples"]] == ["**0.100**", "0.100"]

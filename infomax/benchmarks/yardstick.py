@@ -185,47 +185,60 @@ def head_to_head(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def _without_a_value(rows: Sequence[dict[str, Any]]) -> str:
+    failed = sum(row["mi"] is None for row in rows)
+    return f"; no value for {failed} of {len(rows)} samples" if failed else ""
+
+
 def aims(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What is aimed at, as measured, and whether it is met. An aim whose samples were not drawn is left out."""
+    """What is aimed at, as measured, and whether it is met. An aim whose samples were not drawn is left out.
+
+    A sample for which infomax gave no value is not trusted, and has no part in errors and coverage, which is said.
+    """
     lines: list[dict[str, str]] = []
 
     def say(aim: str, measured: str, met: bool) -> None:
         lines.append({"aim": aim, "measured": measured, "": "met" if met else "**missed**"})
 
+    own = [row for row in rows if row["estimator"] == OURS and row["table"] in accuracy.SETS]
     pairs = [line for line in head_to_head(rows) if line["table"] == "held out"]
     for n in dict.fromkeys(line["n"] for line in pairs):
         at = [line for line in pairs if line["n"] == n]
+        without = _without_a_value([row for row in own if row["table"] == "held out" and row["n"] == n])
         lost = [line for line in at if not line["ours"] < line["theirs"]]
         words = "; ".join(f"{line['rival']} {line['theirs']:.3f}, ours {line['ours']:.3f}" for line in lost)
-        say(f"held out, N = {n}: a mean error below every rival's on its samples", words or "below each", not lost)
+        words = (words or f"below each of {len(at)}") + without
+        say(f"held out, N = {n}: a mean error below every rival's on its samples", words, not lost)
         if n == 2000:
             shares = "; ".join(
                 f"{line['ours'] / line['theirs']:.2f} of {line['rival']}'s ({line['samples']} samples)" for line in at
             )
             met = all(line["ours"] <= 0.5 * line["theirs"] for line in at)
-            say("held out, N = 2000: at most half of every rival's on its samples", shares, met)
-    own = [row for row in rows if row["estimator"] == OURS and row["table"] in accuracy.SETS]
+            say("held out, N = 2000: at most half of every rival's on its samples", shares + without, met)
     for n in dict.fromkeys(row["n"] for row in own):
-        some = [row for row in own if row["n"] == n and row["mi"] is not None]
+        some = [row for row in own if row["n"] == n]
+        without = _without_a_value(some)
         which = " and ".join(dict.fromkeys(row["table"] for row in some))
-        held = _mean([row["interval"][0] <= row["true"] <= row["interval"][1] for row in some])
-        say(f"{which}, N = {n}: coverage of 93 to 99 %", _percent(held), 0.93 <= held <= 0.99)
+        held = _mean([row["interval"][0] <= row["true"] <= row["interval"][1] for row in some if row["interval"]])
+        say(f"{which}, N = {n}: coverage of 93 to 99 %", _percent(held) + without, 0.93 <= held <= 0.99)
         trusted = [row for row in some if row["good"]]
         wrong = [row for row in trusted if _is_wrong(row)]
         share, most = len(trusted) / len(some), 0.03 if n < 2000 else 0.0
         words = f"{len(wrong)} of {len(trusted)}"
         if wrong:
             words += ": " + "; ".join(f"{row['name']} {row['mi']:.2f} of {row['true']:.2f}" for row in wrong)
-        say(f"{which}, N = {n}: wrong of trusted at most {100 * most:.0f} %", words, len(wrong) <= most * len(trusted))
+        few = bool(trusted) and len(wrong) <= most * len(trusted)
+        say(f"{which}, N = {n}: wrong of trusted at most {100 * most:.0f} %", words, few)
         if n < 2000:
-            say(f"{which}, N = {n}: at least 75 % trusted", _percent(share), share >= 0.75)
+            say(f"{which}, N = {n}: at least 75 % trusted", _percent(share) + without, share >= 0.75)
     atoms = [row for row in rows if row["estimator"] == OURS and row["name"] == published.ATOMS_NAME]
     for n, theirs in published.ATOMS_ERRORS.items():
-        some = [row for row in atoms if row["n"] == n and row["mi"] is not None]
+        some = [row for row in atoms if row["n"] == n]
         if some:
-            square = _mean([_error(row) ** 2 for row in some])
-            trusted = sum(row["good"] for row in some)
-            words = f"{square:.1e}, {trusted} of {len(some)} trusted"
+            square = _mean([_error(row) ** 2 for row in some if row["mi"] is not None])
+            trusted = sum(bool(row["good"]) for row in some)
+            words = f"{'-' if math.isnan(square) else f'{square:.1e}'}, {trusted} of {len(some)} trusted"
+            words += _without_a_value(some)
             aim = f"{published.ATOMS_NAME}, N = {n}: mean squared error below {theirs:g}, and trusted"
             say(aim, words, square < theirs and trusted == len(some))
     return lines
@@ -350,10 +363,10 @@ def command(
     made = tables_of(rows, reasons, others)
     draw(rows, output / "yardstick.png")
     protocol = (
-        "One sample a distribution (two of the mixtures), the same for all. An error is of the values that are given."
-        " Wrong is off by more than .25 nat and 10 %. Good is what an estimator's own verdict lets pass, and all values"
-        " of one without a verdict. Seconds: processor time, median. '-': not asked. On each rival's samples the nearer"
-        " is bold."
+        "One sample of each distribution, two of each mixture, the same for all. An error is of the values that are"
+        " given. Wrong is off by more than .25 nat and 10 %. Good is what an estimator's own verdict lets pass, and all"
+        " values of one without a verdict. Seconds: processor time, median. '-': not asked. On each rival's samples the"
+        " nearer is bold."
         f" Load at the end: {os.getloadavg()[0]:.1f}."
     )
     cells.report(cells.write_tables(output, "yardstick", protocol, made), finite(made), output, json)
