@@ -65,10 +65,21 @@ def test_every_public_name_is_on_a_page_of_the_reference():
 
 
 def test_links_of_the_pages_lead_to_files():
-    """On a code host as on the site; anchors are zensical's to check."""
+    """On a code host as on the site, which has nothing from outside docs/; anchors are zensical's to check."""
     for page in PAGES:
-        for link in set(re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (DOCS / page).read_text())):
-            assert (DOCS / page).parent.joinpath(link).exists(), f"docs/{page}: {link}"
+        assert dead(page, (DOCS / page).read_text()) == [], f"docs/{page}"
+
+
+def dead(page: str, text: str) -> list[str]:
+    """The links of a page that lead to no file, or out of docs/."""
+    links = sorted(set(re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)))
+    ends = [(link, (DOCS / page).parent.joinpath(link).resolve()) for link in links]
+    return [link for link, end in ends if not (end.exists() and end.is_relative_to(DOCS.resolve()))]
+
+
+def test_a_link_out_of_the_pages_is_caught():
+    text = "[a](data.md) [b](../README.md) [c](nothing.md) [d](https://a.org) [e](tutorials/../data.md#x)"
+    assert dead("index.md", text) == ["../README.md", "nothing.md"]
 
 
 def test_calls_on_the_pages_for_users_are_the_librarys():
