@@ -143,7 +143,8 @@ def test_encoders_are_compiled_by_accelerates_option(microbatch):
     ],
 )
 def test_what_cannot_be_sharded_is_a_sentence(monkeypatch, wrap, make, said):
-    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **WRAPS[wrap]}.items():
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2"}
+    for name, value in {**asked, **WRAPS[wrap]}.items():
         monkeypatch.setenv(name, value)
     # What of an accelerator is asked: to shard there must be two processes.
     state = SimpleNamespace(fsdp_plugin=launch._sharding("no"), dynamo_plugin=TorchDynamoPlugin())
