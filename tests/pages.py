@@ -7,6 +7,7 @@ to it. Pictures and numbers of objectives: infomax benchmark bias --pictures doc
 import csv
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -121,57 +122,20 @@ def measured() -> dict[tuple[str, int, float], tuple[float, float]]:
         }
 
 
-# Of each objective: its value as a formula (s+: scores of pairs, s-: of negatives) with what is maximised where that is
-# another one, and when to use it.
-SAID = {
-    "InfoNCE": (
-        "mean s+ - log((e^s+ + sum e^s-) / N), the sum over a row's negatives",
-        "to train where nothing speaks for another objective, and for a bound that holds; not for a value near log N or"
-        " above it.",
-    ),
-    "NWJ": (
-        "1 + mean s+ - mean e^s-",
-        "for a bound without bias where MI is small beside log N; to train, take CalibratedNWJ.",
-    ),
-    "CalibratedNWJ": (
-        "1 + mean s+ - c - mean e^(s- - c)",
-        "to train by NWJ's bound, at any temperature of the critic.",
-    ),
-    "DV": ("mean s+ - log mean e^s-", "to compare with earlier work, and where batches are large beside e^MI."),
-    "MINE": (
-        "mean s+ - log mean e^s-; the gradient is that of mean s+ - mean e^s- / A, with A a running mean of mean e^s-",
-        "to train by DV's bound in small batches, and to repeat what used it.",
-    ),
-    "SMILE": (
-        "mean s+ - log mean e^clip(s-, -tau, tau); the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
-        "to train, and to read MI above log N where a steady value matters more than a bound; a smaller tau is"
-        " steadier, and more biased.",
-    ),
-    "JS": (
-        "1 + mean s+ - mean e^s-; the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
-        "to train as with SMILE, and to read a lower bound where MI is small beside log N.",
-    ),
-    "JSPlugin": (
-        "mean s+; the gradient is that of mean log sigmoid s+ - mean log(1 + e^s-)",
-        "to train as with SMILE, and to read the critic's log-ratio on pairs that it has not seen, without a ceiling.",
-    ),
-    "TUBA": (
-        "1 + mean(s+ - a) - mean e^(s- - a)",
-        "as NWJ, where the scores of different x lie at different levels, which a baseline takes off.",
-    ),
-    "SigLIP": (
-        "mean s+; the gradient is that of mean log sigmoid(s+ - log k) - k mean log(1 + e^(s- - log k))",
-        "to train two towers by a loss in which no pair is normalised by others.",
-    ),
-    "Anchor": (
-        "mean s+; the gradient is that of InfoNCE with one more class of weight nu",
-        "to train as with InfoNCE, and to read a log-ratio from the scores.",
-    ),
-}
+USE = (
+    re.compile(r"^## When to use it\n\n(.+?) What encoders each trains:", re.MULTILINE),
+    re.compile(r"^## Formula\n\n.+\n\n```text\n(.+?)\n```", re.MULTILINE | re.DOTALL),
+)
 
 
-def capitalised(text: str) -> str:
-    return text[0].upper() + text[1:]
+def said(name: str) -> tuple[str, str]:
+    """When to use an objective, and its formula, as somebody wrote them into its page; the rest is written here."""
+    page = DOCS / f"objectives/{name}.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    found = [pattern.search(text) for pattern in USE]
+    if found[0] is None or found[1] is None:
+        sys.exit(f"{page} needs its sections 'When to use it' and 'Formula' first, in the form of infonce.md's.")
+    return found[0][1], found[1][1]
 
 
 def table(call: str) -> list[str]:
@@ -199,7 +163,7 @@ def objective_page(row: dict[str, str]) -> str:
     from infomax import objectives
 
     kind = objectives.registry[row["name"]]
-    formula, use = SAID[kind.__name__]
+    use, formula = said(row["name"])
     optimum = "log r itself" if kind.normalised else "log r plus any constant"
     reads = {"rows": "a pair's score beside those of its own negatives", "plug-in": "the scores of pairs alone",
              "partition": "the scores of pairs, and the mean over all negatives"}[kind.value_from]  # fmt: skip
@@ -216,11 +180,11 @@ def objective_page(row: dict[str, str]) -> str:
             f"| source | {row['source']} |",
         ]),
         "## When to use it",
-        f"{capitalised(use)} What encoders each trains:"
+        f"{use} What encoders each trains:"
         " [Which objective?](../training.md#which-objective)",
         "## Formula",
         "s+ are the scores of pairs, s- those of negatives, means are over a batch, and the value is in nats:",
-        "```text\n" + formula.replace("; ", "\n") + "\n```",
+        f"```text\n{formula}\n```",
         "As the library has it:",
         f"```python\n{code}\n```",
         "## Bias and variance",

@@ -102,7 +102,6 @@ def test_sizes(text, size):
         ({"encoder": "resnet10_tny"}, "resnet10_tny"),
         ({"mixed_precision": "fp8"}, "no or bf16"),
         ({"microbatch": 0}, "microbatch"),
-        ({"objective": "InfoNEC"}, "InfoNCE"),
         ({"encoder": "vgg11", "size": 3, "batch": 8}, "vgg11 cannot be counted on images of 3 x 3 x 3"),
     ],
 )

@@ -23,8 +23,6 @@ SCORE_PRODUCTS = 4  # of n x N x d, forward and backward
 RING_SLOWER = 4 / 3  # of the scores' time, where columns come around: up to a third
 ADAMW = 2  # numbers of optimiser state a parameter
 STEPPING = 3  # numbers a parameter while the optimiser steps, its gradient among them
-# Of InfoNCE's time in scores, for 262,144 pairs on an H100 (docs/engine.md); of an objective that was not measured, 1.
-TIMES = {"NWJ": 0.95, "DV": 0.92, "Anchor": 1.46, "SigLIP": 1.78, "JS": 1.81, "SMILE": 1.85}
 
 
 @final
@@ -142,7 +140,7 @@ class Setting:
     """A step of `pairs` pairs on `processes` processes, features of `dim` numbers, 2 views a pair.
 
     microbatch: pairs encoded at once in a process, None for all of its own. ring, sharded (FSDP2): as the recipes'
-    options have them. times: the objective's time in scores, of InfoNCE's.
+    options have them.
     """
 
     pairs: int
@@ -151,7 +149,6 @@ class Setting:
     microbatch: int | None = None
     ring: bool = False
     sharded: bool = False
-    times: float = 1.0
 
     @property
     def own(self) -> int:
@@ -198,7 +195,7 @@ def seconds(setting: Setting, encoder: Encoding, rates: Rates) -> dict[str, floa
     parts = n / setting.at_once
     again = encoder.forward if parts > 1 else 0
     encoding = parts * (encoder.both + again) / rates.encoder
-    scoring = setting.times * SCORE_PRODUCTS * 2 * n * setting.pairs * d / rates.scores
+    scoring = SCORE_PRODUCTS * 2 * n * setting.pairs * d / rates.scores
     scoring *= RING_SLOWER if setting.ring and world > 1 else 1
     once = (world - 1) * (n * d * 4 / rates.link + rates.latency)  # one side of all processes, past every process
     # Gathered, and the gradient of all columns summed back. In a ring they come around twice while tiles are worked on,

@@ -24,7 +24,6 @@ def plan(
     channels: int = 3,
     dim: int = 128,
     hidden: int = 2048,
-    objective: str = "InfoNCE",
     mixed_precision: str = "no",
     microbatch: int | None = None,
     ring: bool = False,
@@ -47,7 +46,6 @@ def plan(
         channels: Of the images.
         dim: Numbers of a projection, which the critic compares.
         hidden: Numbers in the projector's hidden layer.
-        objective: What is maximised, as in a recipe; it decides how long scores take.
         mixed_precision: Of the encoder: no or bf16.
         microbatch: Pairs that a process encodes at once, each twice. By default all of its own.
         ring: Pass features around rather than gather them.
@@ -66,12 +64,9 @@ def plan(
     if mixed_precision not in ("no", "bf16"):
         raise UserError(f"--mixed-precision is no or bf16, not {mixed_precision!r}.")
     room = bytes_of(memory)
-    from infomax import objectives
     from infomax.models import cost
 
-    made = objectives.objective(objective)
-    times = 1.97 if getattr(made, "symmetric", False) else cost.TIMES.get(type(made).__name__, 1.0)
-    setting = cost.Setting(batch, gpus, dim, microbatch, ring, fsdp2, times)
+    setting = cost.Setting(batch, gpus, dim, microbatch, ring, fsdp2)
     half = mixed_precision == "bf16"
     image = channels * size * size * (2 if half else 4)
     count = counted(encoder, channels, size, hidden, dim, half)
@@ -80,7 +75,7 @@ def plan(
     better = None if found["bytes"] <= room else _fitting(setting, count, image, room)
     said = {"fits": better is None, "memory": room, **found, "change": better}
     if better:
-        changed = cost.Setting(batch, gpus, dim, better["microbatch"], better["ring"], better["fsdp2"], times)
+        changed = cost.Setting(batch, gpus, dim, better["microbatch"], better["ring"], better["fsdp2"])
         said["changed"] = _found(changed, count(changed.at_once), image, rates)
     if json:
         print(one_line({"plan": said}))
@@ -101,8 +96,8 @@ def plan(
         _show(said["changed"], memory, room)
     print(
         f"\nAssumed: {tflops:g} TFLOP/s in the encoder (--tflops), {link:g} GB/s between processes (--link). Scores are"
-        " at the\nrate of float32 that was measured on an H100, a third slower in a ring. Images that wait to be read,"
-        " and fragments of memory, are not counted."
+        " at the\nengine's rate in float32 on an H100, a third slower in a ring; some objectives take up to half as"
+        " much more. Images\nthat wait to be read, and fragments of memory, are not counted."
     )
 
 
