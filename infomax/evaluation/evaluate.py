@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
-from infomax.evaluation.common import features, labels
+from infomax.evaluation.common import labels
+from infomax.evaluation.features import Store, held
 from infomax.evaluation.finetune import finetuned
 from infomax.evaluation.information import mutual_information, named_images
 from infomax.evaluation.probing import Probe, probe_features
@@ -83,15 +84,16 @@ def probe_all(
     said: Callable[[str], None] = lambda text: None,
     *,
     finetune: bool = False,
+    store: Store | None = None,
 ) -> Probed:
     """As probes(), and the probes of the data set's targets where it has some; of labels that are missing or too few a
     text says so.
 
     checkpoint, dataset, seed, device, said: as evaluate() takes them. finetune: of the two encoders, fine-tune copies
-    too; Probe.finetuned has what came of it. Raises UserError: a folder that cannot be read, features that are not
-    finite.
+    too; Probe.finetuned has what came of it. store: where features are kept, by default Store(). Raises UserError: a
+    folder that cannot be read, features that are not finite, a disk without room for them.
     """
-    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True, finetune=finetune)
+    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True, finetune=finetune, store=store)
 
 
 def _probed(
@@ -102,6 +104,7 @@ def _probed(
     *,
     targets: bool,
     finetune: bool = False,
+    store: Store | None = None,
 ) -> Probed:
     """Each encoder's features are made once, and kept no longer than its probes need them."""
     from infomax.data import views_for
@@ -123,8 +126,9 @@ def _probed(
     untrained = untrained_like(about.encoder, seed)
     encoders = {} if untrained is None else {"an untrained encoder": untrained}
     for name, encoder in (encoders | {"raw pixels": nn.Flatten(), "the encoder": about.encoder}).items():
-        said(f"Probing {name}")
-        train_x, test_x = (features(encoder, split, plain, device) for split in (data.train, data.test))
+        said(f"Making features of {name}")
+        train_x, test_x = (held(encoder, split, plain, device, store=store) for split in (data.train, data.test))
+        said(f"Probing {name}, {train_x} and {test_x}")
         if train_y is not None and test_y is not None:
             try:
                 found[name] = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
@@ -134,7 +138,7 @@ def _probed(
                     return Probed(why, None)
             else:
                 if finetune and name != "raw pixels":
-                    tuned = finetuned(encoder, data, plain, seed, device, said, name)
+                    tuned = finetuned(encoder, data, plain, seed, device, said, name, store)
                     found[name] = replace(found[name], finetuned=tuned)
         if targets:
             of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from infomax.estimation import Check, Estimate
+from infomax.evaluation.features import features
 from infomax.evaluation.layers import estimated_on, principal_axes
-from infomax.evaluation.probing import features
 from infomax.evaluation.subject import Subject
 
 if TYPE_CHECKING:
