@@ -16,7 +16,7 @@ from infomax.errors import UserError, nearest
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
-from infomax.ui.plan import plan
+from infomax.ui.plan import bytes_of, plan
 from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
@@ -250,6 +250,9 @@ def probe(
     output: Path | None = None,
     json: bool = False,
     skip_unreadable: bool = False,
+    memory: str | None = None,
+    scratch: Path | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
@@ -264,11 +267,16 @@ def probe(
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
+        memory: What features of one part, training or test, may take in memory: 8GiB, 500MB; above it they are on disk,
+            with the same numbers. By default a quarter of what is free.
+        scratch: A folder for features on disk, which end with the command. By default that of temporary files.
+        dtype: What features are kept as: float32, or float16, which halves their size and rounds them.
     """
-    from infomax.evaluation import evaluate_towers, pairs_of, probe_all, subject
+    from infomax.evaluation import Store, evaluate_towers, pairs_of, probe_all, subject
 
     errors.require_seed(seed)
     require_file(output)
+    store = Store(None if memory is None else bytes_of(memory), scratch, dtype)
     if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         if finetune:
             raise UserError("--finetune goes with a run of one encoder, whose images have labels.")
@@ -281,7 +289,7 @@ def probe(
         return show_and_write(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset, skip_unreadable)
     with ui.Stages() as stages:
-        found = probe_all(about, seed=seed, said=stages, finetune=finetune)
+        found = probe_all(about, seed=seed, said=stages, finetune=finetune, store=store)
     if isinstance(found.probes, str) and found.targets is None:
         raise UserError(found.probes)
 
@@ -358,6 +366,11 @@ def benchmark(what: str, /) -> None:
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
 
+COMMANDS: tuple[Callable[..., None], ...] = (
+    estimate, matrix, probe, recipe, plan, report, export, push, objectives, estimators, benchmark,
+)  # fmt: skip
+
+
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with ui.sentences():
@@ -368,19 +381,7 @@ def main() -> None:
             ui.arguments(command, prog=f"infomax benchmark {name}")
             return
         ui.arguments(
-            {
-                "estimate": estimate,
-                "matrix": matrix,
-                "probe": probe,
-                "recipe": recipe,
-                "plan": plan,
-                "report": report,
-                "export": export,
-                "push": push,
-                "objectives": objectives,
-                "estimators": estimators,
-                "benchmark": benchmark,
-            },
+            {command.__name__: command for command in COMMANDS},
             prog="infomax",
             description="Mutual information that can be believed, and encoders that maximise it.",
         )

@@ -11,8 +11,8 @@ from torch import nn
 import infomax as im
 from infomax.data import from_tensors
 from infomax.evaluation import probing
-from infomax.evaluation.features import of_array
-from infomax.evaluation.probing import features, probe_features, wilson
+from infomax.evaluation.features import features, of_array
+from infomax.evaluation.probing import probe_features, wilson
 
 
 def clouds(n: int, classes: int = 4, gap: float = 3.0, seed: int = 0):
@@ -51,8 +51,7 @@ def test_neighbours_do_not_depend_on_the_length_of_rows(length):
     own = np.random.default_rng(2).uniform(0.5, 2, (600, 1)).astype(np.float32)
     [same] = probing._votes(of_array(x, "x"), y, of_array(t, "t"), [5], 4)
     assert 0.85 < (same == u).mean() <= 0.98
-    longer = (of_array(length * own[400 * i : 400 + 200 * i] * z, "z") for i, z in enumerate((x, t)))
-    bank, queries = longer
+    bank, queries = of_array(length * own[:400] * x, "x"), of_array(length * own[400:] * t, "t")
     assert np.array_equal(probing._votes(bank, y, queries, [5], 4)[0], same)
 
 

@@ -42,6 +42,13 @@ def stratified(y: Ints, part: float, seed: int) -> tuple[Ints, Ints]:
     return np.setdiff1d(np.arange(len(y)), chosen), chosen
 
 
+def sample(n: int, most: int, seed: int) -> Tensor:
+    """Places of n: all of them in order, or, of more than `most`, so many that the seed draws, in order."""
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
 def draw(y: Ints, seed: int, number: int) -> tuple[Ints, Ints]:
     """Indices (few, rest): the draw of that number of ten images a class, and at most 1,000 images outside it."""
     rng = np.random.default_rng([seed, number])

@@ -1,11 +1,12 @@
 """evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.evaluation.common import labels
@@ -20,6 +21,8 @@ from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Paired
+
+PIXELS = 12_288  # numbers of an image that a probe of raw pixels reads, at most: 64 x 64 of three channels
 
 
 def evaluate(
@@ -125,10 +128,11 @@ def _probed(
     of_targets: dict[str, tuple[TargetProbe, ...]] = {}
     untrained = untrained_like(about.encoder, seed)
     encoders = {} if untrained is None else {"an untrained encoder": untrained}
-    for name, encoder in (encoders | {"raw pixels": nn.Flatten(), "the encoder": about.encoder}).items():
-        said(f"Making features of {name}")
+    for name, encoder in (encoders | {"raw pixels": Pixels(), "the encoder": about.encoder}).items():
+        said(f"Probing {name}")
         train_x, test_x = (held(encoder, split, plain, device, store=store) for split in (data.train, data.test))
-        said(f"Probing {name}, {train_x} and {test_x}")
+        if train_x.on_disk:
+            said(f"Probing {name}, {train_x}")
         if train_y is not None and test_y is not None:
             try:
                 found[name] = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
@@ -148,3 +152,18 @@ def _probed(
         why or Probes(found["the encoder"], found["raw pixels"], found.get("an untrained encoder")),
         None if trained is None or pixels is None else TargetProbes(trained, pixels, baseline),
     )
+
+
+@final
+class Pixels(nn.Module):
+    """The baseline of raw pixels: images [b, c, h, w], or signals [b, c, time], in one row each; of more than 12,288
+    numbers averaged to fewer places, as a linear probe of 150,528 would hold more than any encoder's."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [b, c, h, w] or [b, c, time] -> [b, d], d 12,288 at most."""
+        sides = images.shape[2:]
+        by = (PIXELS / (images.shape[1] * math.prod(sides))) ** (1 / len(sides))
+        if by < 1:
+            pool: Any = (nn.functional.adaptive_avg_pool1d, nn.functional.adaptive_avg_pool2d)[len(sides) - 1]
+            images = pool(images, tuple(max(1, int(side * by + 1e-6)) for side in sides))
+        return images.flatten(1)

@@ -5,9 +5,11 @@ of them. The file has no name: it ends with the process, whatever ends that, and
 """
 
 import contextlib
+import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
@@ -54,36 +56,39 @@ class Store:
         if self.folder is not None:
             self._file().close()
 
-    def hold(self, blocks: Iterable[ArrayLike | Tensor], n: int, what: str = "features") -> "Features":
+    def hold(self, blocks: Iterable[NDArray[Any] | Tensor], n: int, what: str = "features") -> "Features":
         """Features [n, d] from blocks of their rows, in order; kept in memory or written to disk as they come.
 
-        blocks: float [b, d] each, of numbers of any floating dtype. n: rows in all. what: is named by errors. Raises
+        blocks: [b, d] each, of any floating dtype. n: rows in all. what: is named by errors. Raises
         UserError: rows that are not finite, or not in float16; a disk that has no room for all of them.
         """
-        into: NDArray[Any] | IO[bytes] | None = None
-        bad: list[Ints] = []
-        done = columns = 0
-        beyond = False
-        for given in blocks:
-            rows = given.detach().cpu().float().numpy() if isinstance(given, Tensor) else np.asarray(given, np.float32)
-            with np.errstate(over="ignore"):
-                block = np.ascontiguousarray(rows, dtype=self.dtype)
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                beyond = beyond or bool(np.isfinite(rows[~finite]).all())
-                bad.append(done + np.flatnonzero(~finite))
-            if into is None:
-                columns = block.shape[1]
-                into = self._room(n, columns)
-            if isinstance(into, np.ndarray):
-                into[done : done + len(block)] = block
-            else:
-                self._write(into, block, n * columns)
-            done += len(block)
-        if into is None:
+        blocks = iter(blocks)
+        first = next(blocks, None)
+        if first is None:
             raise UserError(f"There are no images to compute features of: {what} are empty.")
-        require_none(bad, n, what, beyond)
-        return Features(into, (done, columns), self)
+        into = self._room(n, first.shape[1])
+        try:
+            bad, done, beyond = [], 0, False
+            for given in itertools.chain([first], blocks):
+                whole = given.detach().cpu().float().numpy() if isinstance(given, Tensor) else given
+                with np.errstate(over="ignore"):
+                    block = np.ascontiguousarray(whole, dtype=self.dtype)
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    beyond = beyond or bool(np.isfinite(whole[~finite]).all())
+                    bad.append(done + np.flatnonzero(~finite))
+                if isinstance(into, np.ndarray):
+                    into[done : done + len(block)] = block
+                else:
+                    self._write(into, block, n * block.shape[1])
+                done += len(block)
+            require_none(bad, n, what, beyond)
+        except BaseException:
+            if not isinstance(into, np.ndarray):
+                with contextlib.suppress(OSError):  # of what could not be written
+                    into.close()
+            raise
+        return Features(into, (done, first.shape[1]), self)
 
     def _room(self, n: int, columns: int) -> NDArray[Any] | IO[bytes]:
         size = n * columns * np.dtype(self.dtype).itemsize
@@ -92,8 +97,8 @@ class Store:
         left = shutil.disk_usage(self._where).free
         if size > left:
             raise UserError(
-                f"{n} x {columns} features as {self.dtype} take {_gib(size)} of disk, and {self._where} has {_gib(left)}"
-                f" left: {self._advice}."
+                f"{n} x {columns} features as {self.dtype} take {_gib(size)} of disk, and {self._where} has"
+                f" {_gib(left)} left: {self._advice}."
             )
         return self._file()
 
@@ -111,8 +116,6 @@ class Store:
             file.write(block.data)
             file.flush()
         except OSError as error:
-            with contextlib.suppress(OSError):  # of what was not written
-                file.close()
             raise UserError(
                 f"Features, {_gib(numbers * block.itemsize)} of them, could not be written into {self._where}"
                 f" ({error.strerror}): {self._advice}."
@@ -139,6 +142,10 @@ class Features:
     values: NDArray[Any] | IO[bytes] = field(repr=False)
     shape: tuple[int, int]
     store: Store = field(default_factory=Store)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, np.ndarray):
+            weakref.finalize(self, self.values.close)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -238,7 +245,7 @@ def encoded(
     plain: Callable[[Tensor], Tensor],
     device: str | torch.device | None = None,
     batch_size: int = 256,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Features float32 [b, d] on the CPU of a split's images, a batch at a time, in evaluation mode.
 
     device: the encoder's own by default. `encoder` comes back where it was, every submodule in the mode it had.

@@ -167,7 +167,9 @@ def finetuned(
         shots_10_interval=None if shots is None else t_interval(shots),
         protocol={
             "train_images": len(y), "test_images": len(t), "seed": seed, "rate": rate, "rates": list(RATES),
-            "held_out": {"images": len(held_out), "of": "train", "stratified": True, "accuracies": list(scores.values())},
+            "held_out": {
+                "images": len(held_out), "of": "train", "stratified": True, "accuracies": list(scores.values()),
+            },
             "epochs": EPOCHS, "trial_epochs": TRIAL, "least_steps": STEPS, "batch": BATCH, "decay": DECAY,
             "optimizer": "AdamW, a tenth of warm-up, cosine to 0", "images": "as they are, without augmentation",
             "batch_norm": "from the statistics of training images",

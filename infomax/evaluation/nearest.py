@@ -10,8 +10,8 @@ from infomax import critics
 from infomax.evaluation.features import Features, Ints
 
 QUERIES = 1024  # rows of a block at most
-BANK = 16384
-NUMBERS = 2**22  # of a block of either at most: 16 MiB
+BANK = 8192
+NUMBERS = 2**21  # of a block of either at most: 8 MiB
 
 
 def nearest(
@@ -43,12 +43,12 @@ def _top(similar: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k highest of each row [b, c] and their columns; of those equal to the last, the first columns."""
     if similar.shape[1] <= k:
         return similar, torch.arange(similar.shape[1]).expand(similar.shape)
-    values, index = similar.topk(k, dim=1)
-    tied = (similar >= values[:, -1:]).sum(1) > k
+    values, index = similar.topk(k + 1, dim=1)
+    tied = values[:, k - 1] == values[:, k]
     if bool(tied.any()):  # rare, and a sort is dear
         ranked, order = similar[tied].sort(dim=1, descending=True, stable=True)
-        values[tied], index[tied] = ranked[:, :k], order[:, :k]
-    return values, index
+        values[tied], index[tied] = ranked[:, : k + 1], order[:, : k + 1]
+    return values[:, :k], index[:, :k]
 
 
 def _better(values: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from infomax.evaluation.common import (
     versions,
     wilson,
 )
-from infomax.evaluation.features import Features, Floats, Ints, Store, features, held, of_array
+from infomax.evaluation.features import Features, Floats, Ints, Store, held, of_array
 from infomax.evaluation.finetune import Finetuned, finetuned
 from infomax.evaluation.logistic import Linear, path, rows_of, standardiser
 from infomax.evaluation.nearest import nearest

@@ -81,9 +81,9 @@ def probe_targets(
     *,
     seed: int = 0,
 ) -> tuple[TargetProbe, ...]:
-    """Probe features for targets: train_x [n, d] with targets train, test_x [m, d] with the same targets, test. Features
-    are read block by block, so that those on disk need not fit in memory.
+    """Probe features for targets: train_x [n, d] with targets train, test_x [m, d] with the same targets, test.
 
+    Features are read block by block, so that those on disk need not fit in memory.
     seed: of the held-out part, of bootstrap draws, and of a random projection where n and d are both above 4,096. Same
     inputs and seed, same numbers. Raises UserError: features that are not finite, targets that differ.
     """
