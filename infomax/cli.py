@@ -344,6 +344,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "scores", "caching", "training",
     "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders", "yardstick", "plan",
+    "large",
 )  # fmt: skip
 
 
@@ -361,7 +362,7 @@ def benchmark(what: str, /) -> None:
             (columns chosen for classifiers and regressions); health (which numbers go with accuracy, and planted
             collapses), encoders (what is said of encoders whose MI is known, and how often it is trusted); yardstick
             (our estimates beside other packages', which it installs in environments of their own); plan (infomax plan
-            beside what steps take here, and on paper to 1,024 GPUs).
+            beside what steps take here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 

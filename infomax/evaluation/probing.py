@@ -29,6 +29,7 @@ from infomax.evaluation.common import (
     wilson,
 )
 from infomax.evaluation.features import Features, Floats, Ints, Store, held, of_array
+from infomax.evaluation.features import features as features  # infomax.probing.features, a public name
 from infomax.evaluation.finetune import Finetuned, finetuned
 from infomax.evaluation.logistic import Linear, path, rows_of, standardiser
 from infomax.evaluation.nearest import nearest
