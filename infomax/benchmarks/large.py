@@ -21,13 +21,13 @@ CLASSES = 10
 def large(images: int, features: int, repeats: int, seed: int) -> dict[str, Any]:
     """Seconds of processor time and of the clock, medians over `repeats`, all ways in turn.
 
-    Neighbours: the 50 nearest of 1,024 queries among `images` rows of so many features. Walk: the loss of the linear
-    probe of 10 classes and its gradient over all rows, of which L-BFGS takes some tens for each C.
+    Neighbours: the 50 nearest of 1,024 queries among `images` rows of so many features. First step: of L-BFGS, for
+    the linear probe of 10 classes; two or three walks over all rows for the loss and its gradient.
     """
     rng = np.random.default_rng(seed)
     x, q = (rng.standard_normal((n, features), dtype=np.float32) for n in (images, QUERIES))
     y = rng.integers(0, CLASSES, images)
-    kept = {"memory": _held(x, 2**62), "disk": _held(x, 0)}
+    kept = {"in memory": _held(x, 2**62), "on disk": _held(x, 0)}
     queries = _held(q, 2**62)
 
     def whole() -> None:
@@ -42,8 +42,8 @@ def large(images: int, features: int, repeats: int, seed: int) -> dict[str, Any]
         return lambda: path(blocks, y, features, CLASSES, [1.0], iterations=1)
 
     ways: dict[str, Callable[[], object]] = {"neighbours, whole rows": whole}
-    ways |= {f"neighbours, blocks in {place}": neighbours(bank) for place, bank in kept.items()}
-    ways |= {f"walks of the linear probe in {place}": walk(bank) for place, bank in kept.items()}
+    ways |= {f"neighbours, blocks {place}": neighbours(bank) for place, bank in kept.items()}
+    ways |= {f"first step of the linear probe {place}": walk(bank) for place, bank in kept.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
