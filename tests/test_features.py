@@ -99,6 +99,7 @@ def test_the_size_of_blocks_changes_nothing_but_rounding(request):
     whole = probe_features(x, y, t, u)
     request.getfixturevalue("narrow")
     small = probe_features(x, y, t, u)
+    assert small.right is not None and whole.right is not None
     assert small.knn == whole.knn and small.right["knn"] == whole.right["knn"]
     assert small.accuracy == pytest.approx(whole.accuracy, abs=0.006)
     assert small.protocol["linear"]["C"] == whole.protocol["linear"]["C"]
