@@ -16,7 +16,7 @@ from infomax.errors import UserError, nearest
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
-from infomax.ui.plan import plan
+from infomax.ui.plan import bytes_of, plan
 from infomax.ui.recipes import recipe
 from infomax.ui.registers import LEGEND, estimator_rows, in_words, objective_rows
 
@@ -250,6 +250,9 @@ def probe(
     output: Path | None = None,
     json: bool = False,
     skip_unreadable: bool = False,
+    memory: str | None = None,
+    scratch: Path | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
@@ -264,11 +267,16 @@ def probe(
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
+        memory: What features of one part, training or test, may take in memory: 8GiB, 500MB; above it they are on disk,
+            with the same numbers. By default a quarter of what is free.
+        scratch: A folder for features on disk, which end with the command. By default that of temporary files.
+        dtype: What features are kept as: float32, or float16, which halves their size and rounds them.
     """
-    from infomax.evaluation import evaluate_towers, pairs_of, probe_all, subject
+    from infomax.evaluation import Store, evaluate_towers, pairs_of, probe_all, subject
 
     errors.require_seed(seed)
     require_file(output)
+    store = Store(None if memory is None else bytes_of(memory), scratch, dtype)
     if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         if finetune:
             raise UserError("--finetune goes with a run of one encoder, whose images have labels.")
@@ -281,7 +289,7 @@ def probe(
         return show_and_write(output, towers.checkpoint, "retrieval", towers, shown)
     about = subject(run, dataset, skip_unreadable)
     with ui.Stages() as stages:
-        found = probe_all(about, seed=seed, said=stages, finetune=finetune)
+        found = probe_all(about, seed=seed, said=stages, finetune=finetune, store=store)
     if isinstance(found.probes, str) and found.targets is None:
         raise UserError(found.probes)
 
@@ -336,6 +344,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "scores", "caching", "training",
     "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders", "yardstick", "plan",
+    "large",
 )  # fmt: skip
 
 
@@ -353,9 +362,14 @@ def benchmark(what: str, /) -> None:
             (columns chosen for classifiers and regressions); health (which numbers go with accuracy, and planted
             collapses), encoders (what is said of encoders whose MI is known, and how often it is trusted); yardstick
             (our estimates beside other packages', which it installs in environments of their own); plan (infomax plan
-            beside what steps take here, and on paper to 1,024 GPUs).
+            beside what steps take here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    estimate, matrix, probe, recipe, plan, report, export, push, objectives, estimators, benchmark,
+)  # fmt: skip
 
 
 def main() -> None:
@@ -368,19 +382,7 @@ def main() -> None:
             ui.arguments(command, prog=f"infomax benchmark {name}")
             return
         ui.arguments(
-            {
-                "estimate": estimate,
-                "matrix": matrix,
-                "probe": probe,
-                "recipe": recipe,
-                "plan": plan,
-                "report": report,
-                "export": export,
-                "push": push,
-                "objectives": objectives,
-                "estimators": estimators,
-                "benchmark": benchmark,
-            },
+            {command.__name__: command for command in COMMANDS},
             prog="infomax",
             description="Mutual information that can be believed, and encoders that maximise it.",
         )

@@ -50,16 +50,19 @@ def test_terms_of_an_encoder_are_capped_and_named(halves):
     assert mutual_information(Rows(), halves, terms=False, **ONCE).to_dict() == found.mi.to_dict()
 
 
+THIRDS = (torch.arange(150), torch.arange(150, 200), torch.arange(100))
+
+
 @pytest.mark.slow
 def test_mosaics_are_found_by_a_method_that_learns_and_by_no_other(halves, monkeypatch):
     monkeypatch.setattr(mosaics, "MOSAICS", (2000, 500, 500))
     told = mosaics.mosaics(
-        subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
+        subject(Rows(), halves), at(2.0), im.data.views_for(halves), THIRDS,
         {"seed": 0, "device": "cpu", "critic": "Bilinear"},
     )  # fmt: skip
     assert told.verdict != "fail", told
     found = mosaics.mosaics(
-        subject(Rows(), halves), at(2.0), im.data.views_for(halves), torch.arange(150), torch.arange(150, 200),
+        subject(Rows(), halves), at(2.0), im.data.views_for(halves), THIRDS,
         {"seed": 0, "device": "cpu", "objective": "InfoNCE", "critic": "Bilinear", "budget": Budget(steps=0)},
     )  # fmt: skip
     assert found.verdict == "fail" and "does not find" in found.sentence

@@ -12,7 +12,7 @@ import infomax as im
 from infomax import ui
 from infomax.data import from_tensors
 from infomax.evaluation import Finetunes, Probes, finetune, probe_all
-from infomax.evaluation.common import features
+from infomax.evaluation.features import features
 
 
 def images(train: int, test: int, labels: bool = True) -> Any:

@@ -16,6 +16,7 @@ import infomax as im
 from infomax import ui
 from infomax.data.targets import Target, tagged
 from infomax.evaluation import probe_all, targets
+from infomax.evaluation.features import of_array
 from infomax.evaluation.targets import _mean, _precisions, _r2, probe_targets
 
 
@@ -77,7 +78,7 @@ def test_ridge_is_that_of_scikit_learn_with_more_rows_or_more_columns(d):
     rng = np.random.default_rng(0)
     X, T = rng.normal(size=(80, d)).astype(np.float32), rng.normal(size=(20, d)).astype(np.float32)
     y = X[:, 0] * 2 + rng.normal(size=80)
-    own = targets._Ridge(X, T).predict(y[:, None], 0.1)[:, 0]
+    own = targets._Ridge(of_array(X, "X"), of_array(T, "T")).predict(y[:, None], [0.1])[0][:, 0]
     mean, deviation = X.mean(0), X.std(0)
     theirs = Ridge(alpha=0.1 * 80).fit((X - mean) / deviation, y).predict((T - mean) / deviation)
     assert own == pytest.approx(theirs, abs=1e-4)

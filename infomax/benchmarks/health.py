@@ -21,9 +21,10 @@ from infomax.data import PairLoader, Views, dataset, views_for
 from infomax.encoders import Projector, encoder, features_of
 from infomax.errors import NonFinite, UserError
 from infomax.evaluation import Monitor, Subject
+from infomax.evaluation.features import features
 from infomax.evaluation.identity import READ, VIEWS, Identity, of_rows, rows_of_views
 from infomax.evaluation.mosaics import bit
-from infomax.evaluation.probing import features, probe
+from infomax.evaluation.probing import probe
 from infomax.launch import make_accelerator
 from infomax.models import InfoMax
 

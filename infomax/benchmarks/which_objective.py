@@ -115,7 +115,7 @@ def _at(path: Path, images: data.Dataset, seed: int) -> dict[str, Any]:
 def _label(folder: Path, images: data.Dataset, seed: int) -> dict[str, Any]:
     """I(Z; label) of held-out images, which the labels' entropy caps."""
     from infomax.estimation import estimate
-    from infomax.evaluation.probing import features
+    from infomax.evaluation.features import features
 
     encoder = checkpoints.load_encoder(folder)
     plain = data.views_for(images).plain

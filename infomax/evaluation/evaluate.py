@@ -1,14 +1,16 @@
 """evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infomax.errors import UserError
-from infomax.evaluation.common import features, labels
+from infomax.evaluation.common import labels
+from infomax.evaluation.features import Store, held
 from infomax.evaluation.finetune import finetuned
 from infomax.evaluation.information import mutual_information, named_images
 from infomax.evaluation.probing import Probe, probe_features
@@ -19,6 +21,8 @@ from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 if TYPE_CHECKING:
     from infomax.data import Dataset, Paired
+
+PIXELS = 12_288  # numbers of an image that a probe of raw pixels reads, at most: 64 x 64 of three channels
 
 
 def evaluate(
@@ -83,15 +87,16 @@ def probe_all(
     said: Callable[[str], None] = lambda text: None,
     *,
     finetune: bool = False,
+    store: Store | None = None,
 ) -> Probed:
     """As probes(), and the probes of the data set's targets where it has some; of labels that are missing or too few a
     text says so.
 
     checkpoint, dataset, seed, device, said: as evaluate() takes them. finetune: of the two encoders, fine-tune copies
-    too; Probe.finetuned has what came of it. Raises UserError: a folder that cannot be read, features that are not
-    finite.
+    too; Probe.finetuned has what came of it. store: where features are kept, by default Store(). Raises UserError: a
+    folder that cannot be read, features that are not finite, a disk without room for them.
     """
-    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True, finetune=finetune)
+    return _probed(subject(checkpoint, dataset), seed, device, said, targets=True, finetune=finetune, store=store)
 
 
 def _probed(
@@ -102,6 +107,7 @@ def _probed(
     *,
     targets: bool,
     finetune: bool = False,
+    store: Store | None = None,
 ) -> Probed:
     """Each encoder's features are made once, and kept no longer than its probes need them."""
     from infomax.data import views_for
@@ -122,9 +128,11 @@ def _probed(
     of_targets: dict[str, tuple[TargetProbe, ...]] = {}
     untrained = untrained_like(about.encoder, seed)
     encoders = {} if untrained is None else {"an untrained encoder": untrained}
-    for name, encoder in (encoders | {"raw pixels": nn.Flatten(), "the encoder": about.encoder}).items():
+    for name, encoder in (encoders | {"raw pixels": Pixels(), "the encoder": about.encoder}).items():
         said(f"Probing {name}")
-        train_x, test_x = (features(encoder, split, plain, device) for split in (data.train, data.test))
+        train_x, test_x = (held(encoder, split, plain, device, store=store) for split in (data.train, data.test))
+        if train_x.on_disk:
+            said(f"Probing {name}, {train_x}")
         if train_y is not None and test_y is not None:
             try:
                 found[name] = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
@@ -134,7 +142,7 @@ def _probed(
                     return Probed(why, None)
             else:
                 if finetune and name != "raw pixels":
-                    tuned = finetuned(encoder, data, plain, seed, device, said, name)
+                    tuned = finetuned(encoder, data, plain, seed, device, said, name, store)
                     found[name] = replace(found[name], finetuned=tuned)
         if targets:
             of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)
@@ -144,3 +152,18 @@ def _probed(
         why or Probes(found["the encoder"], found["raw pixels"], found.get("an untrained encoder")),
         None if trained is None or pixels is None else TargetProbes(trained, pixels, baseline),
     )
+
+
+@final
+class Pixels(nn.Module):
+    """The baseline of raw pixels: images [b, c, h, w], or signals [b, c, time], in one row each; of more than 12,288
+    numbers averaged to fewer places, as a linear probe of 150,528 would hold more than any encoder's."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [b, c, h, w] or [b, c, time] -> [b, d], d 12,288 at most."""
+        sides = images.shape[2:]
+        by = (PIXELS / (images.shape[1] * math.prod(sides))) ** (1 / len(sides))
+        if by < 1:
+            pool: Any = (nn.functional.adaptive_avg_pool1d, nn.functional.adaptive_avg_pool2d)[len(sides) - 1]
+            images = pool(images, tuple(max(1, int(side * by + 1e-6)) for side in sides))
+        return images.flatten(1)

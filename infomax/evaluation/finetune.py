@@ -8,7 +8,6 @@ once.
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -21,17 +20,16 @@ from infomax.errors import UserError
 from infomax.evaluation.balance import balanced
 from infomax.evaluation.common import (
     SHOTS,
-    Ints,
     draw,
-    features,
     labels,
-    standardiser,
     stratified,
     t_interval,
     too_few,
     versions,
     wilson,
 )
+from infomax.evaluation.features import Ints, Store, encoded, held
+from infomax.evaluation.logistic import path, rows_of, standardiser
 from infomax.evaluation.subject import Source, subject, untrained_like
 from infomax.training import warmup_cosine
 
@@ -121,9 +119,10 @@ def finetuned(
     device: str | torch.device | None = None,
     said: Callable[[str], None] = lambda text: None,
     name: str = "the encoder",
+    store: Store | None = None,
 ) -> Finetuned:
-    """One encoder fine-tuned on a data set. plain: brings images to what the encoder reads. name: for `said`; seed,
-    device, errors: as finetune() has them."""
+    """One encoder fine-tuned on a data set. plain: brings images to what the encoder reads. name: for `said`; store: of
+    the training images' features, by default Store(); seed, device, errors: as finetune() has them."""
     y, t = (labels(split, f"{data.name}'s {what} set").numpy() for split, what in
             ((data.train, "training"), (data.test, "test")))  # fmt: skip
     classes, y = np.unique(y, return_inverse=True)
@@ -136,13 +135,13 @@ def finetuned(
         raise UserError(f"The test set has images of class {unknown[0]}, of which the training set has none.")
     t = np.searchsorted(classes, t)
     home = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    job = _Job(encoder, data, plain, y, seed, home if device is None else torch.device(device))
+    job = _Job(encoder, data, plain, y, seed, home if device is None else torch.device(device), store)
 
-    fit, held = stratified(y, HELD_OUT, seed)
+    fit, held_out = stratified(y, HELD_OUT, seed)
     scores = {}
     for rate in RATES:
         said(f"Fine-tuning {name}: a trial of learning rate {rate:g}")
-        scores[rate] = _right(job.answers(fit, data.train, held, rate, TRIAL), y[held])
+        scores[rate] = _right(job.answers(fit, data.train, held_out, rate, TRIAL), y[held_out])
     rate = max(scores, key=lambda key: scores[key])  # the first of equals: the lowest
     said(f"Fine-tuning {name} with all labels")
     answers = job.answers(np.arange(len(y)), data.train, None, rate, EPOCHS)
@@ -168,7 +167,9 @@ def finetuned(
         shots_10_interval=None if shots is None else t_interval(shots),
         protocol={
             "train_images": len(y), "test_images": len(t), "seed": seed, "rate": rate, "rates": list(RATES),
-            "held_out": {"images": len(held), "of": "train", "stratified": True, "accuracies": list(scores.values())},
+            "held_out": {
+                "images": len(held_out), "of": "train", "stratified": True, "accuracies": list(scores.values()),
+            },
             "epochs": EPOCHS, "trial_epochs": TRIAL, "least_steps": STEPS, "batch": BATCH, "decay": DECAY,
             "optimizer": "AdamW, a tenth of warm-up, cosine to 0", "images": "as they are, without augmentation",
             "batch_norm": "from the statistics of training images",
@@ -193,12 +194,13 @@ class _Job:
         y: Ints,
         seed: int,
         device: torch.device,
+        store: Store | None,
     ):
         self.encoder = copy.deepcopy(encoder).to(device)
         _settle(self.encoder, data.train, plain, device)
         self.data, self.plain, self.seed, self.device = data, plain, seed, device
         self.y = torch.from_numpy(y)
-        self.z = features(self.encoder, data.train, plain, device)  # [n, d]
+        self.z = held(self.encoder, data.train, plain, device, store=store)  # [n, d]
 
     def answers(self, at: Ints, split: "Split", tested: Ints | None, rate: float, epochs: int) -> Ints:
         """What a copy that was trained on the training images `at` answers to images of the training part, `tested`;
@@ -224,30 +226,31 @@ class _Job:
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-        held = self.data.test if tested is None else split.subset(tested.tolist())
-        return features(model, held, self.plain, self.device).argmax(1).numpy()
+        asked = self.data.test if tested is None else split.subset(tested.tolist())
+        answers = []
+        for scores in encoded(model, asked, self.plain, self.device):
+            if not bool(scores.isfinite().all()):
+                raise UserError("The fine-tuned encoder's scores hold NaN or infinity.")
+            answers.append(scores.argmax(1))
+        return torch.cat(answers).numpy()
 
     def _head(self, at: Ints) -> list[nn.Module]:
         """Standardised features to the logistic regression's scores of the classes."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        scale = standardiser(self.z.numpy())
-        model = LogisticRegression(C=STRENGTH, max_iter=100)
-        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a start, which training goes on from
-            model.fit(scale(self.z[at].numpy()), self.y[at].numpy())
-        weight, bias = (torch.from_numpy(np.asarray(part)).float() for part in (model.coef_, model.intercept_))
+        scale, classes = standardiser(self.z), int(self.y.max()) + 1
+        rows = rows_of(self.z, at, scale, classes)
+        with threadpool_limits(1, user_api="blas"):  # a start, which training goes on from
+            [model] = path(rows, self.y[at].numpy(), self.z.shape[1], classes, [STRENGTH], iterations=100)
+        weight, bias = torch.from_numpy(model.weight), torch.from_numpy(model.bias)
         if len(weight) == 1:  # of two classes, the score of the second
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         linear: Any = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight))  # which draws no random number
         with torch.no_grad():
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)
-        origin = torch.from_numpy(scale(np.zeros((1, weight.shape[1]), np.float32)))
-        slope = torch.from_numpy(scale(np.ones((1, weight.shape[1]), np.float32))) - origin
-        return [_Scale(slope[0], origin[0]), linear]
+        slope = torch.from_numpy(1 / scale.deviation)
+        return [_Scale(slope, -torch.from_numpy(scale.mean) * slope), linear]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
 from infomax.evaluation.certified import certify
+from infomax.evaluation.common import sample
 from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
 from infomax.evaluation.mosaics import mosaics
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 DRAWS = 2  # pairs of views an image: more pairs to fit the critic on, and less noise in the floor, at a price
+IMAGES = (60_000, 10_000)  # training and test images at most, drawn by the seed, whose features are held in memory
 SELECT = 0.15  # of the training images: the critic stops on them
 NOISE = 1 / 3  # of the features' root-mean-square distance from their mean, in every direction
 SEVERITY = {"pass": 0, "warn": 1, "fail": 2}
@@ -51,19 +53,23 @@ def mutual_information(
     """The MI of a saved encoder's features, in nats.
 
     A critic is fitted on training images, stopped on others of them, and reports on test images: views of one image
-    are never on two sides. checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options:
-    objective, critic and budget, as estimate takes them. said: is called with the name of the next term. layers: names
-    of the encoder's submodules that the chain has, from the first to the last; by default stages that timm names.
+    are never on two sides. Of more than 60,000 training or 10,000 test images so many are drawn by the seed.
+    checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options: objective, critic and budget, as
+    estimate takes them. said: is called with the name of the next term. layers: names of the encoder's submodules that
+    the chain has, from the first to the last; by default stages that timm names.
     """
     from infomax.data import views_for
 
     about = subject(checkpoint, dataset)
     images, views = about.data, about.views or views_for(about.data)
-    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(seed))
+    train, report = (
+        sample(len(split), most, seed) for split, most in zip((images.train, images.test), IMAGES, strict=True)
+    )
+    order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))]
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
     # Test images are numbered after the training images, since an id names an image over all splits.
     parts = [(images.train, fit, DRAWS, 0), (images.train, select, DRAWS, 0),
-             (images.test, torch.arange(len(images.test)), DRAWS, len(order))]  # fmt: skip
+             (images.test, report, DRAWS, len(images.train))]  # fmt: skip
     given: dict[str, Any] = {"seed": seed, "device": device or "cpu", **options}
 
     def seen(encoder: nn.Module, view: int | None) -> list[Tensor]:
@@ -71,7 +77,7 @@ def mutual_information(
             features_of_views(encoder, split, at, views, seed, draws, view, device) for split, at, draws, _ in parts
         ]
 
-    ids = [(at + first).repeat(draws) for _, at, draws, first in parts[:2]] + [parts[2][1] + len(order)]
+    ids = [(at + first).repeat(draws) for _, at, draws, first in parts[:2]] + [report + len(images.train)]
     said("I(Z1; Z2) of two views")
     passed = Layers(about.encoder, about.projector, layers) if terms else None
     first, second = seen(passed or about.encoder, 0), seen(about.encoder, 1)
@@ -86,7 +92,7 @@ def mutual_information(
     mi = certify(mi, about, fitted, selected, reported, seed)
     if audit:
         said("mosaics")
-        mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, fit, select, given)))
+        mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, (fit, select, report), given)))
     if passed is None:
         return Terms(mi)
     plain = [features_of_views(about.encoder, split, at, views, seed, 1, None, device) for split, at, _, _ in parts]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from infomax.errors import UserError, nearest
 from infomax.estimation import Estimate, estimate_splits
-from infomax.evaluation.probing import features
+from infomax.evaluation.features import features
 
 if TYPE_CHECKING:
     from infomax.data import Split

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from infomax.estimation import Check, Estimate
+from infomax.evaluation.features import features
 from infomax.evaluation.layers import estimated_on, principal_axes
-from infomax.evaluation.probing import features
 from infomax.evaluation.subject import Subject
 
 if TYPE_CHECKING:
@@ -22,16 +22,17 @@ FEWEST_IMAGES = 10  # of a class, in a split, to make mosaics of
 
 
 def mosaics(
-    about: Subject, mi: Estimate, views: "AnyViews", fit: Tensor, select: Tensor, given: dict[str, Any]
+    about: Subject, mi: Estimate, views: "AnyViews", parts: tuple[Tensor, Tensor, Tensor], given: dict[str, Any]
 ) -> Check:
     """Mosaics of two classes' images, encoded patch by patch: each patch is a bit, and bits of x and y agree by chance.
 
     I(X; Y) is known, whatever the images; the features hold no more, and no less than what a linear classifier reads
     off them. Fails where the value is off both by a quarter of a nat and a tenth. Image pools of the splits differ.
+    parts: which training images fit and select, and which test images report.
     """
     name, data, seed = "mosaics", about.data, given["seed"]
     pools: list[list[Tensor]] = []
-    for split, at in ((data.train, fit), (data.train, select), (data.test, torch.arange(len(data.test)))):
+    for split, at in zip((data.train, data.train, data.test), parts, strict=True):
         if split.labels is None or len(split.classes) < 2:
             return Check(name, math.nan, math.nan, "warn", "could not be tested: the data set has no two classes.")
         of = [at[split.labels[at] == value] for value in (0, 1)]

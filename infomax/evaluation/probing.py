@@ -4,8 +4,7 @@ Every hyper-parameter is chosen on images of the training set; the test set is u
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).
 """
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,27 +14,25 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from infomax import critics
 from infomax.errors import UserError
 from infomax.evaluation.balance import Balance, balance
 from infomax.evaluation.common import (
     CHOOSING_IMAGES,
     SHOTS,
-    Floats,
-    Ints,
     draw,
-    features,
     labels,
-    require_finite,
     shown,
-    standardiser,
     stratified,
     t_interval,
     too_few,
     versions,
     wilson,
 )
+from infomax.evaluation.features import Features, Floats, Ints, Store, held, of_array
+from infomax.evaluation.features import features as features  # infomax.probing.features, a public name
 from infomax.evaluation.finetune import Finetuned, finetuned
+from infomax.evaluation.logistic import Linear, path, rows_of, standardiser
+from infomax.evaluation.nearest import nearest
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset
@@ -49,6 +46,7 @@ HELD_OUT = 0.2  # part of train on which C and k are chosen
 DRAWS = 20
 CHOOSING_DRAWS = 4  # other draws than the reported ones
 KNN_TEMPERATURE = 0.1
+KNN_HELD_OUT = 10_000  # of the held-out images at most: k is chosen on them, each of which is compared with the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +122,16 @@ def probe(
     batch_size: int = 256,
     views: "AnyViews | None" = None,
     finetune: bool = False,
+    store: Store | None = None,
 ) -> Probe:
     """Probe the encoder of a saved run (its folder) or a module that maps images to features [b, d].
 
     checkpoint_or_encoder: the folder or the module. dataset: a name, or a Dataset with labels. seed: of held-out parts
     and draws. device: by default the encoder's. batch_size: images encoded at once. views: whose mean and deviation
     normalise images, by default the saved run's, and for a module those that suit the data set. finetune: train copies
-    of the encoder with the labels too, all of them and ten a class (`Probe.finetuned`). Raises UserError where labels
-    are missing, of one class, or too few.
+    of the encoder with the labels too, all of them and ten a class (`Probe.finetuned`). store: where features are kept,
+    by default in memory up to a quarter of what is free, else on disk. Raises UserError where labels are missing, of
+    one class, or too few, and where a disk has no room for the features.
     """
     from infomax.data.registry import dataset as named
     from infomax.data.views import views_from
@@ -145,29 +145,30 @@ def probe(
     data = named(dataset) if isinstance(dataset, str) else dataset
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
     plain = (views or views_from(preprocessing, data)).plain
-    train_x = features(encoder, data.train, plain, device, batch_size)
-    test_x = features(encoder, data.test, plain, device, batch_size)
+    train_x = held(encoder, data.train, plain, device, batch_size, store)
+    test_x = held(encoder, data.test, plain, device, batch_size, store)
     found = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
     return replace(found, finetuned=finetuned(encoder, data, plain, seed, device)) if finetune else found
 
 
 def probe_features(
-    train_x: ArrayLike | Tensor,
+    train_x: ArrayLike | Tensor | Features,
     train_y: ArrayLike | Tensor,
-    test_x: ArrayLike | Tensor,
+    test_x: ArrayLike | Tensor | Features,
     test_y: ArrayLike | Tensor,
     *,
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> Probe:
-    """Probe features: train_x [n, d] with labels train_y [n], test_x [m, d] with labels test_y [m].
+    """Probe features: train_x [n, d] with labels train_y [n], test_x [m, d] with labels test_y [m]. They are read block
+    by block, so that features on disk need not fit in memory, and give the same numbers as in memory.
 
     seed: of held-out parts and draws. names: of the classes, by label; by default their labels.
 
     Linear: multinomial logistic regression (L-BFGS, L2), features standardised with the training part's statistics,
     C chosen on a stratified fifth of train, refitted on all of train. Ten a class: the same on 20 fixed draws of ten
     images a class, C chosen with other draws, tested on training images outside them. kNN: cosine, votes weighted by
-    exp(similarity / 0.1), k chosen on the same fifth. Same inputs and seed, same numbers.
+    exp(similarity / 0.1), k chosen on the same fifth (10,000 images of it at most). Same inputs and seed, same numbers.
     Raises UserError: lengths that differ, values that are not finite, one class, a class with fewer than two training
     images, a test label that train does not have.
     """
@@ -192,13 +193,13 @@ def probe_features(
         str(c) if names is None or not 0 <= c < len(names) else str(names[c]) for c in classes.tolist()
     ]
 
-    fit, held = stratified(y, HELD_OUT, seed)
+    fit, held_out = stratified(y, HELD_OUT, seed)
     # One BLAS thread: products this small gain little from more, and beside other work on the same cores threads that
     # wait for each other were measured ten times slower. It also keeps the order of sums the same on every machine.
     with threadpool_limits(1, user_api="blas"):
-        linear_answers, linear = _linear(X, y, T, fit, held)
+        linear_answers, linear = _linear(X, y, T, fit, held_out)
         draws, shots_protocol = _shots(X, y, T, seed)
-    knn_answers, neighbours = _knn(X, y, T, fit, held, len(classes))
+    knn_answers, neighbours = _knn(X, y, T, fit, held_out, len(classes), seed)
     accuracy, knn = _right(linear_answers, t), _right(knn_answers, t)
     shots = None if draws is None else [_right(answers, t) for answers in draws]
     if shots is not None:
@@ -216,7 +217,8 @@ def probe_features(
             "features": X.shape[1],
             "classes": len(classes),
             "seed": seed,
-            "held_out": {"images": len(held), "of": "train", "stratified": True},
+            "dtype": X.store.dtype,
+            "held_out": {"images": len(held_out), "of": "train", "stratified": True},
             "linear": linear,
             "knn": neighbours,
             "shots_10": shots_protocol,
@@ -235,13 +237,16 @@ def _right(answers: Ints, t: Ints) -> float:
     return float(np.mean(answers == t))
 
 
-def _linear(X: Floats, y: Ints, T: Floats, fit: Ints, held: Ints) -> tuple[Ints, dict[str, Any]]:
-    scale = standardiser(X[fit])
-    path = _path(scale(X[fit]), y[fit], C_GRID, scale(X[held]), tolerance=1e-3)
-    scores = [_right(answers, y[held]) for answers in path]
+def _linear(X: Features, y: Ints, T: Features, fit: Ints, held_out: Ints) -> tuple[Ints, dict[str, Any]]:
+    classes, d = int(y.max()) + 1, X.shape[1]
+    scale = standardiser(X, fit)
+    models = path(rows_of(X, fit, scale, classes), y[fit], d, classes, C_GRID, tolerance=1e-3)
+    trials = _answers(models, rows_of(X, held_out, scale, classes)())
+    scores = [_right(answers, y[held_out]) for answers in trials]
     C = C_GRID[int(np.argmax(scores))]  # the first of equals: the strongest penalty
     scale = standardiser(X)
-    [answers] = _path(scale(X), y, [C], scale(T))
+    models = path(rows_of(X, None, scale, classes), y, d, classes, [C])
+    [answers] = _answers(models, rows_of(T, None, scale, classes)())
     return answers, {
         "C": C,
         "grid": list(C_GRID),
@@ -252,40 +257,30 @@ def _linear(X: Floats, y: Ints, T: Floats, fit: Ints, held: Ints) -> tuple[Ints,
     }
 
 
-def _path(X: Floats, y: Ints, grid: Sequence[float], T: Floats, tolerance: float = 1e-4) -> list[Ints]:
-    """The answers to T of a fit to X for every C of a rising grid; each fit starts from the one before."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(max_iter=300, tol=tolerance, warm_start=True)
-    answers: list[Ints] = []
-    for C in grid:
-        with warnings.catch_warnings():
-            # An unpenalised fit of separable classes never converges; its accuracy settled long before.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(C=C).fit(X, y)
-        answers.append(np.asarray(model.predict(T)))
-    return answers
+def _answers(models: Sequence[Linear], blocks: Iterator[Floats]) -> list[Ints]:
+    """Of each model to all rows, which are walked over once."""
+    parts = [[model.answers(block) for model in models] for block in blocks]
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def _shots(X: Floats, y: Ints, T: Floats, seed: int) -> tuple[list[Ints] | None, dict[str, Any]]:
+def _shots(X: Features, y: Ints, T: Features, seed: int) -> tuple[list[Ints] | None, dict[str, Any]]:
     """The answers to T of each draw."""
     counts = np.bincount(y)
     if counts.min() < SHOTS + 5:
         return None, {"reason": too_few(int(counts.min()))}
     # Images carry no label's information into this: the scale of a feature is that of all training images.
     scale = standardiser(X)
-    X, T = scale(X), scale(T)
     chosen = np.zeros(len(SHOTS_C_GRID))
     for number in range(DRAWS, DRAWS + CHOOSING_DRAWS):
         few, rest = draw(y, seed, number)
-        chosen += [_right(answers, y[rest]) for answers in _few(X[few], y[few], SHOTS_C_GRID, X[rest])]
+        models, outside = _few(scale(X.rows(few)), y[few], SHOTS_C_GRID), scale(X.rows(rest))
+        chosen += [_right(model.answers(outside), y[rest]) for model in models]
     C = SHOTS_C_GRID[int(np.argmax(chosen))]
-    answers: list[Ints] = []
+    models = []
     for number in range(DRAWS):
         few, _ = draw(y, seed, number)
-        answers += _few(X[few], y[few], [C], T)
-    return answers, {
+        models += _few(scale(X.rows(few)), y[few], [C])
+    return _answers(models, rows_of(T, None, scale, len(counts))()), {
         "C": C,
         "grid": list(SHOTS_C_GRID),
         "draws": DRAWS,
@@ -295,60 +290,62 @@ def _shots(X: Floats, y: Ints, T: Floats, seed: int) -> tuple[list[Ints] | None,
     }
 
 
-def _few(X: Floats, y: Ints, grid: Sequence[float], T: Floats) -> list[Ints]:
-    """`_path` in the span of the few rows: an L2 penalty never leaves it, so nothing changes but the time."""
+def _few(X: Floats, y: Ints, grid: Sequence[float]) -> list[Linear]:
+    """`path` in the span of the few rows: an L2 penalty never leaves it, so nothing changes but the time."""
     centre = X.mean(0)
     _, _, basis = np.linalg.svd(X - centre, full_matrices=False)
-    return _path((X - centre) @ basis.T, y, grid, (T - centre) @ basis.T)
+    inside = (X - centre) @ basis.T
+    models = path(lambda: [inside], y, inside.shape[1], int(y.max()) + 1, grid)
+    weights = [model.weight @ basis for model in models]
+    return [Linear(w, model.bias - w @ centre) for w, model in zip(weights, models, strict=True)]
 
 
-def _knn(X: Floats, y: Ints, T: Floats, fit: Ints, held: Ints, classes: int) -> tuple[Ints, dict[str, Any]]:
+def _knn(
+    X: Features, y: Ints, T: Features, fit: Ints, held_out: Ints, classes: int, seed: int
+) -> tuple[Ints, dict[str, Any]]:
     grid = [k for k in K_GRID if k <= len(fit)]
-    scores = _vote(X[fit], y[fit], X[held], y[held], grid, classes)
+    if len(held_out) > KNN_HELD_OUT:
+        held_out = np.sort(np.random.default_rng([seed, 1]).choice(held_out, KNN_HELD_OUT, replace=False))
+    trials = _votes(X, y[fit], X, grid, classes, of=fit, at=held_out)
+    scores = [_right(answers, y[held_out]) for answers in trials]
     k = grid[int(np.argmax(scores))]
     [answers] = _votes(X, y, T, [k], classes)
     return answers, {
         "k": k,
         "grid": grid,
         "chosen_on": "held_out",
+        "chosen_on_images": len(held_out),
         "held_out_accuracy": max(scores),
         "similarity": "cosine",
         "weights": f"exp(similarity / {KNN_TEMPERATURE})",
     }
 
 
-def _vote(X: Floats, y: Ints, T: Floats, t: Ints, ks: list[int], classes: int) -> list[float]:
-    """The accuracy on T for each k."""
-    return [_right(answers, t) for answers in _votes(X, y, T, ks, classes)]
-
-
-def _votes(X: Floats, y: Ints, T: Floats, ks: list[int], classes: int, rows: int = 1024) -> list[Ints]:
-    bank, queries = critics.Cosine(1.0).embed(torch.from_numpy(X), torch.from_numpy(T))  # [n, d] of length 1
-    bank_y, answers = torch.from_numpy(y), np.zeros((len(ks), len(T)), np.int64)
-    for start in range(0, len(queries), rows):  # the whole similarity matrix need not exist
-        similar, index = (queries[start : start + rows] @ bank.T).topk(max(ks), dim=1)  # [b, k]
+def _votes(
+    X: Features, y: Ints, T: Features, ks: Sequence[int], classes: int, of: Ints | None = None, at: Ints | None = None
+) -> list[Ints]:
+    """The answers to T's rows `at` for each k, from X's rows `of`, whose labels are y."""
+    labels, parts = torch.from_numpy(y), []
+    for similar, index in nearest(X, T, max(ks), of=of, at=at):
         weight = ((similar - similar[:, :1]) / KNN_TEMPERATURE).exp()
-        for at, k in enumerate(ks):
-            votes = torch.zeros(len(similar), classes).scatter_add_(1, bank_y[index[:, :k]], weight[:, :k])
-            answers[at, start : start + rows] = votes.argmax(1).numpy()
-    return list(answers)
+        empty = torch.zeros(len(similar), classes)
+        votes = [empty.scatter_add(1, labels[index[:, :k]], weight[:, :k]) for k in ks]
+        parts.append([each.argmax(1).numpy() for each in votes])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 # Small parts --------------------------------------------------------------------------------------------------------
 
 
-def _checked(x: ArrayLike | Tensor, y: ArrayLike | Tensor, name: str) -> tuple[Floats, Ints]:
+def _checked(x: ArrayLike | Tensor | Features, y: ArrayLike | Tensor, name: str) -> tuple[Features, Ints]:
     if y is None:
         raise UserError(f"The {name} images have no labels, and probes need them.")
-    x = x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x, dtype=np.float32)
+    x = of_array(x, f"The {name} features")
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if x.ndim != 2:
-        raise UserError(f"The {name} features have shape {list(x.shape)}: one row per image, [n, d], is needed.")
     if len(x) != len(y):
         raise UserError(f"There are {len(x)} {name} features and {len(y)} labels: there must be as many.")
     if not len(x):
         raise UserError(f"There are no {name} images.")
     if y.dtype.kind not in "iub":
         raise UserError(f"The {name} labels are of type {y.dtype}: whole numbers, one per image, are needed.")
-    require_finite(x, f"The {name} features")
-    return np.ascontiguousarray(x), y.astype(np.int64).reshape(len(x))
+    return x, y.astype(np.int64).reshape(len(x))

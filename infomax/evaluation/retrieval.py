@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.estimation import Estimate, estimate_splits
-from infomax.evaluation.probing import wilson
+from infomax.evaluation.common import sample, wilson
 
 if TYPE_CHECKING:
     from infomax.data import Paired, PairedSplit
 
 KS = (1, 5, 10)  # among so many of the best is the right one looked for
+PAIRS = (60_000, 10_000)  # training and test pairs at most, drawn by the seed, that MI is estimated from
 SELECT = 0.15  # of the training pairs: the critic of the estimate stops on them (validation)
 ROWS = 1024  # at a time through a tower
 BLOCK = 4_000_000  # scores at a time
@@ -90,14 +91,17 @@ def evaluate_towers(
         raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
     said("Retrieval among held-out pairs")
     with torch.no_grad(), _evaluating(model, device):
-        parts = [_features(model, split, device) for split in (pairs.train, pairs.test)]
-        (train_x, train_y), (zx, zy) = parts
+        train, report = (
+            sample(len(split), most, seed) for split, most in zip((pairs.train, pairs.test), PAIRS, strict=True)
+        )
+        train_x, train_y = _features(model, pairs.train, train, device)
+        zx, zy = _features(model, pairs.test, torch.arange(len(pairs.test)), device)
         x_to_y, y_to_x = recalls(model.critic.to("cpu"), zx, zy)
-    order = torch.randperm(len(train_x), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     select, fit = order[: round(SELECT * len(order))], order[round(SELECT * len(order)) :]
-    ids = [pairs.train.indices[fit], pairs.train.indices[select], pairs.test.indices]
-    x = [train_x[fit], train_x[select], zx]
-    y = [train_y[fit], train_y[select], zy]
+    ids = [pairs.train.indices[train[fit]], pairs.train.indices[train[select]], pairs.test.indices[report]]
+    x = [train_x[fit], train_x[select], zx[report]]
+    y = [train_y[fit], train_y[select], zy[report]]
     of: Any = [*zip(x, y, ids, strict=True)]
     said("Estimating I(X; Y) of the projections")
     mi = estimate_splits(*of, seed=seed, **options)
@@ -161,10 +165,10 @@ class _evaluating:
         self.model.to(self.place)
 
 
-def _features(model: Any, split: "PairedSplit", device: str | torch.device | None) -> tuple[Tensor, Tensor]:
-    """What the critic is given of all pairs of a split: [n, d] each, float32 on the CPU."""
+def _features(model: Any, split: "PairedSplit", at: Tensor, device: str | torch.device | None) -> tuple[Tensor, Tensor]:
+    """What the critic is given of the pairs at `at` [n] of a split: [n, d] each, float32 on the CPU."""
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for places in torch.arange(len(split)).split(ROWS):
+    for places in at.split(ROWS):
         x, y = (t.to(device or "cpu") for t in split.batch(places))
         for side, z in zip(sides, model.features(x, y), strict=True):
             side.append(z.float().cpu())

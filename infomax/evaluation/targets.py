@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.evaluation.common import Floats, require_finite, standardiser, versions
+from infomax.evaluation.common import versions
+from infomax.evaluation.features import Features, Floats, Ints, of_array
+from infomax.evaluation.logistic import standardiser
 
 if TYPE_CHECKING:
     from infomax.data.targets import Target
@@ -22,7 +24,6 @@ GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the penalty, where a feature's 
 HELD_OUT = 0.2  # of the training images, on which the penalty is chosen
 LEAST = 10  # training images, and test images
 COLUMNS = 4096  # of features, or else rows: beyond both, features are projected at random to so many
-ROWS = 4096  # at a time into a product
 DRAWS = 500  # of the test images with replacement, for intervals
 
 Doubles = NDArray[np.float64]
@@ -73,15 +74,16 @@ class TargetProbes:
 
 
 def probe_targets(
-    train_x: Tensor,
+    train_x: Tensor | Features,
     train: "Sequence[Target]",
-    test_x: Tensor,
+    test_x: Tensor | Features,
     test: "Sequence[Target]",
     *,
     seed: int = 0,
 ) -> tuple[TargetProbe, ...]:
     """Probe features for targets: train_x [n, d] with targets train, test_x [m, d] with the same targets, test.
 
+    Features are read block by block, so that those on disk need not fit in memory.
     seed: of the held-out part, of bootstrap draws, and of a random projection where n and d are both above 4,096. Same
     inputs and seed, same numbers. Raises UserError: features that are not finite, targets that differ.
     """
@@ -89,21 +91,20 @@ def probe_targets(
 
     if [(t.name, t.words) for t in train] != [(t.name, t.words) for t in test]:
         raise UserError("The training and the test part have other targets: give both the same, of the same words.")
-    X, T = (np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in (train_x, test_x))
-    require_finite(X, "The training features")
-    require_finite(T, "The test features")
+    X, T = of_array(train_x, "The training features"), of_array(test_x, "The test features")
+    columns = X.shape[1]
     X, T, projected = _narrowed(X, T, seed)
     order = np.random.default_rng([seed, 0]).permutation(len(X))
     held, fit = np.sort(order[: round(HELD_OUT * len(X))]), np.sort(order[round(HELD_OUT * len(X)) :])
     how = {
-        "train_images": len(X), "test_images": len(T), "features": train_x.shape[1], "projected": projected,
+        "train_images": len(X), "test_images": len(T), "features": columns, "projected": projected,
         "grid": list(GRID), "held_out": {"images": len(held), "of": "train"}, "seed": seed, "draws": DRAWS,
         "standardised_with": "train", "test_used": "once, after every choice", "versions": versions(),
     }  # fmt: skip
     probes = []
     with threadpool_limits(1, user_api="blas"):  # as probing.probe_features does, and for its reasons
         few = min(len(X), len(T)) < LEAST
-        parts = None if few else (_Ridge(X[fit], X[held]), _Ridge(X, T))
+        parts = None if few else (_Ridge(X, X, fit, held), _Ridge(X, T))
         for target, other in zip(train, test, strict=True):
             y, t = target.values.numpy(), other.values.numpy()
             probe = _words if target.words else _number
@@ -135,9 +136,10 @@ def _number(
     scale = float(y.std())
     y, t = (y - y.mean()) / scale, (t - y.mean()) / scale
     ones = np.ones((1, len(held)))
-    scores = [float(_r2(y[held], parts[0].predict(y[fit, None], p)[:, 0], ones)[0]) for p in GRID]
+    trials = parts[0].predict(y[fit, None], GRID)
+    scores = [float(_r2(y[held], answers[:, 0], ones)[0]) for answers in trials]
     penalty = GRID[int(np.nanargmax(scores)) if np.isfinite(scores).any() else -1]
-    answers = parts[1].predict(y[:, None], penalty)[:, 0]
+    answers = parts[1].predict(y[:, None], [penalty])[0][:, 0]
     drawn = _r2(t, answers, _draws(len(t), seed))
     return TargetProbe(
         target.name, "R2", float(_r2(t, answers, np.ones((1, len(t))))[0]), _percentiles(drawn), 0.0,
@@ -151,9 +153,9 @@ def _words(
     usable = np.flatnonzero(_usable(y, t))
     y, t = y[:, usable], t[:, usable]
     numbers, ones = y.astype(np.float64), np.ones((1, len(held)))
-    scores = [_mean(_precisions(y[held], parts[0].predict(numbers[fit], p), ones))[0] for p in GRID]
+    scores = [_mean(_precisions(y[held], answers, ones))[0] for answers in parts[0].predict(numbers[fit], GRID)]
     penalty = GRID[int(np.nanargmax(scores)) if np.isfinite(scores).any() else -1]
-    answers = parts[1].predict(numbers, penalty)
+    [answers] = parts[1].predict(numbers, [penalty])
     each = _precisions(t, answers, np.ones((1, len(t))))
     drawn = _mean(_precisions(t, answers, _draws(len(t), seed)))
     words = [target.words[i] for i in usable]
@@ -168,39 +170,63 @@ def _words(
 
 
 class _Ridge:
-    """Ridge regressions on rows X [n, d], standardised, and their predictions at rows T [m, d]; penalties are of the
-    mean squared error, so that n has no part in them."""
+    """Ridge regressions on rows of X [n, d], standardised, and their predictions at rows of T [m, d]: all of them, or
+    those at `of` and `at`. Penalties are of the mean squared error, so that n has no part in them.
 
-    def __init__(self, X: Floats, T: Floats):
-        scale = standardiser(X)
-        self.X, self.T = scale(X), scale(T)
-        n, d = X.shape
-        self.dual = d > n
-        side = self.X.T if not self.dual else self.X  # products in float64 without a copy of all of it
-        self.gram = np.zeros((len(side), len(side)))
-        for start in range(0, side.shape[1], ROWS):
-            part = side[:, start : start + ROWS].astype(np.float64)
-            self.gram += part @ part.T / n
+    Held are the products of columns [d, d]; or, of fewer rows than columns, 4,096 at most, the rows and their [n, n].
+    """
 
-    def predict(self, Y: Doubles, penalty: float) -> Doubles:
-        """Y [n, t] -> [m, t]."""
+    def __init__(self, X: Features, T: Features, of: Ints | None = None, at: Ints | None = None):
+        self.X, self.T, self.of, self.at = X, T, of, at
+        self.n = len(X) if of is None else len(of)
+        self.scale = standardiser(X, of)
+        self.few = self.scale(X.rows(np.arange(self.n) if of is None else of)) if X.shape[1] > self.n else None
+        if self.few is None:
+            self.gram = np.zeros((X.shape[1], X.shape[1]))
+            for block in X.blocks(of):
+                part = self.scale(block).astype(np.float64)
+                self.gram += part.T @ part / self.n
+        else:
+            self.gram = np.zeros((self.n, self.n))
+            for start in range(0, X.shape[1], X.block):
+                part = self.few[:, start : start + X.block].astype(np.float64)
+                self.gram += part @ part.T / self.n
+
+    def predict(self, Y: Doubles, penalties: Sequence[float]) -> list[Doubles]:
+        """Y [n, t] -> [m, t] for each penalty."""
         from scipy.linalg import cho_factor, cho_solve
 
         mean = Y.mean(0)
-        factor = cho_factor(self.gram + penalty * np.eye(len(self.gram)), check_finite=False)
-        right = Y - mean if self.dual else self.X.T @ (Y - mean)
-        found = cho_solve(factor, right / len(Y), check_finite=False)
-        return self.T @ (self.X.T @ found if self.dual else found) + mean
+        right = (Y - mean) / self.n if self.few is not None else self._with_columns(Y - mean) / self.n
+        weights: list[Doubles] = []
+        for penalty in penalties:
+            factor = cho_factor(self.gram + penalty * np.eye(len(self.gram)), check_finite=False)
+            found = cho_solve(factor, right, check_finite=False)
+            weights.append(found if self.few is None else self.few.T @ found)
+        parts = [[rows @ w + mean for w in weights] for rows in map(self.scale, self.T.blocks(self.at))]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def _with_columns(self, Y: Doubles) -> Doubles:
+        """X^T Y of the standardised rows: [d, t]."""
+        found, done = np.zeros((self.X.shape[1], Y.shape[1])), 0
+        for block in self.X.blocks(self.of):
+            found += self.scale(block).T @ Y[done : done + len(block)]
+            done += len(block)
+        return found
 
 
-def _narrowed(X: Floats, T: Floats, seed: int) -> tuple[Floats, Floats, bool]:
+def _narrowed(X: Features, T: Features, seed: int) -> tuple[Features, Features, bool]:
     """Features as they are, or a random projection of them where neither they nor the images are few."""
     if min(X.shape) <= COLUMNS:
         return X, T, False
     scale = standardiser(X)
     axes = np.random.default_rng([seed, 2]).standard_normal((X.shape[1], COLUMNS), dtype=np.float32)
     axes /= np.float32(COLUMNS**0.5)
-    return scale(X) @ axes, scale(T) @ axes, True
+
+    def narrow(rows: Floats) -> Floats:
+        return scale(rows) @ axes
+
+    return X.mapped(narrow), T.mapped(narrow), True
 
 
 def _draws(n: int, seed: int) -> Doubles:
