@@ -548,7 +548,7 @@ def test_a_batch_16_times_as_large_takes_the_memory_of_a_micro_batch():
     program = """
 import json
 from infomax.benchmarks.caching import caching
-print(json.dumps(caching("resnet10_tiny", microbatch=64, side=14, repeats=1)))
+print(json.dumps(caching("resnet10_tiny", microbatch=64, repeats=1)))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     small, whole, cached = (row["mib"] for row in json.loads(run.stdout)["rows"])
