@@ -24,6 +24,12 @@ os.environ |= {"HOME": HOME, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 # One thread a process: the order of sums is fixed, and on a busy machine OpenMP's threads wait for each other by
 # spinning, which was measured to make work this small fifty times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Tests start hundreds of processes. Where Python is told to keep no bytecode, and the environment was installed without
+# it, each of them compiles some 1,100 modules: most of what an import takes. Here it is kept, in pytest's own folder.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) or sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 LAUNCHED = ("ACCELERATE_", "MASTER_", "TORCHELASTIC_")  # what a launcher sets, and a user's settings of one
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "COLUMNS")
 for _name in [name for name in os.environ if name.startswith(LAUNCHED) or name in FOREIGN]:
@@ -45,6 +51,13 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how often `-m faults` kills runs at random moments")
+    parser.addoption("--exhaustive", action="store_true", help="every combination, where a test takes a cover of them")
+
+
+@pytest.fixture(scope="session")
+def exhaustive(pytestconfig: pytest.Config) -> bool:
+    """Whether to try every combination of what a test combines, rather than a cover with each pair of them."""
+    return pytestconfig.getoption("exhaustive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

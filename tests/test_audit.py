@@ -232,6 +232,7 @@ def test_two_labels_side_by_side_are_one_and_a_label_is_merged():
     assert part.folded()[1].flatten().tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_gaussian_has_its_mi_and_the_shape_of_the_data():
     rng = np.random.default_rng(0)
     common = rng.normal(size=(4000, 1))

@@ -95,7 +95,7 @@ def end(processes: list[subprocess.Popen[bytes]]) -> None:
         process.terminate()  # nothing where it has ended
     for process in processes:
         try:
-            process.wait(timeout=40)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -127,17 +127,17 @@ def test_two_nodes_meet_train_are_preempted_and_go_on(tmp_path, unlabelled):
 
     try:
         both = nodes(100_000)
-        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
+        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 600
         while not (log.exists() and log.read_bytes().count(b"\n") >= 3):
             assert time.monotonic() < deadline and all(p.poll() is None for p in both), (tmp_path / "out").read_text()
             time.sleep(0.1)
         both[1].send_signal(signal.SIGTERM)
-        ends = [p.wait(timeout=120) for p in both]
+        ends = [p.wait(timeout=300) for p in both]
         assert all(ends), "a run that was preempted is not one that is done"
         saved = im.checkpoints.read(tmp_path / "run")
         assert saved.step >= 3 and saved.processes == 2
         both = nodes(saved.step + 2)
-        assert [p.wait(timeout=240) for p in both] == [0, 0], (tmp_path / "out").read_text()
+        assert [p.wait(timeout=600) for p in both] == [0, 0], (tmp_path / "out").read_text()
     finally:
         end(started)
     found = im.checkpoints.read(tmp_path / "run")

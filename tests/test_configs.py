@@ -32,7 +32,7 @@ def run(words: list[str], folder: Path, images: Path, *more: str) -> subprocess.
     env = os.environ | {"HF_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
     words = [str(Path(sys.executable).with_name(words[0])), *words[1:], *more]
     small = ["--dataset", f"folder:{images}", "--limit", "32", "--batch-size", "16", "--run-dir", str(folder / "run")]
-    done = subprocess.run([*words, *small], capture_output=True, text=True, timeout=300, env=env, cwd=ROOT)
+    done = subprocess.run([*words, *small], capture_output=True, text=True, timeout=900, env=env, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

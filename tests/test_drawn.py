@@ -40,6 +40,7 @@ def lack(fitted: estimator.Fitted, pairs: inputs.Pairs) -> rematching.Misfit:
     return found
 
 
+@pytest.mark.slow
 def test_a_matching_is_drawn_by_its_chance():
     s = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.0, -0.5], [-1.0, 0.7, 0.3]])
     every = list(itertools.permutations(range(3)))

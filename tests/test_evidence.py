@@ -150,7 +150,9 @@ def dense_dv(critic, x, y):
     return s.diagonal().mean() - away.flatten().logsumexp(0) + math.log(len(s) * (len(s) - 1))
 
 
-@pytest.mark.parametrize("text", ["CopulaJS", "InfoNCE", "BarberAgakov('Gaussian')"])
+@pytest.mark.parametrize(
+    "text", [pytest.param("CopulaJS", marks=pytest.mark.slow), "InfoNCE", "BarberAgakov('Gaussian')"]
+)
 def test_an_estimate_scores_nothing_by_the_slow_path(text, monkeypatch):
     def never(*_: object) -> None:
         raise AssertionError("slow path")

@@ -22,10 +22,10 @@ def python(*arguments, **environment):
 
 
 @pytest.mark.slow
-def test_the_kernels_keep_their_contracts_in_the_interpreter():
-    run = python(
-        "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", "fused_contracts.py", TRITON_INTERPRET="1"
-    )
+@pytest.mark.timeout(3600)
+def test_the_kernels_keep_their_contracts_in_the_interpreter(exhaustive):
+    words = "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", "fused_contracts.py"
+    run = python(*words, TRITON_INTERPRET="1", EXHAUSTIVE="1" * exhaustive)
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     passed = int(run.stdout.split(" passed")[0].split()[-1])
     assert passed >= 250, run.stdout[-500:]

@@ -100,6 +100,7 @@ def test_rows_of_one_sample_are_no_negatives_of_each_other():
         assert float((f(select.x) * g(select.y)).sum(1).abs().mean()) < 0.2  # nothing was lacking
 
 
+@pytest.mark.slow
 def test_a_copula_that_fits_trains_nothing_and_one_that_does_not_is_added_to():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(600, 2))

@@ -343,6 +343,7 @@ def test_the_scores_of_the_perfect_critic_are_the_true_log_ratios():
         np.testing.assert_allclose(matrix[i].numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_an_objective_does_to_true_scores():
     """Bias and deviation have the signs that the objectives' docstrings give them."""
     texts = ["InfoNCE()", "NWJ()", "JSPlugin()", "TUBA()", "MINE()", "DV()"]

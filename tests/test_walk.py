@@ -1,7 +1,7 @@
 """The walk of docs/data.md: from a flat folder of unlabelled TIFFs of 4 channels to an encoder, its health, its MI.
 
 The commands are those that the page prints, on fewer and smaller files and fewer steps; what is asserted is read on the
-terminal and on the report.
+terminal and on the report. The launcher starts what trains; the others run in this process, without imports of theirs.
 """
 
 import os
@@ -53,16 +53,16 @@ def test_the_page_prints_the_three_commands():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(tmp_path):
+def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(run, tmp_path):
     write_tiffs(tmp_path / "cells", 150, 16)
     (tmp_path / "cells/cell_0007.tif").write_bytes((tmp_path / "cells/cell_0007.tif").read_bytes()[:900])
     recipe = [BIN / "accelerate", "launch", ROOT / "recipes/simclr.py", "--dataset", "folder:cells"]
     short = ["--batch-size", "32", "--epochs", "4", "--health-every", "2"]
 
     # The cut file is named, and the sentence says what to do about it.
-    refused = command([*recipe, *short], tmp_path)
-    assert refused.returncode != 0 and "--skip-unreadable" in refused.stderr
-    assert re.search(r"The image cells/cell_0007\.tif cannot be read \(.*\): remove it", refused.stderr)
+    refused = run("simclr", "--dataset", "folder:cells", *short)
+    assert refused.status != 0 and "--skip-unreadable" in refused.err
+    assert re.search(r"The image cells/cell_0007\.tif cannot be read \(.*\): remove it", refused.err)
     assert not (tmp_path / "checkpoints").exists()
 
     trained = command([*recipe, *short, "--skip-unreadable"], tmp_path)
@@ -81,9 +81,9 @@ def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(tmp_path):
     )  # fmt: skip
     assert saved_in(trained.stdout) == "checkpoints/simclr"
 
-    estimated = command([BIN / "infomax", "estimate", "checkpoints/simclr"], tmp_path)
-    assert estimated.returncode == 0, estimated.stderr
-    lines = estimated.stdout.splitlines()
+    estimated = run("infomax", "estimate", "checkpoints/simclr")
+    assert estimated.status == 0, estimated.err
+    lines = estimated.out.splitlines()
     assert lines[0] == "I(Z1; Z2) of two views"
     assert re.search(r"nats", lines[1]) and re.search(
         r"certified at 95 %\), ceiling 3\.\d+ \(log of 3\d report", lines[3]
@@ -91,9 +91,9 @@ def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(tmp_path):
     assert "I(Z; label): not measured: The data set has no labels." in lines
     assert any(line.startswith("  projection ") for line in lines)
 
-    reported = command([BIN / "infomax", "report", "checkpoints/simclr"], tmp_path)
-    assert reported.returncode == 0, reported.stderr
-    assert reported.stdout == "Written to checkpoints/simclr/report.html\n"
+    reported = run("infomax", "report", "checkpoints/simclr")
+    assert reported.status == 0, reported.err
+    assert reported.out == "Written to checkpoints/simclr/report.html\n"
     page = (tmp_path / "checkpoints/simclr/report.html").read_text()
     for words in (
         "<h2>Health</h2>",

@@ -108,7 +108,7 @@ def test_a_start_is_allowed_for_once(asking, monkeypatch, tmp_path):
     x = np.zeros((10, 1))
     assert asking.ask(slow, x, x)["mi"] == 1.0
     began = time.monotonic()
-    assert asking.ask(slow, x, x)["error"] == "not done in 0 s" and time.monotonic() - began < 30
+    assert asking.ask(slow, x, x)["error"] == "not done in 0 s" and time.monotonic() - began < 50
     assert asking.ask(slow, x, x)["mi"] == 1.0  # a new worker, which starts again
 
 
@@ -127,7 +127,7 @@ def test_an_environment_that_another_process_makes_is_waited_for(tmp_path, monke
     assert other.is_alive() and (place / "half").exists()
     (place / "ready").touch()
     os.close(held)
-    other.join(timeout=30)
+    other.join(timeout=300)
     assert [python.parents[1] for python in found] == [place] and (place / "half").exists()
 
 
@@ -139,7 +139,7 @@ def test_an_installation_that_takes_too_long_leaves_no_process(tmp_path, monkeyp
     python.chmod(0o755)
     with pytest.raises(Unavailable, match="not installed in 4 s"):
         rivals._install(python, ["a==1"], None)
-    child, deadline = int((tmp_path / "child").read_text()), time.monotonic() + 30
+    child, deadline = int((tmp_path / "child").read_text()), time.monotonic() + 300
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
