@@ -33,6 +33,7 @@ from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
+from infomax.scores.workers import Workers
 
 # What a formula asked for on placeholders: objective -> {(formula's function, N, negatives): reductions}.
 _learnt: "weakref.WeakKeyDictionary[Any, dict[Any, list[Reduction]]]" = weakref.WeakKeyDictionary()
@@ -306,6 +307,7 @@ class Scores:
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
             self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own, sharded,
+            Workers.of(self._ex.device, self._offset is not None),
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
         positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._extra, self._parameters())
