@@ -29,7 +29,7 @@ def gradients(objective, critic, n=70, views=False, dtype=torch.float32, **cut):
     leaves = [x.requires_grad_(), y.requires_grad_(), *critic.to(dtype).parameters()]
     make = Scores.of_views if views else Scores
     value = objective(make(critic, *leaves[:2], **cut))
-    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True)]
+    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)]
 
 
 def cases():
@@ -49,10 +49,10 @@ def test_any_number_of_threads_gives_the_same_bits(text, temperature, views, thr
         assert torch.get_num_threads() == count
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
-            assert (a is None and b is None) or torch.equal(a, b)
+            assert torch.equal(a, b)
     exact = gradients(objectives.objective(text), copy.deepcopy(critic), views=views, dtype=torch.float64)
     for a, b in zip(found[-1], exact, strict=True):
-        assert (a is None and b is None) or torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
 
 
 def test_the_cut_that_is_chosen_does_not_depend_on_threads(threads):
@@ -91,7 +91,7 @@ def test_what_goes_wrong_in_a_worker_is_told_when_all_have_stopped(who, threads)
         busy.add(item)
         if item == who:
             raise ArithmeticError(f"item {item}")
-        torch.randn(64, 64) @ torch.randn(64, 64)
+        torch.randn(64, 64).exp_()
         busy.remove(item)
 
     with pytest.raises(ArithmeticError, match=f"item {who}"), crew.at_work():

@@ -138,12 +138,13 @@ class InnerProduct:
         if gradient.ex is not None:
             total = gradient.ex[r] if rows is None else torch.zeros_like(gradient.ex[r])
             for of_rows, _ in parts:
+                assert of_rows is not None
                 total += of_rows
             if rows is not None:
                 gradient.ex[r].addcmul_(total, rows.to(total.dtype)[:, None])
         for _, offset in parts:
             if offset is not None:
-                gradient.parts[2] += offset
+                gradient.parts[2].add_(offset)  # type: ignore[union-attr]
 
     def pull_pairs(self, parts: list[Tensor | None], ey: Tensor, pair: Tensor, positive: Tensor | None) -> None:
         """Adds the gradient that pair, [n], is d objective / d positive of; ey [m, d] are this process's columns."""

@@ -150,7 +150,8 @@ class Rectangular:
                 for q, ready in scalars.items():
                     self.critic.add(ready.gradient, [parts[q] for *_, parts in done if q in parts], r)
                 for q in shifted:
-                    peak = torch.stack([p for _, sums, _ in done for other, _, p in sums if other == q]).amax()
+                    peaks = [p for _, sums, _ in done for other, _, p in sums if other == q and p is not None]
+                    peak = torch.stack(peaks).amax()
                     if bool(peak > -math.inf):  # else no negative is in the block
                         rescaled(scalars[q], peak)
                         self.pull_block(scalars[q].gradient, tiles, q, scalars[q].peak)
