@@ -125,7 +125,9 @@ def test_a_critic_that_is_no_inner_product_is_scored_once(by_tiles, second_walks
 
 def test_all_views_against_all_visit_half_the_matrix(by_tiles, monkeypatch):
     visited, real = [], symmetric.Symmetric.tile
-    monkeypatch.setattr(symmetric.Symmetric, "tile", lambda self, r, c: visited.append((r, c)) or real(self, r, c))
+    monkeypatch.setattr(
+        symmetric.Symmetric, "tile", lambda self, r, c, w: visited.append((r, c)) or real(self, r, c, w)
+    )
     x, y = leaves(*sides(20))
     for critic, count in ((critics.Cosine().double(), 10), (critics.Bilinear(6, 6).double(), 0)):
         visited.clear()
@@ -505,7 +507,7 @@ def test_tiles_know_what_is_no_negative(ids):
     listed = None if ids is None else layout.pairs_of_equal(ids, ids)
     cut = tiles.Tiles(30, 30, 0, 7, 11, 1, listed, None if ids is None or listed is not None else (ids, ids))
     found = torch.zeros(30, 30)
-    for i, (r, c) in enumerate(cut.tiles(slice(0, 30))):
+    for i, (r, c) in enumerate((r, c) for r, cuts in cut.blocks(slice(0, 30), held=False) for c in cuts):
         tile = found[r, c].clone()
         found[r, c] = cut.fill(tile if i % 2 else tile.T.contiguous().T, r, c, 1.0)
     assert torch.equal(found.bool(), names[:, None] == names[None])

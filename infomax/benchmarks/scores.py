@@ -1,5 +1,6 @@
 """Speed, memory and accuracy of the engine beside plain PyTorch and other libraries, alternating in one process."""
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -7,9 +8,10 @@ import json as _json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,18 @@ def alternate(forms: dict[str, Run], seconds: float, device: str) -> dict[str, l
     return times
 
 
+@contextlib.contextmanager
+def beside(busy: int) -> Iterator[None]:
+    """So many other processes that keep a core busy each."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def product_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
     """FLOP/s of a square product: the best of several, the machine's rate when it is left alone."""
     side = 8192 if device == "cuda" else 2048
@@ -287,6 +301,7 @@ def command(
     compiled: bool = True,
     threads: int | None = None,
     queue: int = 65_536,
+    busy: int = 0,
     picture: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -302,18 +317,22 @@ def command(
         compiled: Whether to time the plain form under torch.compile as well, on a GPU.
         threads: CPU threads. By default all cores.
         queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; 0 for none.
+        busy: Processes that do nothing but count beside it, as on a shared machine.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
     """
+    if busy < 0:
+        raise UserError(f"busy is a number of processes, 0 or more, not {busy}.")
     errors.require_positive(dim=dim, temperature=temperature, threads=threads, **{"pairs": min(pairs, default=0)})
     if threads is not None:
         torch.set_num_threads(threads)
-    found = scores(pairs, dim, objective, temperature, seconds, precision=precision, compiled=compiled)
-    if queue:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        found["queue"] = [
-            asdict(row) for row in queues.queued(alternate, queue, 256, dim, temperature, seconds, device)
-        ]
+    with beside(busy):
+        found = scores(pairs, dim, objective, temperature, seconds, precision=precision, compiled=compiled)
+        if queue:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            found["queue"] = [
+                asdict(row) for row in queues.queued(alternate, queue, 256, dim, temperature, seconds, device)
+            ]
     if picture is not None:
         draw(found, picture)
     print(_json.dumps(found) if json else table(found))

@@ -35,6 +35,9 @@ class Ready:
         self.gradient.parts = run.home(self.gradient)
 
 
+Sums = list[tuple[Reduction, Tensor, Tensor | None]]  # of a tile: a reduction's sums, relative to which peak
+
+
 class Running:
     """Results while they are added up, tile by tile."""
 
@@ -55,6 +58,11 @@ class Running:
         else:
             own = self.totals[q][place]
             torch.logaddexp(own, total.log_() if peak is None else total.log_().add_(peak), out=own)
+
+    def add_all(self, sums: Sums, r: slice, c: slice) -> None:
+        """The sums of the tile of rows r and columns c."""
+        for q, total, peak in sums:
+            self.add(q, q.place(r, c), total, peak)
 
     def finished(self, q: Reduction, place: Any = ...) -> Tensor:
         total = self.totals[q][place]

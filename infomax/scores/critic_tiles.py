@@ -81,6 +81,9 @@ def filled(parts: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -> l
     ]  # fmt: skip
 
 
+Part = tuple[Tensor | None, Tensor | None]  # of a tile's gradient: of its rows [b, d], of the offset 0-d
+
+
 class InnerProduct:
     """Scores <ex, ey> + offset. A tile's gradient goes back by two products; scales of rows ride on the features.
 
@@ -114,22 +117,34 @@ class InnerProduct:
         torch.mm(self.ey[_within(c, self.first)], self.ex[r].T, out=out.T)
         return out if self.offset is None else out.add_(self.offset)
 
-    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> None:
-        """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of."""
+    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> Part:
+        """The gradient that tile, [b, c], times a number a row, is d objective / d s of: columns' is added at once.
+
+        Rows' and the offset's, of which tiles beside this one have a part, are given back for add().
+        """
         place = _moved(c, self.first - self.into, gradient.ey)
         c = _within(c, self.first)
-        x, y = self.ex[r], self.ey[c]
-        if rows is not None:
-            x = x * (rows := rows.to(tile.dtype)[:, None])
-        if gradient.ex is not None:
-            if rows is None:
-                gradient.ex[r].addmm_(tile, y)
-            else:
-                gradient.ex[r].addcmul_(tile @ y, rows)
         if gradient.ey is not None and place is not None:
+            x = self.ex[r] if rows is None else self.ex[r] * rows.to(tile.dtype)[:, None]
             gradient.ey[place].addmm_(tile[:, : place.stop - place.start].T, x)
-        if len(gradient.parts) > 2 and gradient.parts[2] is not None:  # the offset's, a sum over the tile
-            gradient.parts[2] += tile.sum() if rows is None else (tile.sum(1) * rows.squeeze(1)).sum()
+        of_rows = None if gradient.ex is None else tile @ self.ey[c]
+        offset = None
+        if len(gradient.parts) > 2 and gradient.parts[2] is not None:  # a sum over the tile
+            offset = tile.sum() if rows is None else tile.sum(1) @ rows.to(tile.dtype)
+        return of_rows, offset
+
+    def add(self, gradient: Gradient, parts: Sequence[Part], r: slice, rows: Tensor | None = None) -> None:
+        """Adds what pull() gave back of the tiles of a block of rows."""
+        if gradient.ex is not None:
+            total = gradient.ex[r] if rows is None else torch.zeros_like(gradient.ex[r])
+            for of_rows, _ in parts:
+                assert of_rows is not None
+                total += of_rows
+            if rows is not None:
+                gradient.ex[r].addcmul_(total, rows.to(total.dtype)[:, None])
+        for _, offset in parts:
+            if offset is not None:
+                gradient.parts[2].add_(offset)  # type: ignore[union-attr]
 
     def pull_pairs(self, parts: list[Tensor | None], ey: Tensor, pair: Tensor, positive: Tensor | None) -> None:
         """Adds the gradient that pair, [n], is d objective / d positive of; ey [m, d] are this process's columns."""
@@ -174,8 +189,8 @@ class AnyCritic:
         finally:
             self.graph = before
 
-    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> None:
-        """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of."""
+    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> Part:
+        """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of: all of it at once."""
         assert self.kept is not None
         s, leaves = self.kept
         place = _moved(c, self.first - self.into, gradient.ey)
@@ -184,7 +199,7 @@ class AnyCritic:
                   if part is not None and leaf is not None and leaf.requires_grad
                   and not (part is gradient.ey and place is None)]  # fmt: skip
         if not s.requires_grad:
-            return
+            return None, None
         # The graph is kept: several reductions may each pull their own gradient through it.
         of = [leaf for leaf, _ in wanted]
         found = torch.autograd.grad(s, of, tile.to(s.dtype), allow_unused=True, retain_graph=True)
@@ -195,6 +210,10 @@ class AnyCritic:
                 part[place] += piece[: place.stop - place.start]
             else:
                 part[r if part is gradient.ex else ...] += piece
+        return None, None
+
+    def add(self, gradient: Gradient, parts: Sequence[Part], r: slice, rows: Tensor | None = None) -> None:
+        """Nothing: pull() has added it."""
 
 
 def _within(c: slice, first: int) -> slice:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from infomax.scores.accumulate import Buffers, Ready, Running, by_two_passes, rescaled, tile_gradient
-from infomax.scores.critic_tiles import AnyCritic, Gradient, InnerProduct, filled
+from infomax.scores.accumulate import Buffers, Ready, Running, Sums, by_two_passes, rescaled, tile_gradient
+from infomax.scores.critic_tiles import AnyCritic, Gradient, InnerProduct, Part, filled
 from infomax.scores.functions import LARGEST
 from infomax.scores.plan import Head, Plan, Results, Term
-from infomax.scores.reductions import Forms, Tile, shared_forms
+from infomax.scores.reductions import Forms, Reduction, Tile, shared_forms
 
 
 class Rectangular:
@@ -41,7 +41,7 @@ class Rectangular:
                 self.positive = self.critic.pair(plan.of_positives(ey))
         if not only_gradient:
             self.forms = self._forms()
-            self.buffers = Buffers(plan.dtype, ex.device)
+            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(plan.workers.count)]
 
     def _forms(self) -> Forms | None:
         largest = self.critic.largest()
@@ -51,15 +51,18 @@ class Rectangular:
             largest = float(self.plan.ranks.gather(torch.tensor([largest], device=self.own.device)).max())
         return shared_forms(self.plan.requests, largest) if largest <= LARGEST else None
 
-    def tile(self, r: slice, c: slice, held: int | None = None) -> Tile:
-        """held: where in the block of rows it begins, if all its tiles are kept."""
+    def tile(self, r: slice, c: slice, worker: int, held: int | None = None) -> Tile:
+        """By that worker. held: where in the block of rows it begins, if all its tiles are kept."""
         rows, columns = r.stop - r.start, c.stop - c.start
         if held is None:
-            out = self.buffers.tile("scores", rows, columns)
+            out = self.buffers[worker].tile("scores", rows, columns)
         else:
-            out = self.buffers.tile("held", rows, columns, held * rows, self.tiles.total * rows)
+            out = self.buffers[0].tile("held", rows, columns, held * rows, self.tiles.total * rows)
         s = self.critic.scores(r, c, out)
-        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
+        return Tile(self.tiles, s, r, c, self.forms, self.room(r, c, worker), rest=self.plan.rest)
+
+    def room(self, r: slice, c: slice, worker: int) -> Tensor:
+        return self.buffers[worker].tile("room", r.stop - r.start, c.stop - c.start)
 
     def turns(self, gradients: Sequence[Gradient] = ()) -> Iterator[slice]:
         """The columns that are at hand, all at once or those of one process after another's, then extra ones."""
@@ -83,13 +86,16 @@ class Rectangular:
     def values(self) -> Results:
         """All results, and no gradient: one product."""
         running = Running(self.plan, self.own.device, self.forms)
+
+        def work(place: tuple[slice, slice], worker: int) -> Sums:
+            tile = self.tile(*place, worker)
+            return [(q, q.total(tile.summand(q, peak)), peak) for q in self.plan.requests for peak in (tile.peak(q),)]
+
         with self.critic.without_graph():
             for columns in self.turns():
-                for r, c in self.tiles.tiles(columns):
-                    tile = self.tile(r, c)
-                    for q in self.plan.requests:
-                        peak = tile.peak(q)
-                        running.add(q, q.place(r, c), q.total(tile.summand(q, peak)), peak)
+                for r, cut in self.tiles.blocks(columns, held=False):
+                    for c, sums in zip(cut, self.plan.workers.in_turn(work, [(r, c) for c in cut]), strict=True):
+                        running.add_all(sums, r, c)
         return running.results()
 
     def values_and_gradients(self, head: Head | None) -> tuple[Results, list[Ready]]:
@@ -111,52 +117,85 @@ class Rectangular:
     def one_pass(self, head: Head | None) -> tuple[Results, list[Ready]]:
         plan, running = self.plan, Running(self.plan, self.own.device, self.forms)
         scalars = {q: Ready(Gradient(self.leaves), q) for q in plan.carried if q.dim is None}
+        # Where e^s is not safe, scalars are shifted by a running peak, which a block's tiles have in common.
+        shifted = [q for q in scalars if plan.offset is not None and self.forms is None and q.kind == "logsumexp"]
         foreseen = [q for q in plan.carried if q.dim == 1]
         used = {q: torch.empty_like(running.totals[q]) for q in foreseen}  # the weights
         by_rows = Ready(Gradient(self.leaves if foreseen else []), weights=used)
+        held = bool(foreseen or shifted)
         # Carried ones last: what they leave in the tile's room is used at once.
         requests = sorted(plan.requests, key=plan.carried.__contains__)
-        for columns in self.turns([part.gradient for part in scalars.values()]):
-            for r, cut in self.tiles.blocks(columns, held=bool(foreseen)):
-                held = []
-                for c in cut:
-                    tile = self.tile(r, c, c.start if foreseen else None)
-                    for q in requests:
-                        peak = tile.peak(q)
-                        summand = tile.summand(q, peak)
-                        running.add(q, q.place(r, c), q.total(summand), peak)
-                        if q in scalars and (peak is None or bool(peak > -math.inf)):  # else no negative is in it
-                            slope = tile.slope(q, peak, summand)
-                            if peak is not None:
-                                slope = slope.mul_(rescaled(scalars[q], peak))
-                            self.critic.pull(scalars[q].gradient, slope, r, c)
-                    held.append(tile)
-                if not foreseen:
+
+        def first(place: tuple[slice, slice], worker: int) -> tuple[Tile, Sums, dict[Reduction, Part]]:
+            (r, c), sums, parts = place, [], {}
+            tile = self.tile(r, c, worker, c.start if held else None)
+            for q in requests:
+                peak = tile.peak(q)
+                summand = tile.summand(q, peak)
+                sums.append((q, q.total(summand), peak))
+                if q in shifted or q not in scalars or (peak is not None and not bool(peak > -math.inf)):
                     continue
-                assert head is not None
-                done = {q: running.finished(q, r if q.dim == 1 else ...) for q in plan.requests}
-                weights = head(r, done, self.positive)
-                for q in foreseen:
-                    used[q][r] = weights[q]
-                    terms = Term(q, done[q], weights[q])
-                    for tile in held:
-                        peak = done[q].to(tile.content.dtype) if self.forms is None else None
-                        scale = weights[q] if self.forms is None else terms.scale(...)
-                        self.critic.pull(by_rows.gradient, tile.slope(q, peak), tile.r, tile.c, rows=scale)
+                slope = tile.slope(q, peak, summand)
+                if peak is not None:
+                    slope = slope.mul_(rescaled(scalars[q], peak))
+                parts[q] = self.critic.pull(scalars[q].gradient, slope, r, c)
+            return tile, sums, parts
+
+        for columns in self.turns([part.gradient for part in scalars.values()]):
+            for r, cut in self.tiles.blocks(columns, held):
+                done = plan.workers.in_turn(first, [(r, c) for c in cut])
+                tiles = [tile for tile, *_ in done]
+                for tile, sums, _ in done:
+                    running.add_all(sums, r, tile.c)
+                for q, ready in scalars.items():
+                    self.critic.add(ready.gradient, [parts[q] for *_, parts in done if q in parts], r)
+                for q in shifted:
+                    peaks = [p for _, sums, _ in done for other, _, p in sums if other == q and p is not None]
+                    peak = torch.stack(peaks).amax()
+                    if bool(peak > -math.inf):  # else no negative is in the block
+                        rescaled(scalars[q], peak)
+                        self.pull_block(scalars[q].gradient, tiles, q, scalars[q].peak)
+                if foreseen:
+                    assert head is not None
+                    complete = {q: running.finished(q, r if q.dim == 1 else ...) for q in plan.requests}
+                    weights = head(r, complete, self.positive)
+                    for q in foreseen:
+                        used[q][r] = weights[q]
+                        term = Term(q, complete[q], weights[q])
+                        if self.forms is None:
+                            self.pull_block(by_rows.gradient, tiles, q, term.result, term.weight)
+                        else:
+                            self.pull_block(by_rows.gradient, tiles, q, None, term.scale())
         return running.results(), [*scalars.values(), *([by_rows] if foreseen else [])]
+
+    def pull_block(
+        self, gradient: Gradient, block: Sequence[Tile], q: Reduction, peak: Tensor | None, rows: Tensor | None = None
+    ) -> None:
+        """Adds the gradient of a reduction, relative to its peak, times a number a row, in the tiles of some rows."""
+        peak = None if peak is None else peak.to(self.plan.dtype)
+
+        def second(tile: Tile, worker: int) -> Part:
+            tile.room = self.room(tile.r, tile.c, worker)
+            return self.critic.pull(gradient, tile.slope(q, peak), tile.r, tile.c, rows)
+
+        self.critic.add(gradient, self.plan.workers.in_turn(second, block), block[0].r, rows)
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         """The gradient with the given weights of complete results: two products beside the scores' own."""
         total = Gradient(self.leaves)
+        of_rows = len(terms) == 1 and terms[0].q.dim == 1 and self.forms is not None
+
+        def work(place: tuple[slice, slice], worker: int) -> Part:
+            r, c = place
+            tile = self.tile(r, c, worker)
+            if of_rows:
+                return self.critic.pull(total, tile.slope(terms[0].q, None), r, c, terms[0].scale(r))
+            return self.critic.pull(total, tile_gradient(tile, terms, r, c), r, c)
+
         for columns in self.turns([total]):
-            for r, c in self.tiles.tiles(columns):
-                tile = self.tile(r, c)
-                rows = None
-                if len(terms) == 1 and terms[0].q.dim == 1 and tile.forms is not None:
-                    slope, rows = tile.slope(terms[0].q, None), terms[0].scale(r)
-                else:
-                    slope = tile_gradient(tile, terms, r, c)
-                self.critic.pull(total, slope, r, c, rows)
+            for r, cut in self.tiles.blocks(columns, held=False):
+                parts = self.plan.workers.in_turn(work, [(r, c) for c in cut])
+                self.critic.add(total, parts, r, terms[0].scale(r) if of_rows else None)
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:

@@ -33,6 +33,7 @@ from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
+from infomax.scores.workers import Workers
 
 # What a formula asked for on placeholders: objective -> {(formula's function, N, negatives): reductions}.
 _learnt: "weakref.WeakKeyDictionary[Any, dict[Any, list[Reduction]]]" = weakref.WeakKeyDictionary()
@@ -293,7 +294,7 @@ class Scores:
     def _run(self, requests: list[Reduction], carried: list[Reduction], surrogate: Formula | None) -> None:
         if not requests:
             return
-        tiles, sharded = self._tiles, self._samples.sharded
+        tiles = self._tiles
         if any(q.rest for q in requests):
             columns = self._first_columns()
             tiles = replace(tiles, first=Pairs(torch.arange(self.n, device=columns.device), columns))
@@ -305,7 +306,8 @@ class Scores:
         symmetric = self._views is not None and not any(self._apart(q) for q in requests)
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
-            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own, sharded,
+            self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own,
+            self._samples.sharded, Workers.of(self._ex.device, self._offset is not None),
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
         positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._extra, self._parameters())
@@ -314,7 +316,6 @@ class Scores:
         self._results.update(results)
 
     def _sides(self) -> tuple[Tensor, Tensor]:
-        """Embedded rows and own columns."""
         return self._ex, self._ey if self._views is None else self._other_views(self._ey)
 
     def _other_views(self, t: Tensor) -> Tensor:
@@ -326,10 +327,9 @@ class Scores:
     ) -> dict[Reduction, Tensor]:  # fmt: skip
         """d surrogate / d result, as far as rows r say, if it is a mean over rows."""
         leaves = {q: t.detach().requires_grad_() for q, t in results.items() if q in carried}
-        with torch.enable_grad():
-            read = {q: self._of_positives(leaf) if q.dim == 0 else leaf for q, leaf in leaves.items()}
-        view = SomeRows(self, r, {**results, **read}, self.positive.detach() if positive is None else positive)
         with torch.enable_grad(), left_unchanged(getattr(surrogate, "__self__", None)):
+            read = {q: self._of_positives(leaf) if q.dim == 0 else leaf for q, leaf in leaves.items()}
+            view = SomeRows(self, r, {**results, **read}, self.positive.detach() if positive is None else positive)
             value = surrogate(view) * (view.n / self.n)
         found: Sequence[Tensor | None] = [None] * len(leaves)
         if value.requires_grad:
@@ -381,9 +381,9 @@ class Scores:
 def _are_views(sides: Sides) -> bool:
     """Whether both sides are all views of n samples, the first view of each and then the second: NT-Xent's form."""
     ids, positive, n = sides.ids, sides.positive, len(sides.x) // 2
-    if ids is None or positive is None or sides.extra is not None or n < 2 or len(sides.x) % 2:
+    if ids is None or positive is None or sides.extra is not None:
         return False
-    if ids.shape != (2 * n,) or positive.shape != (2 * n,):
+    if n < 2 or len(sides.x) % 2 or not ids.shape == positive.shape == (2 * n,):
         return False
     rows = torch.arange(2 * n, device=positive.device)
     alike = sides.column_ids is None or sides.column_ids is ids or torch.equal(sides.column_ids, ids)

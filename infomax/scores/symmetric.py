@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from infomax.scores.accumulate import Buffers, Ready, Running, by_two_passes, tile_gradient
-from infomax.scores.critic_tiles import Gradient, InnerProduct, filled
+from infomax.scores.critic_tiles import Gradient, InnerProduct, Part, filled
 from infomax.scores.functions import LARGEST
 from infomax.scores.plan import Head, Plan, Results, Term
-from infomax.scores.reductions import Tile, shared_forms
+from infomax.scores.reductions import Reduction, Tile, shared_forms
 
 
 class Symmetric:
@@ -32,22 +32,29 @@ class Symmetric:
             self.positive = torch.cat([half, half])
             largest = self.critic.largest()
             self.forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
-            self.buffers = Buffers(plan.dtype, ex.device)
+            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(plan.workers.count)]
 
-    def tile(self, r: slice, c: slice) -> Tile:
-        rows, columns = r.stop - r.start, c.stop - c.start
-        s = self.critic.scores(r, c, self.buffers.tile("scores", rows, columns))
-        return Tile(self.tiles, s, r, c, self.forms, self.buffers.tile("room", rows, columns), rest=self.plan.rest)
+    def tile(self, r: slice, c: slice, worker: int) -> Tile:
+        rows, columns, buffers = r.stop - r.start, c.stop - c.start, self.buffers[worker]
+        s = self.critic.scores(r, c, buffers.tile("scores", rows, columns))
+        return Tile(self.tiles, s, r, c, self.forms, buffers.tile("room", rows, columns), rest=self.plan.rest)
 
     def values(self) -> Results:
         running = Running(self.plan, self.e.device, self.forms)
-        for r, c in self.tiles.upper():
-            tile = self.tile(r, c)
+
+        def work(place: tuple[slice, slice], worker: int) -> list[tuple[Reduction, slice, Tensor, Tensor | None]]:
+            r, c = place
+            tile, sums = self.tile(r, c, worker), []
             for q in self.plan.requests:
-                for which, place in ((q, r), (q.mirrored, c)) if r != c else ((q, r),):
+                for which, where in ((q, r), (q.mirrored, c)) if r != c else ((q, r),):
                     peak = tile.peak(which)
-                    total = which.total(tile.summand(which, peak))
-                    running.add(q, ... if q.dim is None else place, total, peak)
+                    sums.append((q, where, which.total(tile.summand(which, peak)), peak))
+            return sums
+
+        for r, cut in self.tiles.upper():
+            for sums in self.plan.workers.in_turn(work, [(r, c) for c in cut]):
+                for q, where, total, peak in sums:
+                    running.add(q, ... if q.dim is None else where, total, peak)
         return running.results()
 
     def values_and_gradients(self, head: Head | None) -> tuple[Results, list[Ready]]:
@@ -57,15 +64,21 @@ class Symmetric:
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         total = Gradient(self.leaves)
-        for r, c in self.tiles.upper():
-            tile = self.tile(r, c)
+        of_offset = len(total.parts) > 2 and total.parts[2] is not None
+
+        def work(place: tuple[slice, slice], worker: int) -> Part:
+            r, c = place
+            tile = self.tile(r, c, worker)
             ds = tile_gradient(tile, [*terms, *(t.mirrored for t in terms)], r, c)  # of s[i, j] and s[j, i] together
+            of_rows = None
             if total.ex is not None:
-                total.ex[r].addmm_(ds, self.e[c])
+                of_rows = ds @ self.e[c]
                 if r != c:
                     total.ex[c].addmm_(ds.T, self.e[r])
-            if len(total.parts) > 2 and total.parts[2] is not None:
-                total.parts[2] += ds.sum() * (0.5 if r == c else 1.0)
+            return of_rows, ds.sum() * (0.5 if r == c else 1.0) if of_offset else None
+
+        for r, cut in self.tiles.upper():
+            self.critic.add(total, self.plan.workers.in_turn(work, [(r, c) for c in cut]), r)
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:

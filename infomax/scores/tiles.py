@@ -7,10 +7,14 @@ from torch import Tensor
 
 from infomax.scores.layout import Pairs
 
-# A tile of 512 rows and 2048 columns, 4 MiB in fp32, stays in a CPU's caches between the passes over it, and is large
-# enough for products at the hardware's rate. Where whole rows are held, fewer of them are, if columns are many.
-TILE = 1 << 20  # scores
+# A tile of 512 rows and 1024 columns, 2 MiB in fp32, stays in a CPU's caches between the passes over it, and is large
+# enough for products at the hardware's rate. Where whole rows are held, fewer of them are, if columns are many. A
+# smaller matrix has narrower tiles, so that there are some for every thread. All of it depends on the matrix alone and
+# not on the number of threads, so that results do not either.
+TILE = 1 << 19  # scores
 ROWS = (128, 512)
+COLUMNS = 256  # at least
+SHARES = 8  # tiles in a block of rows, if it is no wider than that
 HELD = 1 << 22  # scores in a block of whole rows: 16 MiB in fp32
 
 
@@ -34,19 +38,21 @@ class Tiles:
         larger = 32 if self.cuda else 1
         rows = larger * (min(max(HELD // self.total, ROWS[0]), ROWS[1]) if held else ROWS[1])
         rows = min(self.n, self.rows or (rows if self.width == 1 else 32))
-        wide = self.columns or max(1, larger * TILE // (rows * self.width))
-        cut = _cut(columns, wide)
+        cut = _cut(columns, self._wide(rows))
         return ((r, cut) for r in _cut(slice(0, self.n), rows))
 
-    def tiles(self, columns: slice) -> Iterator[tuple[slice, slice]]:
-        return ((r, c) for r, cut in self.blocks(columns, held=False) for c in cut)
+    def _wide(self, rows: int) -> int:
+        """Columns of a tile of so many rows."""
+        if self.columns:
+            return self.columns
+        if self.cuda:
+            return max(1, 32 * TILE // (rows * self.width))
+        return max(1, min(TILE // (rows * self.width), max(COLUMNS, -(-self.total // SHARES))))
 
-    def upper(self) -> Iterator[tuple[slice, slice]]:
-        """Tiles on the diagonal, which are square, and above it."""
+    def upper(self) -> Iterator[tuple[slice, list[slice]]]:
+        """Blocks of rows and the columns of their tiles on the diagonal, which are square, and above it."""
         for r, _ in self.blocks(slice(0, 0), held=False):
-            yield r, r
-            for c in _cut(slice(r.stop, self.total), self.columns or TILE // (r.stop - r.start)):
-                yield r, c
+            yield r, [r, *_cut(slice(r.stop, self.total), self._wide(r.stop - r.start))]
 
     def fill(self, tile: Tensor, r: slice, c: slice, value: float, rest: bool = False) -> Tensor:
         """Writes `value` where a tile's pair is no negative; in place."""

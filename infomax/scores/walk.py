@@ -37,7 +37,7 @@ class Walk(torch.autograd.Function):
     @staticmethod
     def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, extra: Tensor | None, *parameters: Tensor):
         needs = [need and plan.grad for need in ctx.needs_input_grad[2:]]
-        with products(ex):
+        with products(ex), plan.workers.at_work():
             run = run_of(plan, ex, ey, extra, parameters, needs)
             results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
             shared = {q: over_ranks(plan.ranks, q, t) for q, t in results.items()}
@@ -60,7 +60,7 @@ class Walk(torch.autograd.Function):
         parameters, results = saved[: ctx.parameters], saved[ctx.parameters :]
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = factors_of(plan.ranks, ctx.ready, arrived)
-        with products(ex):
+        with products(ex), plan.workers.at_work():
             needs = ctx.needs_input_grad[2:]
             run = run_of(plan, ex, ey, extra, parameters, needs, only_gradient=factors is not None)
             if factors is not None:

@@ -1,0 +1,112 @@
+"""Workers of one thread each walk the tiles: the same bits by any number, and what goes wrong in one is told."""
+
+import copy
+import os
+import threading
+
+import pytest
+import torch
+
+from infomax import critics, objectives
+from infomax.scores import Scores, dense, workers
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def by_tiles(monkeypatch):
+    monkeypatch.setattr(dense, "KEPT", 0)
+
+
+def gradients(objective, critic, n=70, views=False, dtype=torch.float32, **cut):
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(2, n, 8, generator=generator).to(dtype)
+    leaves = [x.requires_grad_(), y.requires_grad_(), *critic.to(dtype).parameters()]
+    make = Scores.of_views if views else Scores
+    value = objective(make(critic, *leaves[:2], **cut))
+    return [value.detach(), *torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)]
+
+
+def cases():
+    for text in objectives.registry:
+        yield pytest.param(text, 0.1, False, id=text)
+        yield pytest.param(text, 0.0125, False, id=f"{text} at scores up to 80")
+        yield pytest.param(text, 0.1, True, id=f"{text} of all views")
+
+
+@pytest.mark.parametrize(("text", "temperature", "views"), list(cases()))
+def test_any_number_of_threads_gives_the_same_bits(text, temperature, views, threads):
+    """Tiles of 16 x 20, so that blocks have several and the last of them are ragged; a learnt offset takes part."""
+    critic, found = critics.Cosine(temperature, bias=0.1, learn="bias"), []
+    for count in (1, 2, 3, 5):
+        threads(count)
+        found.append(gradients(objectives.objective(text), critic, views=views, rows=16, columns=20))
+        assert torch.get_num_threads() == count
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert torch.equal(a, b)
+    exact = gradients(objectives.objective(text), copy.deepcopy(critic), views=views, dtype=torch.float64)
+    for a, b in zip(found[-1], exact, strict=True):
+        assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
+
+
+def test_the_cut_that_is_chosen_does_not_depend_on_threads(threads):
+    critic, found = critics.Cosine(0.1), []
+    for count in (1, 3):
+        threads(count)
+        found.append(gradients(objectives.InfoNCE(), critic, n=700))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_every_worker_takes_part_and_has_one_thread(threads):
+    threads(3)
+    crew, meeting, seen = workers.Workers(3), threading.Barrier(3, timeout=60), {}
+
+    def work(item, worker):
+        meeting.wait()  # none of the three is at work alone
+        seen[worker] = torch.get_num_threads()
+        return item * 2
+
+    with crew.at_work():
+        assert crew.in_turn(work, [5, 6, 7]) == [10, 12, 14]
+    assert seen == {0: 1, 1: 1, 2: 1} and torch.get_num_threads() == 3
+    started = []
+    other = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert started == [3], "threads that start later have torch's threads, not a worker's one"
+
+
+@pytest.mark.parametrize("who", [0, 2, 5])
+def test_what_goes_wrong_in_a_worker_is_told_when_all_have_stopped(who, threads):
+    threads(3)
+    crew, busy = workers.Workers(3), set()
+
+    def work(item, worker):
+        busy.add(item)
+        if item == who:
+            raise ArithmeticError(f"item {item}")
+        torch.randn(64, 64).exp_()
+        busy.remove(item)
+
+    with pytest.raises(ArithmeticError, match=f"item {who}"), crew.at_work():
+        crew.in_turn(work, list(range(8)))
+    assert busy == {who} and torch.get_num_threads() == 3
+    with crew.at_work():
+        assert crew.in_turn(lambda item, worker: item, list(range(8))) == list(range(8)), "the same workers go on"
+
+
+def test_a_forked_child_has_workers_of_its_own(threads):
+    threads(2)
+    critic = critics.Cosine(0.1)
+    expected = gradients(objectives.DV(), critic, rows=16, columns=20)
+    child = os.fork()
+    if child == 0:
+        found = gradients(objectives.DV(), critic, rows=16, columns=20)
+        os._exit(0 if all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
