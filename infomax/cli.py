@@ -336,6 +336,7 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "scores", "caching", "training",
     "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders", "yardstick", "plan",
+    "coverage",
 )  # fmt: skip
 
 
@@ -344,16 +345,17 @@ def benchmark(what: str, /) -> None:
 
     Args:
         what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
-            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
-            bias (every objective with a perfect critic), accuracy (an estimator where the MI is known); scores (the
-            engine beside plain PyTorch), caching (batches beyond the encoder's memory), training (what saving and
-            deterministic algorithms cost), models (every kind of model beside SimCLR, by its recipe), which_objective
-            (every objective on one budget), towers (two modalities, beside open_clip's loss), given (I(X; Y | Z) where
-            it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select
-            (columns chosen for classifiers and regressions); health (which numbers go with accuracy, and planted
-            collapses), encoders (what is said of encoders whose MI is known, and how often it is trusted); yardstick
-            (our estimates beside other packages', which it installs in environments of their own); plan (infomax plan
-            beside what steps take here, and on paper to 1,024 GPUs).
+            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off), bias
+            (every objective with a perfect critic), accuracy (an estimator where the MI is known), coverage (how often
+            its intervals hold the truth, at every level); scores (the engine beside plain PyTorch), caching (batches
+            beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
+            of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
+            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
+            (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
+            regressions); health (which numbers go with accuracy, and planted collapses), encoders (what is said of
+            encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside other packages',
+            which it installs in environments of their own); plan (infomax plan beside what steps take here, and on
+            paper to 1,024 GPUs).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
