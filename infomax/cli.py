@@ -72,7 +72,8 @@ def estimate(
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into train, validation and test pairs, of the critic, and of a run's views.
         audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
-            this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
+            this shape, other seeds; with --given also Gaussians that share Z alone, and other estimators; and of a
+            run once more, on mosaics of known MI seen by its encoder.
         device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file to write the JSON object into, with the checksum of the checkpoint.
@@ -110,7 +111,7 @@ def estimate(
     for name, value in of_arrays.items():
         if value is not None and y_file is None and x is None and y is None:
             raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy, or with columns of a table.")
-        if value is not None and audit and name != "blocks":
+        if value is not None and audit and name not in ("given", "blocks"):
             raise UserError(f"--{name} does not go with --audit: leave one of them out.")
     over_time = asked_of.OverTime.of(lags, transfer, history)
     if over_time is not None and (report is not None or missing != "refuse"):
@@ -133,7 +134,8 @@ def estimate(
         options |= {"blocks": blocks} if blocks is not None else {}
         what = "the mutual information" if over_time is None else over_time.words
         estimated: Any
-        with ui.Stages(f"Estimating {what} of {title}{', ten times' if audit else ''}"):
+        times = "" if not audit else ", ten times" if given is None else ", a dozen times"
+        with ui.Stages(f"Estimating {what} of {title}{times}"):
             if over_time is not None:
                 estimated = over_time.ask(of_x, of_y, **options)
             else:
