@@ -190,7 +190,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axis.set_visible(False)
     axes[0][0].set_ylim(min(38, 100 * min(s for line in lines.values() for _, s in line["held"]) - 3), 102)
     pooled = axes.flat[kinds.index("all")]
-    pooled.legend(fontsize=6.5, loc="lower right")
+    # In the first panel, whose lower corner is empty; the pooled one alone has every line.
+    axes[0][0].legend(*pooled.get_legend_handles_labels(), fontsize=6.5, loc="lower right")
     figure.supxlabel("level of the interval, %", fontsize=9)
     figure.supylabel("holds the truth, % of draws", fontsize=9)
     save()
