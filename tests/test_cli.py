@@ -291,7 +291,7 @@ MISTAKES = {
     "given of one side": ("estimate x.npy --given x.npy", r"--given goes with two arrays, X\.npy and Y\.npy"),
     "blocks of a run": ("estimate nothing --blocks 5", r"--blocks goes with two arrays"),
     "audit of lags": ("estimate x.npy x.npy --audit --lags 0:2", r"--lags does not go with --audit"),
-    "audit of given that is x": ("estimate x.npy y.npy --audit --given x.npy", r"given is x itself"),
+    "audit of given that is x": ("estimate x.npy x.npy --audit --given x.npy", r"given is x itself"),
     "given is x": ("estimate x.npy x.npy --given x.npy --method GCMI", r"given is x itself"),
     "given is short": ("estimate x.npy x.npy --given short.npy --method GCMI", r"given has 90 rows and x has 100"),
     "few blocks": ("estimate x.npy x.npy --blocks 60", r"blocks is 60"),
