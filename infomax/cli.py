@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from infomax import errors, ui
-from infomax.errors import UserError, nearest
+from infomax.benchmarks import BENCHMARKS, benchmark
+from infomax.errors import UserError
 from infomax.ship.commands import export, push
 from infomax.ui.matrix import matrix
 from infomax.ui.output import one_line, require_file, show_and_write
@@ -72,7 +73,8 @@ def estimate(
         dataset: What to estimate a saved run's encoder on, as in its recipe. By default the run's own data set.
         seed: Of the split into train, validation and test pairs, of the critic, and of a run's views.
         audit: Estimate again, nine times, on changed pairs: deranged, repeated, folded, side by side, a Gaussian of
-            this shape, other seeds; and of a run once more, on mosaics of known MI seen by its encoder.
+            this shape, other seeds; with --given also Gaussians that share Z alone, and other estimators; and of a
+            run once more, on mosaics of known MI seen by its encoder.
         device: Where features are made and critics trained, cpu or cuda. By default a GPU where there is one.
         report: A page to write, NAME.html: the value among its bounds, each check, scores, protocol, in one file.
         output: A file to write the JSON object into, with the checksum of the checkpoint.
@@ -110,7 +112,7 @@ def estimate(
     for name, value in of_arrays.items():
         if value is not None and y_file is None and x is None and y is None:
             raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy, or with columns of a table.")
-        if value is not None and audit and name != "blocks":
+        if value is not None and audit and name not in ("given", "blocks"):
             raise UserError(f"--{name} does not go with --audit: leave one of them out.")
     over_time = asked_of.OverTime.of(lags, transfer, history)
     if over_time is not None and (report is not None or missing != "refuse"):
@@ -133,7 +135,8 @@ def estimate(
         options |= {"blocks": blocks} if blocks is not None else {}
         what = "the mutual information" if over_time is None else over_time.words
         estimated: Any
-        with ui.Stages(f"Estimating {what} of {title}{', ten times' if audit else ''}"):
+        times = "" if not audit else ", ten times" if given is None else ", a dozen times"
+        with ui.Stages(f"Estimating {what} of {title}{times}"):
             if over_time is not None:
                 estimated = over_time.ask(of_x, of_y, **options)
             else:
@@ -338,33 +341,6 @@ def _finished(output: Path | None, report: Path | None, towers: Any, show: Calla
     finally:
         if report is not None:
             page.write(report, page.of_towers(towers, run))
-
-
-# infomax.benchmarks' modules that have a command: imported when one is asked for, as some take seconds.
-BENCHMARKS = (
-    "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "scores", "caching", "training",
-    "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders", "yardstick", "plan",
-    "large",
-)  # fmt: skip
-
-
-def benchmark(what: str, /) -> None:
-    """Measure the library on this machine: `infomax benchmark scores --help` and so on for each.
-
-    Args:
-        what: staircase (every estimator follows a rising MI), consistency (independence, data processing, additivity),
-            mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off),
-            bias (every objective with a perfect critic), accuracy (an estimator where the MI is known); scores (the
-            engine beside plain PyTorch), caching (batches beyond the encoder's memory), training (what saving and
-            deterministic algorithms cost), models (every kind of model beside SimCLR, by its recipe), which_objective
-            (every objective on one budget), towers (two modalities, beside open_clip's loss), given (I(X; Y | Z) where
-            it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select
-            (columns chosen for classifiers and regressions); health (which numbers go with accuracy, and planted
-            collapses), encoders (what is said of encoders whose MI is known, and how often it is trusted); yardstick
-            (our estimates beside other packages', which it installs in environments of their own); plan (infomax plan
-            beside what steps take here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk).
-    """
-    raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (

@@ -5,26 +5,27 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_estimation import QUICK, SMALL, check, gauss
 
 import infomax as im
+from infomax.benchmarks import given as benchmark
 from infomax.estimation import Budget, Estimate, audit_splits
 from infomax.estimation import audit as audited
 from infomax.estimation import pairs as inputs
 from infomax.estimation.audit import (
     REFITS,
-    _gaussians,
-    _Part,
-    _parts,
     additivity,
     calibration,
     independence,
     lossy,
+    other_estimators,
     repeated,
     seeds,
 )
+from infomax.estimation.evidence.changed import Part, gaussians, gaussians_about, parts_of
 
 NAMES = ("independence", "data processing", "data processing, lossy", "additivity", "calibration", "seeds")
 
@@ -160,12 +161,121 @@ def test_what_an_estimate_refuses_an_audit_refuses():
     assert "could not be tested: There are 45 pairs" in check(few, "additivity").sentence
 
 
+# Given a third variable -----------------------------------------------------------------------------------------------
+
+GIVEN = (*NAMES, "conditional independence", "other estimators")
+CLOSED = Budget(steps=0)
+
+
+def of_known(name: str, n: int):
+    """x, y, z of a distribution of `infomax benchmark given`, and its I(X; Y | Z)."""
+    [known] = [known for known in benchmark.known() if known.name == name]
+    return known.sample(n, np.random.default_rng([0, n])), known.mi
+
+
+def audit_of_known(name: str, n: int, method: str):
+    (x, y, z), true = of_known(name, n)
+    found = audited(x, y, method, given=z, budget=CLOSED)
+    plain = im.estimate(x, y, method, given=z, budget=CLOSED)
+    assert (found.mi, found.interval, found.quantity) == (plain.mi, plain.interval, "I(X; Y | Z)")
+    assert found.checks[: -len(GIVEN)] == plain.checks and [c.name for c in found.checks[-len(GIVEN) :]] == [*GIVEN]
+    assert found.interval[0] <= true <= found.interval[1]
+    return found
+
+
+@pytest.mark.slow
+def test_of_normal_columns_an_audit_given_z_passes_and_names_who_was_asked():
+    found = audit_of_known("partial correlation", 200, "GCMI")
+    assert found.trusted and sum(c.verdict == "pass" for c in found.checks[-len(GIVEN) :]) >= 7, found
+    record = json.loads(json.dumps(found.to_dict(), allow_nan=False))["protocol"]["audit"]
+    assert len(record) == REFITS + 3
+    assert record["calibration"]["known"] == found.mi and record["additivity, first half"]["n"] == 100
+    assert abs(record["conditional independence"]["mi"]) < 0.05
+    said = check(found, "other estimators")
+    assert said.verdict == "pass" and "by GCMI(shrinkage=None); " in said.sentence and "by KSG(k=5)." in said.sentence
+    low, high = record["other estimators, CopulaJS"]["interval"]
+    assert low <= -0.5 * math.log(1 - 0.6**2) <= high
+
+
+@pytest.mark.slow
+def test_of_labels_an_audit_leaves_out_who_cannot_read_them():
+    found = audit_of_known("labels", 200, "CopulaJS")
+    assert found.trusted, found
+    said = check(found, "other estimators")
+    assert said.verdict == "pass" and math.isnan(said.statistic)
+    assert "no other estimator reads such rows; GCMI is left out (" in said.sentence and "; KSG is left out (" in str(
+        said
+    )
+    assert "both sides are labels" in check(found, "data processing").sentence
+    assert abs(found.protocol["audit"]["independence"]["mi"]) < 0.05
+
+
+def test_other_estimators_warn_and_never_fail():
+    alike, apart = other_estimators(at(1.0), [at(1.03)]), other_estimators(at(1.0), [at(1.02), at(0.5)], ["KSG is out"])
+    assert (alike.verdict, apart.verdict) == ("pass", "warn") and apart.statistic == 0.5
+    assert "DV() further off than the intervals say" in apart.sentence and apart.sentence.endswith("; KSG is out.")
+    assert other_estimators(at(1.0, 0.4), [at(1.5, 0.4)]).verdict == "pass"  # within the noise of both
+    assert other_estimators(at(1.0), [at(math.nan)]).verdict == "warn"
+
+
+def test_gaussians_about_z_share_what_is_said_beyond_it():
+    rng = np.random.default_rng(0)
+    wave = rng.uniform(-2, 2, (20_000, 1))
+    for z in (np.hstack([wave, wave**2]), rng.integers(0, 3, 20_000)):
+        first = z if z.ndim == 1 else wave[:, 0]
+        x = np.stack([first + 0.1 * rng.normal(size=20_000), rng.normal(size=20_000)], 1)
+        y = first[:, None] ** 2 + rng.normal(size=(20_000, 3))
+        [pairs], _, _ = inputs.prepared([(x, y, None)])
+        u, v, w, ids = gaussians_about(inputs.side("given", z), pairs, 0.8, torch.Generator().manual_seed(0))
+        assert u.shape == (20_000, 2) and v.shape == (20_000, 3) and len(w) == len(ids) == 20_000
+        known = np.column_stack([w if z.ndim > 1 else np.eye(3)[w[:, 0]][:, 1:], np.ones(20_000)])
+        rest = [side - known @ np.linalg.lstsq(known, side, rcond=None)[0] for side in (u.numpy(), v.numpy())]
+        log_det = [np.linalg.slogdet(np.cov(side.T))[1] for side in (*rest, np.hstack(rest))]
+        assert (log_det[0] + log_det[1] - log_det[2]) / 2 == pytest.approx(0.8, abs=0.03)
+        assert np.corrcoef(u[:, 0], first)[0, 1] > 0.95  # what z tells of x is still there
+        assert np.std(rest[0], 0) == pytest.approx([0.1, 1.0], rel=0.05)
+    with pytest.raises(im.UserError, match="given predicts y without error"):
+        gaussians_about(inputs.side("given", y), pairs, 0.8, torch.Generator())
+    with pytest.raises(im.UserError, match="given has 3 columns and 6 rows"):
+        gaussians_about(inputs.side("given", y[:6]), pairs.first(6), 0.8, torch.Generator())
+
+
+def test_rows_keep_their_z():
+    part = Part(
+        (torch.randn(60, 2), torch.arange(60.0)[:, None], torch.arange(60)[:, None]), (0, 0, 60), torch.arange(60)
+    )
+    x, y, z, _ = part.deranged(torch.Generator().manual_seed(0))
+    assert torch.equal(y[:, 0].long(), z[:, 0]) and not bool((x == part.sides[0][z[:, 0]]).any())
+    left, right = part.halves(torch.Generator().manual_seed(0))
+    _, y, z, ids = part.beside(left, right)
+    assert torch.equal(z[:, 0], left * 60 + right) and torch.equal(y[:, 0].long(), ids)
+    for rows in (part.doubled(), part.folded(), part.rows(torch.arange(60))):
+        assert len(rows) == 4 and torch.equal(rows[2], part.sides[2])
+
+
+@pytest.mark.slow
+def test_what_x_and_y_share_by_z_alone_is_none_of_it_in_an_audit(run, tmp_path):
+    """I(X; Y) is 1.3 nats, and I(X; Y | Z) 0, in a table: rows that share z alone are no stranger than these."""
+    x, y, z = (side[:, 0] for side in of_known("common cause, I(X; Y) = 1.3", 200)[0])
+    pd.DataFrame({"a": x, "b": y, "c": z}).to_csv(tmp_path / "t.csv", index=False)
+    asked = ("--x", "a", "--y", "b", "--given", "c", "--audit", "--blocks", "2", "--estimator", "KSG")
+    ended = run("infomax", "estimate", "t.csv", *asked, "--report", "page.html", "--output", "found.json")
+    assert ended.status == 0, ended.err
+    found = json.loads((tmp_path / "found.json").read_text())["estimate"]
+    audit, checks = found["protocol"]["audit"], {check["name"]: check for check in found["checks"]}
+    assert found["interval"][0] <= 0 <= found["interval"][1] and found["protocol"]["names"]["given"] == ["c"]
+    assert set(GIVEN) <= set(checks) and set(audit) > {"conditional independence", "other estimators, GCMI"}
+    assert abs(audit["conditional independence"]["mi"]) < 0.25 and abs(audit["other estimators, GCMI"]["mi"]) < 0.05
+    assert "between Gaussians that share given alone, where there are 0" in ended.out
+    assert "other estimators, GCMI" in (tmp_path / "page.html").read_text()
+
+
 # How pairs are changed ------------------------------------------------------------------------------------------------
 
 
-def a_part(n: int = 60, views: int = 1) -> _Part:
+def a_part(n: int = 60, views: int = 1) -> Part:
     ids = torch.arange(n) // views
-    return _Part((torch.randn(n, 2), torch.randn(n, 3)), (0, 0), ids)
+    return Part((torch.randn(n, 2), torch.randn(n, 3)), (0, 0), ids)
 
 
 @pytest.mark.parametrize("views", [1, 3, 25])
@@ -227,7 +337,7 @@ def test_halves_share_no_sample(views):
 
 def test_two_labels_side_by_side_are_one_and_a_label_is_merged():
     label = torch.tensor([0, 1, 2, 1])[:, None]
-    part = _Part((label, label), (3, 3), torch.arange(4))
+    part = Part((label, label), (3, 3), torch.arange(4))
     assert part.beside(torch.tensor([0, 1]), torch.tensor([2, 3]))[0].flatten().tolist() == [2, 4]
     assert part.folded()[1].flatten().tolist() == [0, 0, 1, 0]
 
@@ -238,8 +348,8 @@ def test_the_gaussian_has_its_mi_and_the_shape_of_the_data():
     common = rng.normal(size=(4000, 1))
     x = common + 0.5 * rng.normal(size=(4000, 6))  # one strong direction
     pairs, told, _ = inputs.prepared([(x, rng.normal(size=(4000, 3)), None)])
-    assert len(_parts(pairs, told)) == 1
-    [(u, v, _)] = _gaussians(pairs, 1.5, torch.Generator().manual_seed(0))
+    assert len(parts_of(pairs, told)) == 1
+    [(u, v, _)] = gaussians(pairs, 1.5, torch.Generator().manual_seed(0))
     assert u.shape == (4000, 6) and v.shape == (4000, 3)
     expected = np.corrcoef(x.T)
     assert np.allclose(np.corrcoef(u.T.numpy()), expected, atol=0.08)
@@ -253,7 +363,7 @@ def test_images_stay_images():
     images = torch.rand(60, 8, 9)
     images[:, 0] = 0
     pairs, told, _ = inputs.prepared([(images, torch.rand(60, 3, 8, 8), None)])
-    (part,) = _parts(pairs, told)
+    (part,) = parts_of(pairs, told)
     x, y, _ = part.doubled()
     assert x.shape == (60, 2, 8, 9) and y.shape == (60, 6, 8, 8)
     assert torch.equal(x[:, 0], images) and torch.equal(x[:, 1], images)

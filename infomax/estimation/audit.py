@@ -2,21 +2,24 @@
 
 Independence, data processing and additivity are the self-consistency tests of Song & Ermon (2020), made on the data
 that the value is about; calibration and the spread over seeds ask whether the method finds what it claims at this size.
+All of them hold for I(X; Y | Z) too, where rows keep their z. No test without assumptions certifies conditional
+dependence (Shah & Peters, 2020), so there two more ask: rows that share z alone, and other estimators.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infomax.errors import UserError
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate, estimate_splits
 from infomax.estimation.estimator import Budget, Estimator
-from infomax.estimation.pairs import Pairs, frames
+from infomax.estimation.evidence.changed import Rows, gaussians, gaussians_about, parts_of
+from infomax.estimation.pairs import frames
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate, Verdict
 from infomax.objectives import Objective
@@ -26,9 +29,9 @@ ZERO = 0.05  # nat: what may pass for 0
 SLACK = 0.02  # nat: below it a ratio is that of two noises
 SHARE = 0.05  # how far from 1 or 2 a ratio may be
 WRONG, WRONG_SHARE = 0.25, 0.1  # off by more than a quarter of a nat and a tenth: a wrong value
-SHAPE_ROWS = 512  # that lend a Gaussian their covariance
+OTHERS = ("CopulaJS", "GCMI", "KSG")  # of three kinds: what each cannot see, another may
 
-_Again = Callable[[Sequence[tuple[Any, Any, Any]], int], Estimate]
+_Again = Callable[..., Estimate]  # of each part's rows, a seed, and another estimator's name in place of the method
 
 
 def audit(
@@ -41,29 +44,36 @@ def audit(
     *,
     ids: Any = None,
     blocks: Any = None,
+    given: Any = None,
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
     missing: str = "refuse",
 ) -> Estimate:
     """`estimate`, with checks that take nine more estimates (three of half the pairs): about nine times its time.
 
-    x [n, ...], y [n, ...], critic, seed, budget, ids [n], blocks, device, estimator, missing, and objective, its
-    earlier name: as `estimate` takes them. Where pairs are changed, blocks and ids move as a whole, their rows in
-    order; the Gaussian of "calibration" alone has independent rows.
+    x [n, ...], y [n, ...], critic, seed, budget, ids [n], blocks, given [n, ...], device, estimator, missing, and
+    objective, its earlier name: as `estimate` takes them. Where pairs are changed, blocks and ids move as a whole,
+    their rows in order; the Gaussian of "calibration" alone has independent rows.
     Added: "independence" (pairs deranged), "data processing" (sides repeated), "data processing, lossy" (a side
     folded), "additivity" (two halves of the pairs side by side), "calibration" (a Gaussian of this shape and about this
-    MI), "seeds". One that could not be made is a warning that says why. What each estimate gave is in
-    `protocol["audit"]`. Works for every estimator of the registry. Raises UserError as `estimate` does.
+    MI), "seeds". With `given`, z goes with its rows, the Gaussians stand about what a linear regression on z predicts,
+    and there are two more: "conditional independence" (such Gaussians that share z alone) and "other estimators" (the
+    value by those of CopulaJS, GCMI and KSG that are another and can read such rows; it never fails).
+    One that could not be made is a warning that says why. What each estimate gave is in `protocol["audit"]`. Works for
+    every estimator of the registry. Raises UserError as `estimate` does.
     """
 
     method = chosen(estimator, objective)
 
-    def again(parts: Sequence[tuple[Any, Any, Any]], seed: int) -> Estimate:
-        x, y, ids = parts[0]
-        return estimate(x, y, critic=critic, seed=seed, budget=budget, ids=ids, device=device, estimator=method)
+    def again(parts: Sequence[Rows], seed: int, other: str | None = None) -> Estimate:
+        x, y, *z, ids = parts[0]
+        return estimate(
+            x, y, critic=None if other else critic, seed=seed, budget=budget, ids=ids, given=z[0] if z else None,
+            device=device, estimator=other or method,
+        )  # fmt: skip
 
-    tables = frames.read({"x": x, "y": y}, ids, blocks, missing)
-    return tables.described(_audited([(tables.sides["x"], tables.sides["y"], tables.ids)], again, seed))
+    tables = frames.read({"x": x, "y": y} | ({} if given is None else {"given": given}), ids, blocks, missing)
+    return tables.described(_audited([(*tables.sides.values(), tables.ids)], again, seed))
 
 
 def audit_splits(
@@ -86,10 +96,10 @@ def audit_splits(
 
     method = chosen(estimator, objective)
 
-    def again(parts: Sequence[tuple[Any, Any, Any]], seed: int) -> Estimate:
+    def again(parts: Sequence[Rows], seed: int, other: str | None = None) -> Estimate:
         train, validation, test = parts
         return estimate_splits(
-            train, validation, test, critic=critic, seed=seed, budget=budget, device=device, estimator=method
+            train, validation, test, critic=critic, seed=seed, budget=budget, device=device, estimator=other or method
         )
 
     return _audited([(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)], again, seed)
@@ -98,13 +108,13 @@ def audit_splits(
 # What each says ------------------------------------------------------------------------------------------------------
 
 
-def independence(deranged: Estimate) -> Check:
+def independence(deranged: Estimate, name: str = "independence", of: str = "between x and another pair's y") -> Check:
     """MI of deranged pairs is 0. Under .05 nat passes for 0; from a quarter of a nat on, the size of error that makes a
-    value wrong, wide intervals excuse nothing."""
+    value wrong, wide intervals excuse nothing. name, of: the check, and between what there are 0 nats, in words."""
     found, (low, high) = abs(deranged.mi), deranged.interval
     covered = low <= 0 <= high
     fail = not found <= WRONG or (found >= ZERO and not covered)
-    told = f"{_shown(deranged)} nats between x and another pair's y, where there are 0"
+    told = f"{_shown(deranged)} nats {of}, where there are 0"
     if fail:
         told += ": the method finds what is not there; use another method or more pairs."
     elif not covered:
@@ -113,7 +123,7 @@ def independence(deranged: Estimate) -> Check:
         told += ": within its interval, but such data cannot tell small MI from none; give more pairs."
     else:
         told += "."
-    return Check("independence", found, ZERO, _verdict(fail, not (covered and found < ZERO)), told)
+    return Check(name, found, ZERO, _verdict(fail, not (covered and found < ZERO)), told)
 
 
 def repeated(value: Estimate, doubled: Estimate) -> Check:
@@ -188,6 +198,26 @@ def seeds(values: Sequence[Estimate]) -> Check:
     return Check("seeds", spread, noise + SLACK, _verdict(fail, warn), told)
 
 
+def other_estimators(value: Estimate, found: Sequence[Estimate], left_out: Sequence[str] = ()) -> Check:
+    """The value beside those of estimators of other kinds. It warns where one is beyond both intervals and 5 %, and
+    never fails: GCMI sees a Gaussian copula alone, KSG few columns. left_out: sentences of those that cannot read such
+    rows."""
+    apart = [abs(other.mi - value.mi) for other in found]
+    allowed = max(SHARE * abs(value.mi), ZERO)
+    beyond = [
+        other.method
+        for other, off in zip(found, apart, strict=True)
+        if not off <= max(allowed, math.hypot(value.reach[other.mi > value.mi], other.reach[other.mi < value.mi]))
+    ]
+    told = f"{_shown(value)} nats by {value.method}; " + (
+        ", ".join(f"{_shown(other)} by {other.method}" for other in found) or "no other estimator reads such rows"
+    )
+    if beyond:
+        told += f": {' and '.join(beyond)} further off than the intervals say, so look at the data for what one misses"
+    told += "".join(f"; {sentence}" for sentence in left_out) + "."
+    return Check("other estimators", max(apart, default=math.nan), allowed, _verdict(False, bool(beyond)), told)
+
+
 def _ratio(name: str, got: Estimate, one: float, reach: tuple[float, float], target: int, told: str, why: str) -> Check:
     ratio = got.mi / one if one else math.nan
     off, low = abs(got.mi - target * one), got.mi < target * one
@@ -206,131 +236,26 @@ def _ratio(name: str, got: Estimate, one: float, reach: tuple[float, float], tar
 
 # How -----------------------------------------------------------------------------------------------------------------
 
-_Rows = tuple[Tensor, Tensor, Tensor]  # x, y, ids
 
-
-@dataclass(frozen=True)
-class _Part:
-    """The pairs of one split, or of all. A label is a column of integers; `labels` counts its values, 0 for numbers."""
-
-    sides: tuple[Tensor, Tensor]
-    labels: tuple[int, int]
-    ids: Tensor
-
-    def rows(self, index: Tensor) -> _Rows:
-        return self.sides[0][index], self.sides[1][index], self.ids[index]
-
-    def deranged(self, generator: torch.Generator) -> _Rows:
-        """Every x with a y of another id: ids in a random order, the rows of each in their own, so that blocks stay
-        series; y moved on by the most rows that an id has."""
-        _, sample, counts = self.ids.unique(return_inverse=True, return_counts=True)
-        most = int(counts.max())
-        if 2 * most > len(sample):
-            raise UserError(f"one id has {most} of {len(sample)} pairs, so its rows cannot all be given another's.")
-        order = torch.randperm(len(counts), generator=generator)[sample].argsort(stable=True)
-        return self.sides[0][order], self.sides[1][order.roll(most)], self.ids[order]
-
-    def doubled(self) -> _Rows:
-        """x twice, y beside a function of itself. A label stays alone, as integers have one column."""
-        if all(self.labels):
-            raise UserError("both sides are labels, which cannot be given twice.")
-        x, y = self.sides
-        x = x if self.labels[0] else torch.cat([x, x], 1)
-        return x, y if self.labels[1] else torch.cat([y, _folded(y)], 1), self.ids
-
-    def folded(self) -> _Rows:
-        """One side by a function that loses something: y, or x where y is a label of two values."""
-        x, y = self.sides
-        if self.labels[1] != 2:
-            return x, y // 2 if self.labels[1] else _folded(y), self.ids
-        if self.labels[0] != 2:
-            return x // 2 if self.labels[0] else _folded(x), y, self.ids
-        raise UserError("both sides are labels of two values, and a function of one loses all or nothing.")
-
-    def halves(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows i and j of two halves without a common id: the samples with most rows first, by turns, row by row."""
-        _, sample, counts = self.ids.unique(return_inverse=True, return_counts=True)
-        shuffled = torch.randperm(len(counts), generator=generator)
-        shuffled = shuffled[counts[shuffled].argsort(descending=True, stable=True)]
-        shuffled = shuffled[: len(shuffled) // 2 * 2]
-        rows = sample.argsort(stable=True)
-        start = counts.cumsum(0) - counts
-        size = counts[shuffled[1::2]]  # the smaller of each two
-        within = torch.arange(int(size.sum())) - (size.cumsum(0) - size).repeat_interleave(size)
-        left, right = (rows[start[half].repeat_interleave(size) + within] for half in (shuffled[::2], shuffled[1::2]))
-        return left, right
-
-    def beside(self, left: Tensor, right: Tensor) -> _Rows:
-        """Columns of two rows next to each other; of two labels, their pair as one label."""
-        x, y = (
-            side[left] * number + side[right] if number else torch.cat([side[left], side[right]], 1)
-            for side, number in zip(self.sides, self.labels, strict=True)
-        )
-        return x, y, self.ids[left]
-
-
-def _folded(columns: Tensor) -> Tensor:
-    # Not at the mean: a column of as many 1s as -1s would fold into a constant.
-    return (columns - columns.mean(0) - columns.std(0) / 2).abs()
-
-
-def _parts(pairs: Sequence[Pairs], told: Sequence[Check]) -> list[_Part]:
-    names = {check.name for check in told}
-    labelled = [f"labels in {name}" in names for name in ("x", "y")]
-    found: list[_Part] = []
-    for part in pairs:
-        # Images stay images, that they may be read as such again: columns next to each other are then channels.
-        both = tuple(
-            side if image is None else image(side) for side, image in zip((part.x, part.y), part.images, strict=True)
-        )
-        sides = [
-            side.argmax(1, keepdim=True) if is_label else side for side, is_label in zip(both, labelled, strict=True)
-        ]
-        labels = [side.shape[1] if is_label else 0 for side, is_label in zip(both, labelled, strict=True)]
-        found.append(_Part((sides[0], sides[1]), (labels[0], labels[1]), part.ids))
-    return found
-
-
-def _gaussians(pairs: Sequence[Pairs], nats: float, generator: torch.Generator) -> list[_Rows]:
-    """Normal pairs with these sizes and each side's covariance, whose MI is `nats`: as many of the largest principal
-    components are correlated, all alike, as the flatter side's spectrum is wide (its participation ratio)."""
-    shapes = [_shape(torch.cat([getattr(part, side) for part in pairs]), generator) for side in ("x", "y")]
-    width = max(1, round(min(float(scale.square().sum() ** 2 / scale.pow(4).sum()) for scale, _ in shapes)))
-    rho = math.sqrt(-math.expm1(-2 * nats / width))
-    made: list[_Rows] = []
-    for part in pairs:
-        u, v = (torch.randn(len(part), len(scale), generator=generator) for scale, _ in shapes)
-        v[:, :width] = rho * u[:, :width] + math.sqrt(1 - rho**2) * v[:, :width]
-        x, y = (white @ (scale[:, None] * axes) for white, (scale, axes) in zip((u, v), shapes, strict=True))
-        made.append((x, y, part.ids))
-    return made
-
-
-def _shape(side: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Deviations [r], largest first, and axes [r, d] of the standardised columns of some rows: their covariance."""
-    rows = side[torch.randperm(len(side), generator=generator)[:SHAPE_ROWS]].double()
-    rows = rows - rows.mean(0)
-    deviation = rows.std(0)
-    rows = rows / torch.where(deviation > 0, deviation, 1.0)
-    _, scale, axes = torch.linalg.svd(rows / math.sqrt(len(rows) - 1), full_matrices=False)
-    keep = scale > 1e-6 * scale[0]
-    return scale[keep].float(), axes[keep].float()
-
-
-def _audited(given: Sequence[tuple[Any, Any, Any]], again: _Again, seed: int) -> Estimate:
-    value = again(given, seed)
-    pairs, told, _ = inputs.prepared(given)
-    parts = _parts(pairs, told)
+def _audited(asked: Sequence[Rows], again: _Again, seed: int) -> Estimate:
+    value = again(asked, seed)
+    pairs, told, _ = inputs.prepared([(part[0], part[1], part[-1]) for part in asked])
+    z = inputs.side("given", asked[0][2]) if len(asked[0]) == 4 else None
+    parts = parts_of(pairs, told, z)
     generator = torch.Generator().manual_seed(seed)
     record: dict[str, Any] = {}
 
-    def fitted(name: str, changed: Sequence[tuple[Any, Any, Any]], seed: int = seed) -> Estimate:
-        found = again(changed, seed)
+    def fitted(name: str, changed: Sequence[Rows], seed: int = seed, other: str | None = None) -> Estimate:
+        found = again(changed, seed, other)
         record[name] = {"mi": found.mi, "interval": list(found.interval), "n": found.n, "trusted": found.trusted}
         return found
 
+    def normal(nats: float) -> list[Rows]:
+        return gaussians(pairs, nats, generator) if z is None else [gaussians_about(z, pairs[0], nats, generator)]
+
     def check_independence() -> Check:
-        return independence(fitted("independence", [part.deranged(generator) for part in parts]))
+        found = fitted("independence", [part.deranged(generator) for part in parts])
+        return independence(found) if z is None else independence(found, of="between x and another row's y and given")
 
     def check_repeated() -> Check:
         return repeated(value, fitted("data processing", [part.doubled() for part in parts]))
@@ -348,22 +273,38 @@ def _audited(given: Sequence[tuple[Any, Any, Any]], again: _Again, seed: int) ->
 
     def check_calibration() -> Check:
         known = min(max(value.mi, 2 * ZERO), value.ceiling) if math.isfinite(value.mi) else 1.0
-        found = fitted("calibration", _gaussians(pairs, known, generator))
+        found = fitted("calibration", normal(known))
         record["calibration"]["known"] = known
         return calibration(known, found)
 
     def check_seeds() -> Check:
-        return seeds([value, *(fitted(f"seeds, {more}", given, more) for more in (seed + 1, seed + 2))])
+        return seeds([value, *(fitted(f"seeds, {more}", asked, more) for more in (seed + 1, seed + 2))])
 
-    checks: list[Check] = []
-    for name, check in {
+    def check_conditional() -> Check:
+        name = "conditional independence"
+        return independence(fitted(name, normal(0.0)), name, "between Gaussians that share given alone")
+
+    def check_others() -> Check:
+        found, left_out = [], []
+        for other in OTHERS:
+            if not value.method.startswith(other):
+                try:
+                    found.append(fitted(f"other estimators, {other}", asked, other=other))
+                except UserError as error:
+                    left_out.append(f"{other} is left out ({str(error).removesuffix('.')})")
+        return other_estimators(value, found, left_out)
+
+    of_all = {
         "independence": check_independence,
         "data processing": check_repeated,
         "data processing, lossy": check_lossy,
         "additivity": check_additivity,
         "calibration": check_calibration,
         "seeds": check_seeds,
-    }.items():
+    }
+    of_given = {"conditional independence": check_conditional, "other estimators": check_others}
+    checks: list[Check] = []
+    for name, check in (of_all if z is None else of_all | of_given).items():
         try:
             checks.append(check())
         except UserError as error:

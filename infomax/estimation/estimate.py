@@ -197,6 +197,7 @@ def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
         },
         p_value=evidence.p_value,
         entropy=request.cap,
+        freedom=whole.freedom,
         pointwise=None if pointwise is None else pointwise[0],
         rows=None if pointwise is None else pointwise[1],
     )

@@ -4,12 +4,14 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from infomax.errors import UserError
 from infomax.estimation.statement import NATS_A_BIT, certified, statement
 from infomax.files import finite
 
 if TYPE_CHECKING:
     import numpy as np
 
+LEVEL = 0.95  # of every interval, unless another is asked for
 Verdict = Literal["pass", "warn", "fail"]
 
 
@@ -29,6 +31,13 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values; a number that is not finite is None."""
         return finite(asdict(self))
+
+
+def half_width(stderr: float, freedom: float, level: float = LEVEL) -> float:
+    """Half of an interval at `level`, by Student's t with so many degrees of freedom; inf: a normal's."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, freedom)) * stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +64,10 @@ class Bits:
 class Estimate:
     """An estimate of mutual information, in nats, from pairs that neither fitted nor selected the critic.
 
-    mi: the value. stderr: the sampling noise of the test pairs, and what the folds' critics differ by. interval (95 %):
-    that, with an upper end raised by what a critic may have missed, where it shows: the value's rise from half of the
-    pairs to all, what pairs re-matched by the critic's own ratio lack, a share of what was learned. n: pairs in all.
+    mi: the value. stderr: the sampling noise of the test pairs, and what the folds' critics differ by. interval (95 %;
+    `interval_at` has other levels): that, with an upper end raised by what a critic may have missed, where it shows:
+    the value's rise from half of the pairs to all, what pairs re-matched by the critic's own ratio lack, a share of
+    what was learned. freedom: the degrees of freedom of its Student's t. n: pairs in all.
     splits: how many pairs trained and validated, of each fold where there are folds, and how many tested in all.
     ceiling: log of the number of test pairs, above which no distribution-free bound can reach (McAllester & Stratos,
     2020). floor: the certified lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic;
@@ -89,6 +99,7 @@ class Estimate:
     quantity: str = "I(X; Y)"
     pointwise: "np.ndarray | None" = field(default=None, repr=False, compare=False)
     rows: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+    freedom: float = math.inf
 
     @property
     def statement(self) -> str:
@@ -153,6 +164,21 @@ class Estimate:
         own = {name: getattr(self, name) for name in names} | {"checks": [asdict(check) for check in self.checks]}
         said = {"normalised": self.normalised, "bits": self.bits.to_dict()}
         return finite({"statement": self.statement, **own, **said, "trusted": self.trusted, "reasons": self.reasons})
+
+    def interval_at(self, level: float) -> tuple[float, float]:
+        """The interval at another level, in nats; at .95 it is `interval`, to the bit.
+
+        level: a share between 0 and 1, such as 0.9. Student's t with `freedom` has another factor at each level; what a
+        critic may have missed is no sampling error, and moves an end as far at every level. How often intervals at each
+        level hold: docs/estimates.md.
+        Raises UserError: a level that is not between 0 and 1.
+        """
+        if isinstance(level, str) or not 0 < level < 1:
+            raise UserError(f"level is {level!r}: it is a share between 0 and 1, such as 0.9.")
+        if not math.isfinite(self.stderr):
+            return self.interval
+        wider = half_width(self.stderr, self.freedom, level) - half_width(self.stderr, self.freedom)
+        return self.interval[0] - wider, self.interval[1] + wider
 
     @property
     def reach(self) -> tuple[float, float]:

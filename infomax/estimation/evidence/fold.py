@@ -13,6 +13,7 @@ from infomax.estimation.estimator import Estimator, Fitted
 from infomax.estimation.evidence import floor, uncertainty
 from infomax.estimation.pairs import Pairs, joined, shuffled
 from infomax.estimation.registry import Variational
+from infomax.estimation.result import half_width
 from infomax.objectives import InfoNCE
 from infomax.scores import Scores
 
@@ -91,8 +92,8 @@ class Fold:
             return critic.pair(*critic.embed(pairs.x, pairs.y)).double().cpu().numpy()
 
     @cached_property
-    def error(self) -> tuple[float, float]:
-        """The jackknife's standard error, and half of a 95 % interval."""
+    def error(self) -> tuple[float, int]:
+        """The jackknife's standard error, and its degrees of freedom."""
         return uncertainty.jackknife(self.fitted, self.test, self.seed)
 
     @property
@@ -100,8 +101,13 @@ class Fold:
         return self.error[0]
 
     @property
+    def freedom(self) -> int:
+        return self.error[1]
+
+    @property
     def interval(self) -> tuple[float, float]:
-        return self.mi - self.error[1], self.mi + self.error[1]
+        half = half_width(self.stderr, self.freedom)
+        return self.mi - half, self.mi + half
 
     @cached_property
     def value_on(self) -> dict[str, float]:

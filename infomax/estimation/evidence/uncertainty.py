@@ -20,6 +20,7 @@ from infomax.estimation.pairs import (
     one_a_sample,
     without_a_group,
 )
+from infomax.estimation.result import half_width
 from infomax.scores import Scores
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class Reading:
     """The numbers of one fold, or of all folds together; nats.
 
     sizes: training, validation and test pairs. learned: what a network or kernels added to a closed form.
-    partition: its logarithm, standard error and effective pairs, where scores are read. null: a p-value. spread: the
-    folds' standard deviation beyond their sampling noise. missed: by how much the interval's upper end is raised.
-    floor_values: pseudo-values of the floor (`floor.pseudo_values`), of each sample; None where there are none.
+    partition: its logarithm, standard error and effective pairs, where scores are read. null: a p-value. freedom: the
+    degrees of freedom of the interval's Student's t. spread: the folds' standard deviation beyond their sampling noise.
+    missed: by how much the interval's upper end is raised. floor_values: pseudo-values of the floor
+    (`floor.pseudo_values`), of each sample; None where there are none.
     """
 
     sizes: tuple[int, int, int]
@@ -50,6 +52,7 @@ class Reading:
     partition: tuple[float, float, float] | None
     null: float | None
     learned: float
+    freedom: float = math.inf
     spread: float = 0.0
     missed: float = 0.0
     floor_values: NDArray[np.float64] | None = None
@@ -91,18 +94,17 @@ def combined(each: "Sequence[Reading | Fold]", rise: float | None = None, misfit
     expectation, so theirs is, and its error is a mean's, as folds report on different pairs (Bayle et al., 2020).
     rise, misfit: what raises the upper end, see _missed.
     """
-    from scipy.stats import t
-
     of, number = _Shares(each), len(each)
     mi, sampling, spread = of.mean(lambda r: r.mi), of.error(lambda r: r.stderr), 0.0
     if number > 1:
         variance = float(np.var([r.mi for r in each], ddof=1)) - of.mean(lambda r: r.stderr**2)
         spread = math.sqrt(variance) if variance > 0 else 0.0
     stderr = math.hypot(sampling, spread / math.sqrt(number))
-    # The factor has the degrees of freedom of all groups, or of the folds where they decide.
-    half = float(t.ppf(0.975, (GROUPS - 1) * number if spread == 0 else 4 * number)) * stderr
+    # Of all groups, or of the folds where they decide.
+    freedom = (GROUPS - 1) * number if spread == 0 else 4 * number
+    half = half_width(stderr, freedom)
     if number == 1:
-        half = (each[0].interval[1] - each[0].interval[0]) / 2
+        freedom, half = each[0].freedom, (each[0].interval[1] - each[0].interval[0]) / 2
     value_on = {name: of.mean(lambda r, name=name: r.value_on[name]) for name in each[0].value_on}
     learned = of.mean(lambda r: r.learned)
     missed = _missed(value_on.get("fit", mi) - mi, rise, misfit, learned)
@@ -120,6 +122,7 @@ def combined(each: "Sequence[Reading | Fold]", rise: float | None = None, misfit
         # Of p-values from different test pairs, the least by Bonferroni.
         null=min(1.0, len(nulls) * min(nulls)) if nulls else None,
         learned=learned,
+        freedom=freedom,
         spread=spread,
         missed=missed,
         floor_values=np.concatenate(values) if len(values) == number else None,
@@ -168,8 +171,8 @@ def permutation(fitted: Fitted, report: Pairs, seed: int = 0) -> float | None:
     return (1 + beaten) / (1 + DERANGEMENTS)
 
 
-def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
-    """Half of what a 95 % interval needs: the standard error, and t's factor times it, of the value on `report`.
+def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, int]:
+    """What an interval needs: the standard error of the value on `report`, and Student's degrees of freedom.
 
     Delete-a-group jackknife: the value without each of 25 groups of ids. Pairs, not scores, are left out, so it is
     valid for a function of means over all n (n - 1) negatives as for a mean over pairs, for any objective, and ids stay
@@ -179,15 +182,7 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, float]:
     that of the trained critic which lost to it: what such data could have shown.
     """
     values = jackknife_values(fitted, report, seed)
-    stderr = jackknife_error(values)
-    return stderr, half_width(stderr, len(values) - 1)
-
-
-def half_width(stderr: float, freedom: int) -> float:
-    """Half of a 95 % interval by Student's t with so many degrees of freedom."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom)) * stderr
+    return jackknife_error(values), len(values) - 1
 
 
 def one_sided(mi: float, stderr: float, folds: int) -> float:

@@ -19,7 +19,7 @@ from infomax.estimation.evidence.rematching import matched, scores_of
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs
 from infomax.estimation.pairs.reading import Side
-from infomax.estimation.result import Check, Estimate
+from infomax.estimation.result import Check, Estimate, half_width
 
 DRAWS = 199  # matchings of the p-value
 SWEEPS = 50  # of the chain that draws one
@@ -112,12 +112,13 @@ class Difference:
             ]
             with np.errstate(invalid="ignore"):  # of two infinite values nothing is known
                 stderr = inputs.jackknife_error((values[0] - values[1]).tolist())
-            mi, half = first.mi - second.mi, uncertainty.half_width(stderr, len(values[0]) - 1)
+            mi, freedom = first.mi - second.mi, len(values[0]) - 1
+            half = half_width(stderr, freedom)
             on = {name: value - second.value_on[name] for name, value in first.value_on.items()}
             # What a critic missed is added to both ends below; no lower bound of a difference is certified.
             found.append(
                 uncertainty.Reading(
-                    first.sizes, mi, stderr, (mi - half, mi + half), on, 0.0, (0.0, 0.0), None, None, 0.0
+                    first.sizes, mi, stderr, (mi - half, mi + half), on, 0.0, (0.0, 0.0), None, None, 0.0, freedom
                 )
             )
         return found
@@ -245,6 +246,7 @@ class Difference:
             },
             p_value=self.p_value(),
             entropy=self.cap,
+            freedom=r.freedom,
             quantity="I(X; Y | Z)",
             pointwise=None if pointwise is None else pointwise[0],
             rows=None if pointwise is None else pointwise[1],
