@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from infomax.encoders import small_resnet  # noqa: F401  # registers its variants with timm
+from infomax.encoders.small_maps import with_small_maps
 from infomax.encoders.start import load_weights, note
 from infomax.errors import UserError, nearest
 
@@ -45,6 +46,7 @@ def encoder(name: str, in_chans: int = 3, pretrained: bool | str = False, **timm
             f"timm cannot build encoder {name!r} with in_chans={in_chans} and {timm_arguments or 'no arguments'}: "
             f"{_first_line(error)}."
         ) from error
+    with_small_maps(model)
     arguments = {**saved, **timm_arguments}
     setattr(model, _CONFIG, {"name": architecture, "in_chans": in_chans, "arguments": arguments})
     if isinstance(pretrained, str):
