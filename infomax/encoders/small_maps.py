@@ -9,19 +9,24 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
+
+FEWEST = 128  # maps: of fewer, making the matrix costs as much as it saves
 
 
 @final
 class SmallMapConv2d(nn.Conv2d):
-    """nn.Conv2d with a shorter way for maps of at most 2x2 pixels, taken in training mode on a CPU alone.
+    """nn.Conv2d with a shorter way for 128 or more maps of at most 2x2 pixels, taken in training mode on a CPU alone.
 
     Parameters, their names and what evaluation, export and other devices compute are nn.Conv2d's.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """input [b, c, h, w] -> [b, out, h, w]."""
-        if not (self.training and input.ndim == 4 and max(input.shape[2:]) <= 2 and input.device.type == "cpu"):
+        if not (self.training and input.ndim == 4 and max(input.shape[2:]) <= 2 and len(input) >= FEWEST):
+            return super().forward(input)
+        if input.device.type != "cpu" or isinstance(input, FakeTensor):  # whose operations are counted, for any device
             return super().forward(input)
         b, c, h, w = input.shape
         # The taps that each pixel of the output sees: of the one at (y, x) those from (1 - y, 1 - x).
