@@ -247,8 +247,10 @@ def _timm(place: str, dataset: Any, every: int, batch_size: int, workers: int) -
     """timm's loader with the transforms that infomax's views of photographs have, one view a file that is read."""
     from timm.data import create_dataset, create_loader  # pyright: ignore[reportPrivateImportUsage]
 
+    create: Any = create_loader  # whose annotations are narrower than what it takes
+
     def steps() -> float:
-        loader: Any = create_loader(
+        loader = create(
             create_dataset("", place), input_size=dataset.shape, batch_size=batch_size, is_training=True,
             use_prefetcher=False, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5, interpolation="bilinear",
             color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_prob=0.8, grayscale_prob=0.2, re_prob=0.0,
