@@ -57,8 +57,11 @@ def command(
         launch.set_threads()
     else:
         torch.set_num_threads(threads)
-    if folder and files < 2 * batch_size:
-        raise UserError(f"A folder of {files} files has no two batches of {batch_size}: ask for more --files.")
+    if folder and files < (every + 5) * batch_size:
+        raise UserError(
+            f"A folder of {files} files has fewer than {every + 5} batches of {batch_size}: ask for more --files, or"
+            " smaller batches."
+        )
     if folder:
         found = of_folder(files, rounds, every, batch_size)
     else:
