@@ -28,7 +28,7 @@ from infomax.training.batches import batch_at
 from infomax.training.settings import DEFAULTS, LATER, LENGTH, MAY_DIFFER
 from infomax.training.tracking import Tracker
 from infomax.training.watchdog import Watch
-from infomax.training.wrapping import refuse_sharding
+from infomax.training.wrapping import is_sharding, refuse_sharding
 
 __all__ = ["ImageSettings", "Run", "Settings"]
 FEW = 100  # steps: fewer of the default learning rate have hardly left the start
@@ -192,7 +192,7 @@ class Run(Generic[S]):
         settings, accelerator, watch = self.settings, self._accelerator, self._watch
         model.to(memory_format=torch.channels_last)  # pyright: ignore  # convolutions are faster so, on CPUs and GPUs
         model = training.synchronise_batch_norm(model) if settings.sync_bn else model
-        optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-3)
+        optimizer = optimizer or _adamw(model, settings.lr, accelerator)
         steps, every = self.steps(loader), settings.save_every or len(loader)
         schedule = schedule or training.warmup_cosine(steps, warmup=steps // 10)
         _check(model, loader, accelerator)
@@ -325,6 +325,13 @@ def _read(kind: type[S], prog: str, doc: str | None, default: objectives.Objecti
     if settings.objective is not None:
         objectives.objective(settings.objective)  # refused before anything is read; a module of the user's is imported
     return replace(settings, objective=repr(default) if settings.objective is None else settings.objective)
+
+
+def _adamw(model: Model, lr: float, accelerator: Any) -> torch.optim.Optimizer:
+    # Fused, one pass over all weights, where it may be: Accelerate cannot see that float16's scaler had it leave a step
+    # out, and torch's fused loop takes no list of shards and whole parameters.
+    fused = accelerator.scaler is None and not is_sharding(accelerator)
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3, fused=fused or None)
 
 
 def _check(model: Model, loader: training.Loader, accelerator: Any) -> None:

@@ -5,8 +5,8 @@ from infomax.errors import UserError, nearest
 # The modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "coverage", "scores", "caching",
-    "training", "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders", "yardstick",
-    "plan", "large",
+    "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select", "health", "encoders",
+    "yardstick", "plan", "large",
 )  # fmt: skip
 
 
@@ -18,10 +18,10 @@ def benchmark(what: str, /) -> None:
             mosaics (images of known MI), samples (error against the number of pairs), tau (SMILE's trade-off), bias
             (every objective with a perfect critic), accuracy (an estimator where the MI is known), coverage (how often
             its intervals hold the truth, at every level); scores (the engine beside plain PyTorch), caching (batches
-            beyond the encoder's memory), training (what saving and deterministic algorithms cost), models (every kind
-            of model beside SimCLR, by its recipe), which_objective (every objective on one budget), towers (two
-            modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise
-            (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
+            beyond the encoder's memory), training (what saving and deterministic algorithms cost), steps (a step
+            beside lightly's, a folder beside timm's loader), models (every kind of model beside SimCLR, by its recipe),
+            which_objective (every objective on one budget), towers (two modalities, beside open_clip's loss), given
+            (I(X; Y | Z) where it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
             regressions); health (which numbers go with accuracy, and planted collapses), encoders (what is said of
             encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside other packages',
             which it installs in environments of their own); plan (infomax plan beside what steps take here, and on

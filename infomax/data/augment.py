@@ -2,7 +2,6 @@
 for each sample."""
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 
 KNOTS = 4  # of the elastic field, each way
-_LUMA = (0.299, 0.587, 0.114)
+_LUMA, _I, _Q = (0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)  # of red, green, blue
+_TO_RGB = ((0.956, 0.619), (-0.272, -0.647), (-1.106, 1.703))  # what I and Q add to the luma
 
 
 def as_unit(images: Tensor) -> Tensor:
@@ -30,6 +30,10 @@ def _either(u: Tensor, extent: float) -> Tensor:
 
 def _pixels(values: Tensor) -> Tensor:
     return values[:, None, None]  # [b] against [b, h, w]
+
+
+def _sample(values: Tensor) -> Tensor:
+    return values[:, None, None, None]  # [b] against [b, c, h, w]
 
 
 def moved(policy: Policy, x: Tensor, u: Tensor, knots: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -61,25 +65,25 @@ def moved(policy: Policy, x: Tensor, u: Tensor, knots: Tensor, size: tuple[int, 
     across = ((torch.arange(w, device=x.device) * 2 + 1) / w - 1)[None, None, :]
     down = ((torch.arange(h, device=x.device) * 2 + 1) / h - 1)[None, :, None]
     grid = x.new_empty(b, h, w, 2)
-    torch.add(_pixels(xx) * across, _pixels(xy) * down + _pixels(shift_x), out=grid[..., 0])
-    torch.add(_pixels(yx) * across, _pixels(yy) * down + _pixels(shift_y), out=grid[..., 1])
+    torch.addcmul(_pixels(xy) * down + _pixels(shift_x), _pixels(xx), across, out=grid[..., 0])
+    torch.addcmul(_pixels(yy) * down + _pixels(shift_y), _pixels(yx), across, out=grid[..., 1])
     if policy.elastic > 0:
+        bumps = _bumps(h, KNOTS, x.device), _bumps(w, KNOTS, x.device)
         for axis, field in enumerate(knots.view(2, KNOTS, KNOTS, b)):
-            grid[..., axis] += _field(_either(field, policy.elastic), h, w)
+            grid[..., axis] += _field(_either(field, policy.elastic), *bumps)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode=policy.padding, align_corners=False)
 
 
-def _field(knots: Tensor, h: int, w: int) -> Tensor:
-    # Knots [k, k, b] -> a smooth field [b, h, w]. Sums of elementwise products: a matrix product may round otherwise in
-    # another batch.
-    k = knots.shape[0]
-    down, across = _bumps(h, k, knots.device), _bumps(w, k, knots.device)
-    rows = [
-        sum((knots[i, j][:, None] * across[j] for j in range(1, k)), knots[i, 0][:, None] * across[0]) for i in range(k)
-    ]
+def _field(knots: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    # Knots [k, k, b], bumps [k, h] and [k, w] -> a smooth field [b, h, w]. Sums of elementwise products: a matrix
+    # product may round otherwise in another batch.
+    k = len(down)
+    rows = knots[:, 0, :, None] * across[0]  # [k, b, w]
+    for j in range(1, k):
+        rows.addcmul_(knots[:, j, :, None], across[j])
     field = rows[0][:, None, :] * down[0][:, None]
     for i in range(1, k):
-        field += rows[i][:, None, :] * down[i][:, None]
+        field.addcmul_(rows[i][:, None, :], down[i][:, None])
     return field
 
 
@@ -92,18 +96,26 @@ def _bumps(n: int, k: int, device: torch.device) -> Tensor:
 
 def thickened(policy: Policy, x: Tensor, u: Tensor) -> Tensor:
     # Towards the brightest (above 0) or the darkest (below) of the 3x3 neighbours.
+    # Thinning is thickening of the negative, so that each sample goes one of the two ways and not both.
     amount = _either(u, policy.thickness)[:, None, None, None]
-    thick, thin = _extreme(x, torch.maximum), _extreme(x, torch.minimum)
-    return x + amount.clamp(min=0) * (thick - x) + (-amount).clamp(min=0) * (thin - x)
+    way = torch.where(amount < 0, -1.0, 1.0)
+    signed = x * way
+    return x + amount * (_brightest(signed).sub_(signed))
 
 
-def _extreme(x: Tensor, pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    for dim in (2, 3):  # seven times as fast on a CPU as max_pool2d
+def _brightest(x: Tensor) -> Tensor:
+    # The largest of the 3x3 neighbours: in shifted pairs, seven times as fast on a CPU as max_pool2d.
+    for dim in (2, 3):
         n = x.shape[dim]
         if n > 1:
-            inner = pick(x.narrow(dim, 0, n - 1), x.narrow(dim, 1, n - 1))  # of neighbours k, k + 1
-            ends = x.narrow(dim, 0, 1), x.narrow(dim, n - 1, 1)
-            x = pick(torch.cat((ends[0], inner), dim), torch.cat((inner, ends[1]), dim))
+            inner = torch.maximum(x.narrow(dim, 0, n - 1), x.narrow(dim, 1, n - 1))  # of neighbours k, k + 1
+            found = torch.empty_like(x)
+            found.narrow(dim, 0, 1).copy_(inner.narrow(dim, 0, 1))
+            found.narrow(dim, n - 1, 1).copy_(inner.narrow(dim, n - 2, 1))
+            if n > 2:
+                first, second = inner.narrow(dim, 0, n - 2), inner.narrow(dim, 1, n - 2)
+                torch.maximum(first, second, out=found.narrow(dim, 1, n - 2))
+            x = found
     return x
 
 
@@ -130,20 +142,26 @@ def coloured(policy: Policy, images: Tensor, x: Tensor, u: Tensor) -> Tensor:
     else:
         offset = torch.zeros_like(one)
     gain = brightness * contrast
-    if policy.brightness > 0 or policy.contrast > 0:
-        x = x * gain[:, None, None, None] + offset[:, None, None, None]
     if c != 3 or (policy.saturation == 0 and policy.hue == 0 and policy.gray == 0):
+        if policy.brightness > 0 or policy.contrast > 0:
+            x = torch.addcmul(_sample(offset), x, _sample(gain))
         return x
-    # Colour differences from the luma: turned about the grey axis by the hue, shrunk or stretched by the saturation.
-    cos, sin = (torch.cos(angle) * saturation)[:, None, None], (torch.sin(angle) * saturation)[:, None, None]
-    red, green, blue = x.unbind(1)
-    luma = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
-    i = red * 0.5959 - green * 0.2746 - blue * 0.3213
-    q = red * 0.2115 - green * 0.5227 + blue * 0.3112
-    i, q = i * cos - q * sin, i * sin + q * cos
-    return torch.stack(
-        (luma + 0.956 * i + 0.619 * q, luma - 0.272 * i - 0.647 * q, luma - 1.106 * i + 1.703 * q), dim=1
-    )
+    # Colour differences from the luma are turned about the grey axis by the hue, and shrunk or stretched by the
+    # saturation: with brightness and contrast, one matrix a sample, whose rows are summed in one order in any batch.
+    turned, across = torch.cos(angle) * saturation * gain, torch.sin(angle) * saturation * gain
+    planes = x.unbind(1)
+    found = torch.empty_like(x)
+    for channel, plane in enumerate(found.unbind(1)):
+        of_i, of_q = _TO_RGB[channel]
+        weights = [
+            gain * luma + turned * (of_i * i + of_q * q) + across * (of_q * i - of_i * q)
+            for luma, i, q in zip(_LUMA, _I, _Q, strict=True)
+        ]
+        # An offset of all three colours alike has no colour difference, and stays as it is.
+        torch.addcmul(_pixels(offset), planes[0], _pixels(weights[0]), out=plane)
+        for k in (1, 2):
+            plane.addcmul_(planes[k], _pixels(weights[k]))
+    return found
 
 
 def blurred(policy: Policy, x: Tensor, u: Tensor) -> Tensor:
@@ -185,7 +203,8 @@ def _erase(policy: Policy, x: Tensor, u: Tensor) -> Tensor:
     z = torch.arange(w, device=x.device)[None, :] + 0.5
     rows = (y >= top[:, None]) & (y < (top + height)[:, None]) & erased[:, None]
     columns = (z >= left[:, None]) & (z < (left + width)[:, None])
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    box = rows.to(x.dtype)[:, :, None] * columns.to(x.dtype)[:, None, :]
+    return x.mul_(box.neg_().add_(1)[:, None])
 
 
 def cropped(policy: SignalPolicy, x: Tensor, u: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from infomax.data.keyed import permutation, shard_by_shard
 from infomax.data.targets import Target
 from infomax.errors import UserError
 
-_STATISTICS = 4096  # images that mean and deviation are taken from when they are not in memory
+_STATISTICS = 1024  # images that mean and deviation are taken from when they are not in memory
 _NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
 Kind = Literal["digits", "natural", "signals"]
 SplitType = TypeVar("SplitType", bound="Split")
@@ -160,7 +160,7 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
         chosen = chosen[:: max(1, -(-len(split) // _STATISTICS))]
     total = torch.zeros(split.shape[0], dtype=torch.int64)
     square = torch.zeros(split.shape[0], dtype=torch.int64)
-    for part in chosen.split(1024):
+    for part in chosen.split(128):  # a few, for photographs are large
         pixels = split.batch(part).to(torch.int32)
         total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
         square += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from infomax.data.source import Dataset
 
 
+CACHED = 2**20  # numbers of images that are made views at once on a CPU
+
+
 @final
 class Views:
     """Images to normalised views: `Views(policy, mean, std)(images, ids, seed, epoch, view)`.
@@ -69,10 +72,22 @@ class Views:
                 f"A crop of {self.size[0]} x {self.size[1]} pixels is larger than the images, which have"
                 f" {images.shape[2]} x {images.shape[3]}."
             )
-        policy = self.policy
         # A number each, in a fixed order: strengths may change without changing what the other draws are.
         u = uniforms(ids, 22 + 2 * KNOTS * KNOTS, seed, epoch, view)
-        x = as_unit(images)
+        key = (seed, epoch, view)
+        at_once = max(CACHED // max(images[:1].numel(), 1), 1)
+        if images.device.type != "cpu" or len(images) <= at_once:
+            return self._made(images, ids, u, key)
+        # A few at once: what is still in a core's cache need not come from memory for each of the stages.
+        sides = self.size or images.shape[2:]
+        made = torch.empty(len(images), images.shape[1], *sides)
+        for start in range(0, len(images), at_once):
+            some = slice(start, start + at_once)
+            made[some] = self._made(images[some], ids[some], u[:, some], key)
+        return made
+
+    def _made(self, images: Tensor, ids: Tensor, u: Tensor, key: tuple[int, int, int]) -> Tensor:
+        policy, x = self.policy, as_unit(images)
         x = moved(policy, x, u[:8], u[22:], self.size)
         if policy.thickness > 0:
             x = thickened(policy, x, u[8])
@@ -80,7 +95,7 @@ class Views:
         if policy.blur > 0:
             x = blurred(policy, x, u[16:18])
         if policy.noise > 0:
-            x = noisy(policy, x, ids, (seed, epoch, view))
+            x = noisy(policy, x, ids, key)
         if policy.erase > 0:
             x = _erase(policy, x, u[18:22])
         return self._normalise(x.clamp_(0, 1))

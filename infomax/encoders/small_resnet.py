@@ -11,6 +11,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
+from infomax.encoders.small_maps import with_small_maps
+
 
 @final
 class SmallResNet(ResNet):
@@ -47,6 +49,7 @@ class SmallResNet(ResNet):
         if like.device.type != "meta":
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
+        with_small_maps(self)  # the last stages' are of 2x2 pixels, for images of 28 to 32
         # timm's account of the strides, which features_only=True reads, is of a stem that shrinks the image by 4.
         self.feature_info = [
             {**info, "reduction": int(info["reduction"]) * stem_stride // (2 if info["module"] == "act1" else 4)}

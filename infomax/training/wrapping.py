@@ -111,7 +111,7 @@ def _sharded(model: "Model", optimizer: torch.optim.Optimizer, accelerator: "Acc
     for group in optimizer.param_groups:
         kinds = {is_sharded(p) for p in group["params"]}
         if len(kinds) > 1:  # torch's fused loops take no list of both
-            group["foreach"] = False
+            group["foreach"] = group["fused"] = False
     return wrapped, prepared
 
 
