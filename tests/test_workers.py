@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -65,27 +67,36 @@ def test_the_cut_that_is_chosen_does_not_depend_on_threads(threads):
 
 def test_every_worker_takes_part_and_has_one_thread(threads):
     threads(3)
-    crew, meeting, seen = workers.Workers(3), threading.Barrier(3, timeout=60), {}
+    meeting, seen, started = threading.Barrier(3, timeout=300), {}, []
 
     def work(item, worker):
         meeting.wait()  # none of the three is at work alone
         seen[worker] = torch.get_num_threads()
+        if worker == 0:
+            other = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+            other.start()
+            other.join()
         return item * 2
 
-    with crew.at_work():
+    with workers.at_work(divided=True) as crew:
         assert crew.in_turn(work, [5, 6, 7]) == [10, 12, 14]
     assert seen == {0: 1, 1: 1, 2: 1} and torch.get_num_threads() == 3
-    started = []
-    other = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
-    other.start()
-    other.join()
-    assert started == [3], "threads that start later have torch's threads, not a worker's one"
+    assert started == [3], "a thread that starts meanwhile has torch's threads, not a worker's one"
+
+
+def test_threads_may_change_between_forward_and_backward(threads):
+    x, y = torch.randn(2, 70, 8).requires_grad_().unbind()
+    threads(3)
+    value = objectives.DV()(Scores(critics.Cosine(), x, y))
+    threads(2)
+    value.backward()
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("who", [0, 2, 5])
 def test_what_goes_wrong_in_a_worker_is_told_when_all_have_stopped(who, threads):
     threads(3)
-    crew, busy = workers.Workers(3), set()
+    busy = set()
 
     def work(item, worker):
         busy.add(item)
@@ -94,11 +105,34 @@ def test_what_goes_wrong_in_a_worker_is_told_when_all_have_stopped(who, threads)
         torch.randn(64, 64).exp_()
         busy.remove(item)
 
-    with pytest.raises(ArithmeticError, match=f"item {who}"), crew.at_work():
+    with pytest.raises(ArithmeticError, match=f"item {who}"), workers.at_work(divided=True) as crew:
         crew.in_turn(work, list(range(8)))
     assert busy == {who} and torch.get_num_threads() == 3
-    with crew.at_work():
+    with workers.at_work(divided=True) as crew:
         assert crew.in_turn(lambda item, worker: item, list(range(8))) == list(range(8)), "the same workers go on"
+
+
+INTERRUPTED = """
+import signal, torch
+import infomax as im
+torch.set_num_threads(3)
+x, y = (torch.randn(3000, 32, requires_grad=True) for _ in range(2))
+threading = __import__("threading")
+threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT)).start()
+try:
+    while True:
+        im.InfoNCE()(im.Scores(im.Cosine(), x, y)).backward()
+except KeyboardInterrupt:
+    im.InfoNCE()(im.Scores(im.Cosine(), x, y)).backward()
+    print("went on with", torch.get_num_threads())
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_walk_whose_workers_have_stopped():
+    for _ in range(3):
+        run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (0, "went on with 3\n"), run.stderr
 
 
 def test_a_forked_child_has_workers_of_its_own(threads):

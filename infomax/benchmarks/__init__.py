@@ -21,10 +21,11 @@ def benchmark(what: str, /) -> None:
             beyond the encoder's memory), training (what saving and deterministic algorithms cost), steps (a step
             beside lightly's, a folder beside timm's loader), models (every kind of model beside SimCLR, by its recipe),
             which_objective (every objective on one budget), towers (two modalities, beside open_clip's loss), given
-            (I(X; Y | Z) where it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for classifiers and
-            regressions); health (which numbers go with accuracy, and planted collapses), encoders (what is said of
-            encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside other packages',
-            which it installs in environments of their own); plan (infomax plan beside what steps take here, and on
-            paper to 1,024 GPUs); large (probes of features in memory and on disk).
+            (I(X; Y | Z) where it is known, beside other packages); pairwise (all pairs of columns beside scikit-learn
+            and ennemi), select (columns chosen for classifiers and regressions); health (which numbers go with
+            accuracy, and planted collapses), encoders (what is said of encoders whose MI is known, and how often it is
+            trusted); yardstick (our estimates beside other packages', which it installs in environments of their own);
+            plan (infomax plan beside what steps take here, and on paper to 1,024 GPUs); large (probes of features in
+            memory and on disk).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")

@@ -1,7 +1,7 @@
 """What a walk is asked: which reductions, of which matrix, which of them carry a gradient, and with what weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from infomax.distributed import Ranks
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
-from infomax.scores.workers import Workers
 
 Results = dict[Reduction, Tensor]
 # Rows, their reductions' results and all positives -> d objective / d result, as far as those rows say.
@@ -35,7 +34,7 @@ class Plan:
     dtype: torch.dtype = torch.float32  # of scores
     positive: Tensor | None = None  # [n]: the own column of each row's positive; None: column i
     sharded: bool = False  # extra columns are a share of them; else all, alike on all processes
-    workers: Workers = field(default_factory=Workers)  # who take tiles in turn
+    divided: bool = False  # threads take tiles in turn
 
     def of_positives(self, ey: Tensor) -> Tensor:
         """Own columns [m, ...] -> that of each row's positive [n, ...]."""

@@ -11,15 +11,18 @@ from infomax.scores.critic_tiles import AnyCritic, Gradient, InnerProduct, Part,
 from infomax.scores.functions import LARGEST
 from infomax.scores.plan import Head, Plan, Results, Term
 from infomax.scores.reductions import Forms, Reduction, Tile, shared_forms
+from infomax.scores.tiles import shares
+from infomax.scores.workers import Workers
 
 
 class Rectangular:
     """One walk over a matrix of rows x and columns y."""
 
     def __init__(
-        self, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
+        self, plan: Plan, workers: Workers, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
         needs: Sequence[bool], only_gradient: bool,
     ):  # fmt: skip
+        self.workers = workers
         self.plan, self.tiles, self.own, self.extra = plan, plan.tiles, ey, extra
         self.positive: Tensor | None = None
         need_x, need_y, need_extra, *others = needs
@@ -41,7 +44,7 @@ class Rectangular:
                 self.positive = self.critic.pair(plan.of_positives(ey))
         if not only_gradient:
             self.forms = self._forms()
-            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(plan.workers.count)]
+            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(workers.count)]
 
     def _forms(self) -> Forms | None:
         largest = self.critic.largest()
@@ -94,7 +97,7 @@ class Rectangular:
         with self.critic.without_graph():
             for columns in self.turns():
                 for r, cut in self.tiles.blocks(columns, held=False):
-                    for c, sums in zip(cut, self.plan.workers.in_turn(work, [(r, c) for c in cut]), strict=True):
+                    for c, sums in zip(cut, self.workers.in_turn(work, [(r, c) for c in cut]), strict=True):
                         running.add_all(sums, r, c)
         return running.results()
 
@@ -143,15 +146,22 @@ class Rectangular:
 
         for columns in self.turns([part.gradient for part in scalars.values()]):
             for r, cut in self.tiles.blocks(columns, held):
-                done = plan.workers.in_turn(first, [(r, c) for c in cut])
-                tiles = [tile for tile, *_ in done]
-                for tile, sums, _ in done:
-                    running.add_all(sums, r, tile.c)
-                for q, ready in scalars.items():
-                    self.critic.add(ready.gradient, [parts[q] for *_, parts in done if q in parts], r)
+                if held:  # its memory, before workers ask for parts of it
+                    self.buffers[0].tile("held", 0, 0, 0, self.tiles.total * (r.stop - r.start))
+                tiles: list[Tile] = []
+                peaks: dict[Reduction, list[Tensor]] = {q: [] for q in shifted}
+                for share in shares(cut):
+                    done = self.workers.in_turn(first, [(r, c) for c in share])
+                    for q, ready in scalars.items():
+                        self.critic.add(ready.gradient, [parts[q] for *_, parts in done if q in parts], r)
+                    for tile, sums, _ in done:
+                        running.add_all(sums, r, tile.c)
+                        tiles.append(tile)
+                        for q, _, peak in sums:
+                            if q in peaks and peak is not None:
+                                peaks[q].append(peak)
                 for q in shifted:
-                    peaks = [p for _, sums, _ in done for other, _, p in sums if other == q and p is not None]
-                    peak = torch.stack(peaks).amax()
+                    peak = torch.stack(peaks[q]).amax()
                     if bool(peak > -math.inf):  # else no negative is in the block
                         rescaled(scalars[q], peak)
                         self.pull_block(scalars[q].gradient, tiles, q, scalars[q].peak)
@@ -178,7 +188,8 @@ class Rectangular:
             tile.room = self.room(tile.r, tile.c, worker)
             return self.critic.pull(gradient, tile.slope(q, peak), tile.r, tile.c, rows)
 
-        self.critic.add(gradient, self.plan.workers.in_turn(second, block), block[0].r, rows)
+        for share in shares(block):
+            self.critic.add(gradient, self.workers.in_turn(second, share), block[0].r, rows)
 
     def gradient(self, terms: "Sequence[Term]") -> Gradient:
         """The gradient with the given weights of complete results: two products beside the scores' own."""
@@ -194,8 +205,9 @@ class Rectangular:
 
         for columns in self.turns([total]):
             for r, cut in self.tiles.blocks(columns, held=False):
-                parts = self.plan.workers.in_turn(work, [(r, c) for c in cut])
-                self.critic.add(total, parts, r, terms[0].scale(r) if of_rows else None)
+                for share in shares(cut):
+                    parts = self.workers.in_turn(work, [(r, c) for c in share])
+                    self.critic.add(total, parts, r, terms[0].scale(r) if of_rows else None)
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:

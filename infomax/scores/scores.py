@@ -33,7 +33,6 @@ from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
-from infomax.scores.workers import Workers
 
 # What a formula asked for on placeholders: objective -> {(formula's function, N, negatives): reductions}.
 _learnt: "weakref.WeakKeyDictionary[Any, dict[Any, list[Reduction]]]" = weakref.WeakKeyDictionary()
@@ -307,7 +306,8 @@ class Scores:
         plan = Plan(
             self._critic, self._offset, self._ranks, tiles, tuple(requests), tuple(carried),
             self._views if symmetric else None, self._ring, torch.is_grad_enabled(), self.dtype, self._own,
-            self._samples.sharded, Workers.of(self._ex.device, self._offset is not None),
+            # Another critic has one autograd graph at a time, and a GPU has threads of its own.
+            self._samples.sharded, divided=self._offset is not None and self._ex.device.type == "cpu",
         )  # fmt: skip
         ex, ey = (self._ex, self._ex) if symmetric else self._sides()
         positive, results = walk(plan, head if surrogate is not None else None, ex, ey, self._extra, self._parameters())

@@ -10,6 +10,8 @@ from infomax.scores.critic_tiles import Gradient, InnerProduct, Part, filled
 from infomax.scores.functions import LARGEST
 from infomax.scores.plan import Head, Plan, Results, Term
 from infomax.scores.reductions import Reduction, Tile, shared_forms
+from infomax.scores.tiles import shares
+from infomax.scores.workers import Workers
 
 
 class Symmetric:
@@ -19,10 +21,11 @@ class Symmetric:
     """
 
     def __init__(
-        self, plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
+        self, plan: Plan, workers: Workers, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
         needs: Sequence[bool], only_gradient: bool,
     ):  # fmt: skip
         assert extra is None and plan.offset is not None and plan.views is not None
+        self.workers = workers
         self.plan, self.tiles, self.e, self.n = plan, plan.tiles, ex, plan.views
         self.critic = InnerProduct(plan.offset, ex, ex)
         self.leaves = [ex if needs[0] else None, None, *(p if need else None for p, need in
@@ -32,7 +35,7 @@ class Symmetric:
             self.positive = torch.cat([half, half])
             largest = self.critic.largest()
             self.forms = shared_forms(plan.requests, largest) if largest <= LARGEST else None
-            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(plan.workers.count)]
+            self.buffers = [Buffers(plan.dtype, ex.device) for _ in range(workers.count)]
 
     def tile(self, r: slice, c: slice, worker: int) -> Tile:
         rows, columns, buffers = r.stop - r.start, c.stop - c.start, self.buffers[worker]
@@ -52,7 +55,7 @@ class Symmetric:
             return sums
 
         for r, cut in self.tiles.upper():
-            for sums in self.plan.workers.in_turn(work, [(r, c) for c in cut]):
+            for sums in self.workers.in_turn(work, [(r, c) for c in cut]):
                 for q, where, total, peak in sums:
                     running.add(q, ... if q.dim is None else where, total, peak)
         return running.results()
@@ -78,7 +81,8 @@ class Symmetric:
             return of_rows, ds.sum() * (0.5 if r == c else 1.0) if of_offset else None
 
         for r, cut in self.tiles.upper():
-            self.critic.add(total, self.plan.workers.in_turn(work, [(r, c) for c in cut]), r)
+            for share in shares(cut):
+                self.critic.add(total, self.workers.in_turn(work, [(r, c) for c in share]), r)
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:

@@ -1,20 +1,22 @@
 """Tiles: how the score matrix is cut."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 from infomax.scores.layout import Pairs
 
+T = TypeVar("T")
 # A tile of 512 rows and 1024 columns, 2 MiB in fp32, stays in a CPU's caches between the passes over it, and is large
 # enough for products at the hardware's rate. Where whole rows are held, fewer of them are, if columns are many. A
-# smaller matrix has narrower tiles, so that there are some for every thread. All of it depends on the matrix alone and
-# not on the number of threads, so that results do not either.
+# smaller matrix has narrower tiles, so that up to 16 threads have one each. All of it depends on the matrix alone, and
+# not on the number of threads, so that the walk's bits do not either.
 TILE = 1 << 19  # scores
 ROWS = (128, 512)
 COLUMNS = 256  # at least
-SHARES = 8  # tiles in a block of rows, if it is no wider than that
+SHARES = 16  # tiles in a block of rows, if they are no narrower than that
 HELD = 1 << 22  # scores in a block of whole rows: 16 MiB in fp32
 
 
@@ -68,6 +70,11 @@ class Tiles:
         if rest and self.first is not None:
             self.first.fill(tile, r, c, value)
         return tile
+
+
+def shares(tiles: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The tiles of a block of rows, so many at a time that what each adds to the rows' gradient is little memory."""
+    return (tiles[i : i + SHARES] for i in range(0, len(tiles), SHARES))
 
 
 def _cut(whole: slice, size: int) -> list[slice]:

@@ -24,6 +24,7 @@ from infomax.scores.critic_tiles import products
 from infomax.scores.plan import Head, Plan
 from infomax.scores.rectangular import Rectangular
 from infomax.scores.symmetric import Symmetric
+from infomax.scores.workers import Workers, at_work
 
 
 class Walk(torch.autograd.Function):
@@ -37,8 +38,8 @@ class Walk(torch.autograd.Function):
     @staticmethod
     def forward(ctx, plan: Plan, head: Head | None, ex: Tensor, ey: Tensor, extra: Tensor | None, *parameters: Tensor):
         needs = [need and plan.grad for need in ctx.needs_input_grad[2:]]
-        with products(ex), plan.workers.at_work():
-            run = run_of(plan, ex, ey, extra, parameters, needs)
+        with products(ex), at_work(plan.divided) as workers:
+            run = run_of(plan, workers, ex, ey, extra, parameters, needs)
             results, ready = run.values_and_gradients(head) if any(needs) else (run.values(), [])
             shared = {q: over_ranks(plan.ranks, q, t) for q, t in results.items()}
             for part in ready:
@@ -60,9 +61,9 @@ class Walk(torch.autograd.Function):
         parameters, results = saved[: ctx.parameters], saved[ctx.parameters :]
         arrived = {q: g for q, g in zip(plan.requests, gradients, strict=True) if g is not None}
         factors = factors_of(plan.ranks, ctx.ready, arrived)
-        with products(ex), plan.workers.at_work():
+        with products(ex), at_work(plan.divided) as workers:
             needs = ctx.needs_input_grad[2:]
-            run = run_of(plan, ex, ey, extra, parameters, needs, only_gradient=factors is not None)
+            run = run_of(plan, workers, ex, ey, extra, parameters, needs, only_gradient=factors is not None)
             if factors is not None:
                 # Handed out, not copied: a loss that is used again walks again.
                 ready, ctx.ready = ctx.ready, []
@@ -88,8 +89,8 @@ def by_input(parts: Sequence[Tensor | None], own: int, needs: Sequence[bool]) ->
 
 
 def run_of(
-    plan: Plan, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor], needs: Sequence[bool],
-    only_gradient: bool = False,
+    plan: Plan, workers: Workers, ex: Tensor, ey: Tensor, extra: Tensor | None, parameters: Sequence[Tensor],
+    needs: Sequence[bool], only_gradient: bool = False,
 ) -> "Rectangular | Symmetric":  # fmt: skip
     kind = Rectangular if plan.views is None else Symmetric
-    return kind(plan, ex, ey, extra, parameters, needs, only_gradient)
+    return kind(plan, workers, ex, ey, extra, parameters, needs, only_gradient)

@@ -2,11 +2,11 @@
 
 An operation that is split over all threads ends when the slowest has its share done. A walk makes hundreds of them, and
 on a machine with other work each waits for a thread that has no processor. A tile in the hands of one thread waits for
-nobody, and its numbers do not depend on how many threads there are.
+nobody, and its numbers do not depend on how many threads there are. What follows one thread alone, as torch's modes and
+profilers do, sees the tiles that this thread takes.
 """
 
 import contextlib
-import functools
 import os
 import queue
 import threading
@@ -20,33 +20,13 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """So many workers, of which this thread is one while at_work()."""
+    """So many workers, of which the thread that has them is one; at_work() makes them."""
 
     def __init__(self, count: int = 1):
         self.count = count
 
-    @classmethod
-    def of(cls, device: torch.device, products: bool) -> "Workers":
-        """As many as torch has threads, where scores are inner `products` on a CPU; else one.
-
-        Another critic has one autograd graph at a time, and a GPU has threads of its own.
-        """
-        return cls(torch.get_num_threads() if products and device.type == "cpu" else 1)
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Within it torch splits no operation of this thread."""
-        if self.count == 1:
-            yield
-            return
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self.count)
-
     def in_turn(self, work: Callable[[Item, int], Result], items: Sequence[Item]) -> list[Result]:
-        """work(item, worker) of each item, by whichever worker is free; in the items' order.
+        """work(item, worker) of each item, by whichever worker is free. Results are in the items' order.
 
         worker: its number, from 0, for memory of its own. The first exception ends it, once all workers have stopped.
         """
@@ -58,60 +38,113 @@ class Workers:
         places, lock = iter(range(len(items))), threading.Lock()
 
         def lane(worker: int) -> None:
-            while not failures:
-                with lock:
-                    place = next(places, None)
-                if place is None:
-                    return
-                try:
+            try:
+                while not failures:
+                    with lock:
+                        place = next(places, None)
+                    if place is None:
+                        return
                     results[place] = work(items[place], worker)
-                except BaseException as error:
-                    failures.append(error)
+            except BaseException as error:
+                failures.append(error)
 
-        done = _pool(self.count - 1).start(lane, helpers)
+        ended = _pool.start(lane, helpers)
         lane(0)
-        for _ in range(helpers):
-            done.get()
+        while not all(event.is_set() for event in ended):
+            try:
+                for event in ended:
+                    event.wait()
+            except BaseException as error:  # Ctrl-C, which ends a walk when nobody writes into its memory any more
+                failures.append(error)
         if failures:
-            raise failures[0]
+            raise next((error for error in failures if not isinstance(error, Exception)), failures[0])
         return results
 
 
-Done = queue.SimpleQueue[None]
+@contextlib.contextmanager
+def at_work(divided: bool) -> Iterator[Workers]:
+    """Workers, as many as torch has threads here where work is to be `divided`; within it no operation is split.
+
+    One, and everything as it is, where work is not divided or torch has one thread.
+    """
+    threads = torch.get_num_threads()
+    if not divided or threads == 1:
+        yield Workers()
+        return
+    found = Workers(1 + _pool.grown(threads - 1))
+    torch.set_num_threads(1)
+    try:
+        _pool.keep(threads)
+        yield found
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Pool:
     """Threads that end with the process, for each of which torch has one thread."""
 
-    def __init__(self, size: int):
-        self.jobs: queue.SimpleQueue[tuple[Callable[[int], None], int, Done]] = queue.SimpleQueue()
-        ready: Done = queue.SimpleQueue()
-        for number in range(size):
-            threading.Thread(target=self._serve, args=(ready,), name=f"infomax-tiles-{number}", daemon=True).start()
-        for _ in range(size):
-            ready.get()
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[tuple[Callable[[int], None], int, threading.Event]] = queue.SimpleQueue()
+        self.defaults: queue.SimpleQueue[tuple[int, threading.Event]] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        self.size = -1  # without the keeper
 
-    def start(self, lane: Callable[[int], None], count: int) -> Done:
-        """lane(1) ... lane(count); what it gives has an entry for each that has ended."""
-        done: Done = queue.SimpleQueue()
-        for worker in range(1, count + 1):
-            self.jobs.put((lane, worker, done))
-        return done
+    def grown(self, size: int) -> int:
+        """Starts threads until there are so many, as far as the system lets; how many there are."""
+        with self.lock, contextlib.suppress(RuntimeError):  # "can't start new thread"
+            while self.size < size:
+                self._begin(self._keeper if self.size < 0 else self._serve)
+                self.size += 1
+        return max(0, min(self.size, size))
 
-    def _serve(self, ready: Done) -> None:
+    def start(self, lane: Callable[[int], None], count: int) -> list[threading.Event]:
+        """lane(1) ... lane(count), and what is set when each has ended."""
+        ended = [threading.Event() for _ in range(count)]
+        for worker, event in enumerate(ended, 1):
+            self.jobs.put((lane, worker, event))
+        return ended
+
+    def keep(self, threads: int) -> None:
+        """Threads that start from now on have so many of torch's, whatever a thread has set for itself.
+
+        torch has one number for both; a thread that computes nothing says the second anew.
+        """
+        if self.size >= 0:
+            done = threading.Event()
+            self.defaults.put((threads, done))
+            done.wait()
+
+    def _begin(self, target: Callable[[threading.Event], None]) -> None:
+        ready = threading.Event()
+        threading.Thread(target=target, args=(ready,), name="infomax-tiles", daemon=True).start()
+        ready.wait()
+
+    def _keeper(self, ready: threading.Event) -> None:
         torch.get_num_threads()  # what is set before this first question is forgotten at it
+        ready.set()
+        while True:
+            threads, done = self.defaults.get()
+            torch.set_num_threads(threads)
+            done.set()
+
+    def _serve(self, ready: threading.Event) -> None:
+        torch.get_num_threads()
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
-        ready.put(None)
+        ready.set()
         while True:
-            lane, worker, done = self.jobs.get()
+            lane, worker, ended = self.jobs.get()
             lane(worker)
-            done.put(None)
+            ended.set()
+            del lane  # and with it a walk's memory, until the next job
 
 
-@functools.cache
-def _pool(size: int) -> _Pool:
-    return _Pool(size)  # made within at_work(), whose end says again what threads that start later begin with
+_pool = _Pool()
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
+def _renew() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+os.register_at_fork(after_in_child=_renew)  # a child has none of its parent's threads

@@ -31,6 +31,7 @@ from infomax.scores.rectangular import columns_home
 from infomax.scores.reductions import Reduction
 from infomax.scores.tiles import Tiles
 from infomax.scores.walk import by_input, run_of
+from infomax.scores.workers import Workers
 
 # Above it a row's running sums, in float32 also the two halves of its features, do not stay in registers.
 LARGEST_DIM = {torch.bfloat16: 384, torch.float32: 128, torch.float64: 384}
@@ -144,7 +145,7 @@ class FusedWalk(torch.autograd.Function):
             parts = [None if t is None else t[:, : ex.shape[1]] for t in sides]
             parts += [total if need else None for need in need_offset]
             if positive is not None:
-                run = run_of(plan, ex, ey, extra, parameters, ctx.needs_input_grad[1:], only_gradient=True)
+                run = run_of(plan, Workers(), ex, ey, extra, parameters, ctx.needs_input_grad[1:], only_gradient=True)
                 parts = run.pull_pairs(parts, positive)
         return None, *by_input(parts, len(ey), ctx.needs_input_grad[1:])
 
