@@ -18,7 +18,7 @@ from infomax.data.targets import Target
 from infomax.errors import UserError
 from infomax.evaluation import Store, finetune, logistic, nearest, probe_all, targets
 from infomax.evaluation.evaluate import Pixels
-from infomax.evaluation.features import features, free_memory, held, of_array
+from infomax.evaluation.features import features, free_memory, held, left_by_limits, of_array
 from infomax.evaluation.finetune import finetuned
 from infomax.evaluation.probing import probe_features
 from infomax.evaluation.targets import probe_targets
@@ -233,6 +233,9 @@ def test_pixels_of_large_images_are_averaged():
         (lambda: Store(memory=-1), "give 0 or more"),
         (lambda: Store(folder=Path("/nowhere/at/all")), "cannot be written into /nowhere/at/all .*--scratch"),
         (lambda: stored(np.full((9, 2), 1e6), Store(dtype="float16")), "beyond float16, .* in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 1e300), Store()), "hold NaN or infinity in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 1e300), Store(dtype="float16")), "hold NaN or infinity in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 3e-8), Store(dtype="float16")), "too small for float16: .*100%.*as float32"),
         (lambda: stored(np.full((9, 2), np.nan), DISK), r"hold NaN or infinity in 9 of 9 rows \(0, 1, 2, 3, 4, ...\)"),
         (lambda: DISK.hold([], 0), "There are no images"),
         (lambda: of_array(np.zeros(3), "The features"), r"shape \[3\]"),
@@ -241,6 +244,55 @@ def test_pixels_of_large_images_are_averaged():
 def test_what_cannot_be_kept_is_refused_with_a_sentence(call, sentence):
     with pytest.raises(UserError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("store", [Store(10**9), DISK])
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ([(8, 2)], "F have 8 rows or more for 6 images"),
+        ([(4, 2), (4, 2)], "F have 8 rows or more for 6 images"),
+        ([(4, 2), (2, 1)], "F have 2 columns at first and 1 from row 4 on"),
+        ([(4, 2), (2, 3)], "F have 2 columns at first and 3 from row 4 on"),
+        ([(4, 2)], "F have 4 rows for 6 images"),
+        ([(6, 0)], r"F have shape \[6, 0\]"),
+        ([(6,)], r"F have shape \[6\]"),
+    ],
+)
+def test_blocks_of_other_shapes_are_refused(store, shapes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        store.hold((np.ones(shape, np.float32) for shape in shapes), 6, "F")
+
+
+def test_an_encoder_of_two_rows_an_image_is_refused_in_a_sentence(images):
+    class Twice(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x]).flatten(1)
+
+    with pytest.raises(UserError, match="The encoder's features have 320 rows or more for 160 images"):
+        im.probe(Twice(), images)
+
+
+def test_some_tiny_features_among_others_are_kept_in_float16():
+    x = np.where(np.arange(60).reshape(20, 3) % 3 == 0, 1e-7, 1.0).astype(np.float32)
+    assert stored(x, Store(dtype="float16")).shape == (20, 3)
+    assert stored(np.zeros((20, 3)), Store(dtype="float16")).shape == (20, 3)
+
+
+def test_limits_of_control_groups_leave_what_no_page_of_a_live_file_takes(tmp_path):
+    group = tmp_path / "outer" / "inner"
+    group.mkdir(parents=True)
+    for folder, limit, used, pages in (
+        (group, "max", 500, 0),
+        (group.parent, 1000, 900, 300),
+        (tmp_path, 5000, 9000, 1),
+    ):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 7\ninactive_file {pages}\nactive_file 50\n")
+    assert left_by_limits(group, tmp_path) == [400, 0]
+    assert left_by_limits(group, group.parent) == [400]
+    assert left_by_limits(tmp_path / "none", tmp_path / "none") == []
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written():

@@ -146,6 +146,7 @@ def _probed(
                     found[name] = replace(found[name], finetuned=tuned)
         if targets:
             of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)
+        del train_x, test_x  # before the next encoder's are made
     in_order = ("the encoder", "raw pixels", "an untrained encoder")
     trained, pixels, baseline = (of_targets.get(name) for name in in_order)
     return Probed(
