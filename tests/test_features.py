@@ -1,9 +1,11 @@
 """Features in memory and on disk: the same numbers, bounded memory, refusals in a sentence, nothing left behind."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,22 @@ def test_an_encoder_is_probed_from_disk_as_from_memory(images):
     assert disk.to_dict() == probe_all(encoder, images).to_dict()
     assert said[-2:] == ["Probing the encoder", "Probing the encoder, 160 x 5 features on disk, 0.0 MiB"]
     assert im.probe(encoder, images, store=DISK) == im.probe(encoder, images)
+
+
+def test_features_of_one_encoder_end_before_others_are_made(images, monkeypatch):
+    alive: list[weakref.ref] = []
+
+    def held_alone(*args, **options):
+        if len(alive) % 2 == 0:  # of a training part
+            gc.collect()
+            assert not any(one() for one in alive)
+        found = held(*args, **options)
+        alive.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(sys.modules["infomax.evaluation.evaluate"], "held", held_alone)
+    probe_all(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), images)
+    assert len(alive) == 4
 
 
 def test_float16_rounds_features_wherever_they_are(images):

@@ -148,7 +148,8 @@ def probe(
     train_x = held(encoder, data.train, plain, device, batch_size, store)
     test_x = held(encoder, data.test, plain, device, batch_size, store)
     found = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
-    return replace(found, finetuned=finetuned(encoder, data, plain, seed, device)) if finetune else found
+    del train_x, test_x  # before fine-tuning makes its own
+    return replace(found, finetuned=finetuned(encoder, data, plain, seed, device, store=store)) if finetune else found
 
 
 def probe_features(
