@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 import weakref
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import infomax as im
 from infomax.data import from_tensors
 from infomax.data.targets import Target
 from infomax.errors import UserError
-from infomax.evaluation import Store, finetune, logistic, nearest, probe_all, targets
+from infomax.evaluation import Store, finetune, logistic, nearest, probe_all, probing, targets
+from infomax.evaluation import features as features_module
 from infomax.evaluation.evaluate import Pixels
 from infomax.evaluation.features import features, free_memory, held, left_by_limits, of_array
 from infomax.evaluation.finetune import finetuned
@@ -121,6 +123,30 @@ def test_the_regression_by_blocks_is_scikit_learns(classes, narrow):
         assert own.weight == pytest.approx(theirs.coef_, abs=2e-4)
         assert own.bias == pytest.approx(theirs.intercept_, abs=2e-4)
         assert np.array_equal(own.answers(scale(x)), theirs.predict((x - x.mean(0)) / x.std(0)))
+
+
+def test_linear_probes_hold_what_the_table_of_docs_says(monkeypatch):
+    monkeypatch.setattr(logistic, "KEPT", 0)
+    monkeypatch.setattr(probing, "SHOTS_C_GRID", (1e-3,))  # less of each, for the test's time
+    monkeypatch.setattr(probing, "CHOOSING_DRAWS", 1)
+    for module in (features_module, logistic):
+        monkeypatch.setattr(module, "ELEMENTS", 2**14)
+    k, d = 20, 400
+    y = np.arange(30 * k) % k
+    x = np.random.default_rng(0).normal(size=(len(y), d)).astype(np.float32)
+    x[np.arange(len(y)), y] += 3
+    X, T = (of_array(part, "features") for part in (x, x[:100]))
+    fit, held_out = np.arange(400), np.arange(400, 600)
+    for holds, what in (
+        (lambda: probing._linear(X, y, T, fit, held_out), 360 * k * d),
+        (lambda: probing._shots(X, y, T, 0), 180 * k * d + 330 * k * min(d, 10 * k)),
+    ):
+        holds()  # imports
+        tracemalloc.start()
+        holds()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert 0.5 * what < peak < 1.15 * what + 8 * 2**16, peak / (k * d)  # and some blocks
 
 
 def test_a_column_that_does_not_vary_is_no_feature():
