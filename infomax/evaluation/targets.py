@@ -194,8 +194,9 @@ class _Ridge:
     """
 
     def __init__(self, X: Features, Y: Doubles, of: Ints | None = None):
-        from scipy.linalg.blas import dsyrk  # adds to one triangle, in place, which is all that Cholesky's factor reads
+        from scipy.linalg import get_blas_funcs
 
+        add: Any = get_blas_funcs("syrk", dtype=np.float64)  # to one triangle, in place; Cholesky reads no other
         n, d = len(Y), X.shape[1]
         self.scale, self.mean = standardiser(X, of), Y.mean(0)
         self.rows = np.empty((n, d), np.float32) if d > n else None
@@ -205,13 +206,13 @@ class _Ridge:
         for block in map(self.scale, X.blocks(of)):
             if self.rows is None:
                 part = block.astype(np.float64)
-                self.gram = dsyrk(1 / n, part.T, 1.0, self.gram, overwrite_c=True)
+                self.gram = add(1 / n, part.T, 1.0, self.gram, overwrite_c=True)
                 self.right += part.T @ ((Y[done : done + len(block)] - self.mean) / n)
             else:
                 self.rows[done : done + len(block)] = block
             done += len(block)
         for columns in self._columns():
-            self.gram = dsyrk(1 / n, columns, 1.0, self.gram, overwrite_c=True)
+            self.gram = add(1 / n, columns, 1.0, self.gram, overwrite_c=True)
 
     def predict(self, T: Features, penalties: Sequence[float], at: Ints | None = None) -> list[Doubles]:
         """Predictions [m, t] at rows of T, all or those at `at`, for each penalty."""
