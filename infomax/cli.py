@@ -255,7 +255,7 @@ def probe(
     skip_unreadable: bool = False,
     memory: str | None = None,
     scratch: Path | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> None:
     """Probe a saved encoder: linear, on 10 images a class, and kNN, beside raw pixels and the untrained encoder.
 
@@ -271,18 +271,23 @@ def probe(
         json: Print one JSON object, and nothing else.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
         memory: What features of one part, training or test, may take in memory: 8GiB, 500MB; above it they are on disk,
-            with the same numbers. By default a quarter of what is free.
-        scratch: A folder for features on disk, which end with the command. By default that of temporary files.
-        dtype: What features are kept as: float32, or float16, which halves their size and rounds them.
+            with the same numbers. By default a quarter of what is free. --memory, --scratch and --dtype go with a run
+            of one encoder.
+        scratch: A folder for features on disk, deleted when the command ends. By default that of temporary files.
+        dtype: What features are kept as: float32, or float16, which halves their size and rounds them; features most
+            of which are below 6.1e-5 are refused. By default float32.
     """
     from infomax.evaluation import Store, evaluate_towers, pairs_of, probe_all, subject
 
     errors.require_seed(seed)
     require_file(output)
-    store = Store(None if memory is None else bytes_of(memory), scratch, dtype)
+    store = Store(None if memory is None else bytes_of(memory), scratch, dtype or "float32")
     if (pairs := pairs_of(run, dataset, skip_unreadable)) is not None:
         if finetune:
             raise UserError("--finetune goes with a run of one encoder, whose images have labels.")
+        for name, value in {"memory": memory, "scratch": scratch, "dtype": dtype}.items():
+            if value is not None:
+                raise UserError(f"--{name} goes with a run of one encoder: two towers' projections stay in memory.")
         with ui.Stages() as stages:
             towers = evaluate_towers(run, pairs, seed, said=stages)
 

@@ -1,9 +1,12 @@
 """Features in memory and on disk: the same numbers, bounded memory, refusals in a sentence, nothing left behind."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,10 @@ import infomax as im
 from infomax.data import from_tensors
 from infomax.data.targets import Target
 from infomax.errors import UserError
-from infomax.evaluation import Store, finetune, logistic, nearest, probe_all, targets
+from infomax.evaluation import Store, finetune, logistic, nearest, probe_all, probing, targets
+from infomax.evaluation import features as features_module
 from infomax.evaluation.evaluate import Pixels
-from infomax.evaluation.features import features, free_memory, held, of_array
+from infomax.evaluation.features import features, free_memory, held, left_by_limits, of_array
 from infomax.evaluation.finetune import finetuned
 from infomax.evaluation.probing import probe_features
 from infomax.evaluation.targets import probe_targets
@@ -121,6 +125,30 @@ def test_the_regression_by_blocks_is_scikit_learns(classes, narrow):
         assert np.array_equal(own.answers(scale(x)), theirs.predict((x - x.mean(0)) / x.std(0)))
 
 
+def test_linear_probes_hold_what_the_table_of_docs_says(monkeypatch):
+    monkeypatch.setattr(logistic, "KEPT", 0)
+    monkeypatch.setattr(probing, "SHOTS_C_GRID", (1e-3,))  # less of each, for the test's time
+    monkeypatch.setattr(probing, "CHOOSING_DRAWS", 1)
+    for module in (features_module, logistic):
+        monkeypatch.setattr(module, "ELEMENTS", 2**14)
+    k, d = 20, 400
+    y = np.arange(30 * k) % k
+    x = np.random.default_rng(0).normal(size=(len(y), d)).astype(np.float32)
+    x[np.arange(len(y)), y] += 3
+    X, T = (of_array(part, "features") for part in (x, x[:100]))
+    fit, held_out = np.arange(400), np.arange(400, 600)
+    for holds, what in (
+        (lambda: probing._linear(X, y, T, fit, held_out), 360 * k * d),
+        (lambda: probing._shots(X, y, T, 0), 180 * k * d + 330 * k * min(d, 10 * k)),
+    ):
+        holds()  # imports
+        tracemalloc.start()
+        holds()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert 0.5 * what < peak < 1.15 * what + 8 * 2**16, peak / (k * d)  # and some blocks
+
+
 def test_a_column_that_does_not_vary_is_no_feature():
     x = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     x[:, 1] = -0.4242129623889923  # of which float32 sums over rows find another mean
@@ -197,6 +225,22 @@ def test_an_encoder_is_probed_from_disk_as_from_memory(images):
     assert im.probe(encoder, images, store=DISK) == im.probe(encoder, images)
 
 
+def test_features_of_one_encoder_end_before_others_are_made(images, monkeypatch):
+    alive: list[weakref.ref] = []
+
+    def held_alone(*args, **options):
+        if len(alive) % 2 == 0:  # of a training part
+            gc.collect()
+            assert not any(one() for one in alive)
+        found = held(*args, **options)
+        alive.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(sys.modules["infomax.evaluation.evaluate"], "held", held_alone)
+    probe_all(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), images)
+    assert len(alive) == 4
+
+
 def test_float16_rounds_features_wherever_they_are(images):
     half = [im.probe(nn.Flatten(), images, store=Store(memory, dtype="float16")) for memory in (0, 10**9)]
     assert half[0] == half[1] and half[0].protocol["dtype"] == "float16"
@@ -233,6 +277,9 @@ def test_pixels_of_large_images_are_averaged():
         (lambda: Store(memory=-1), "give 0 or more"),
         (lambda: Store(folder=Path("/nowhere/at/all")), "cannot be written into /nowhere/at/all .*--scratch"),
         (lambda: stored(np.full((9, 2), 1e6), Store(dtype="float16")), "beyond float16, .* in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 1e300), Store()), "hold NaN or infinity in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 1e300), Store(dtype="float16")), "hold NaN or infinity in 9 of 9 rows"),
+        (lambda: stored(np.full((9, 2), 3e-8), Store(dtype="float16")), "too small for float16: .*100%.*as float32"),
         (lambda: stored(np.full((9, 2), np.nan), DISK), r"hold NaN or infinity in 9 of 9 rows \(0, 1, 2, 3, 4, ...\)"),
         (lambda: DISK.hold([], 0), "There are no images"),
         (lambda: of_array(np.zeros(3), "The features"), r"shape \[3\]"),
@@ -241,6 +288,55 @@ def test_pixels_of_large_images_are_averaged():
 def test_what_cannot_be_kept_is_refused_with_a_sentence(call, sentence):
     with pytest.raises(UserError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("store", [Store(10**9), DISK])
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ([(8, 2)], "F have 8 rows or more for 6 images"),
+        ([(4, 2), (4, 2)], "F have 8 rows or more for 6 images"),
+        ([(4, 2), (2, 1)], "F have 2 columns at first and 1 from row 4 on"),
+        ([(4, 2), (2, 3)], "F have 2 columns at first and 3 from row 4 on"),
+        ([(4, 2)], "F have 4 rows for 6 images"),
+        ([(6, 0)], r"F have shape \[6, 0\]"),
+        ([(6,)], r"F have shape \[6\]"),
+    ],
+)
+def test_blocks_of_other_shapes_are_refused(store, shapes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        store.hold((np.ones(shape, np.float32) for shape in shapes), 6, "F")
+
+
+def test_an_encoder_of_two_rows_an_image_is_refused_in_a_sentence(images):
+    class Twice(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x]).flatten(1)
+
+    with pytest.raises(UserError, match="The encoder's features have 320 rows or more for 160 images"):
+        im.probe(Twice(), images)
+
+
+def test_some_tiny_features_among_others_are_kept_in_float16():
+    x = np.where(np.arange(60).reshape(20, 3) % 3 == 0, 1e-7, 1.0).astype(np.float32)
+    assert stored(x, Store(dtype="float16")).shape == (20, 3)
+    assert stored(np.zeros((20, 3)), Store(dtype="float16")).shape == (20, 3)
+
+
+def test_limits_of_control_groups_leave_what_no_page_of_a_live_file_takes(tmp_path):
+    group = tmp_path / "outer" / "inner"
+    group.mkdir(parents=True)
+    for folder, limit, used, pages in (
+        (group, "max", 500, 0),
+        (group.parent, 1000, 900, 300),
+        (tmp_path, 5000, 9000, 1),
+    ):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 7\ninactive_file {pages}\nactive_file 50\n")
+    assert left_by_limits(group, tmp_path) == [400, 0]
+    assert left_by_limits(group, group.parent) == [400]
+    assert left_by_limits(tmp_path / "none", tmp_path / "none") == []
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written():

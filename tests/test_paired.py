@@ -247,6 +247,10 @@ def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
         done = run("infomax", command, "checkpoints/clip", "--json")
         assert done.status == 0, (command, done.err)
         json.loads(done.out)
+    for option, value in (("--memory", "8GiB"), ("--scratch", "."), ("--dtype", "float32")):
+        refused = run("infomax", "probe", "checkpoints/clip", option, value)
+        assert (refused.status, refused.out) == (2, "")
+        assert f"{option} goes with a run of one encoder" in refused.err and "Traceback" not in refused.err
     assert results["retrieval"]["pairs"] == 80
     report = run("infomax", "report", "checkpoints/clip", "--json")
     assert report.status == 0, report.err

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 import infomax as im
 from infomax import ui
 from infomax.data.targets import Target, tagged
-from infomax.evaluation import probe_all, targets
+from infomax.evaluation import features, probe_all, targets
 from infomax.evaluation.features import of_array
 from infomax.evaluation.targets import _mean, _precisions, _r2, probe_targets
 
@@ -78,7 +79,7 @@ def test_ridge_is_that_of_scikit_learn_with_more_rows_or_more_columns(d):
     rng = np.random.default_rng(0)
     X, T = rng.normal(size=(80, d)).astype(np.float32), rng.normal(size=(20, d)).astype(np.float32)
     y = X[:, 0] * 2 + rng.normal(size=80)
-    own = targets._Ridge(of_array(X, "X"), of_array(T, "T")).predict(y[:, None], [0.1])[0][:, 0]
+    own = targets._Ridge(of_array(X, "X"), y[:, None]).predict(of_array(T, "T"), [0.1])[0][:, 0]
     mean, deviation = X.mean(0), X.std(0)
     theirs = Ridge(alpha=0.1 * 80).fit((X - mean) / deviation, y).predict((T - mean) / deviation)
     assert own == pytest.approx(theirs, abs=1e-4)
@@ -98,6 +99,32 @@ def words(n: int, seed: int):
     x = (tags @ np.eye(4, 6)[:, :6] * 3 + rng.normal(size=(n, 6))).astype(np.float32)
     x[:, 2] = rng.normal(size=n)  # of the third word nothing is seen
     return torch.from_numpy(x), (Target("label", torch.from_numpy(tags), ("cat", "dog", "owl", "yak")),)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_all_targets_take_four_walks_over_features_and_two_squares(count, monkeypatch):
+    n, d = 900, 500
+    monkeypatch.setattr(features, "ELEMENTS", 2**14)
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(n, d)).astype(np.float32), rng.normal(size=(100, d)).astype(np.float32)
+    y, u = (tuple(Target(f"{i}", torch.from_numpy(z[:, i].astype(float))) for i in range(count)) for z in (x, t))
+    walked, blocks = [], features.Features.blocks
+
+    def counted(self, *args):
+        for block in blocks(self, *args):
+            walked.extend([len(block)] if len(self) == n else [])
+            yield block
+
+    monkeypatch.setattr(features.Features, "blocks", counted)
+    X, T = of_array(x, "x"), of_array(t, "t")
+    probe_targets(X, y, T, u)  # imports
+    walked.clear()
+    tracemalloc.start()
+    probe_targets(X, y, T, u)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(walked) <= 4 * n
+    assert peak < 2.6 * 8 * d**2, peak / (8 * d**2)
 
 
 def test_words_are_ranked_and_a_word_that_is_nowhere_is_left_out():

@@ -140,12 +140,12 @@ def _probed(
                 why, train_y = str(error), None
                 if not targets:
                     return Probed(why, None)
-            else:
-                if finetune and name != "raw pixels":
-                    tuned = finetuned(encoder, data, plain, seed, device, said, name, store)
-                    found[name] = replace(found[name], finetuned=tuned)
         if targets:
             of_targets[name] = probe_targets(train_x, data.train.targets, test_x, data.test.targets, seed=seed)
+        del train_x, test_x  # before others are made
+        if finetune and name in found and name != "raw pixels":
+            tuned = finetuned(encoder, data, plain, seed, device, said, name, store)
+            found[name] = replace(found[name], finetuned=tuned)
     in_order = ("the encoder", "raw pixels", "an untrained encoder")
     trained, pixels, baseline = (of_targets.get(name) for name in in_order)
     return Probed(

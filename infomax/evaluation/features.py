@@ -1,7 +1,7 @@
 """Features of a split's images, held in memory or in a file on disk, and read by blocks: the same numbers from either.
 
 What reads features reads them by blocks, or a few rows by number, so that no stage of an evaluation holds a copy of all
-of them. The file has no name: it ends with the process, whatever ends that, and nobody else can read it.
+of them. The file has no name: it is deleted when the process ends, whatever ends that, and no other user can read it.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, final
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 SHARE = 0.25  # of the memory that is free: what one part's features may take there
 DTYPES = ("float32", "float16")
+TINY = float(np.finfo(np.float16).tiny)  # 6.1e-5: below it float16 has fewer digits, and below 3e-8 none
 ELEMENTS = 2**20  # numbers of a block, about: 4 MiB
 WINDOW = 2**23  # bytes of a file that are mapped at once, about
+CGROUPS = Path("/sys/fs/cgroup")
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -59,36 +61,51 @@ class Store:
     def hold(self, blocks: Iterable[NDArray[Any] | Tensor], n: int, what: str = "features") -> "Features":
         """Features [n, d] from blocks of their rows, in order; kept in memory or written to disk as they come.
 
-        blocks: [b, d] each, of any floating dtype. n: rows in all. what: is named by errors. Raises
-        UserError: rows that are not finite, or not in float16; a disk that has no room for all of them.
+        blocks: [b, d] each, of any floating dtype. n: rows in all. what: is named by errors. Raises UserError: blocks
+        of another shape, more rows than n or fewer; rows that are not finite, or not in float16, or features that are
+        mostly too small for it; a disk that has no room for all of them.
         """
         blocks = iter(blocks)
         first = next(blocks, None)
         if first is None:
             raise UserError(f"There are no images to compute features of: {what} are empty.")
+        _require_shape(first.shape, first.shape, 0, n, what)
+        half = self.dtype == "float16"
         into = self._room(n, first.shape[1])
         try:
-            bad, done, beyond = [], 0, False
+            bad, done, beyond, tiny, some = [], 0, half, 0, 0
             for given in itertools.chain([first], blocks):
-                whole = given.detach().cpu().float().numpy() if isinstance(given, Tensor) else given
-                with np.errstate(over="ignore"):
-                    block = np.ascontiguousarray(whole, dtype=self.dtype)
+                _require_shape(given.shape, first.shape, done, n, what)
+                with np.errstate(over="ignore", under="ignore"):
+                    whole = given.detach().cpu().float().numpy() if isinstance(given, Tensor) else given
+                    whole = np.ascontiguousarray(whole, dtype=np.float32)
+                    block = whole.astype(self.dtype, copy=False)
                 finite = np.isfinite(block).all(axis=1)
                 if not finite.all():
-                    beyond = beyond or bool(np.isfinite(whole[~finite]).all())
+                    beyond = beyond and bool(np.isfinite(whole[~finite]).all())
                     bad.append(done + np.flatnonzero(~finite))
+                if half:
+                    some += np.count_nonzero(whole)
+                    tiny += np.count_nonzero((np.abs(whole) < TINY) & (whole != 0))
                 if isinstance(into, np.ndarray):
                     into[done : done + len(block)] = block
                 else:
                     self._write(into, block, n * block.shape[1])
                 done += len(block)
+            if done < n:
+                raise UserError(f"{what} have {done} rows for {n} images: one row per image, [n, d], is needed.")
             require_none(bad, n, what, beyond)
+            if 2 * tiny > some:
+                raise UserError(
+                    f"{what} are too small for float16: of those that are not 0, {tiny / some:.0%} are below"
+                    f" {TINY:.2g}, where it keeps fewer digits or none: keep them as float32."
+                )
         except BaseException:
             if not isinstance(into, np.ndarray):
                 with contextlib.suppress(OSError):  # of what could not be written
                     into.close()
             raise
-        return Features(into, (done, first.shape[1]), self)
+        return Features(into, (n, first.shape[1]), self)
 
     def _room(self, n: int, columns: int) -> NDArray[Any] | IO[bytes]:
         size = n * columns * np.dtype(self.dtype).itemsize
@@ -181,12 +198,12 @@ class Features:
         """
         rows = self.block if rows is None else rows
         for start in range(0, len(self) if at is None else len(at), rows):
+            stop = min(start + rows, len(self))
             if at is not None:
                 yield self.rows(at[start : start + rows])
             elif isinstance(self.values, np.ndarray):
-                yield self.values[start : start + rows].astype(np.float32, copy=False)
+                yield self.values[start:stop].astype(np.float32, copy=False)
             else:
-                stop = min(start + rows, len(self))
                 block = np.empty((stop - start, self.shape[1]), np.float32)
                 for low in range(start, stop, self._window):
                     high = min(low + self._window, stop)
@@ -237,6 +254,18 @@ def require_none(bad: list[Ints], n: int, what: str, beyond: bool = False) -> No
         if beyond:
             raise UserError(f"{what} are beyond float16, which ends at 65504, {where}: keep them as float32.")
         raise UserError(f"{what} hold NaN or infinity {where}.")
+
+
+def _require_shape(shape: Sequence[int], first: Sequence[int], done: int, n: int, what: str) -> None:
+    """Raises UserError where a block after `done` rows of n is not [b, d], as the first was, or has rows too many."""
+    if len(shape) != 2 or shape[1] < 1:
+        raise UserError(f"{what} have shape {list(shape)}: one row of one number or more per image, [n, d], is needed.")
+    if shape[1] != first[1]:
+        raise UserError(
+            f"{what} have {first[1]} columns at first and {shape[1]} from row {done} on: give as many for every image."
+        )
+    if done + shape[0] > n:
+        raise UserError(f"{what} have {done + shape[0]} rows or more for {n} images: one row per image is needed.")
 
 
 def encoded(
@@ -299,16 +328,27 @@ def features(
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free, or that the limit of this process's container (cgroup 2) leaves."""
+    """Bytes of memory that are free, or that the limits of this process's container (cgroup 2) leave."""
     import psutil
 
-    found = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no such files, or "max"
+    own = ""
+    with contextlib.suppress(OSError):  # where there are no control groups
         own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
-        for folder in {Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup") / own}:
-            with contextlib.suppress(OSError, ValueError):
-                limit = int((folder / "memory.max").read_text())
-                found = min(found, max(0, limit - int((folder / "memory.current").read_text())))
+    return min([int(psutil.virtual_memory().available), *left_by_limits(CGROUPS / own)])
+
+
+def left_by_limits(group: Path, root: Path = CGROUPS) -> list[int]:
+    """Bytes that memory limits leave: of a control group's folder and those it lies in, up to `root`, that have one.
+
+    Pages of files that nothing has read lately (inactive_file) are counted as free, as the kernel drops them first.
+    """
+    found = []
+    for folder in (group, *group.parents):
+        if folder.is_relative_to(root):
+            with contextlib.suppress(OSError, ValueError):  # no such files, or "max"
+                limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+                pages = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                found.append(max(0, limit - used + int(pages["inactive_file"])))
     return found
 
 

@@ -109,7 +109,7 @@ class _Loss:
 
     def parts(self, at: Doubles) -> tuple[Floats, Floats]:
         both = at.reshape(self.free, self.d + 1).astype(np.float32)
-        return np.ascontiguousarray(both[:, :-1]), both[:, -1]
+        return np.ascontiguousarray(both[:, :-1]), both[:, -1].copy()  # not a view, which would keep them all
 
     def __call__(self, at: Doubles, penalty: float) -> tuple[float, Doubles]:
         weight, bias = self.parts(at)

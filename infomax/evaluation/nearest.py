@@ -11,7 +11,7 @@ from infomax.evaluation.features import Features, Ints
 
 QUERIES = 1024  # rows of a block at most
 BANK = 8192
-NUMBERS = 2**21  # of a block of either at most: 8 MiB
+NUMBERS = 2**20  # of a block of either at most: 4 MiB
 
 
 def nearest(

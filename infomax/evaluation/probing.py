@@ -148,7 +148,8 @@ def probe(
     train_x = held(encoder, data.train, plain, device, batch_size, store)
     test_x = held(encoder, data.test, plain, device, batch_size, store)
     found = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)
-    return replace(found, finetuned=finetuned(encoder, data, plain, seed, device)) if finetune else found
+    del train_x, test_x  # before fine-tuning makes its own
+    return replace(found, finetuned=finetuned(encoder, data, plain, seed, device, store=store)) if finetune else found
 
 
 def probe_features(
@@ -244,6 +245,7 @@ def _linear(X: Features, y: Ints, T: Features, fit: Ints, held_out: Ints) -> tup
     trials = _answers(models, rows_of(X, held_out, scale, classes)())
     scores = [_right(answers, y[held_out]) for answers in trials]
     C = C_GRID[int(np.argmax(scores))]  # the first of equals: the strongest penalty
+    del models
     scale = standardiser(X)
     models = path(rows_of(X, None, scale, classes), y, d, classes, [C])
     [answers] = _answers(models, rows_of(T, None, scale, classes)())
@@ -273,8 +275,8 @@ def _shots(X: Features, y: Ints, T: Features, seed: int) -> tuple[list[Ints] | N
     chosen = np.zeros(len(SHOTS_C_GRID))
     for number in range(DRAWS, DRAWS + CHOOSING_DRAWS):
         few, rest = draw(y, seed, number)
-        models, outside = _few(scale(X.rows(few)), y[few], SHOTS_C_GRID), scale(X.rows(rest))
-        chosen += [_right(model.answers(outside), y[rest]) for model in models]
+        models = _few(scale(X.rows(few)), y[few], SHOTS_C_GRID)
+        chosen += [_right(answers, y[rest]) for answers in _answers(models, map(scale, X.blocks(rest)))]
     C = SHOTS_C_GRID[int(np.argmax(chosen))]
     models = []
     for number in range(DRAWS):
@@ -293,8 +295,9 @@ def _shots(X: Features, y: Ints, T: Features, seed: int) -> tuple[list[Ints] | N
 def _few(X: Floats, y: Ints, grid: Sequence[float]) -> list[Linear]:
     """`path` in the span of the few rows: an L2 penalty never leaves it, so nothing changes but the time."""
     centre = X.mean(0)
-    _, _, basis = np.linalg.svd(X - centre, full_matrices=False)
-    inside = (X - centre) @ basis.T
+    X = X - centre
+    _, _, basis = np.linalg.svd(X, full_matrices=False)
+    inside = X @ basis.T
     models = path(lambda: [inside], y, inside.shape[1], int(y.max()) + 1, grid)
     weights = [model.weight @ basis for model in models]
     return [Linear(w, model.bias - w @ centre) for w, model in zip(weights, models, strict=True)]

@@ -4,7 +4,7 @@ Both are ridge regressions on standardised features, of the number or of 0 and 1
 a fifth of the training images; test images are used once, for the score and its interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -101,20 +101,30 @@ def probe_targets(
         "grid": list(GRID), "held_out": {"images": len(held), "of": "train"}, "seed": seed, "draws": DRAWS,
         "standardised_with": "train", "test_used": "once, after every choice", "versions": versions(),
     }  # fmt: skip
-    probes = []
-    with threadpool_limits(1, user_api="blas"):  # as probing.probe_features does, and for its reasons
-        few = min(len(X), len(T)) < LEAST
-        parts = None if few else (_Ridge(X, X, fit, held), _Ridge(X, T))
-        for target, other in zip(train, test, strict=True):
-            y, t = target.values.numpy(), other.values.numpy()
-            probe = _words if target.words else _number
-            reason = f"{len(X)} training and {len(T)} test images, {LEAST} are needed" if few else _unusable(y, t)
-            if reason is not None or parts is None:
-                kind = "mAP" if target.words else "R2"
-                probes.append(TargetProbe(target.name, kind, None, None, 0.0, {"reason": reason}))
-            else:
-                probes.append(probe(target, y, t, fit, held, parts, how, seed))
-    return tuple(probes)
+    few = f"{len(X)} training and {len(T)} test images, {LEAST} are needed" if min(len(X), len(T)) < LEAST else None
+    probes: list[TargetProbe | None] = []
+    asked: dict[int, _Asked] = {}
+    for i, (target, other) in enumerate(zip(train, test, strict=True)):
+        y, t = target.values.numpy(), other.values.numpy()
+        reason, kind = few or _unusable(y, t), "mAP" if target.words else "R2"
+        probes.append(None if reason is None else TargetProbe(target.name, kind, None, None, 0.0, {"reason": reason}))
+        if reason is None:
+            asked[i] = _Asked.of(target, y, t)
+    if asked:
+        Y = np.concatenate([one.y for one in asked.values()], 1)
+        ends = np.cumsum([one.y.shape[1] for one in asked.values()]).tolist()
+        own = {i: slice(end - one.y.shape[1], end) for (i, one), end in zip(asked.items(), ends, strict=True)}
+        with threadpool_limits(1, user_api="blas"):  # as probing.probe_features does, and for its reasons
+            trials = _Ridge(X, Y[fit], fit).predict(X, GRID, held)
+            chosen = {i: one.penalty(held, [part[:, own[i]] for part in trials]) for i, one in asked.items()}
+            del trials
+            grid = sorted({penalty for penalty, _ in chosen.values()})
+            answers = dict(zip(grid, _Ridge(X, Y).predict(T, grid), strict=True))
+        for i, one in asked.items():
+            penalty, score = chosen[i]
+            protocol = how | {"penalty": penalty, "held_out_score": score}
+            probes[i] = one.probe(answers[penalty][:, own[i]], protocol, seed)
+    return tuple(probe for probe in probes if probe is not None)
 
 
 def _unusable(y: NDArray[Any], t: NDArray[Any]) -> str | None:
@@ -130,89 +140,99 @@ def _usable(y: Bools, t: Bools) -> Bools:
     return (counts >= 2) & (counts <= len(y) - 2) & t.any(0) & ~t.all(0)
 
 
-def _number(
-    target: "Target", y: Doubles, t: Doubles, fit: Any, held: Any, parts: "tuple[_Ridge, _Ridge]", how: Any, seed: int
-) -> TargetProbe:
-    scale = float(y.std())
-    y, t = (y - y.mean()) / scale, (t - y.mean()) / scale
-    ones = np.ones((1, len(held)))
-    trials = parts[0].predict(y[fit, None], GRID)
-    scores = [float(_r2(y[held], answers[:, 0], ones)[0]) for answers in trials]
-    penalty = GRID[int(np.nanargmax(scores)) if np.isfinite(scores).any() else -1]
-    answers = parts[1].predict(y[:, None], [penalty])[0][:, 0]
-    drawn = _r2(t, answers, _draws(len(t), seed))
-    return TargetProbe(
-        target.name, "R2", float(_r2(t, answers, np.ones((1, len(t))))[0]), _percentiles(drawn), 0.0,
-        how | {"penalty": penalty, "held_out_score": scores[GRID.index(penalty)]},
-    )  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A target that is probed: its columns of training and test images, y [n, k] and t [m, k], a number in units of its
+    deviation, or 0 and 1 of each word of `words`; "left_out" has the words that some part lacks."""
 
+    target: "Target"
+    y: Doubles
+    t: Doubles
+    words: tuple[str, ...]
 
-def _words(
-    target: "Target", y: Bools, t: Bools, fit: Any, held: Any, parts: "tuple[_Ridge, _Ridge]", how: Any, seed: int
-) -> TargetProbe:
-    usable = np.flatnonzero(_usable(y, t))
-    y, t = y[:, usable], t[:, usable]
-    numbers, ones = y.astype(np.float64), np.ones((1, len(held)))
-    scores = [_mean(_precisions(y[held], answers, ones))[0] for answers in parts[0].predict(numbers[fit], GRID)]
-    penalty = GRID[int(np.nanargmax(scores)) if np.isfinite(scores).any() else -1]
-    [answers] = parts[1].predict(numbers, [penalty])
-    each = _precisions(t, answers, np.ones((1, len(t))))
-    drawn = _mean(_precisions(t, answers, _draws(len(t), seed)))
-    words = [target.words[i] for i in usable]
-    return TargetProbe(
-        target.name, "mAP", float(_mean(each)[0]), _percentiles(drawn), float(t.mean()),
-        how | {
-            "penalty": penalty, "held_out_score": float(scores[GRID.index(penalty)]),
-            "words": {word: float(value) for word, value in zip(words, each[0], strict=True)},
-            "left_out": [word for i, word in enumerate(target.words) if i not in set(usable.tolist())],
-        },
-    )  # fmt: skip
+    @classmethod
+    def of(cls, target: "Target", y: NDArray[Any], t: NDArray[Any]) -> "_Asked":
+        if not target.words:
+            scale = float(y.std())
+            return cls(target, ((y - y.mean()) / scale)[:, None], ((t - y.mean()) / scale)[:, None], ())
+        usable = np.flatnonzero(_usable(y, t))
+        words = tuple(target.words[i] for i in usable)
+        return cls(target, y[:, usable].astype(np.float64), t[:, usable].astype(np.float64), words)
+
+    def scores(self, t: Doubles, answers: Doubles, weights: Doubles) -> Doubles:
+        """R^2 or mAP of answers [m, k] to t [m, k], weights [b, m]: [b]."""
+        if self.words:
+            return _mean(_precisions(t > 0, answers, weights))
+        return _r2(t[:, 0], answers[:, 0], weights)
+
+    def penalty(self, held: Ints, trials: Sequence[Doubles]) -> tuple[float, float]:
+        """The penalty of the best score on held-out images, and that score; trials: [held, k], of each penalty."""
+        ones = np.ones((1, len(held)))
+        scores = [float(self.scores(self.y[held], answers, ones)[0]) for answers in trials]
+        best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(GRID) - 1
+        return GRID[best], scores[best]
+
+    def probe(self, answers: Doubles, protocol: dict[str, Any], seed: int) -> TargetProbe:
+        """From answers [m, k] to test images."""
+        ones, target = np.ones((1, len(self.t))), self.target
+        score = float(self.scores(self.t, answers, ones)[0])
+        interval = _percentiles(self.scores(self.t, answers, _draws(len(self.t), seed)))
+        if not self.words:
+            return TargetProbe(target.name, "R2", score, interval, 0.0, protocol)
+        each = _precisions(self.t > 0, answers, ones)[0].tolist()
+        protocol |= {"words": dict(zip(self.words, each, strict=True))}
+        protocol |= {"left_out": [word for word in target.words if word not in self.words]}
+        return TargetProbe(target.name, "mAP", score, interval, float(self.t.mean()), protocol)
 
 
 class _Ridge:
-    """Ridge regressions on rows of X [n, d], standardised, and their predictions at rows of T [m, d]: all of them, or
-    those at `of` and `at`. Penalties are of the mean squared error, so that n has no part in them.
+    """Ridge regressions of Y [n, t] on rows of X, standardised: all of them, or those at `of`. Penalties are of the
+    mean squared error, so that n has no part in them.
 
-    Held are the products of columns [d, d]; or, of fewer rows than columns, 4,096 at most, the rows and their [n, n].
+    Held are the products of columns [d, d] and, while one penalty's weights are computed, a copy; or, of fewer rows
+    than columns, 4,096 at most, the rows and their [n, n] and its copy. Rows are read twice.
     """
 
-    def __init__(self, X: Features, T: Features, of: Ints | None = None, at: Ints | None = None):
-        self.X, self.T, self.of, self.at = X, T, of, at
-        self.n = len(X) if of is None else len(of)
-        self.scale = standardiser(X, of)
-        self.few = self.scale(X.rows(np.arange(self.n) if of is None else of)) if X.shape[1] > self.n else None
-        if self.few is None:
-            self.gram = np.zeros((X.shape[1], X.shape[1]))
-            for block in X.blocks(of):
-                part = self.scale(block).astype(np.float64)
-                self.gram += part.T @ part / self.n
-        else:
-            self.gram = np.zeros((self.n, self.n))
-            for start in range(0, X.shape[1], X.block):
-                part = self.few[:, start : start + X.block].astype(np.float64)
-                self.gram += part @ part.T / self.n
+    def __init__(self, X: Features, Y: Doubles, of: Ints | None = None):
+        from scipy.linalg import get_blas_funcs
 
-    def predict(self, Y: Doubles, penalties: Sequence[float]) -> list[Doubles]:
-        """Y [n, t] -> [m, t] for each penalty."""
-        from scipy.linalg import cho_factor, cho_solve
+        add: Any = get_blas_funcs("syrk", dtype=np.float64)  # to one triangle, in place; Cholesky reads no other
+        n, d = len(Y), X.shape[1]
+        self.scale, self.mean = standardiser(X, of), Y.mean(0)
+        self.rows = np.empty((n, d), np.float32) if d > n else None
+        self.gram = np.zeros((min(n, d), min(n, d)), order="F")
+        self.right = np.zeros((d, Y.shape[1])) if self.rows is None else (Y - self.mean) / n
+        self.step, done = X.block, 0
+        for block in map(self.scale, X.blocks(of)):
+            if self.rows is None:
+                part = block.astype(np.float64)
+                self.gram = add(1 / n, part.T, 1.0, self.gram, overwrite_c=True)
+                self.right += part.T @ ((Y[done : done + len(block)] - self.mean) / n)
+            else:
+                self.rows[done : done + len(block)] = block
+            done += len(block)
+        for columns in self._columns():
+            self.gram = add(1 / n, columns, 1.0, self.gram, overwrite_c=True)
 
-        mean = Y.mean(0)
-        right = (Y - mean) / self.n if self.few is not None else self._with_columns(Y - mean) / self.n
-        weights: list[Doubles] = []
-        for penalty in penalties:
-            factor = cho_factor(self.gram + penalty * np.eye(len(self.gram)), check_finite=False)
-            found = cho_solve(factor, right, check_finite=False)
-            weights.append(found if self.few is None else self.few.T @ found)
-        parts = [[rows @ w + mean for w in weights] for rows in map(self.scale, self.T.blocks(self.at))]
+    def predict(self, T: Features, penalties: Sequence[float], at: Ints | None = None) -> list[Doubles]:
+        """Predictions [m, t] at rows of T, all or those at `at`, for each penalty."""
+        weights = [self._weights(penalty) for penalty in penalties]
+        parts = [[rows @ w + self.mean for w in weights] for rows in map(self.scale, T.blocks(at))]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _with_columns(self, Y: Doubles) -> Doubles:
-        """X^T Y of the standardised rows: [d, t]."""
-        found, done = np.zeros((self.X.shape[1], Y.shape[1])), 0
-        for block in self.X.blocks(self.of):
-            found += self.scale(block).T @ Y[done : done + len(block)]
-            done += len(block)
-        return found
+    def _weights(self, penalty: float) -> Doubles:
+        from scipy.linalg import cho_factor, cho_solve
+
+        square = self.gram.copy(order="F")
+        np.einsum("ii->i", square)[:] += penalty
+        solved = cho_solve(cho_factor(square, overwrite_a=True, check_finite=False), self.right, check_finite=False)
+        return solved if self.rows is None else np.concatenate([part.T @ solved for part in self._columns()])
+
+    def _columns(self) -> Iterator[Doubles]:
+        """Blocks of the columns of few rows, [n, c]."""
+        if self.rows is not None:
+            for start in range(0, self.rows.shape[1], self.step):
+                yield self.rows[:, start : start + self.step].astype(np.float64)
 
 
 def _narrowed(X: Features, T: Features, seed: int) -> tuple[Features, Features, bool]:
