@@ -116,6 +116,30 @@ def test_training_goes_on_bitwise(tmp_path, make):
     assert drawn == (random.random(), np.random.rand(), torch.rand(1).item())
 
 
+def test_a_fused_step_goes_on_bitwise_where_weights_are_channels_last(tmp_path):
+    """A file has tensors row by row, and torch's fused step pairs memory with memory: findings/ has it alone."""
+
+    def made():
+        torch.manual_seed(0)
+        conv = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        return conv, torch.optim.AdamW(conv.parameters(), lr=0.1, fused=True)
+
+    def steps(conv, optimizer):
+        for seed in range(3):
+            optimizer.zero_grad()
+            conv(torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+            optimizer.step()
+
+    conv, optimizer = made()
+    steps(conv, optimizer)
+    open_run(tmp_path / "run", "run", CONFIGURATION).save(3, conv, optimizer, {})
+    steps(conv, optimizer)
+    again, other = made()
+    read(tmp_path / "run").restore(again, other)
+    steps(again, other)
+    assert all(torch.equal(a, b) for a, b in zip(conv.parameters(), again.parameters(), strict=True))
+
+
 def test_restore_refuses_another_model_or_optimizer_and_touches_neither(tmp_path):
     model = network()
     optimizer = torch.optim.AdamW(model.parameters())

@@ -109,6 +109,7 @@ class Checkpoint:
                 set_random_state(generators)
             if optimizer is not None:
                 optimizer.load_state_dict(saved)
+                _lay_out_as_weights(optimizer)
         except Exception as error:
             set_random_state(before)
             if optimizer is not None and held is not None:  # which may be half filled
@@ -152,6 +153,14 @@ def must_fit(saved: Mapping[str, Tensor], own: Mapping[str, Any], folder: Path) 
 
 
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")  # of a parameter's own shape
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Files hold tensors row by row; torch's fused loops pair memory with memory, whatever the strides say."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _optimizer_must_fit(saved: Any, optimizer: torch.optim.Optimizer, folder: Path) -> None:
