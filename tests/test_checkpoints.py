@@ -722,8 +722,9 @@ def test_only_the_newest_are_kept(tmp_path):
         saved(tmp_path / "other", keep=0)
 
 
-def test_a_failed_save_says_so_and_leaves_what_was(tmp_path):
+def test_a_failed_save_says_so_and_leaves_what_was(tmp_path, monkeypatch):
     run = saved(tmp_path / "run")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python 3.11 keeps bytecode that the limit has cut
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a full disk: no file can grow beyond that

@@ -368,7 +368,9 @@ from infomax.evaluation.probing import probe_features
 
 
 def child(code: str, *words: object) -> subprocess.CompletedProcess:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    # Without bytecode, of which Python 3.11 keeps what a limit of files has cut.
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+                        "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     command = [sys.executable, "-c", CHILD + code, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
 
