@@ -247,10 +247,10 @@ def test_normal_scores_are_normal_monotone_and_share_ties():
 
 def test_the_jackknife_gives_the_error_of_a_mean():
     fitted, pairs = oracle(2000, 2, 1.0)
-    stderr, half = uncertainty.jackknife(fitted, pairs, seed=0)
+    stderr, freedom = uncertainty.jackknife(fitted, pairs, seed=0)
     each = fitted.critic.pair(*fitted.critic.embed(pairs.x, pairs.y))
     assert stderr == pytest.approx(each.std().item() / math.sqrt(2000), rel=0.35)  # 24 degrees of freedom
-    assert half == pytest.approx(2.064 * stderr, rel=1e-3)
+    assert freedom == 24 and uncertainty.half_width(stderr, freedom) == pytest.approx(2.064 * stderr, rel=1e-3)
 
 
 def test_the_floor_holds_and_is_not_idle():

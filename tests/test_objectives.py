@@ -446,7 +446,7 @@ def test_memory_is_a_tile_not_the_matrix():
 
     x, y = torch.randn(2, 3000, 4).requires_grad_()
     with Largest() as largest:
-        value = objectives.SMILE()(Scores(critics.Cosine(), x, y, rows=16))
+        value = objectives.SMILE()(Scores(critics.Cosine(), x, y, rows=16, columns=3000))
         torch.autograd.grad(value, [x])
     assert 3000 * 16 <= largest.size <= 3000 * 16 + 1
 
