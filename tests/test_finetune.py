@@ -83,7 +83,7 @@ def test_the_head_starts_as_the_logistic_regression(tuned):
 
     data, net, _ = tuned
     plain = im.data.views_for(data).plain
-    job: Any = _Job(net, data, plain, data.train.labels.numpy(), 0, torch.device("cpu"))
+    job: Any = _Job(net, data, plain, data.train.labels.numpy(), 0, torch.device("cpu"), None)
     at = torch.arange(240).numpy()
     answers = features(nn.Sequential(job.encoder, *job._head(at)), data.train, plain).argmax(1)
     accuracy = float((answers == data.train.labels).double().mean())
