@@ -391,8 +391,7 @@ def process(rank, world, folder, queue):
     ranks_worker.CRITICS = {"Cosine": ranks_worker.CRITICS["Cosine"]}
     ranks_worker.IDS = {"distinct": None, "repeated": torch.arange(20) // 2 % 9}
     ranks_worker.LAYOUTS = {name: ranks_worker.LAYOUTS[name] for name in ranks_worker.SHARED}
-    kept = ("InfoNCE(symmetric=True)", "DV()", "JS()", "Anchor()")
-    dense.FORMS = {text: dense.FORMS[text] for text in kept}
+    forms = {text: dense.FORMS[text] for text in ("InfoNCE(symmetric=True)", "DV()", "JS()", "Anchor()")}
     small.KEPT, applies = 0, fused.applies
 
     def all_but_rings(plan, ex, ey):
@@ -401,7 +400,9 @@ def process(rank, world, folder, queue):
 
     fused.applies = all_but_rings
     blocks = dict.fromkeys(fused.LARGEST_DIM, 0)
-    for dims, rings in ((fused.LARGEST_DIM, (False, True)), (blocks, (False,))):  # a ring takes no kernel: once
+    for i, (dims, rings) in enumerate(((fused.LARGEST_DIM, (False, True)), (blocks, (False,)))):
+        # A ring takes no kernel: once. Two objectives go one way and two the other, or all four both.
+        dense.FORMS = forms if EXHAUSTIVE else dict(list(forms.items())[i::2])
         fused.LARGEST_DIM, ranks_worker.RINGS = dims, rings
         ranks_worker.compare(rank, world)
         ranks_worker.compare_shares(rank, world)

@@ -332,6 +332,10 @@ def test_paths_are_shortened_to_their_last_part():
     for text, shown in {
         "folder:/home/me/cats?size=32": "folder:cats?size=32",
         "folder:cats": "folder:cats",
+        "signals:/home/me/X.npy,/home/me/Y.npy": "signals:X.npy,Y.npy",
+        "of-tomorrow:/home/me/X.npy": "of-tomorrow:X.npy",
+        "hf-hub:timm/resnet18.a1_in1k": "hf-hub:timm/resnet18.a1_in1k",
+        "https://example.org/a/b": "https://example.org/a/b",
         "csv:~/t.csv": "csv:t.csv",
         "pairs:/a/x.npy,/b/y.npy": "pairs:x.npy,y.npy",
         "hf:ylecun/mnist": "hf:ylecun/mnist",

@@ -51,6 +51,16 @@ def test_pairs_of_images_that_look_alike_are_not_told_apart():
     assert [n for n, _ in found.curve] == [2, 4, 8, 16, 32]
 
 
+def test_where_the_curve_stops_to_rise():
+    generator = torch.Generator().manual_seed(3)
+    means = 50 * torch.randn(4, 1, 5, generator=generator)[torch.arange(64) % 4]  # four kinds of images
+    rows = means + torch.randn(64, 40, 5, generator=generator)
+    found = of_rows(rows[:, :32], rows[:, 32:], among=64)
+    assert found.saturates_at == found.to_dict()["saturates_at"] == 4
+    apart = views_of(64, 40, 5, 50.0, generator)
+    assert of_rows(apart[:, :32], apart[:, 32:], among=64).saturates_at is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wide", [0.7, 1.5, 3.0])
 def test_the_truth_is_within_the_interval_and_above_the_floor(wide):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import infomax as im
 from infomax import cli
 from infomax.data import from_tensors
 from infomax.errors import UserError
@@ -124,6 +125,11 @@ def test_the_chain_has_the_layers_that_were_named(file, images):
         budget=Budget(steps=40, learning_rate=0.02),
     )  # fmt: skip
     assert [name for name, _ in found.chain.layers] == ["pixels", "first", "features"]
+
+
+def test_evaluate_takes_layers_by_name(file, images):
+    with pytest.raises(UserError, match=r"no layer 'frist'. Did you mean 'first'"):
+        im.evaluate(f"{file}:build", images, layers=["frist"])
 
 
 def test_layers_go_with_an_encoder(tmp_path, monkeypatch, capsys):

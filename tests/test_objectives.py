@@ -69,7 +69,8 @@ def test_value_and_gradient_are_the_dense_ones_for_every_tile(text, critic_name,
     matrix = critic(x, y)
     expected = value_form(matrix, negative)
     expected_gradients = gradients(surrogate_form(matrix, negative), x, y, critic)
-    for rows, columns in ((None, None), (4, None), (2, 3), (1, 1), (N, 5)):
+    single = [(1, 1)] if ids == "repeated" else []  # 81 tiles, half of this test's time
+    for rows, columns in [(None, None), (4, None), (2, 3), (N, 5), *single]:
         objective = objectives.objective(text).double()
         value = objective(Scores(critic, x, y, IDS[ids], rows=rows, columns=columns))
         assert value.shape == ()

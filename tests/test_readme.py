@@ -131,6 +131,21 @@ def test_what_a_model_costs_is_what_it_costs():
     assert seen == set(models.registry.values())
 
 
+def test_what_is_said_of_mi_and_accuracy_follows_from_the_table():
+    """Kendall's tau in docs/training.md, to .05, from the rows of objectives above it."""
+    from scipy.stats import kendalltau
+
+    section = (ROOT / "docs/training.md").read_text().partition("\n## Which objective")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    means = [[float(cell.partition(" (")[0]) for cell in row[1:8]] for row in rows]
+    linear, few, neighbours, *mi = zip(*means, strict=True)
+    said = [line.strip("| ").split(" | ") for line in section.partition("| I(Z1; Z2) by |")[2].splitlines()[2:6]]
+    assert [row[0] for row in said] == ["CopulaJS", "InfoNCE", "JSPlugin", "I(Z; label)"] and len(rows) == 9
+    for row, values in zip(said, mi, strict=True):
+        for text, accuracy in zip(row[1:], (linear, few, neighbours), strict=True):
+            assert abs(float(text) - kendalltau(values, accuracy).statistic) < 0.05, row
+
+
 if __name__ == "__main__":
     for name, document in TABLES.items():
         before, start, rest = document.read_text().partition(f"<!-- {name} -->\n")

@@ -1,4 +1,4 @@
-"""A run folder that is open for training: locked, logged to, saved into, finished."""
+"""A run folder open for training: locked, logged to, saved into by a thread; and what is said where a disk refuses."""
 
 import contextlib
 import json

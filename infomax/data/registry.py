@@ -1,4 +1,4 @@
-"""Data sets by name or prefix:PLACE. A new reader of images is a module beside this one and a line in here."""
+"""Data sets by name or prefix:PLACE. A new reader of images is a module beside this one, and lines in here."""
 
 import logging
 import os

@@ -10,6 +10,7 @@ import numpy as np
 from infomax.errors import UserError
 from infomax.evaluation.common import t_interval
 from infomax.evaluation.identity import Identity
+from infomax.evaluation.probing import COLUMNS
 from infomax.evaluation.result import Evaluation, Probes
 
 Interval = tuple[float, float]
@@ -130,9 +131,12 @@ def compare(
 
 
 NAMES = {  # of a run's numbers: what they are called
-    "accuracy": "linear probe", "shots_10": "10 images a class", "knn": "kNN", "floor": "I(Z1; Z2), at least",
-    "identity": "I(J; Z)", "identity_floor": "I(J; Z), at least",
-}  # fmt: skip
+    **COLUMNS,
+    "accuracy": "linear probe",
+    "floor": "I(Z1; Z2), at least",
+    "identity": "I(J; Z)",
+    "identity_floor": "I(J; Z), at least",
+}
 OF_VIEWS = {NAMES["floor"], NAMES["identity"], NAMES["identity_floor"]}  # what other views make another quantity
 HEALTH = {
     "health/rankme": "RankMe", "health/alignment": "alignment", "health/uniformity": "uniformity",
@@ -143,7 +147,7 @@ HEALTH = {
 def _numbers(found: Evaluation, health: Mapping[str, float]) -> list[Number]:
     trained = found.probes.trained if isinstance(found.probes, Probes) else None
     numbers = []
-    for name in ("accuracy", "shots_10", "knn"):
+    for name in COLUMNS:
         value, interval = (getattr(trained, n, None) for n in (name, f"{name}_interval"))
         numbers.append(Number(NAMES[name], value, interval, "%"))
     who = found.identity if isinstance(found.identity, Identity) else None

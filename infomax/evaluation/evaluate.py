@@ -1,7 +1,7 @@
 """evaluate(): probes of an encoder beside their baselines, and the MI of its features."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -33,6 +33,7 @@ def evaluate(
     *,
     terms: bool = True,
     audit: bool = False,
+    layers: Sequence[str] | None = None,
     said: Callable[[str], None] = lambda text: None,
 ) -> Evaluation | Towers:
     """Probes, kNN and the MI of a saved run's encoder, with their baselines and caps.
@@ -41,15 +42,17 @@ def evaluate(
     default. seed: of splits, critics, views and the untrained encoder. device: where features are made and critics
     trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) and I(J; Z) alone, as a recipe prints
     them at its end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one
-    more, of mosaics seen by the encoder. said: is called with the name of the next stage. Of two towers, a TwoTower or
-    a run of one, it is retrieval among held-out pairs and the MI of their projections. Where there are no labels, or
-    too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets are probed too. Raises
-    UserError: a folder that cannot be read, an encoder without a dataset, too few images to estimate MI.
+    more, of mosaics seen by the encoder. layers: names of the encoder's submodules that the chain of layers has, from
+    the first to the last; by default stages that timm names. said: is called with the name of the next stage. Of two
+    towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections. Where
+    there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets
+    are probed too. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to
+    estimate MI, no layer of a name.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]
     about = subject(checkpoint, dataset)  # type: ignore[arg-type]
-    found = mutual_information(about, None, seed, device, terms=terms, audit=audit, said=said)
+    found = mutual_information(about, None, seed, device, terms=terms, audit=audit, said=said, layers=layers)
     if not terms:
         found = replace(found, identity=named_images(about, seed, device, said))
     try:

@@ -9,6 +9,7 @@ for each image in the directions that part images best (quadratic discriminant a
 that of all; and Gaussians of one covariance, seen through a network that is fitted with their means.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +36,7 @@ EPOCHS, BATCH, RATE, DECAY = 5, 512, 1e-3, 1e-2
 SHARPNESS = 0.2  # of the first scores: a Gaussian of shared covariance is too sure of itself in many dimensions
 UNIFORM = 1e-3  # of the classifier's mixture: no view counts for less than log of it, so that a mean has an error
 RATIO = 1 / (2**0.25 - 1)  # what may still come, in rises from half the views, where their error falls as K^-1/4
+FLAT = 0.1  # of log 2, what each doubling of the images can add
 SPREAD = 1e-5  # of the largest variance within images; a direction with less is taken to have it
 
 
@@ -69,6 +71,14 @@ class Identity:
         return all(check.verdict != "fail" for check in self.checks)
 
     @property
+    def saturates_at(self) -> int | None:
+        """The fewest images from which every doubling adds less than a tenth of log 2; None: the curve still rises."""
+        rises = [after - before for (_, before), (_, after) in itertools.pairwise(self.curve)]
+        steep = [i for i, rise in enumerate(rises) if rise >= FLAT * math.log(2)]
+        last = steep[-1] + 1 if steep else 0
+        return self.curve[last][0] if last < len(rises) else None
+
+    @property
     def told_apart(self) -> float:
         """So many images, each always told from the others, would give as many nats: exp of the value."""
         return math.exp(self.mi)
@@ -93,8 +103,8 @@ class Identity:
         return f"{certified}; the point estimate {_two(mi)} is not trusted"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able values, with trusted and statement; a number that is not finite is None."""
-        said = {"trusted": self.trusted, "statement": self.statement}
+        """Everything as JSON-able values, with trusted, statement, saturates_at; what is not finite is None."""
+        said = {"trusted": self.trusted, "statement": self.statement, "saturates_at": self.saturates_at}
         known = asdict(replace(self, each=()))
         del known["each"]
         return finite({"quantity": "I(J; Z)", **known, **said})

@@ -1,4 +1,4 @@
-"""Probes of frozen features: a linear classifier, one from ten images a class, and nearest neighbours.
+"""Probes of frozen features, and Probe, a row of their table: linear, from ten images a class, nearest neighbours.
 
 Every hyper-parameter is chosen on images of the training set; the test set is used once, for the numbers reported. What
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # Features are standardised, so a grid of absolute strengths covers good and bad encoders alike.
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 SHOTS_C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Numbers of Probe and Balance that tables show, and what their columns are called.
+COLUMNS = {"accuracy": "linear", "shots_10": "10 images a class", "knn": "kNN"}
 K_GRID = (1, 3, 5, 10, 20, 50)
 HELD_OUT = 0.2  # part of train on which C and k are chosen
 DRAWS = 20

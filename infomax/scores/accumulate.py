@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infomax.distributed import Ranks
-from infomax.scores.critic_tiles import Gradient
+from infomax.scores.critic_tiles import Gradient, Into
 from infomax.scores.plan import Head, Plan, Results, Term
 from infomax.scores.reductions import Forms, Reduction, Tile
 
@@ -85,6 +85,10 @@ class Buffers:
         if name not in self.found or self.found[name].numel() < max(of, start + size):
             self.found[name] = torch.empty(max(of, start + size), dtype=self.dtype, device=self.device)
         return self.found[name][start : start + size].view(columns, rows).T
+
+    def part(self, *name: object) -> Into:
+        """Memory of that name for a part of a gradient."""
+        return lambda rows, columns: self.tile(f"part {name}", rows, columns)
 
 
 def by_two_passes(run: "Rectangular | Symmetric", plan: Plan, head: Head | None) -> tuple[Results, list[Ready]]:

@@ -1,7 +1,7 @@
 """From features to a tile of scores, and from a tile's gradient back to features: inner products, or any critic."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,7 @@ def filled(parts: Sequence[Tensor | None], leaves: Sequence[Tensor | None]) -> l
 
 
 Part = tuple[Tensor | None, Tensor | None]  # of a tile's gradient: of its rows [b, d], of the offset 0-d
+Into = Callable[[int, int], Tensor]
 
 
 class InnerProduct:
@@ -117,17 +118,21 @@ class InnerProduct:
         torch.mm(self.ey[_within(c, self.first)], self.ex[r].T, out=out.T)
         return out if self.offset is None else out.add_(self.offset)
 
-    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> Part:
+    def pull(
+        self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None, *, into: Into
+    ) -> Part:
         """The gradient that tile, [b, c], times a number a row, is d objective / d s of: columns' is added at once.
 
-        Rows' and the offset's, of which tiles beside this one have a part, are given back for add().
+        Rows' and the offset's, of which tiles beside this one have a part, are given back for add(). into(b, d): memory
+        for the rows'.
         """
         place = _moved(c, self.first - self.into, gradient.ey)
         c = _within(c, self.first)
         if gradient.ey is not None and place is not None:
             x = self.ex[r] if rows is None else self.ex[r] * rows.to(tile.dtype)[:, None]
             gradient.ey[place].addmm_(tile[:, : place.stop - place.start].T, x)
-        of_rows = None if gradient.ex is None else tile @ self.ey[c]
+        y = self.ey[c]
+        of_rows = None if gradient.ex is None else torch.mm(tile, y, out=into(len(tile), y.shape[1]))
         offset = None
         if len(gradient.parts) > 2 and gradient.parts[2] is not None:  # a sum over the tile
             offset = tile.sum() if rows is None else tile.sum(1) @ rows.to(tile.dtype)
@@ -189,7 +194,9 @@ class AnyCritic:
         finally:
             self.graph = before
 
-    def pull(self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None) -> Part:
+    def pull(
+        self, gradient: Gradient, tile: Tensor, r: slice, c: slice, rows: Tensor | None = None, *, into: Into
+    ) -> Part:
         """Adds the gradient that tile, [b, c], times a number a row, is d objective / d s of: all of it at once."""
         assert self.kept is not None
         s, leaves = self.kept

@@ -129,8 +129,8 @@ class Rectangular:
         # Carried ones last: what they leave in the tile's room is used at once.
         requests = sorted(plan.requests, key=plan.carried.__contains__)
 
-        def first(place: tuple[slice, slice], worker: int) -> tuple[Tile, Sums, dict[Reduction, Part]]:
-            (r, c), sums, parts = place, [], {}
+        def first(place: tuple[int, tuple[slice, slice]], worker: int) -> tuple[Tile, Sums, dict[Reduction, Part]]:
+            (number, (r, c)), sums, parts = place, [], {}
             tile = self.tile(r, c, worker, c.start if held else None)
             for q in requests:
                 peak = tile.peak(q)
@@ -141,7 +141,8 @@ class Rectangular:
                 slope = tile.slope(q, peak, summand)
                 if peak is not None:
                     slope = slope.mul_(rescaled(scalars[q], peak))
-                parts[q] = self.critic.pull(scalars[q].gradient, slope, r, c)
+                into = self.buffers[0].part(number, q)
+                parts[q] = self.critic.pull(scalars[q].gradient, slope, r, c, into=into)
             return tile, sums, parts
 
         for columns in self.turns([part.gradient for part in scalars.values()]):
@@ -150,8 +151,8 @@ class Rectangular:
                     self.buffers[0].tile("held", 0, 0, 0, self.tiles.total * (r.stop - r.start))
                 tiles: list[Tile] = []
                 peaks: dict[Reduction, list[Tensor]] = {q: [] for q in shifted}
-                for share in shares(cut):
-                    done = self.workers.in_turn(first, [(r, c) for c in share])
+                for share in shares([(r, c) for c in cut]):
+                    done = self.workers.in_turn(first, share)
                     for q, ready in scalars.items():
                         self.critic.add(ready.gradient, [parts[q] for *_, parts in done if q in parts], r)
                     for tile, sums, _ in done:
@@ -184,9 +185,10 @@ class Rectangular:
         """Adds the gradient of a reduction, relative to its peak, times a number a row, in the tiles of some rows."""
         peak = None if peak is None else peak.to(self.plan.dtype)
 
-        def second(tile: Tile, worker: int) -> Part:
-            tile.room = self.room(tile.r, tile.c, worker)
-            return self.critic.pull(gradient, tile.slope(q, peak), tile.r, tile.c, rows)
+        def second(numbered: tuple[int, Tile], worker: int) -> Part:
+            number, tile = numbered
+            tile.room, into = self.room(tile.r, tile.c, worker), self.buffers[0].part(number)
+            return self.critic.pull(gradient, tile.slope(q, peak), tile.r, tile.c, rows, into=into)
 
         for share in shares(block):
             self.critic.add(gradient, self.workers.in_turn(second, share), block[0].r, rows)
@@ -196,17 +198,17 @@ class Rectangular:
         total = Gradient(self.leaves)
         of_rows = len(terms) == 1 and terms[0].q.dim == 1 and self.forms is not None
 
-        def work(place: tuple[slice, slice], worker: int) -> Part:
-            r, c = place
-            tile = self.tile(r, c, worker)
+        def work(place: tuple[int, tuple[slice, slice]], worker: int) -> Part:
+            number, (r, c) = place
+            tile, into = self.tile(r, c, worker), self.buffers[0].part(number)
             if of_rows:
-                return self.critic.pull(total, tile.slope(terms[0].q, None), r, c, terms[0].scale(r))
-            return self.critic.pull(total, tile_gradient(tile, terms, r, c), r, c)
+                return self.critic.pull(total, tile.slope(terms[0].q, None), r, c, terms[0].scale(r), into=into)
+            return self.critic.pull(total, tile_gradient(tile, terms, r, c), r, c, into=into)
 
         for columns in self.turns([total]):
             for r, cut in self.tiles.blocks(columns, held=False):
-                for share in shares(cut):
-                    parts = self.workers.in_turn(work, [(r, c) for c in share])
+                for share in shares([(r, c) for c in cut]):
+                    parts = self.workers.in_turn(work, share)
                     self.critic.add(total, parts, r, terms[0].scale(r) if of_rows else None)
         return total
 

@@ -69,20 +69,20 @@ class Symmetric:
         total = Gradient(self.leaves)
         of_offset = len(total.parts) > 2 and total.parts[2] is not None
 
-        def work(place: tuple[slice, slice], worker: int) -> Part:
-            r, c = place
+        def work(place: tuple[int, tuple[slice, slice]], worker: int) -> Part:
+            number, (r, c) = place
             tile = self.tile(r, c, worker)
             ds = tile_gradient(tile, [*terms, *(t.mirrored for t in terms)], r, c)  # of s[i, j] and s[j, i] together
             of_rows = None
             if total.ex is not None:
-                of_rows = ds @ self.e[c]
+                of_rows = torch.mm(ds, self.e[c], out=self.buffers[0].part(number)(len(ds), self.e.shape[1]))
                 if r != c:
                     total.ex[c].addmm_(ds.T, self.e[r])
             return of_rows, ds.sum() * (0.5 if r == c else 1.0) if of_offset else None
 
         for r, cut in self.tiles.upper():
-            for share in shares(cut):
-                self.critic.add(total, self.workers.in_turn(work, [(r, c) for c in share]), r)
+            for share in shares([(r, c) for c in cut]):
+                self.critic.add(total, self.workers.in_turn(work, share), r)
         return total
 
     def home(self, gradient: Gradient) -> list[Tensor | None]:

@@ -9,11 +9,11 @@ from torch import Tensor
 from infomax.scores.layout import Pairs
 
 T = TypeVar("T")
-# A tile of 512 rows and 1024 columns, 2 MiB in fp32, stays in a CPU's caches between the passes over it, and is large
+# A tile of 512 rows and 512 columns, 1 MiB in fp32, stays in a CPU's caches between the passes over it, and is large
 # enough for products at the hardware's rate. Where whole rows are held, fewer of them are, if columns are many. A
 # smaller matrix has narrower tiles, so that up to 16 threads have one each. All of it depends on the matrix alone, and
 # not on the number of threads, so that the walk's bits do not either.
-TILE = 1 << 19  # scores
+TILE = 1 << 18  # scores
 ROWS = (128, 512)
 COLUMNS = 256  # at least
 SHARES = 16  # tiles in a block of rows, if they are no narrower than that
@@ -72,9 +72,10 @@ class Tiles:
         return tile
 
 
-def shares(tiles: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The tiles of a block of rows, so many at a time that what each adds to the rows' gradient is little memory."""
-    return (tiles[i : i + SHARES] for i in range(0, len(tiles), SHARES))
+def shares(tiles: Sequence[T]) -> Iterator[list[tuple[int, T]]]:
+    """The tiles of a block of rows, numbered, so many at a time that what each adds to the rows' gradient, which lies
+    apart until all are there, is little memory."""
+    return (list(enumerate(tiles[i : i + SHARES])) for i in range(0, len(tiles), SHARES))
 
 
 def _cut(whole: slice, size: int) -> list[slice]:

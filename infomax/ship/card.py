@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from infomax.evaluation.probing import COLUMNS
 from infomax.ship.record import Record, shortened, started_by
 from infomax.ui.registers import objective_rows
 
@@ -18,7 +19,6 @@ HEALTH = (  # of log.jsonl: its name, the name that people know, and what is hea
     ("projection/feature_std", "deviation of projections", "the same of what the critic compares"),
 )
 ENCODERS = (("the encoder", None), ("an untrained encoder", "untrained"), ("raw pixels", "pixels"))
-PROBES = (("accuracy", "linear"), ("shots_10", "10 images a class"), ("knn", "kNN"))
 
 
 def metadata(record: Record, license: str | None = None) -> Any:
@@ -35,7 +35,7 @@ def metadata(record: Record, license: str | None = None) -> Any:
             task_type="image-classification", dataset_type=_identifier(data), dataset_name=data, dataset_split="test",
             metric_type="accuracy", metric_value=probe[key], metric_name=f"{name} probe on frozen features",
         )
-        for key, name in PROBES
+        for key, name in COLUMNS.items()
         if probe.get(key) is not None
     ]  # fmt: skip
     timm = record.config is not None
@@ -176,11 +176,11 @@ def _probes(record: Record) -> str:
 
 
 def _accuracies(probe: Mapping[str, Any]) -> str:
-    rows = ["| | " + " | ".join(name for _, name in PROBES) + " |", "|---|---|---|---|"]
+    rows = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|---|---|---|"]
     for name, key in ENCODERS:
         of: Any = probe if key is None else probe.get(key)
         if of:
-            cells = [_with_interval(of.get(k), of.get(f"{k}_interval")) for k, _ in PROBES]
+            cells = [_with_interval(of.get(k), of.get(f"{k}_interval")) for k in COLUMNS]
             rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from infomax.errors import UserError
 from infomax.ui.report import run_folder
 
 RESOLVED = ("recipe", "data", "data_notes", "data_left_out", "start")  # of a configuration: found, and not asked for
-PLACES = ("folder:", "csv:", "names:", "pairs:", "shards:", "hf:", "local-dir:")  # what follows may be a path
+PREFIX = re.compile(r"[a-z][\w-]+:(?!//)")  # folder:, signals: or local-dir:, after which a path may stand
+HUBS = ("hf:", "hf-hub:", "timm:")  # after which a name with a slash may stand
 
 
 @final
@@ -164,9 +166,10 @@ def shortened(text: str) -> str:
 
     text: as an option has it. What is no path is returned as it is.
     """
-    prefix = next((p for p in PLACES if text.startswith(p)), "")
+    found = PREFIX.match(text)
+    prefix = found[0] if found else ""
     place, mark, options = text.removeprefix(prefix).partition("?")
-    if prefix == "hf:" and not place.startswith(("/", ".", "~")):  # the name of a data set on the Hub
+    if prefix in HUBS and not place.startswith(("/", ".", "~")):
         return text
     if (prefix and "/" in place) or place.startswith(("/", "~", "./", "../")):
         place = ",".join(Path(each).name or each for each in place.split(","))

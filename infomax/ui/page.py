@@ -79,7 +79,8 @@ near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figur
 {% if balance.unbalanced %}<p>Classes are unbalanced: always answering {{ balance.majority }} is right for
 {{ percent(balance.share) }} % of the test images. Balanced accuracy, the mean over classes of the % that is right of
 each:</p>
-<div class="scroll"><table><thead><tr><th></th><th>linear</th><th>10 images a class</th><th>kNN</th></tr></thead><tbody>
+<div class="scroll"><table><thead><tr><th></th>{% for name in columns %}<th>{{ name }}</th>
+{% endfor %}</tr></thead><tbody>
 {% for name, row in balanced %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
 <h3>By class</h3>
@@ -126,7 +127,8 @@ of each, and the most that there can be, log N. The mark is the value, with its 
 {% elif probes is not none %}<h2>Probes</h2>
 <p>% right of {{ probes.trained.protocol["test_images"] }} test images, on frozen features, with 95 % intervals. All
 choices were made on training images.</p>
-<div class="scroll"><table><thead><tr><th></th><th>linear</th><th>10 images a class</th><th>kNN</th></tr></thead><tbody>
+<div class="scroll"><table><thead><tr><th></th>{% for name in columns %}<th>{{ name }}</th>
+{% endfor %}</tr></thead><tbody>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% if balance is not none %}{{ classes() }}{% endif %}{% endif %}

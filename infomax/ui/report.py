@@ -124,6 +124,8 @@ def _page(**content: Any) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    from infomax.evaluation.probing import COLUMNS
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = itertools.count()
 
@@ -142,6 +144,7 @@ def _page(**content: Any) -> str:
         "percent": lambda value: "-" if value is None else f"{100 * value:.1f}",
         "confusion": lambda balance: placed(confusion(balance)),
         "protocol": lambda estimate: list(_leaves(estimate)),
+        "columns": list(COLUMNS.values()),
     }
     for picture in ("curve", "health"):
         content[picture] = placed(content.get(picture, ""))

@@ -33,14 +33,14 @@ def print_evaluation(
     elif probes is not None:
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
-        _print_rows(console, probe_rows(probes))
+        _print_rows(console, probe_rows(probes), heads())
         balance = probes.trained.balance
         if balance is not None and balance.unbalanced:
             console.print(
                 f"Classes are unbalanced: always answering {balance.majority} is right {_percent(balance.share)} % of"
                 " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
             )
-            _print_rows(console, probe_rows(probes, balanced=True))
+            _print_rows(console, probe_rows(probes, balanced=True), heads())
     if not isinstance(probes, str) and probes is not None and probes.trained.finetuned is not None:
         console.print("Fine-tuned, all weights trained with labels: % right of the same images")
         _print_rows(console, finetune_rows(probes), ("", "all labels", "10 images a class"))
@@ -82,9 +82,14 @@ def identity_line(found: "Identity", unit: "Literal['nats', 'bits']" = "nats") -
     return f"I(J; Z), which of {found.among} images a view shows: {found.said(unit)}"
 
 
-def _print_rows(
-    console: Any, rows: Rows, columns: tuple[str, ...] = ("", "linear", "10 images a class", "kNN")
-) -> None:
+def heads() -> tuple[str, ...]:
+    """Of a table of probes: of its rows' names, and of their accuracies()."""
+    from infomax.evaluation.probing import COLUMNS
+
+    return "", *COLUMNS.values()
+
+
+def _print_rows(console: Any, rows: Rows, columns: tuple[str, ...]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -203,7 +208,9 @@ def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> Non
     elif terms.identity is not None:
         print(identity_line(terms.identity, unit))
         per = 1.0 if unit == "nats" else math.log(2)
-        print(f"  among N images: {', '.join(f'{n}: {nats / per:.2f}' for n, nats in terms.identity.curve)}")
+        flat, curve = terms.identity.saturates_at, terms.identity.curve
+        said = f"rising still at {curve[-1][0]}" if flat is None else f"next to no more from {flat} on"
+        print(f"  among N images: {', '.join(f'{n}: {nats / per:.2f}' for n, nats in curve)}; {said}")
     if isinstance(terms.chain, str):
         print(f"Chain of layers: not measured: {terms.chain}")
     elif terms.chain is not None:
@@ -220,8 +227,10 @@ def _nats(found: "Estimate") -> str:
 
 
 def accuracies(row: "Probe | Balance") -> list[str]:
-    """A probe's three accuracies, or those of its balance, as cells of a table, in %, with their intervals."""
-    return [_cell(row, name) for name in ("accuracy", "shots_10", "knn")]
+    """A probe's accuracies, or those of its balance, as cells of a table, in %, with their intervals."""
+    from infomax.evaluation.probing import COLUMNS
+
+    return [_cell(row, name) for name in COLUMNS]
 
 
 def _cell(row: Any, name: str) -> str:
