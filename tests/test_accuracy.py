@@ -4,9 +4,11 @@ import json
 import math
 
 import pytest
+from PIL import Image
 
 import infomax as im
 from infomax.benchmarks import accuracy
+from infomax.benchmarks.cells import figure, maker
 
 
 def cell(mi: float, true: float, half: float, trusted: bool = True, n: int = 500) -> dict:
@@ -57,3 +59,9 @@ def test_the_picture_is_drawn(tmp_path):
     cells = [cell(1.0, 1.1, 0.2), cell(2.0, 2.5, 0.1, trusted=False, n=2000)]
     accuracy.draw({"cells": cells}, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.info["Software"] == f"infomax {im.__version__}, {maker()}"
+    _, _, save = figure(tmp_path / "b.png")
+    save()
+    with Image.open(tmp_path / "b.png") as picture:
+        assert picture.info["Software"] == f"infomax {im.__version__}, {maker()}"

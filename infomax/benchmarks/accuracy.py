@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax import errors
+from infomax import __version__, errors
 from infomax.benchmarks import cells, tasks
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
@@ -170,7 +170,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("estimate less truth, nats")
     axes[0][-1].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Software": f"infomax {__version__}, {cells.maker()}"})
     pyplot.close(figure)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from infomax import __version__
 from infomax.errors import UserError
 from infomax.files import finite, lock, plain, write_json, write_whole
 
@@ -121,11 +122,17 @@ def _result(cell: Cell, folder: Path, bar: "_Bar", done: int) -> dict[str, Any] 
         return finished(folder, cell.key)
 
 
+def maker() -> str:
+    """Which estimators and benchmarks these are: a digest of their files, with what they are made of."""
+    library = Path(__file__).parents[1]
+    parts = [library / name for name in ("estimation", "benchmarks", "scores")]
+    kept = sorted([*library.glob("*.py"), *(path for part in parts for path in part.rglob("*.py"))])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:20]
+
+
 def _told_of_others(folder: Path) -> None:
     """Says where a folder's cells were made by other estimators than today's, and writes down whose a new one's are."""
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
-    kept = [path for path in sources if path.parent.name in ("estimation", "benchmarks", "infomax")]
-    today = hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:20]
+    today = maker()
     path = folder / "cells" / "version"
     if not path.exists():
         try:
@@ -256,7 +263,7 @@ def report(text: str, tables: Mapping[str, Any], folder: Path, as_json: bool) ->
 
 
 def figure(path: Path, *shape: Any, **options: Any) -> "tuple[Any, Any, Callable[[], None]]":
-    """A figure, its axes, and what saves it to `path`, small."""
+    """A figure, its axes, and what saves it to `path`, small, with the library's version and maker() in the file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -265,12 +272,14 @@ def figure(path: Path, *shape: Any, **options: Any) -> "tuple[Any, Any, Callable
     figure, axes = pyplot.subplots(*shape, layout="constrained", **options)
 
     def save() -> None:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
         pyplot.close(figure)
-        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+        made = PngImagePlugin.PngInfo()
+        made.add_text("Software", f"infomax {__version__}, {maker()}")
+        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True, pnginfo=made)
 
     return figure, axes, save
 
