@@ -1,12 +1,15 @@
-"""Writes the pages of docs/ that are read from the library: reference/, a page a public module, and objectives/.
+"""Writes the pages of docs/ that are made from others: of the library reference/, a page a public module, and
+objectives/; of tutorials/ notebooks/.
 
-After a change of public names or of an objective: .venv/bin/python tests/pages.py. tests/test_site.py holds the pages
-to it. Pictures and numbers of objectives: infomax benchmark bias --pictures docs/objectives.
+After a change of public names, an objective or a tutorial: .venv/bin/python tests/pages.py. tests/test_site.py holds
+the pages to it. Pictures and numbers of objectives: infomax benchmark bias --pictures docs/objectives.
 """
 
 import csv
+import hashlib
 import importlib
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -230,13 +233,42 @@ def objective_pages() -> dict[str, str]:
     return {"objectives/index.md": objectives_index(rows)} | pages
 
 
+RUNS = re.compile(r"^```(python|bash)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+BESIDE = re.compile(r"\]\((?![a-z]+:|#|\.\./)")  # a link to another tutorial begins
+
+
+def notebook(page: Path) -> str:
+    """A tutorial as a Jupyter notebook (nbformat 4.5): each block that runs is a cell, those of bash by %%bash, without
+    outputs; what it prints stays in the text. A cell's id is of its content: when one changes, others keep theirs."""
+    pieces = RUNS.split(page.read_text(encoding="utf-8"))
+    found = [("markdown", BESIDE.sub("](../tutorials/", pieces[0]))]
+    for language, code, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        found.append(("code", code if language == "python" else f"%%bash\n{code}"))
+        found.append(("markdown", BESIDE.sub("](../tutorials/", text)))
+    cells: list[dict[str, Any]] = []
+    for kind, text in ((kind, text.strip("\n")) for kind, text in found if text.strip()):
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        cell = {"cell_type": kind, "id": name, "metadata": {}, "source": text.splitlines(keepends=True)}
+        cells.append(cell if kind == "markdown" else cell | {"execution_count": None, "outputs": []})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    source = page.relative_to(ROOT).as_posix()
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, "infomax": {"written_from": source}}
+    whole = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def notebooks() -> dict[str, str]:
+    """{path below docs/: text} of the tutorials' notebooks."""
+    return {f"notebooks/{page.stem}.ipynb": notebook(page) for page in sorted((DOCS / "tutorials").glob("*.md"))}
+
+
 def written() -> dict[str, str]:
-    """All pages that are read from the library."""
-    return reference() | objective_pages()
+    """All pages that are made from the library or from other pages."""
+    return reference() | objective_pages() | notebooks()
 
 
 if __name__ == "__main__":
     for path, text in written().items():
         (DOCS / path).parent.mkdir(exist_ok=True)
-        (DOCS / path).write_text(text)
+        (DOCS / path).write_text(text, encoding="utf-8")
         print(path, file=sys.stderr)

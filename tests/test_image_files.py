@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from infomax.data import dataset
 from infomax.data import folder as module
@@ -466,6 +466,35 @@ def test_images_are_known_by_their_content_and_what_is_left_out_is_counted(tmp_p
         assert words in told
     assert all(note in caplog.text for note in data.notes)
     assert ".DS_Store" not in told
+
+
+@pytest.mark.parametrize(("ending", "kind", "codec"), [
+    ("jpe", "JPEG", "jpg"), ("jfif", "JPEG", "jpg"), ("JPG", "JPEG", "jpg"), ("avif", "AVIF", "avif"),
+    ("jp2", "JPEG2000", "jpg_2000"), ("j2k", "JPEG2000", "jpg_2000")])  # fmt: skip
+def test_less_usual_endings_are_images_by_name(tmp_path, ending, kind, codec):
+    """As Pillow shows them; one that is damaged is an error, and nothing that is left out."""
+    if not features.check(codec):
+        pytest.skip(f"this Pillow has no {codec}")
+    arrays = random_numbers(10, 24, 24, 3)
+    written(tmp_path, arrays, ending, save=lambda path, array: Image.fromarray(array).save(path, format=kind))
+    data = dataset(f"folder:{tmp_path}")
+    shown = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(tmp_path.rglob(f"*.{ending}"))])
+    assert len(shown) == 10 and data.shape == (3, 24, 24) and data.notes == ()
+    assert same_rows(pixels_of(data), shown.transpose(0, 3, 1, 2))
+    (tmp_path / "c0" / f"damaged.{ending}").write_bytes(b"no image")
+    with pytest.raises(UserError, match=rf"damaged\.{ending} cannot be read"):
+        dataset(f"folder:{tmp_path}")
+
+
+def test_a_zarr_store_is_no_folder_of_images(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    for form in (2, 3):
+        for store in (tmp_path / f"array{form}.zarr", tmp_path / f"group{form}"):
+            group = zarr.open_group(store, mode="w", zarr_format=form)
+            group.create_array("images", data=random_numbers(4, 8, 8))
+        for place in (tmp_path / f"array{form}.zarr", tmp_path / f"group{form}" / "images"):
+            with pytest.raises(UserError, match=r"is a zarr store, .*im\.data\.from_tensors, or write each .* \.npy"):
+                dataset(f"folder:{place}")
 
 
 def test_arrays_beside_pictures_are_something_else(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,45 @@ def test_a_release_is_installed_on_every_python_that_the_package_names():
     assert tried == named == ["3.11", "3.12", "3.13", "3.14"] and PROJECT["requires-python"] == ">=3.11"
     steps = " ".join(step.get("run", "") for step in jobs["build"]["steps"])
     assert "python -m build" in steps and "twine check --strict" in steps
+
+
+def jobs_of(workflow: str) -> dict:
+    return yaml.safe_load((ROOT / f".github/workflows/{workflow}.yml").read_text())["jobs"]
+
+
+def commands(job: dict) -> list[list[str]]:
+    """The words of each command of a job, in their order."""
+    return [shlex.split(line) for step in job["steps"] for line in step.get("run", "").splitlines()]
+
+
+def test_all_tests_run_on_the_lowest_python_and_the_quick_ones_on_another():
+    check = jobs_of("ci")["check"]
+    tests = {each["python"]: shlex.split(each["tests"]) for each in check["strategy"]["matrix"]["include"]}
+    assert PROJECT["requires-python"] == f">={next(iter(tests))}"
+    assert tests == {"3.11": [], "3.12": ["-m", "not slow"]}
+    assert commands(check)[-1] == [".ci/run", "${{", "matrix.tests", "}}"]
+    run, of_tests = (ROOT / ".ci/run").read_text(), (ROOT / "check.sh").read_text()
+    assert 'check.sh "$@"' in run and re.search(r'^run .*pytest .*"\$@"$', of_tests, re.MULTILINE)  # and then the wheel
+
+
+@pytest.mark.parametrize(("job", "python", "words"), [
+    ("newest", "3.12", ["-m", "pip", "install", "--upgrade"]),
+    ("lowest", "3.11", ["-m", "uv", "pip", "install", "--resolution", "lowest-direct"]),
+])  # fmt: skip
+def test_each_night_other_versions_than_those_of_the_lock_are_tried(job, python, words):
+    nightly = jobs_of("nightly")[job]
+    versions = [step["with"]["python-version"] for step in nightly["steps"] if "python-version" in step.get("with", {})]
+    assert versions == [python]
+    installs = [c for c in commands(nightly) if "--editable" in c]
+    assert len(installs) == 1 and set(words) <= set(installs[0]) and installs[0][-1] == ".[dev]"
+    assert not any("lock" in word or word.endswith("setup.sh") for c in commands(nightly) for word in c)
+    assert commands(nightly)[-1][0] == ".venv/bin/pytest" and commands(nightly)[-1][-2:] == ["-m", "not slow"]
+
+
+def test_every_dependency_has_a_lowest_version():
+    """Which the nightly job `lowest` installs."""
+    for requirement in [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]:
+        assert re.search(r"(>=|==)\d", requirement), requirement
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,14 @@ def test_readme_is_short():
 
 def test_every_python_block_but_the_first_is_run():
     assert len(blocks(README)) == 4
-    assert len(RUN) == len(BLOCKS) - 1 == 6
+    assert len(RUN) == len(BLOCKS) - 1 == 7
+
+
+BY_NAME = ["loop", "estimate", "model", "scores", "tables", "questions", "mathematics"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", RUN, ids=["loop", "estimate", "model", "scores", "tables", "questions"])
+@pytest.mark.parametrize("block", RUN, ids=BY_NAME)
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})

@@ -253,16 +253,24 @@ def test_resume_with_another_configuration_names_the_keys(short, tmp_path):
 
 
 @pytest.mark.slow
-def test_tensorboard_has_the_numbers_of_the_log(short, tmp_path):
+def test_tensorboard_has_the_numbers_of_the_log_and_health_among_them(short, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    ended = short("--run-dir", "run", "--tracker", "tensorboard")
+    ended = short("--run-dir", "run", "--tracker", "tensorboard", "--health-every", 1)
     assert ended.status == 0, ended.err
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert {"mi", "ceiling", "gradient_norm"} <= set(events.Tags()["scalars"])
     found = [(event.step, event.value) for event in events.Scalars("mi")]
-    assert found == [(line["number"], pytest.approx(line["mi"])) for line in log(tmp_path / "run")]
+    lines = log(tmp_path / "run")
+    assert found == [(line["number"], pytest.approx(line["mi"])) for line in lines]
+    measured = [line for line in lines if "health/rankme" in line]
+    names = {name for line in measured for name in line if name.startswith("health/")}
+    assert {"health/rankme", "health/feature_std", "health/mi"} <= names <= set(events.Tags()["scalars"])
+    for name in names:
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(line["number"], pytest.approx(line[name])) for line in measured if name in line]
+    assert [line["number"] for line in measured] == [3, 6]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,6 +128,25 @@ def test_the_page_of_a_run_has_curve_probes_terms_and_chain(found, tmp_path):
     assert "Probes Not measured: There is <1> class." in without and "trained encoder" not in without
 
 
+def test_a_page_is_dark_where_the_screen_is_its_tables_scroll_and_checks_that_passed_are_folded(found, tmp_path):
+    passed = [Check(f"check {i}", 0.0, 1.0, "pass", f"sentence {i}.") for i in range(3)]
+    mixed = replace(found, checks=(*passed, Check("doubted", 2.0, 1.0, "warn", "a doubt.")))
+    row = Probe(0.9, (0.8, 0.95), 0.85, (0.8, 0.9), 0.7, (0.6, 0.8), {"test_images": 16})
+    page = report.of_run(Terms(mixed), Probes(row, row, None), None, tmp_path / "none", "digits")
+    head, _, body = page.partition("<body>")
+    assert '<meta name="color-scheme" content="light dark">' in head
+    dark = re.search(r"@media \(prefers-color-scheme: dark\) \{(.*?)\n\}", head, re.DOTALL)
+    assert dark is not None and re.search(r"body \{ color: #\w+; background: #\w+ \}", dark[1])
+    assert ".scroll { overflow-x: auto }" in head
+    tables = [match.start() for match in re.finditer("<table", body)]
+    assert tables and all(re.search(r'<div class="scroll">\s*$', body[:start]) for start in tables)
+    probes = body.partition("<h2>Probes</h2>")[2].partition("<h2>")[0]
+    assert re.search(r'<div class="scroll"><table>.*trained encoder.*</table></div>', probes, re.DOTALL)
+    folded = re.findall(r"<details><summary>3 of 4 checks passed</summary>(.*?)</details>", body, re.DOTALL)
+    assert len(folded) == 1 and all(f"sentence {i}." in folded[0] for i in range(3))
+    assert "a doubt." in body and "a doubt." not in folded[0] and body.index("a doubt.") < body.index("sentence 0.")
+
+
 def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     report.write(path, "<p>é")

@@ -34,13 +34,15 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(named(CONFIG["nav"])) == PAGES
 
 
-def test_the_pages_that_are_read_from_the_library_are_as_it_is():
+def test_the_pages_that_are_made_from_the_library_and_from_others_are_as_these_are():
     """In a process of its own, as other tests add to the registries."""
     program = "import json, pages; print(json.dumps({str(path): text for path, text in pages.written().items()}))"
     made = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT / "tests", capture_output=True, text=True, check=True, timeout=300
     )
-    for path, text in json.loads(made.stdout).items():
+    found = json.loads(made.stdout)
+    assert {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.ipynb")} == {p for p in found if ".ipynb" in p}
+    for path, text in found.items():
         assert (DOCS / path).read_text() == text, f"docs/{path}: .venv/bin/python tests/pages.py writes it anew"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 
 from infomax.data.choice import chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, found_in_rows, parts_of
+from infomax.data.listing import HELD, IMAGES, found_in_rows, parts_of
 from infomax.data.packed import File, Packed
 from infomax.data.source import Dataset
 from infomax.data.targets import Target
@@ -24,6 +25,13 @@ _TARGET = "target:"  # before the name of a column that is a target, as in a tab
 _PATHS = ("image", "img", "path", "file", "file_name", "filename", "image_path")  # names of a column of paths
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow",
           ".tar": "webdataset"}  # fmt: skip
+# What datasets reads and hf: does not, by a name's ending, and what is read instead.
+_NOT_READ = {
+    (".h5", ".hdf5"): ("HDF5, arrays and no image files", "write each image as .npy or TIFF and take folder:PATH, or"
+                       " hand the arrays to im.data.from_tensors"),
+    (".lance",): ("a Lance table", "write its rows as Parquet, which hf: reads"),
+    (".nii", ".nii.gz"): ("NIfTI, scans in three dimensions", "write slices as .npy or TIFF and take folder:PATH"),
+}  # fmt: skip
 
 
 def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
@@ -33,6 +41,7 @@ def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, 
     UserError for what datasets cannot read, columns that are not there or of which several could be meant, labels or
     targets that are missing, and a missing package.
     """
+    _refuse_streaming(name, rest)
     place, choice = chosen(rest, _OPTIONS)
     parts = _parts(place, choice.get("config"))
     first = next(iter(parts.values()))
@@ -74,6 +83,7 @@ def _parts(place: str, config: str | None) -> dict[str, Any]:
     if not place:
         raise UserError("hf:NAME_OR_PATH names a data set of the Hugging Face hub, a folder or a file.")
     path = Path(place).expanduser()
+    _refuse_kind(path)
     with _quiet() as hub:
         try:
             if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -98,6 +108,25 @@ def _parts(place: str, config: str | None) -> dict[str, Any]:
             what = "of this machine" if path.exists() else "of this machine or the hub"
             raise UserError(f"{place}, {what}, cannot be read as a data set ({reason}).") from error
     return dict(made) if isinstance(made, dict) else {"train": made}
+
+
+def _refuse_streaming(name: str, rest: str) -> None:
+    if "streaming" in [choice.partition("=")[0] for choice in rest.rpartition("?")[2].split("&")]:
+        raise UserError(
+            f"{name!r}: hf: does not stream, since every epoch reads all images in an order of its own: without the"
+            " option the data set is downloaded once and read from disk, and shards:PATTERN reads tar files by place."
+        )
+
+
+def _refuse_kind(path: Path) -> None:
+    # By the name of a file or folder, or of the first thousand below it, if none of these is read.
+    there = [path, *itertools.islice(path.rglob("*"), 1000)] if path.exists() else []
+    if any(each.suffix.lower() in IMAGES or each.suffix.lower() in _KINDS for each in there):
+        return
+    for each in there:
+        for endings, (what, instead) in _NOT_READ.items():
+            if each.name.lower().endswith(endings):
+                raise UserError(f"{each} is {what}, which hf: does not read: {instead}.")
 
 
 @contextlib.contextmanager

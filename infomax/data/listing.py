@@ -30,6 +30,7 @@ _STARTS = (
     *(b"\0\0\1\0", b"DDS ", b"\1\xda", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
     *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \n\t\r"),
 )
+_ZARR = ("zarr.json", ".zgroup", ".zarray")  # what a store's folder holds, by the formats 3 and 2
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave beside images, as names with a dot are
 
 
@@ -131,6 +132,11 @@ def found_in(path: Path) -> Found:
     if not path.is_dir():
         there = f"{path} is a file" if path.is_file() else f"There is no folder {path}"
         raise UserError(f"{there}: folder:PATH names a folder that holds a folder of images per class.")
+    if any((path / name).is_file() for name in _ZARR):
+        raise UserError(
+            f"{path} is a zarr store, and no folder of image files: hand its arrays to im.data.from_tensors, or write"
+            " each image as .npy or TIFF into a folder."
+        )
     images, notes = _Images(), []
     path = _through(path, notes)
     train, held = _splits(path, notes)
