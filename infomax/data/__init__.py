@@ -2,17 +2,17 @@
 
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
+from infomax.data.modality import Modality
 from infomax.data.paired import (
-    Modality,
     Paired,
     PairedLoader,
     PairedSplit,
     describe_pairs,
     halves,
-    paired,
     pairs,
     pairs_from,
 )
+from infomax.data.paired_registry import paired
 from infomax.data.policy import Policy, SignalPolicy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.signals import from_signals
