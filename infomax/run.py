@@ -306,7 +306,7 @@ class Run(Generic[S]):
                 **data.describe_views(getattr(loader, "views", None) or data.views_for(dataset)),
                 "input_size": dataset.shape,
             }
-        elif isinstance(dataset, data.Paired):
+        elif isinstance(dataset, data.Paired | data.GivenViews):
             preprocessing = data.describe_pairs(dataset)
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,

@@ -212,6 +212,67 @@ def test_a_saved_class_of_someone_elses_is_imported_only_when_allowed(tmp_path, 
     assert (tmp_path / "ran").exists()
 
 
+THEIRS = """
+import torch
+import infomax as im
+
+class Theirs(im.models.Model):
+    \"\"\"Rows against their mean so far, which moves after each step.\"\"\"
+
+    def __init__(self, encoder, critic, objective, pace=0.5):
+        super().__init__(critic, objective, encoder=encoder)
+        self.pace = pace
+        self.register_buffer("mean", torch.zeros(4))
+
+    def sides(self, inputs, ids):
+        x, y = self.encode(lambda *views: tuple(self.encoder(view) for view in views), *inputs)
+        self.seen = x.detach().mean(0)
+        return im.scores.Sides(x - self.mean, y - self.mean, ids)
+
+    def after_step(self):
+        self.mean.lerp_(self.seen, self.pace)
+"""
+
+
+def test_a_plain_model_of_ones_own_comes_back_where_its_module_is_trusted_and_goes_on_bitwise(tmp_path, monkeypatch):
+    import infomax as im
+
+    (tmp_path / "their_plain_model.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import their_plain_model  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    model = their_plain_model.Theirs(im.encoders.MLP(3, 8, 4), im.Cosine(0.3, learn=True), im.NWJ(), pace=0.25)
+    views = [*torch.randn(2, 12, 3)]
+
+    def steps(model, optimizer, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            (-model(views)).backward()
+            optimizer.step()
+            model.after_step()
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    steps(model, optimizer, 3)
+    with open_run(tmp_path / "run", "run", CONFIGURATION) as run:
+        run.save(3, model, optimizer)
+    assert (checkpoints.describe(model) or {})["model"] == "their_plain_model:Theirs"
+    del sys.modules["their_plain_model"]
+    with pytest.raises(UserError, match=r"their_plain_model:Theirs.*allow_imports"):
+        checkpoints.load(tmp_path / "run")
+    assert "their_plain_model" not in sys.modules
+    found = checkpoints.load(tmp_path / "run", allow_imports=True)
+    assert type(found).__name__ == "Theirs" and found.pace == 0.25
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+    other = torch.optim.AdamW(found.train().parameters(), lr=0.05)
+    checkpoints.read(tmp_path / "run").restore(found, other)
+    assert torch.equal(found(views), model(views))
+    steps(model, optimizer, 3)
+    steps(found, other, 3)
+    assert float(model.mean.abs().sum()) > 0
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "encoder",
     [

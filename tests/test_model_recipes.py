@@ -65,6 +65,10 @@ SAVED = {
         ),
         views(1),
     ),
+    "CPC of sequences": (
+        lambda o: im.CPC(encoders.Times(2, 4, stride=2), encoders.CausalGRU(4, 5), im.Bilinear(5, 4), o, steps=3),
+        [torch.randn(8, 12, 2, generator=torch.Generator().manual_seed(0))],
+    ),
     "TwoTower": (
         lambda o: im.TwoTower(
             encoders.MLP(64, 8, 4), encoder(), projector(), projector(), im.Cosine(0.3, learn=True), o, ring=True
@@ -100,6 +104,30 @@ def test_a_model_comes_back_bit_for_bit(tmp_path, name, objective):
         (-each(inputs)).backward()
         torch.optim.SGD([p for p in each.parameters() if p.requires_grad], lr=0.1).step()
         each.after_step()
+    assert all(torch.equal(value, state(found)[key]) for key, value in state(model).items())
+
+
+@pytest.mark.parametrize("name", ["CPC of sequences", "MoCo", "TwoTower"])
+def test_a_saved_model_goes_on_to_the_same_bits(tmp_path, name):
+    make, inputs = SAVED[name]
+
+    def steps(model, optimizer, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            (-model(inputs)).backward()
+            optimizer.step()
+            model.after_step()
+
+    model = make(im.InfoNCE())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    steps(model, optimizer, 2)
+    with checkpoints.open_run(tmp_path / "run", "run", {}) as run:
+        run.save(2, model, optimizer)
+    found = im.load(tmp_path / "run").train()
+    other = torch.optim.AdamW(found.parameters(), lr=0.01)
+    checkpoints.read(tmp_path / "run").restore(found, other)
+    steps(model, optimizer, 3)
+    steps(found, other, 3)
     assert all(torch.equal(value, state(found)[key]) for key, value in state(model).items())
 
 

@@ -20,6 +20,11 @@ def arrays(n=60, seed=0):
     return x, np.arange(n * 2).reshape(n, 2)
 
 
+def with_tokens(x, y, **options):
+    """Pairs of numbers and of tokens, as arrays() gives them."""
+    return data.pairs(x, y, vocabulary={"y": 1000}, **options)
+
+
 def images(count=20, channels=1, height=7):
     pixels = torch.randint(0, 256, (count, channels, height, 8), generator=torch.Generator().manual_seed(0))
     return data.from_tensors(pixels.byte(), None, pixels[:6].byte(), None)
@@ -30,7 +35,7 @@ def images(count=20, channels=1, height=7):
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_parts_of_processes_are_the_global_batch(world):
-    loader = data.PairedLoader(data.pairs(*arrays()).train, 12, seed=3)
+    loader = data.PairedLoader(with_tokens(*arrays()).train, 12, seed=3)
     for step in (0, 3, 4, 9):
         whole = loader.at(step)
         parts = [loader.at(step, rank, world) for rank in range(world)]
@@ -41,7 +46,7 @@ def test_the_parts_of_processes_are_the_global_batch(world):
 
 
 def test_seed_and_step_fix_the_order_and_an_epoch_has_each_pair_once():
-    pairs = data.pairs(*arrays())
+    pairs = with_tokens(*arrays())
     one, again, other = (data.PairedLoader(pairs.train, 12, seed) for seed in (3, 3, 4))
     assert len(one) == 48 // 12
     for step in (7, 0, 3):  # in any order
@@ -55,7 +60,7 @@ def test_seed_and_step_fix_the_order_and_an_epoch_has_each_pair_once():
 
 def test_rows_of_a_batch_belong_together():
     x, y = arrays()
-    pairs = data.pairs(x, y)
+    pairs = with_tokens(x, y)
     for split in (pairs.train, pairs.test):
         found_x, found_y = split.batch(torch.arange(len(split)))
         rows = found_y[:, 0] // 2  # row i of y begins with 2 i
@@ -68,27 +73,27 @@ def test_rows_of_a_batch_belong_together():
 
 def test_training_rows_alone_standardise():
     x, y = arrays()
-    first = data.pairs(x, y)
+    first = with_tokens(x, y)
     changed = x.copy()
     changed[first.test.indices.numpy()] += 1000
-    second = data.pairs(changed, y)
+    second = with_tokens(changed, y)
     assert torch.equal(first.train.x.mean, second.train.x.mean) and torch.equal(first.train.x.std, second.train.x.std)
     rows = first.train.batch(torch.arange(48))[0]
     torch.testing.assert_close(rows.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(rows.std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
-    constant = data.pairs(np.ones((60, 2)), y).train.batch(torch.arange(4))[0]
+    constant = with_tokens(np.ones((60, 2)), y).train.batch(torch.arange(4))[0]
     assert torch.equal(constant, torch.zeros(4, 2))
 
 
 def test_the_fingerprint_is_of_all_pairs():
     x, y = arrays()
-    known = data.pairs(x, y).fingerprint
-    assert known == data.pairs(x.copy(), y).fingerprint and known.startswith("48 + 12 pairs, sha256 ")
+    known = with_tokens(x, y).fingerprint
+    assert known == with_tokens(x.copy(), y).fingerprint and known.startswith("48 + 12 pairs, sha256 ")
     changed = x.copy()
     changed[17, 2] += 1
     other = {
-        data.pairs(changed, y).fingerprint, data.pairs(x, y + 1).fingerprint, data.pairs(x, y, seed=1).fingerprint,
-        data.pairs(x, y, test=13).fingerprint, data.pairs(x, y, limit=40).fingerprint,
+        with_tokens(changed, y).fingerprint, with_tokens(x, y + 1).fingerprint, with_tokens(x, y, seed=1).fingerprint,
+        with_tokens(x, y, test=13).fingerprint, with_tokens(x, y, limit=40).fingerprint,
     }  # fmt: skip
     assert len(other) == 5 and known not in other
 
@@ -199,7 +204,7 @@ def test_recall_among_more():
 
 def test_towers_alone_are_evaluated():
     with pytest.raises(im.UserError, match="Retrieval is of two towers, and this is a Linear"):
-        evaluate_towers(torch.nn.Linear(2, 2), data.pairs(*arrays()))
+        evaluate_towers(torch.nn.Linear(2, 2), with_tokens(*arrays()))
 
 
 @pytest.mark.slow
@@ -298,9 +303,9 @@ def test_a_constant_column_stays_constant():
     ("make", "says"),
     [
         (lambda folder: data.pairs([[1.0], [1.0, 2.0]] * 20, np.zeros(40)), "rows of one length each"),
-        (lambda folder: data.pairs(*arrays(), limit=-5), "limit keeps at least 2 training pairs, and not -5"),
-        (lambda folder: data.pairs(*arrays(), limit=0), "limit keeps at least 2"),
-        (lambda folder: data.pairs(*arrays(), test=True), "and not True"),
+        (lambda folder: with_tokens(*arrays(), limit=-5), "limit keeps at least 2 training pairs, and not -5"),
+        (lambda folder: with_tokens(*arrays(), limit=0), "limit keeps at least 2"),
+        (lambda folder: with_tokens(*arrays(), test=True), "and not True"),
         (lambda folder: data.paired(f"pairs:{folder}/a.npz,{folder}/a.npz"), "an archive of arrays"),
     ],
 )

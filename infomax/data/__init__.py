@@ -1,18 +1,19 @@
 """Data: readers of data sets (registry), pairs of two modalities (paired), augmentation (views), batches (loader)."""
 
+from infomax.data.given import GivenSplit, GivenViews, given_views
 from infomax.data.loader import Batch, PairLoader
 from infomax.data.memory import from_tensors
+from infomax.data.modality import Modality
 from infomax.data.paired import (
-    Modality,
     Paired,
     PairedLoader,
     PairedSplit,
     describe_pairs,
     halves,
-    paired,
     pairs,
     pairs_from,
 )
+from infomax.data.paired_registry import paired
 from infomax.data.policy import Policy, SignalPolicy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.signals import from_signals
@@ -22,6 +23,8 @@ from infomax.data.views import SignalViews, Views, describe_views, views_for, vi
 __all__ = [
     "Batch",
     "Dataset",
+    "GivenSplit",
+    "GivenViews",
     "Modality",
     "PairLoader",
     "Paired",
@@ -37,6 +40,7 @@ __all__ = [
     "describe_views",
     "from_signals",
     "from_tensors",
+    "given_views",
     "halves",
     "paired",
     "pairs",

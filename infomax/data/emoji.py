@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data import characters
+from infomax.data.characters import CHARACTERS, VOCABULARY
 from infomax.data.listing import fifth
 from infomax.data.memory import MemorySplit
 from infomax.data.source import Parts
 from infomax.errors import UserError
 from infomax.files import write_whole
 
+__all__ = ["CHARACTERS", "LENGTH", "SIDE", "VOCABULARY", "emoji_parts", "emoji_with_names", "tokens"]
+
 SIDE = 32
 LENGTH = 40  # characters of a name; the rest of a longer one is left out
-CHARACTERS = " abcdefghijklmnopqrstuvwxyz0123456789-'"  # of names: character k is token k + 1; 0 is what follows a name
-VOCABULARY = len(CHARACTERS) + 2  # with 0 and one token for all others
 _DRAWN = 2 * SIDE  # pixels that a drawing is made in, before it is halved
 _NOWHERE = "\U0010fffe"  # no character, so the font's sign for what it lacks
 _Emoji = tuple[str, str, str]  # character, name, category
@@ -48,9 +50,8 @@ def emoji_with_names(root: Path) -> tuple[MemorySplit, np.ndarray, list[str]]:
 
 
 def tokens(name: str) -> Tensor:
-    """A name's characters as numbers, int64 [40]: those of CHARACTERS from 1, others the last, 0 after its end."""
-    numbers = [CHARACTERS.find(character) + 1 or VOCABULARY - 1 for character in name.lower()[:LENGTH]]
-    return torch.tensor(numbers + [0] * (LENGTH - len(numbers)), dtype=torch.int64)
+    """A name's characters as numbers, int64 [40], as infomax.data.characters has them."""
+    return characters.tokens(name, LENGTH)
 
 
 def _labelled(images: Tensor, emojis: list[_Emoji]) -> tuple[MemorySplit, np.ndarray]:

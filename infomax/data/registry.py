@@ -1,6 +1,5 @@
 """Data sets by name or prefix:PLACE. A new reader of images is a module beside this one, and lines in here."""
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,13 @@ from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.shards import read_shards
 from infomax.data.signals import read_signals
-from infomax.data.source import Dataset, Parts, finished, limited
+from infomax.data.source import Dataset, Parts, finished, limited, tell
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
 from infomax.data.waves import read_waves, waves_parts
 from infomax.errors import UserError, nearest
 
 _PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH and shards:PATTERN"
-_log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 
 
 def dataset(
@@ -54,9 +52,7 @@ def dataset(
     if size is not None and (not isinstance(size, int) or not 4 <= size <= 4096):
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
     made = _opened(name, root, limit, size, skip_unreadable)
-    if os.environ.get("RANK", "0") == "0":  # one of several processes tells
-        for note in made.notes:
-            _log.warning("%s: %s", name, note)
+    tell(name, made.notes)
     return made
 
 

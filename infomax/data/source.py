@@ -1,6 +1,8 @@
 """What every data set is: splits that give images by index, uint8 [b, c, h, w], with their labels and classes."""
 
 import hashlib
+import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from infomax.data.keyed import permutation, shard_by_shard
 from infomax.data.targets import Target
 from infomax.errors import UserError
 
+_log = logging.getLogger("infomax")  # without a handler its warnings are lines on standard error
 _STATISTICS = 1024  # images that mean and deviation are taken from when they are not in memory
 _NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
 Kind = Literal["digits", "natural", "signals"]
@@ -117,6 +120,13 @@ class Dataset:
         if self.left_out:
             both, what = both + "\0".join(self.left_out), f"{what} without {len(self.left_out)} left out"
         return f"{len(self.train)} + {len(self.test)} {what}, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
+
+
+def tell(name: str, notes: Sequence[str]) -> None:
+    """Prints the lines on standard error, by one of several processes. name: what they are about."""
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            _log.warning("%s: %s", name, note)
 
 
 Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip

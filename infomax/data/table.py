@@ -33,9 +33,9 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
     rows, columns = _rows(file)
     names = [row["path"] for _, row in rows]
     files = [file.parent / name for name in names]
-    _check_files(file, rows, files, skip)
+    check_files(file, rows, files, skip)
     notes: list[str] = []
-    held = _held(file, rows, notes) if "split" in columns else None
+    held = held_out(file, rows, notes) if "split" in columns else None
     if held is not None:  # rows of a part that is not read have none
         kept = [i for i, part in enumerate(held) if part is not None]
         rows, names, files = [rows[i] for i in kept], [names[i] for i in kept], [files[i] for i in kept]
@@ -61,25 +61,44 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
     return dataset_of_files(name, found, limit, size, skip)
 
 
-def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    # Lines of the file with their numbers, as columns that have a name of ours.
+def read_table(file: Path, kind: str, needs: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The columns of a text file of cells, as its first line spells them, and its other lines with their numbers.
+
+    kind: the prefix that names tables of this sort, and needs: their columns, in messages. Cells stand between commas,
+    semicolons or tabs, whichever the first line has most of. Raises UserError: what cannot be read, is empty, or has a
+    line of more or fewer cells.
+    """
     try:
         if file.is_dir():
-            raise UserError(f"{file} is a folder; csv:PATH names a table, and folder:{file} reads the images inside.")
+            raise UserError(
+                f"{file} is a folder; {kind}:PATH names a table, and folder:{file} reads the images inside."
+            )
         with file.open(newline="", encoding="utf-8-sig") as opened:
             sample = opened.read(4096)
             opened.seek(0)
             head = sample.splitlines()[0] if sample.strip() else ""
             comma = max(",;\t", key=head.count)
             reader = csv.reader(opened, delimiter=comma, strict=True)
-            columns = [_name(column) for column in next(reader, [])]
-            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+            columns = [column.strip() for column in next(reader, [])]
+            lines = [
+                (reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)
+            ]
     except FileNotFoundError as error:
-        raise UserError(f"There is no file {file}: csv:PATH names a table of images.") from error
+        raise UserError(f"There is no file {file}: {kind}:PATH names a table of images.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as a table ({error}).") from error
     if not any(columns):
-        raise UserError(f"{file} is empty: a table names its columns path, label and split in its first line.")
+        raise UserError(f"{file} is empty: a table names its columns {needs} in its first line.")
+    for number, row in lines:
+        if len(row) != len(columns):
+            raise UserError(f"Line {number} of {file} has {len(row)} cells where the first has {len(columns)}.")
+    return columns, lines
+
+
+def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    # Lines of the file with their numbers, as columns that have a name of ours.
+    spelt, lines = read_table(file, "csv", "path, label and split")
+    columns = [_name(column) for column in spelt]
     known = [column for column in columns if column in _COLUMNS or column.startswith(_TARGET)]
     if "path" not in known or ("label" not in known and set(columns) - set(known)):
         missing = "path" if "path" not in known else "label"
@@ -88,12 +107,9 @@ def _rows(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
                         "and columns of numbers target:NAME.")  # fmt: skip
     if len(set(known)) != len(known):
         raise UserError(f"{file} has a column twice: {', '.join(columns)}.")
-    for number, row in lines:
-        if len(row) != len(columns):
-            raise UserError(f"Line {number} of {file} has {len(row)} cells where the first has {len(columns)}.")
     if not lines:
         raise UserError(f"{file} is empty: it names no image.")
-    return [(n, {c: cell.strip() for c, cell in zip(columns, row, strict=True)}) for n, row in lines], known
+    return [(n, dict(zip(columns, row, strict=True))) for n, row in lines], known
 
 
 def _name(column: str) -> str:
@@ -120,7 +136,9 @@ def _numbers(file: Path, rows: list[tuple[int, dict[str, str]]], column: str) ->
     return Target(column.removeprefix(_TARGET), torch.tensor(values, dtype=torch.float64))
 
 
-def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool) -> None:
+def check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool) -> None:
+    """Raises UserError: files that rows name and that are not there, unless unreadable ones are left out (skip); one
+    that two rows name."""
     missing = [i for i, image in enumerate(files) if not rows[i][1]["path"] or not (skip or image.is_file())]
     if missing:
         number, first = rows[missing[0]][0], files[missing[0]]
@@ -135,7 +153,12 @@ def _check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list
         seen[image] = number
 
 
-def _held(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[bool | None]:
+def held_out(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[bool | None]:
+    """Of each row, by its column split, whether it is of the test part; None of a part that is not read.
+
+    file: the rows' table, in messages. notes: gets a line on parts that are not read. Raises UserError: another word,
+    one part alone.
+    """
     parts = [row["split"].lower() for _, row in rows]
     for (number, row), part in zip(rows, parts, strict=True):
         if part not in (*TRAIN, *HELD):

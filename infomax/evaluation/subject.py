@@ -148,6 +148,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     skip_unreadable: as subject() takes it.
     """
     from infomax import data
+    from infomax.data.paired_registry import KINDS
 
     limit = None
     if dataset is None and isinstance(checkpoint, str | Path):
@@ -155,7 +156,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
         skip_unreadable = skip_unreadable or skipped
     if isinstance(dataset, data.Paired):
         return dataset
-    if isinstance(dataset, str) and dataset.startswith(("halves:", "pairs:", "names:")):
+    if isinstance(dataset, str) and dataset.startswith(KINDS):
         return data.paired(dataset, limit=limit, skip_unreadable=skip_unreadable)
     return None
 

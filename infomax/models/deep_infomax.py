@@ -24,10 +24,12 @@ class DeepInfoMax(Model):
     ring: as Model has them; each term has its own, made as these are.
     local, globally: which terms there are; local_weight, global_weight: their weights in the sum that is maximised.
     layer: the encoder's part, by name, whose output is the map ("layer2"); None: what timm's forward_features gives.
+    timm's features_only=True networks give maps and no features: take the same timm model without it, with a layer.
     Of two views a patch of one is compared with the summary of the other, and the global term with the other summary;
     of one view a patch with its own summary, as in the paper, and there is no global term. (Of two views: Bachman et
     al., 2019.)
-    Raises UserError: no term, weights that are not positive, a layer that is not there, an encoder without a map.
+    Raises UserError: no term, weights that are not positive, a layer that is not there, an encoder without a map, or
+    with maps alone.
     """
 
     encoder: nn.Module
@@ -58,6 +60,12 @@ class DeepInfoMax(Model):
         if local and patch_projector is None:
             raise UserError(
                 "The local term needs a patch_projector: from a place of the map to what the critic scores."
+            )
+        if hasattr(encoder, "feature_info") and not hasattr(encoder, "forward_head"):
+            raise UserError(
+                f"The encoder, a {type(encoder).__name__}, was made with timm's features_only=True and gives maps"
+                " without features [n, d], which summaries are made of: take the same timm model without"
+                ' features_only, and name the map, as layer="layer3".'
             )
         if layer is not None and layer not in dict(encoder.named_modules()):
             known = ", ".join(name for name, _ in encoder.named_children())

@@ -1,0 +1,76 @@
+"""Several views of a sample that are there already, as of several sensors or cameras: given_views()."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from infomax.data.modality import Modality, drawn, rows_of, standardised
+from infomax.data.paired import fingerprint_of
+from infomax.errors import UserError
+
+
+@final
+@dataclass(frozen=True)
+class GivenSplit:
+    """Views of samples: row i of each of the views, all of one shape, is one sample."""
+
+    views: tuple[Modality, ...]
+    indices: Tensor  # int64 [n]: which rows of the views these are; they are the samples' numbers
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, places: Tensor) -> tuple[Tensor, ...]:
+        """places int64 [b], within this split -> each view, [b, ...]."""
+        rows = self.indices[places]
+        return tuple(view.batch(rows) for view in self.views)
+
+    @property
+    def sides(self) -> dict[str, Modality]:
+        """The views by their names, "view1", "view2", ..."""
+        return {f"view{number}": view for number, view in enumerate(self.views, 1)}
+
+
+@final
+@dataclass(frozen=True)
+class GivenViews:
+    """Views of the same samples by their name: `train`, to train on, and `test`, held out. Made by given_views()."""
+
+    name: str
+    train: GivenSplit
+    test: GivenSplit
+
+    @property
+    def fingerprint(self) -> str:
+        """How many samples there are and a checksum of their views: resuming compares it with the run's start."""
+        return fingerprint_of(self.train, self.test, "samples")
+
+
+def given_views(
+    *arrays: Any, test: float | int = 0.2, limit: int | None = None, seed: int = 0, name: str = "views"
+) -> GivenViews:
+    """Two or more views of the same samples, of several sensors, say: row i of each array is sample i.
+
+    arrays: NumPy's or torch's, of one shape [n, ...], numbers or images. PairedLoader(views.train, batch_size) gives
+    batches of all of them, and im.InfoMax compares every ordered pair of views by one encoder; modalities that
+    need an encoder each are pairs() and im.TwoTower. Each view is standardised by its own training rows. test, limit,
+    seed, name: as pairs() takes them. Raises UserError: fewer than two views, shapes or lengths that differ, whole
+    numbers [n, length], which may be tokens, and as pairs() does.
+    """
+    if len(arrays) < 2:
+        raise UserError(f"Views are compared with each other, and {len(arrays)} is given: give two or more arrays.")
+    rows = [
+        rows_of(f"view{number}", given, {}, "give quantities as floating point, and tokens to im.data.pairs")
+        for number, given in enumerate(arrays, 1)
+    ]
+    shapes = [[len(each), *Modality(each).shape] for each in rows]
+    for number, shape in enumerate(shapes, 1):
+        if shape != shapes[0]:
+            raise UserError(
+                f"view1 has shape {shapes[0]} and view{number} {shape}: one encoder reads all views, so they need one"
+                " shape, and a row of each is a sample; modalities of different shapes are im.data.pairs."
+            )
+    train, held = drawn(len(rows[0]), test, limit, seed, "samples")
+    views = tuple(standardised(each, train) for each in rows)
+    return GivenViews(name, GivenSplit(views, train), GivenSplit(views, held))

@@ -1,0 +1,114 @@
+"""Paired data by name: `halves:NAME`, `pairs:X.npy,Y.npy`, `captions:TABLE` and `names:emoji`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from infomax.data.captions import read_captions
+from infomax.data.choice import chosen
+from infomax.data.emoji import VOCABULARY, emoji_with_names, tokens
+from infomax.data.keyed import permutation
+from infomax.data.modality import Modality, standardised
+from infomax.data.paired import Paired, PairedSplit, halves, pairs
+from infomax.data.registry import dataset
+from infomax.data.source import tell
+from infomax.errors import UserError
+
+KINDS = ("halves:", "pairs:", "captions:", "names:")  # what the names of paired data start with
+
+
+def read_pairs(text: str, limit: int | None = None) -> Paired:
+    """`X.npy,Y.npy`: two arrays of equal length, as pairs() takes them.
+
+    `X.npy,Y.npy?tokens=y`: the whole numbers of y are tokens, as many as the largest of all rows and 1, or as
+    `&vocabulary=N` says; `?numbers=y`: quantities. Either of both sides, too: `?tokens=x,y`. limit: as pairs() takes
+    it. Raises UserError: files that cannot be read, and as pairs() does.
+    """
+    place, asked = chosen(text, ("tokens", "numbers", "vocabulary"))
+    paths = place.split(",")
+    if len(paths) != 2 or not all(paths):
+        raise UserError(f"pairs:X.npy,Y.npy names two files, and {text!r} does not.")
+    arrays: dict[str, np.ndarray] = {}
+    for side, path in zip("xy", paths, strict=True):
+        try:
+            found = np.load(Path(path).expanduser(), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
+        if not isinstance(found, np.ndarray):
+            raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
+        arrays[side] = found
+    sizes = _asked(text, asked, arrays)
+    counted = [
+        f"{paths['xy'.index(side)]}: tokens 0 to {size - 1}, the largest there is; ?vocabulary=N says how many."
+        for side, size in sizes.items()
+        if size is not None and "vocabulary" not in asked
+    ]
+    made = pairs(*arrays.values(), limit=limit, name=f"pairs:{text}", vocabulary=sizes)
+    tell(made.name, counted)
+    return replace(made, notes=(*counted, *made.notes))
+
+
+def _asked(text: str, asked: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> dict[str, int | None]:
+    # Which sides are tokens, and how many there are, or None of quantities.
+    sides = {kind: asked[kind].split(",") if kind in asked else [] for kind in ("tokens", "numbers")}
+    both = sides["tokens"] + sides["numbers"]
+    if not set(both) <= {"x", "y"} or len(set(both)) < len(both):
+        raise UserError(f"{text!r}: ?tokens= and ?numbers= name x, y or x,y, and each side once.")
+    count = asked.get("vocabulary")
+    if count is not None and (not sides["tokens"] or not count.isdecimal() or int(count) < 1):
+        raise UserError(f"{text!r}: ?tokens=y&vocabulary=97 says how many tokens there are, at least 1.")
+
+    def size(array: np.ndarray) -> int:
+        if count is not None or array.dtype.kind not in "ui" or not array.size:
+            return int(count or 1)  # no whole numbers: refused by pairs()
+        return max(int(array.max()), 0) + 1
+
+    return {side: size(arrays[side]) for side in sides["tokens"]} | dict.fromkeys(sides["numbers"])
+
+
+def emoji_names(root: Path, limit: int | None = None) -> Paired:
+    """Pairs of drawing and name: x float32 [n, 3, 32, 32], y tokens int64 [n, 40]; the parts are those of `emoji`.
+
+    root: the folder that the drawings are kept in. limit: keep this many training pairs, drawn at random, always the
+    same. Raises UserError for packages that are missing or cannot be read.
+    """
+    whole, held, names = emoji_with_names(root)
+    train, test = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    if limit is not None:
+        train = train[permutation(len(train), 0)[:limit]].sort().values
+    x = standardised(whole.images, train)
+    y = Modality(torch.stack([tokens(name) for name in names]), vocabulary=VOCABULARY)
+    return Paired("names:emoji", PairedSplit(x, y, train), PairedSplit(x, y, test))
+
+
+def paired(
+    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, *, skip_unreadable: bool = False
+) -> Paired:
+    """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, `captions:TABLE` of image files
+    and texts, or `names:emoji`.
+
+    root, limit and skip_unreadable (of halves and captions): as `dataset` takes them. Raises UserError: another name,
+    and as `dataset`, pairs() and the reader of captions do.
+    """
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "halves":
+        return halves(dataset(rest, root, limit, skip_unreadable=skip_unreadable))
+    if colon and kind == "captions":
+        made = read_captions(name, rest, limit, skip_unreadable)
+        tell(name, made.notes)
+        return made
+    if skip_unreadable:
+        raise UserError(
+            f"--skip-unreadable goes with halves:NAME or captions:TABLE, of image files; {name!r} is not read from"
+            " such files."
+        )
+    if colon and kind == "pairs":
+        return read_pairs(rest, limit)
+    if name == "names:emoji":
+        return emoji_names(Path(root).expanduser(), limit)
+    raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, "
+                    "captions:TABLE, or names:emoji.")  # fmt: skip

@@ -1,0 +1,182 @@
+"""captions:TABLE: image files with a text each, from the table to towers, retrieval and what is said on the way."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import saved_in
+from PIL import Image
+from test_model_recipes import tree
+
+import infomax as im
+from infomax import data
+from infomax.data.characters import CHARACTERS, VOCABULARY, tokens
+from infomax.encoders import Tokens
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+SHAPES = ("square", "bar", "pole")
+SIDE = 12
+
+
+def drawn(colour, shape, generator):
+    pixels = generator.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
+    size = {"square": (6, 6), "bar": (3, 9), "pole": (9, 3)}[shape]
+    top, left = (int(generator.integers(0, SIDE - side + 1)) for side in size)
+    pixels[top : top + size[0], left : left + size[1]] = COLOURS[colour]
+    return pixels
+
+
+def table(path, rows, columns=("path", "text", "split")):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+def files(folder, count=100):
+    """So many pictures and their captions: rows (path, text, split), a fifth of them test."""
+    generator, rows = np.random.default_rng(0), []
+    (folder / "pictures").mkdir(parents=True)
+    kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    for i in range(count):
+        colour, shape = kinds[i % len(kinds)]
+        name = f"pictures/{i:03}.png"
+        Image.fromarray(drawn(colour, shape, generator)).save(folder / name)
+        rows.append((name, f"a {colour} {shape}, number {i}", "test" if i % 5 == 3 else "train"))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of 100 pictures with captions.csv. Not to be changed."""
+    folder = tmp_path_factory.mktemp("captions")
+    table(folder / "captions.csv", files(folder))
+    return folder
+
+
+def test_rows_are_pictures_with_their_own_texts(place):
+    found = data.paired(f"captions:{place}/captions.csv")
+    assert (len(found.train), len(found.test)) == (80, 20)
+    assert found.train.x.shape == (3, SIDE, SIDE) and found.train.y.vocabulary == VOCABULARY
+    rows = list(csv.DictReader((place / "captions.csv").read_text().splitlines()))
+    longest = max(len(row["text"]) for row in rows if row["split"] == "train")
+    for split, part in ((found.train, "train"), (found.test, "test")):
+        mine = [row for row in rows if row["split"] == part]
+        x, y = split.batch(torch.arange(len(split)))
+        assert y.shape == (len(mine), longest) and y.dtype == torch.int64 and x.dtype == torch.float32
+        whole = x * found.train.x.std.view(1, -1, 1, 1) + found.train.x.mean.view(1, -1, 1, 1)
+        for row, picture, text in zip(mine, whole, y, strict=True):
+            pixels = torch.from_numpy(np.array(Image.open(place / row["path"]))).movedim(2, 0)
+            torch.testing.assert_close((255 * picture).round().to(torch.uint8), pixels)
+            assert torch.equal(text, tokens(row["text"], longest))
+    assert found.fingerprint == data.paired(f"captions:{place}/captions.csv").fingerprint
+    assert data.paired(f"captions:{place}/captions.csv?length=9").fingerprint != found.fingerprint
+    assert data.paired(f"captions:{place}/captions.csv?size=8").train.x.shape == (3, 8, 8)
+    few = data.paired(f"captions:{place}/captions.csv", limit=10)
+    assert (len(few.train), len(few.test)) == (10, 20)
+    assert torch.equal(few.train.batch(torch.arange(10))[1][:, :9], found.train.batch(torch.arange(10))[1][:, :9])
+
+
+def test_columns_by_other_names_and_a_fifth_held_out(place, caplog):
+    rows = [row[:2] for row in csv.reader((place / "captions.csv").read_text().splitlines())][1:]
+    table(place / "other.csv", rows, ("File", "Caption"))
+    found = data.paired(f"captions:{place}/other.csv?path=file&text=caption")
+    assert (len(found.train), len(found.test)) == (80, 20)
+    assert "There is no column split, so a fixed fifth of the images is held out." in found.notes
+    assert [record.getMessage() for record in caplog.records] == [
+        f"captions:{place}/other.csv?path=file&text=caption: {note}" for note in found.notes
+    ]
+    again = data.paired(f"captions:{place}/other.csv?path=file&text=caption")
+    assert torch.equal(found.train.y.rows, again.train.y.rows)
+
+
+def test_files_that_are_not_held_in_memory_are_the_same_pictures(place, monkeypatch):
+    from infomax.data import folder
+
+    name = f"captions:{place}/captions.csv"
+    held = data.paired(name).test.batch(torch.arange(20))
+    monkeypatch.setattr(folder, "MEMORY_BUDGET", 0)
+    read = data.paired(name)
+    assert "on disk" in repr(read.train.x.rows)
+    for one, other in zip(held, read.test.batch(torch.arange(20)), strict=True):
+        torch.testing.assert_close(one, other, atol=0.05, rtol=0)  # mean and deviation are of a sample of the images
+
+
+def test_what_is_not_read_of_captions_is_said(tmp_path):
+    rows = files(tmp_path, 12)
+    rows[0] = (rows[0][0], "Two  Rosés & a very long story, indeed", "train")
+    rows[1] = (rows[1][0], rows[2][1], "train")
+    rows[3] = (rows[3][0], "a ß-q", "test")
+    rows.append((rows[4][0], "the same picture again", "test"))
+    table(tmp_path / "t.csv", rows)
+    found = data.paired(f"captions:{tmp_path}/t.csv?length=20")
+    notes = "\n".join(found.notes)
+    assert "1 of 13 captions are left out: of each image the first is read." in notes
+    assert re.search(r"Captions of 5 to 37 characters are read as 20 tokens, .* \d+ longer ones cut", notes)
+    assert re.search(r"Characters without a token of their own share one: 14 \(',' 11, ", notes), notes
+    assert "Characters of held-out captions that training captions lack: 3 ('ß' 1, '-' 1, '8' 1)." in notes
+    assert "1 of 12 captions repeat another" in notes
+    y = found.train.batch(torch.arange(1))[1][0]
+    assert y[:4].tolist() == [CHARACTERS.index(c) + 1 for c in "two "] and len(y) == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "options", "says"),
+    [
+        (None, ("path", "words", "split"), "", r"no column 'text'; its columns are path, words, split: .*\?text="),
+        (None, ("path", "text", "split"), "?text=words", "no column 'words'.*Known: path, split, text"),
+        (None, ("path", "text", "split"), "?label=text", "chooses 'label'"),
+        (None, ("path", "text", "split"), "?length=0", "length is a whole number from 1"),
+        (None, ("path", "text", "split"), "?size=many", "size is a whole number from 4"),
+        ([("none.png", "a text", "train")], ("path", "text", "split"), "", "none.png in line 5"),
+        ([("pictures/000.png", "", "train")], ("path", "text", "split"), "", "Line 5 of .* has no text"),
+        ([("a.png", "a text", "mine")], ("path", "text", "split"), "", "'mine' in line 5"),
+        ([], ("path", "text", "text"), "", "has the column text twice"),
+        ([("pictures/spare.png", "一二三四五六七八九十" * 9, "test")], ("path", "text", "split"), "", "a tokenizer"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_no_captions_is_a_sentence_and_no_folder(run, tmp_path, rows, columns, options, says):
+    known = files(tmp_path, 4)
+    (tmp_path / "pictures" / "spare.png").write_bytes((tmp_path / "pictures/003.png").read_bytes())
+    table(tmp_path / "t.csv", (known[1:] if rows else known) + (rows or []), columns)
+    before = tree(tmp_path)
+    ended = run("clip", "--dataset", f"captions:t.csv{options}", "--batch-size", 2, "--steps", 1)
+    assert ended.status == 2 and len(ended.err.strip().splitlines()) == 1, ended.err
+    assert re.search(says, ended.err), ended.err
+    assert tree(tmp_path) == before
+
+
+def test_unreadable_pictures_are_named_or_left_out_with_their_captions(tmp_path):
+    rows = files(tmp_path, 12)
+    (tmp_path / "pictures/005.png").write_bytes(b"no picture")
+    table(tmp_path / "t.csv", rows)
+    with pytest.raises(im.UserError, match=r"005\.png cannot be read"):
+        data.paired(f"captions:{tmp_path}/t.csv")
+    found = data.paired(f"captions:{tmp_path}/t.csv", skip_unreadable=True)
+    assert len(found.train) == 9 and found.left_out == ("005.png",)
+    texts = found.train.batch(torch.arange(9))[1]
+    length = texts.shape[1]
+    left = [text for i, (_, text, part) in enumerate(rows) if part == "train" and i != 5]
+    assert torch.equal(texts, torch.stack([tokens(text, length) for text in left]))
+
+
+@pytest.mark.slow
+def test_captions_are_trained_on_and_read_by_every_command(run, place, tmp_path):
+    tiny = ("--encoder", "resnet10_small_gn", "--batch-size", 16)
+    ended = run("clip", *tiny, "--dataset", f"captions:{place}/captions.csv", "--epochs", 60)
+    assert ended.status == 0, ended.err
+    assert saved_in(ended.out) == "checkpoints/clip"
+    model = im.load(tmp_path / "checkpoints/clip")
+    assert isinstance(model.encoder_y, Tokens) and model.encoder_y.vocabulary == VOCABULARY
+    saved = json.loads((tmp_path / "checkpoints/clip/run.json").read_text())
+    assert any("are read as" in note for note in saved["configuration"]["data_notes"])
+    probed = run("infomax", "probe", "checkpoints/clip", "--json")
+    assert probed.status == 0, probed.err
+    recall = json.loads(probed.out)["retrieval"]["x_to_y"]
+    assert recall["recall@5"] > 0.5, recall  # chance is a quarter
+    assert run("infomax", "estimate", "checkpoints/clip", "--json").status == 0
+    assert run("infomax", "report", "checkpoints/clip").status == 0
+    other = run("infomax", "probe", "checkpoints/clip", "--dataset", f"captions:{place}/captions.csv?size=16", "--json")
+    assert other.status == 0, other.err
