@@ -81,6 +81,21 @@ def test_rows_that_are_missing_leave_gaps():
     assert arrays.protocol["blocks"] == kept.protocol["blocks"] and arrays.mi == kept.mi
 
 
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        (np.zeros((0, 2)), "empty"),
+        (np.ones(60), "same in every row"),
+        (np.full(60, np.nan), "NaN"),
+        (np.arange(9.0), "60"),
+    ],
+)
+def test_what_is_no_series_is_told_as_without_blocks(x, sentence):
+    y = np.random.default_rng(0).normal(size=0 if len(x) == 0 else 60)
+    with pytest.raises(im.UserError, match=sentence):
+        im.estimate(x, y, blocks="auto")
+
+
 @pytest.mark.parametrize("n", [600, 2000])
 def test_what_has_too_few_blocks_is_refused(n):
     t = np.arange(n)

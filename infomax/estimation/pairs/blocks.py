@@ -13,6 +13,7 @@ from infomax.estimation.pairs.pairs import FEWEST_IDS
 AUTO = "auto"
 MOST = 64  # columns of a side that are looked at; of more, as many random sums of them
 FEWEST_BLOCKS = 20  # four in each of the default's five folds
+AT_ONCE = 1 << 24  # numbers of a side
 TIMES = 2  # autocorrelation times in a block, at least
 WINDOW = 3  # autocorrelation times over which lags are summed
 QUIET = 5  # lags in a row, at least, at which nothing is beyond chance
@@ -92,11 +93,16 @@ class _Memory:
 def _slowest(side: np.ndarray, there: np.ndarray) -> _Memory | None:
     """Of all functions of a side's columns the autocorrelation of the one with the longest memory; None of a side that
     does not vary or holds no numbers, which is refused elsewhere."""
-    table, rows = side.reshape(len(side), -1).astype(np.float64), len(there)
-    if len(table) != there.sum() or not np.isfinite(table).all():
+    rows, width = len(there), math.prod(side.shape[1:])
+    if len(side) != there.sum() or len(side) < 2 or width == 0:
         return None
-    if table.shape[1] > MOST:
-        table = table @ np.random.default_rng(0).standard_normal((table.shape[1], MOST))
+    table = side.reshape(len(side), width)
+    if width > MOST:
+        weights = np.random.default_rng(0).standard_normal((width, MOST))
+        table = np.concatenate([some @ weights for some in np.array_split(table, -(-table.size // AT_ONCE))])
+    table = table.astype(np.float64)
+    if not np.isfinite(table).all():
+        return None
     functions = _functions(table)
     if not len(functions):
         return None
