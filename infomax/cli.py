@@ -41,7 +41,7 @@ def estimate(
     output: Path | None = None,
     json: bool = False,
     given: str | None = None,
-    blocks: int | None = None,
+    blocks: str | None = None,
     bits: bool = False,
     skip_unreadable: bool = False,
     lags: str | None = None,
@@ -80,7 +80,8 @@ def estimate(
         output: A file to write the JSON object into, with the checksum of the checkpoint.
         json: Print one JSON object, and nothing else.
         given: What to condition on, I(X; Y | Z): Z.npy, an array [n, ...], or columns of the table.
-        blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more.
+        blocks: Of rows that follow each other in time: how many make a block, beyond which they are alike no more, or
+            auto: as their autocorrelation asks for.
         bits: Print bits, not nats. JSON has both.
         skip_unreadable: Leave out image files that cannot be read; of a run's own data set by default as the run did.
         lags: Of two series, I(X at t - lag; Y at t) at each lag: 0:10 (both ends), 0:100:10 (in steps), 0,5,20;
@@ -132,7 +133,7 @@ def estimate(
             raise UserError(f"{flag} goes with a saved run or an encoder, and its images.")
         (of_x, of_y, *rest), title = asked_of.read(file, y_file, x, y, given)
         options |= {"given": rest[0]} if rest else {}
-        options |= {"blocks": blocks} if blocks is not None else {}
+        options |= {"blocks": asked_of.blocks_of(blocks)} if blocks is not None else {}
         what = "the mutual information" if over_time is None else over_time.words
         estimated: Any
         times = "" if not audit else ", ten times" if given is None else ", a dozen times"

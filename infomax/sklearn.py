@@ -47,7 +47,7 @@ class MutualInformation:
 
         X, y = check_X_y(X, y, dtype="float64", ensure_min_samples=2)
         x, target = _sides(X, y, self.labels)
-        mi = information(x, target, np.arange(x.p), np.zeros(x.p, int))[0]
+        mi = information(x, target, np.arange(x.p), np.zeros(x.p, int))
         return mi, p_values(x, target)[:, 0]
 
     def __repr__(self) -> str:

@@ -54,14 +54,15 @@ def estimate(
     and how pairs are split (train / validation / test). ids [n]: rows of one id are views of one sample; they stay in
     one split and are no negatives of each other. blocks: of rows that follow each
     other in time, how many make a block, beyond which they are alike no more, or the name of each row's block [n]: a
-    block stays in one split, and is left out as a whole for the error. given [n, ...]: what is conditioned on, numbers
+    block stays in one split, and is left out as a whole for the error. "auto": a length from the autocorrelation of x
+    and y (`pairs.blocks`), which `protocol["blocks"]` keeps. given [n, ...]: what is conditioned on, numbers
     or labels: the value is I(X; Y | Z) = I(X; YZ) - I(X; Z), from one split of the rows (`questions.given`). device:
     where critics are trained, "cpu" or "cuda".
     Same arguments and seed give the same numbers. The global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
     integers that are not labels, missing values in a frame (how many in which column), frames whose indexes differ,
-    dates, an unknown estimator or critic. The checks report a side that is a function of the
-    other, copied pairs, rows in some order and constant columns.
+    dates, an unknown estimator or critic, rows that are alike for so long that "auto" leaves fewer than 20 blocks. The
+    checks report a side that is a function of the other, copied pairs, rows in some order and constant columns.
     """
     errors.require_seed(seed)
     named = {"x": x, "y": y} if given is None else {"x": x, "y": y, "given": given}

@@ -192,6 +192,11 @@ class Estimate:
         folds = " (cross-fitted: in turns)" if fit + select + report > self.n else ""
         return f"{self.n} pairs: {fit} fit, {select} select, {report} report{folds}"
 
+    @property
+    def blocks(self) -> int | None:
+        """How many rows a block has that was chosen by blocks="auto"; None where blocks were given, or are none."""
+        return self.protocol.get("blocks", {}).get("length")
+
     def __str__(self) -> str:
         return self.shown()
 
@@ -209,7 +214,8 @@ class Estimate:
             f"floor {of.floor:.3f} (certified at 95 %), ceiling {of.ceiling:.3f} "
             f"(log of {self.splits[2]} report pairs)"
             + ("" if of.cap is None else f", cap {of.cap:.3f} (a known upper bound)"),
-            f"{self.shared_out}; {self.method}, {self.critic}, seed {self.seed}",
+            f"{self.shared_out}; {self.method}, {self.critic}, seed {self.seed}"
+            + ("" if self.blocks is None else f", blocks of {self.blocks} rows"),
         ]
         lines += ["checks, in nats:"] if unit == "bits" else []
         lines += [f"  {check.verdict:4}  {check.name}: {check.sentence}" for check in self.checks]

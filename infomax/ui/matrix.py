@@ -1,4 +1,4 @@
-"""infomax matrix: the MI of all pairs of columns of a table, or of two, as a CSV file, a heat map, and a list."""
+"""infomax matrix: the MI of all pairs of columns of a table, or of two, as a file, a heat map, and a list."""
 
 import json as _json
 import sys
@@ -21,43 +21,44 @@ def matrix(
     json: bool = False,
     x: str | None = None,
     y: str | None = None,
+    missing: str = "refuse",
 ) -> None:
     """Estimate the MI, in nats, of every pair of columns, with 95 % intervals and the rate of false discoveries.
 
-    Writes NAME.csv, a row a pair, and NAME.png, a clustered heat map, and prints the strongest pairs. Nothing is
-    trained: a thousand columns take a minute.
+    Writes NAME.csv or NAME.parquet, a row a pair, and NAME.png, a clustered heat map, and prints the strongest pairs.
+    Nothing is trained: a thousand columns take a minute.
 
     Args:
         table: A table, which ends in .csv, .tsv, .parquet, .feather, .npy, .npz, .mat, .h5, .hdf5, .h5ad or .zarr.
             Columns of few values, or of texts, are levels.
         other: A second table of as many rows: columns of the first are paired with its columns.
-        output: NAME, without an ending. By default TABLE-mi in this folder.
+        output: NAME, NAME.csv or NAME.parquet, which is what the pairs are written as; NAME alone means CSV. By default
+            TABLE-mi in this folder.
         top: How many pairs to print.
         json: Print one JSON object, and nothing else.
         x: Columns of the table, by name: age,height. By default all, but those of --y.
         y: Columns to pair them with, of the second table where there is one: weight, or names of classes.
+        missing: What to do about missing values: refuse them, or drop, for each pair of columns, the rows with some.
     """
     from infomax.estimation.questions.columns import columns_of, require_same_rows
     from infomax.estimation.questions.pairwise import matrix_of
     from infomax.files import finite, write_whole
 
     errors.require_positive(top=top)
-    name = Path(f"{table.stem}-mi") if output is None else output
-    if name.is_dir():
-        raise UserError(f"--output {name} is a folder; name a file in it, without an ending.")
+    name, ending = _named(table, output)
     sides = []
     for number, (path, frame) in enumerate(_frames(table, other, x, y)):
-        values, names, are_labels = columns_in(path, frame)
-        columns = columns_of(str(path), values, number)
+        values, names, are_labels = columns_in(path, frame, missing)
+        columns = columns_of(str(path), values, number, missing)
         sides.append(replace(columns, names=names, levels=True if are_labels else None))
     if len(sides) > 1:
         require_same_rows(*sides)
     elif sides[0].p < 2:
         raise UserError(f"There is one column of {table}: give two or more, a second table, or --y.")
     found = matrix_of(sides[0], sides[-1], symmetric=len(sides) == 1)
-    table_file, picture = (name.with_name(name.name + ending) for ending in (".csv", ".png"))
+    table_file, picture = (name.with_name(name.name + each) for each in (ending, ".png"))
     try:
-        found.write_csv(table_file)
+        (found.write_csv if ending == ".csv" else found.write_parquet)(table_file)
         write_whole(picture, lambda temporary: found.plot().savefig(temporary, dpi=110, format="png"))
     except OSError as error:
         raise UserError(f"{name} could not be written ({error}); name another file with --output.") from error
@@ -69,6 +70,21 @@ def matrix(
     print(found.summary(top))
     print(f"All pairs: {table_file}; heat map: {picture}")
     sys.stdout.flush()
+
+
+def _named(table: Path, output: Path | None) -> tuple[Path, str]:
+    """What is written, without its ending, and the ending of the table. Raises UserError: a folder, a library that is
+    missing, before anything is worked out."""
+    name, ending = Path(f"{table.stem}-mi") if output is None else output, ".csv"
+    if name.suffix.lower() in (".csv", ".parquet"):
+        name, ending = name.with_suffix(""), name.suffix.lower()
+    if name.is_dir():
+        raise UserError(f"--output {name} is a folder; name a file in it, without an ending.")
+    if ending == ".parquet":
+        from infomax.estimation.pairs.tables import library
+
+        library("polars")
+    return name, ending
 
 
 def _frames(table: Path, other: Path | None, x: str | None, y: str | None) -> list[tuple[Path, Any]]:
@@ -91,27 +107,34 @@ def _frames(table: Path, other: Path | None, x: str | None, y: str | None) -> li
     return [(table, frame), (table, paired)]
 
 
-def columns_in(path: Path, frame: Any) -> tuple[Any, tuple[str, ...], bool]:
+def columns_in(path: Path, frame: Any, missing: str = "refuse") -> tuple[Any, tuple[str, ...], bool]:
     """The columns of a table as numbers [n, p], texts as levels, their names, and whether all are texts.
 
-    path: for sentences. frame: a polars DataFrame. Raises UserError: missing values, a column of many different texts.
+    path: for sentences. frame: a polars DataFrame. missing: "refuse", or "drop", which keeps missing values as NaN.
+    Raises UserError: missing values, with their number; a column of many different texts.
     """
     import numpy as np
 
     columns, texts = [], 0
     for name in frame.columns:
         column = frame[name]
-        if missing := column.null_count():
-            raise UserError(f"{path} misses {missing} values in column {name}: leave those rows out, or fill them.")
-        values = column.to_numpy()
-        if values.dtype.kind not in "biuf":
-            cells = [str(cell) for cell in values]
-            levels, values = np.unique(cells, return_inverse=True)
+        gone = column.is_null().to_numpy()
+        if gone.any() and missing == "refuse":
+            raise UserError(
+                f"{path} misses {gone.sum()} values in column {name}: leave those rows out, or fill them, or take"
+                " --missing drop."
+            )
+        there = column.drop_nulls().to_numpy()
+        if there.dtype.kind not in "biuf" and len(there):
+            cells = [str(cell) for cell in there]
+            levels, there = np.unique(cells, return_inverse=True)
             if len(levels) > MOST_NAMES:
                 raise UserError(
                     f"{path} has {len(levels)} different texts in column {name}, such as {cells[0]!r}: columns are"
                     f" numbers, or names of at most {MOST_NAMES} levels."
                 )
             texts += 1
-        columns.append(np.asarray(values, float))
+        values = np.full(len(column), np.nan)
+        values[~gone] = there.astype(float)
+        columns.append(values)
     return np.stack(columns, 1), tuple(frame.columns), texts == len(columns)

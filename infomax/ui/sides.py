@@ -33,6 +33,15 @@ def read(file: Path, y_file: Path | None, x: str | None, y: str | None, given: s
     return sides, title if given is None else f"{title} given {given}"
 
 
+def blocks_of(text: str) -> int | str:
+    """The blocks of a text: a number of rows, or "auto". Raises UserError for what is neither."""
+    if text == "auto":
+        return text
+    if not re.fullmatch(r"-?\d{1,18}", text):
+        raise UserError(f"--blocks is {text!r}: give how many rows make a block, or auto.")
+    return int(text)
+
+
 def array(path: Path) -> Any:
     """The array of a file that numpy.save wrote. Raises UserError for what is none."""
     import numpy as np

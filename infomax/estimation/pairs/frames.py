@@ -16,9 +16,9 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks
 from infomax.estimation.pairs.columns import Column, column_of, require_few
 from infomax.estimation.pairs.pairs import FEWEST
-from infomax.estimation.pairs.reading import of_blocks
 from infomax.estimation.result import Check, Estimate
 
 MISSING = ("refuse", "drop")
@@ -30,7 +30,8 @@ class Tables:
     """What the user's sides are as arrays.
 
     sides: by name ("x", "y"), what `prepared` reads. ids: of the rows that are left, or None. names: of the columns of
-    each side that was a table. checks: what is said of them. kinds: of a side that is one label, in words.
+    each side that was a table. checks: what is said of them. kinds: of a side that is one label, in words. blocks: the
+    length of blocks that was chosen.
     """
 
     sides: dict[str, Any]
@@ -38,9 +39,14 @@ class Tables:
     names: dict[str, list[str]]
     checks: tuple[Check, ...]
     kinds: dict[str, str]
+    blocks: Chosen | None = None
 
     def described(self, estimate: Estimate) -> Estimate:
-        """The estimate with columns by their names: in sentences and in `names`. Of plain arrays, as it is."""
+        """The estimate with columns by their names: in sentences and in `names`; and with the blocks that were chosen.
+        Of plain arrays, as it is."""
+        if self.blocks is not None:
+            protocol = estimate.protocol | {"blocks": self.blocks.to_dict()}
+            estimate = dataclasses.replace(estimate, protocol=protocol)
         if not self.names and not self.checks:
             return estimate
         checks = tuple(dataclasses.replace(check, sentence=self._named(check.sentence)) for check in estimate.checks)
@@ -84,6 +90,15 @@ def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing:
         raise UserError(f"missing is {missing!r}: give 'refuse', or 'drop' to leave out rows with missing values.")
     if blocks is not None and ids is not None:
         raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
+    if isinstance(blocks, str) and blocks == AUTO:
+        found, rows = _read(sides, None, None, missing)
+        length, names = chosen(found.sides["x"], found.sides["y"], rows)
+        return dataclasses.replace(found, ids=names, blocks=length)
+    return _read(sides, ids, blocks, missing)[0]
+
+
+def _read(sides: Mapping[str, Any], ids: Any, blocks: Any, missing: str) -> tuple[Tables, np.ndarray | None]:
+    """The same, and which of the rows are left [n]; None: all."""
     _require_one_index({**sides, "ids": ids, "blocks": blocks})
     columns = {side: columns_of(side, values) for side, values in sides.items()}
     tables = {side: found for side, found in columns.items() if found is not None}
@@ -91,7 +106,7 @@ def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing:
     if not tables and missing == "refuse":
         if blocks is not None:
             ids = of_blocks(_names_of_rows("blocks", blocks), len(tensor_of("x", sides["x"])))
-        return Tables(dict(sides), _names_of_rows("ids", ids), {}, (), {})
+        return Tables(dict(sides), _names_of_rows("ids", ids), {}, (), {}), None
     arrays = {side: _readable(side, values) if missing == "drop" else values for side, values in plain.items()}
     rows = {side: len(found[0].values) if found else 0 for side, found in tables.items()}
     rows |= {side: len(values) for side, values in arrays.items()}
@@ -118,7 +133,8 @@ def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing:
         checks += more
         if kind:
             kinds[side] = kind
-    return Tables({side: arrays[side] for side in sides}, ids, names, tuple(checks), kinds)
+    there = None if kept is None else np.isin(np.arange(n), kept)
+    return Tables({side: arrays[side] for side in sides}, ids, names, tuple(checks), kinds), there
 
 
 def _is_table(values: Any) -> bool:

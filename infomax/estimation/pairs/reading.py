@@ -11,7 +11,7 @@ from torch import Tensor
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.functions import functions
-from infomax.estimation.pairs.pairs import FEWEST, FEWEST_IDS, Image, Pairs, is_label
+from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs, is_label
 from infomax.estimation.pairs.suspicions import duplicates, order_of_rows, row_keys
 from infomax.estimation.result import Check
 
@@ -214,18 +214,6 @@ def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None
     sentence = f"{name} is a column of integers and was read as a label with {len(values)} values (one-hot)."
     check = Check(f"labels in {name}", float(len(values)), 0.0, "pass", sentence)
     return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
-
-
-def of_blocks(blocks: Any, rows: int) -> Any:
-    """A name of each row's block [n], from names or from the number of rows that follow each other in one."""
-    if not isinstance(blocks, (int, np.integer)) or isinstance(blocks, bool):
-        return blocks
-    if not 1 <= blocks <= rows / FEWEST_IDS:
-        raise UserError(
-            f"blocks is {blocks}: a block has 1 row at least, and {rows} rows need {FEWEST_IDS} blocks at least; give "
-            "the number of rows beyond which rows are alike no more."
-        )
-    return np.arange(rows) // blocks
 
 
 def _ids(given: list[Any], sizes: list[int]) -> Tensor:

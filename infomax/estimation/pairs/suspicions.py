@@ -118,7 +118,7 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
         f"and rows are sorted by a column of {by}: harmless unless that is the time; then give blocks."
         if by
         else "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the "
-        "number of rows beyond which they are alike no more, or a block's name for each row."
+        "number of rows beyond which they are alike no more, 'auto', or a block's name for each row."
     )
     return [Check("row order", least, allowed, "warn" if by else "fail", sentence)]
 

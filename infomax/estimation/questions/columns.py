@@ -1,7 +1,7 @@
 """A table's columns for closed forms: ranked once, as normal scores, as levels, and as orthonormal functions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.estimation.pairs import frames
 from infomax.estimation.pairs.arrays import tensor_of
 
 FEWEST = 20  # rows, below which no interval means anything
@@ -22,10 +23,11 @@ SPARE = 1e-6  # of a function's square, which an orthonormal basis has left of i
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table: values [n, p] in float64 without NaN, their names, and what closed forms read of them.
+    """The columns of a table: values [n, p] in float64, their names, and what closed forms read of them.
 
-    levels: whether they are read as levels; None: those of few values are. side: 0 or 1; ties of two sides are broken
-    independently of each other.
+    NaN where a value is missing: such columns are read on the rows of a pair, as `complete` gives them. levels: whether
+    they are read as levels; None: those of few values are. side: 0 or 1; ties of two sides are broken independently of
+    each other.
     """
 
     values: np.ndarray
@@ -40,6 +42,25 @@ class Columns:
     @property
     def p(self) -> int:
         return self.values.shape[1]
+
+    @cached_property
+    def patterns(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different patterns of rows that have a value [k, n], and which of them each column has [p]."""
+        there = ~np.isnan(self.values).T
+        if there.all():
+            return np.ones((1, self.n), bool), np.zeros(self.p, np.int64)
+        numbers: dict[bytes, int] = {}
+        which = np.array([numbers.setdefault(bits.tobytes(), len(numbers)) for bits in np.packbits(there, axis=1)])
+        return there[np.unique(which, return_index=True)[1]], which
+
+    @property
+    def has_gaps(self) -> bool:
+        return not bool(self.patterns[0].all())
+
+    def part(self, rows: np.ndarray, columns: np.ndarray) -> "Columns":
+        """Some rows, bool [n], of some columns [k]."""
+        names = tuple(self.names[c] for c in columns)
+        return Columns(self.values[np.ix_(rows, columns)], names, self.levels, self.side)
 
     @cached_property
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
@@ -130,38 +151,125 @@ def _orthonormal(every: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.
     return basis, np.array(ranks)
 
 
-def columns_of(name: str, table: Any, side: int = 0) -> Columns:
+@dataclass(frozen=True)
+class Complete:
+    """Pairs of columns that have the same complete rows: number[k] of those that were asked about is of column rows[k]
+    of x and columns[k] of y, which hold these rows alone."""
+
+    number: np.ndarray
+    x: Columns
+    y: Columns
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def complete(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> Iterator[Complete]:
+    """Pairs of column rows[k] of x and columns[k] of y, those of the same complete rows together.
+
+    Without missing values that is all of them at once, as they came. Pairs with fewer than FEWEST complete rows are
+    left out.
+    """
+    if not x.has_gaps and not y.has_gaps:
+        yield Complete(np.arange(len(rows)), x, y, rows, columns)
+        return
+    (there, of_x), (also, of_y) = x.patterns, y.patterns
+    if x is y:  # either of two columns may be the first
+        swap = of_x[rows] > of_y[columns]
+        rows, columns = np.where(swap, columns, rows), np.where(swap, rows, columns)
+    kind = of_x[rows] * len(also) + of_y[columns]
+    order = np.argsort(kind, kind="stable")
+    for number in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        if not len(number):
+            continue
+        both = there[of_x[rows[number[0]]]] & also[of_y[columns[number[0]]]]
+        if both.sum() < FEWEST:
+            continue
+        i, j = rows[number], columns[number]
+        first, second = np.unique(i), np.unique(j)
+        if x is y and of_x[i[0]] == of_x[j[0]]:  # ranked once
+            first = second = np.union1d(first, second)
+        part = x.part(both, first)
+        other = part if first is second else y.part(both, second)
+        yield Complete(number, part, other, np.searchsorted(first, i), np.searchsorted(second, j))
+
+
+def columns_of(name: str, table: Any, side: int = 0, missing: str = "refuse") -> Columns:
     """A table [n, p], or one column [n], of numbers: numpy, torch, lists, or a data frame, whose names are kept.
 
     name: "X" or "Y", for the sentences. side: 0 or 1, which of two tables it is. A categorical column of a data frame
-    is read by its codes.
-    Raises UserError: texts or other objects, more than two dimensions, NaN or infinity, fewer than FEWEST rows.
+    is read by its codes. missing: "refuse" missing values, or "drop", which keeps them as NaN.
+    Raises UserError: texts or other objects, more than two dimensions, missing values and infinity with their number,
+    fewer than FEWEST rows; with "drop", fewer than FEWEST values in a column.
     """
-    names: Sequence[Any] | None = None
+    if missing not in frames.MISSING:
+        raise UserError(f"missing is {missing!r}: give 'refuse', or 'drop' to leave out rows by pair of columns.")
+    names, values = _with_gaps(name, table) if missing == "drop" else _without(name, table)
+    if len(values) < FEWEST:
+        raise UserError(f"{name} has {len(values)} rows, and {FEWEST} are needed at least: give more rows.")
+    odd, what = ~np.isfinite(values), "NaN or infinity"
+    if missing == "drop":
+        odd, what = np.isinf(values), "infinity"
+    shown = names or tuple(str(c) for c in range(values.shape[1]))
+    if odd.any():
+        advice = "leave those rows or columns out, or fill them" + ("" if missing == "drop" else ", or missing='drop'")
+        raise UserError(
+            f"{name} has {what} in {int(odd.any(1).sum())} of {len(values)} rows (columns {_listed(shown, odd)}):"
+            f" {advice}."
+        )
+    few = (~np.isnan(values)).sum(0) < FEWEST
+    if few.any():
+        raise UserError(
+            f"{name} has fewer than {FEWEST} values in {int(few.sum())} of {len(few)} columns ({_listed(shown, few)}):"
+            " leave those columns out."
+        )
+    return Columns(values, shown, side=side)
+
+
+def _listed(names: tuple[str, ...], odd: np.ndarray) -> str:
+    which = np.flatnonzero(odd.reshape(-1, len(names)).any(0))
+    return ", ".join(names[c] for c in which[:5]) + (", ..." if len(which) > 5 else "")
+
+
+def _without(name: str, table: Any) -> tuple[tuple[str, ...] | None, np.ndarray]:
+    """Names, of a data frame, and numbers."""
     if hasattr(table, "columns") and hasattr(table, "dtypes"):
-        names = [str(column) for column in table.columns]
+        names = tuple(str(column) for column in table.columns)
         sides = [_numbers(f"column {each} of {name}", table[each]) for each in table.columns]
         if not sides:
             raise UserError(f"{name} has no columns: give a table [n, p] of numbers.")
-        values = np.stack(sides, 1)
-    else:
-        values = _numbers(name, table)
-        if values.ndim == 1:
-            values = values[:, None]
-        if values.ndim != 2:
-            raise UserError(f"{name} has the shape {[*values.shape]}: give a table [n, p], a row an observation.")
-        if values.shape[1] == 0:
-            raise UserError(f"{name} has no columns: give a table [n, p] of numbers.")
-    if len(values) < FEWEST:
-        raise UserError(f"{name} has {len(values)} rows, and {FEWEST} are needed at least: give more rows.")
-    if (bad := ~np.isfinite(values)).any():
-        which = np.flatnonzero(bad.any(0))
-        shown = ", ".join(str(names[c]) if names else str(c) for c in which[:5]) + (", ..." if len(which) > 5 else "")
-        raise UserError(
-            f"{name} has NaN or infinity in {int(bad.any(1).sum())} of {len(values)} rows (columns {shown}): leave"
-            " those rows or columns out, or fill them."
-        )
-    return Columns(values, tuple(names) if names else tuple(str(c) for c in range(values.shape[1])), side=side)
+        return names, np.stack(sides, 1)
+    return None, _two_dimensions(name, _numbers(name, table))
+
+
+def _with_gaps(name: str, table: Any) -> tuple[tuple[str, ...] | None, np.ndarray]:
+    """The same, NaN where a value is missing: NaN, None, null, or masked."""
+    found = frames.columns_of(name, table)
+    if found is not None:
+        for column in found:
+            if column.kind == "texts":
+                raise UserError(f"column {column.name} of {name} holds texts, and numbers or categories are needed.")
+        values = [np.where(column.missing, np.nan, column.values.astype(np.float64)) for column in found]
+        return tuple(column.name for column in found), np.stack(values, 1)
+    if isinstance(table, np.ma.MaskedArray):
+        table = np.ma.filled(table.astype(np.float64), np.nan)
+    elif isinstance(table, (list, tuple, np.ndarray)):
+        try:
+            array = np.asarray(table)
+        except ValueError as error:
+            raise UserError(f"{name} is no array of rows of one length: {error}.") from None
+        if array.dtype.kind == "O":
+            table = np.array([np.nan if each is None else each for each in array.flat], object).reshape(array.shape)
+    return None, _two_dimensions(name, _numbers(name, table))
+
+
+def _two_dimensions(name: str, values: np.ndarray) -> np.ndarray:
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2:
+        raise UserError(f"{name} has the shape {[*values.shape]}: give a table [n, p], a row an observation.")
+    if values.shape[1] == 0:
+        raise UserError(f"{name} has no columns: give a table [n, p] of numbers.")
+    return values
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:

@@ -67,9 +67,10 @@ class Lagged:
 
 
 def in_a_line(estimate: Estimate, unit: Literal["nats", "bits"] = "nats") -> str:
-    """The statement of an estimate in `unit`, "nats" or "bits", with its p-value of independence."""
+    """The statement of an estimate in `unit`, "nats" or "bits", with its p-value and the blocks that were chosen."""
     p = "" if estimate.p_value is None else f", p = {estimate.p_value:.3g}"
-    return f"{estimate.statement if unit == 'nats' else estimate.bits.statement}{p}"
+    blocks = "" if estimate.blocks is None else f", blocks of {estimate.blocks} rows"
+    return f"{estimate.statement if unit == 'nats' else estimate.bits.statement}{p}{blocks}"
 
 
 def lagged(
@@ -90,8 +91,8 @@ def lagged(
     x [n, ...], y [n, ...]: two series, arrays or data frames, row t of both at one time, in one recording without gaps.
     lags: numbers of rows by which x comes before y; negative where it comes after. given [n, ...]: what is conditioned
     on, at the time of y. blocks: how many rows follow each other until they are alike no more, or the name of each
-    row's block [n]; a series without them is told as such and not trusted. estimator, critic, seed, budget, device: as
-    `estimate` takes them.
+    row's block [n]; "auto": chosen at each lag, as `estimate` does; a series without them is told as such and not
+    trusted. estimator, critic, seed, budget, device: as `estimate` takes them.
     Raises UserError: as `estimate` does; a lag that is no whole number, or leaves fewer than 50 rows; missing values,
     as a series has no rows to spare.
     """
@@ -185,8 +186,8 @@ def _rows(series: Tensor, now: Tensor, lags: Sequence[int]) -> Tensor:
 
 
 def _at(blocks: Any, now: Tensor, n: int) -> Any:
-    """The blocks of rows `now`: a number of rows stays, names are picked."""
-    if blocks is None or (isinstance(blocks, int | np.integer) and not isinstance(blocks, bool)):
+    """The blocks of rows `now`: a number of rows and "auto" stay, names are picked."""
+    if blocks is None or (isinstance(blocks, int | np.integer | str) and not isinstance(blocks, bool)):
         return blocks
     names = np.asarray(blocks.cpu() if isinstance(blocks, Tensor) else blocks)
     if names.shape != (n,):

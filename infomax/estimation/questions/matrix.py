@@ -20,6 +20,8 @@ class Matrix:
     mi: the values. interval (95 %): two arrays, the lower and upper ends. p_value: of independence. q_value: the rate
     of false discoveries (Benjamini & Hochberg, 1995) among all pairs that are at least as certain. n: rows. x_names,
     y_names: of the columns [p] and [q]. symmetric: whether both are the same columns, and each pair is there twice.
+    rows: where values are missing, how many rows miss neither of a pair, int64 [p, q]; fewer than 20 give NaN. None
+    where all rows are complete.
     """
 
     mi: np.ndarray
@@ -30,6 +32,7 @@ class Matrix:
     x_names: tuple[str, ...]
     y_names: tuple[str, ...]
     symmetric: bool
+    rows: np.ndarray | None = None
 
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         if self.symmetric:
@@ -42,25 +45,38 @@ class Matrix:
         return int((self.q_value[self._pairs()] <= rate).sum())
 
     def strongest(self, number: int = 10) -> list[dict[str, Any]]:
-        """The `number` pairs of largest MI: x, y, mi, low, high, p_value, q_value."""
+        """The `number` pairs of largest MI: x, y, mi, low, high, p_value, q_value, and rows if values are missing."""
         rows, columns = self._pairs()
         order = np.argsort(-self.mi[rows, columns], kind="stable")[:number]
         return [self._pair(int(i), int(j)) for i, j in zip(rows[order], columns[order], strict=True)]
 
     def _pair(self, i: int, j: int) -> dict[str, Any]:
+        names = {"x": self.x_names[i], "y": self.y_names[j]}
+        return names | {name: array[i, j].item() for name, array in self._arrays.items()}
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What there is of each pair, by its name in a table."""
         low, high = self.interval
-        numbers = {"mi": self.mi, "low": low, "high": high, "p_value": self.p_value, "q_value": self.q_value}
-        return {"x": self.x_names[i], "y": self.y_names[j]} | {k: float(v[i, j]) for k, v in numbers.items()}
+        found = {"mi": self.mi, "low": low, "high": high, "p_value": self.p_value, "q_value": self.q_value}
+        return found if self.rows is None else found | {"rows": self.rows}
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        """The columns of a table of a row a pair, the largest MI first."""
+        rows, columns = self._pairs()
+        order = np.argsort(-self.mi[rows, columns], kind="stable")
+        at = rows[order], columns[order]
+        names = {"x": np.array(self.x_names, dtype=object)[at[0]], "y": np.array(self.y_names, dtype=object)[at[1]]}
+        return names | {name: array[at] for name, array in self._arrays.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values, arrays as lists of rows; a number that is not finite is None."""
-        arrays = {"mi": self.mi, "low": self.interval[0], "high": self.interval[1], "p_value": self.p_value,
-                  "q_value": self.q_value}  # fmt: skip
         names = {"n": self.n, "x": list(self.x_names), "y": list(self.y_names)}
-        return finite(names | {name: array.tolist() for name, array in arrays.items()})
+        return finite(names | {name: array.tolist() for name, array in self._arrays.items()})
 
     def to_frame(self) -> Any:
-        """A pandas.DataFrame of a row a pair, the largest MI first: x, y, mi, low, high, p_value, q_value.
+        """A pandas.DataFrame of a row a pair, the largest MI first: x, y, mi, low, high, p_value, q_value, and rows if
+        values are missing.
 
         Raises UserError where pandas is not installed.
         """
@@ -68,15 +84,7 @@ class Matrix:
             import pandas
         except ImportError:
             raise UserError('to_frame() needs pandas: pip install "infomax[tables]".') from None
-        rows, columns = self._pairs()
-        order = np.argsort(-self.mi[rows, columns], kind="stable")
-        at = rows[order], columns[order]
-        low, high = self.interval
-        return pandas.DataFrame({
-            "x": np.array(self.x_names, dtype=object)[at[0]], "y": np.array(self.y_names, dtype=object)[at[1]],
-            "mi": self.mi[at], "low": low[at], "high": high[at], "p_value": self.p_value[at],
-            "q_value": self.q_value[at],
-        })  # fmt: skip
+        return pandas.DataFrame(self._columns())
 
     def write_csv(self, path: Path) -> None:
         """Writes the rows of `to_frame` to a file, path, whole or not at all, without pandas."""
@@ -86,11 +94,24 @@ class Matrix:
 
         def write(temporary: Path) -> None:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, ["x", "y", "mi", "low", "high", "p_value", "q_value"])
+                writer = csv.DictWriter(file, ["x", "y", *self._arrays])
                 writer.writeheader()
                 writer.writerows(self.strongest(self.mi.size))
 
         write_whole(path, write)
+
+    def write_parquet(self, path: Path) -> None:
+        """Writes the rows of `to_frame` to a Parquet file, path, whole or not at all.
+
+        Raises UserError where polars is not installed.
+        """
+        from infomax.estimation.pairs.tables import library
+        from infomax.files import write_whole
+
+        polars = library("polars")
+        columns = self._columns()
+        texts = {name: columns.pop(name).tolist() for name in ("x", "y")}
+        write_whole(path, polars.DataFrame(texts | columns).write_parquet)
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
         """The order of rows and of columns in which those that are alike stand together (average linkage)."""
@@ -117,10 +138,18 @@ class Matrix:
             if len(names) <= MOST_NAMES:
                 place(range(len(names)), [names[k] for k in at], fontsize=6)
         axis.tick_params(axis="x", rotation=90)
-        axis.set_title(f"{self.n:,} rows, {self.discoveries():,} pairs with q ≤ {FALSE:g}", fontsize=8)
+        axis.set_title(f"{self._counted}, {self.discoveries():,} pairs with q ≤ {FALSE:g}", fontsize=8)
         if path is not None:
             figure.savefig(path, dpi=110)
         return figure
+
+    @property
+    def _counted(self) -> str:
+        """How many rows there are, or, where values are missing, how many pairs have."""
+        if self.rows is None:
+            return f"{self.n:,} rows"
+        some = self.rows[self._pairs()]
+        return f"{some.min():,} to {some.max():,} of {self.n:,} rows"
 
     def __str__(self) -> str:
         return self.summary()
@@ -129,7 +158,7 @@ class Matrix:
         """How many pairs depend on each other, and the `number` strongest, a line each."""
         p, q = self.mi.shape
         pairs = len(self._pairs()[0])
-        lines = [f"MI of {pairs:,} pairs of columns [{p} x {q}], {self.n:,} rows: {self.discoveries():,} with a rate of"
+        lines = [f"MI of {pairs:,} pairs of columns [{p} x {q}], {self._counted}: {self.discoveries():,} with a rate of"
                  f" false discoveries of {FALSE:g}"]  # fmt: skip
         for pair in self.strongest(number):
             lines.append(

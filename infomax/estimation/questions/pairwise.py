@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.questions import densities
-from infomax.estimation.questions.columns import Columns, columns_of, require_same_rows
+from infomax.estimation.questions.columns import Columns, columns_of, complete, require_same_rows
 from infomax.estimation.questions.densities import Values
 from infomax.estimation.questions.matrix import Matrix
 from infomax.estimation.questions.significance import p_values, q_values
@@ -18,7 +18,7 @@ NORMAL = 1.959963984540054
 ABOVE = 1.5  # gaps: kernels blur edges, which takes off what they do not see
 
 
-def pairwise(X: Any, Y: Any = None) -> Matrix:
+def pairwise(X: Any, Y: Any = None, *, missing: str = "refuse") -> Matrix:
     """Estimates the mutual information of every column of X with every column of Y, or of X, in nats.
 
     X [n, p], and Y [n, q] or [n]: numpy, torch, lists, or data frames, whose names are kept; row i of both is one
@@ -32,12 +32,16 @@ def pairwise(X: Any, Y: Any = None) -> Matrix:
     half of how far a density's value on its own rows and on left-out ones lie apart, or, above, three quarters of it,
     as kernels blur edges. The p-value is that of
     independence, by chi-squared sums of functions of the ranks; q-values control the rate of false discoveries.
-    Raises UserError: X and Y of different lengths, fewer than 20 rows, NaN or infinity (which columns), texts, objects.
+    missing: "refuse" missing values (NaN, None, null), or "drop": each pair is estimated from the rows in which neither
+    of its columns misses a value, which are as many as `Matrix.rows` says; fewer than 20 give NaN. Columns that miss
+    the same rows are worked out together, so that many patterns take longer.
+    Raises UserError: X and Y of different lengths, fewer than 20 rows, missing values or infinity (in which columns),
+    texts, objects.
     """
-    x = columns_of("X", X)
+    x = columns_of("X", X, 0, missing)
     if Y is None:
         return matrix_of(x, x, symmetric=True)
-    y = columns_of("Y", Y, 1)
+    y = columns_of("Y", Y, 1, missing)
     require_same_rows(x, y)
     return matrix_of(x, y, symmetric=False)
 
@@ -45,27 +49,40 @@ def pairwise(X: Any, Y: Any = None) -> Matrix:
 def matrix_of(x: Columns, y: Columns, symmetric: bool) -> Matrix:
     """The same of columns that were read. symmetric: x and y are the same."""
     rows, columns = np.triu_indices(x.p, 1) if symmetric else np.indices((x.p, y.p)).reshape(2, -1)
-    mi, low, high = information(x, y, rows, columns)
-    p = p_values(x, y)[rows, columns]
-    q = np.ones(len(p))
-    tested = ~(x.constant[rows] | y.constant[columns])
+    mi, low, high, p = np.full((4, len(rows)), np.nan)
+    count, tested = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+    for some in complete(x, y, rows, columns):
+        at = some.number
+        mi[at], low[at], high[at] = _information(some.x, some.y, some.rows, some.columns)
+        p[at] = p_values(some.x, some.y)[some.rows, some.columns]
+        count[at], tested[at] = some.x.n, ~(some.x.constant[some.rows] | some.y.constant[some.columns])
+    q = np.where(np.isnan(p), np.nan, 1.0)
     q[tested] = q_values(p[tested])
 
-    def whole(values: np.ndarray) -> np.ndarray:
-        table = np.full((x.p, y.p), np.nan)
+    def whole(values: np.ndarray, diagonal: float = np.nan) -> np.ndarray:
+        table = np.full((x.p, y.p), diagonal, np.result_type(values, type(diagonal)))
         table[rows, columns] = values
         if symmetric:
             table[columns, rows] = values
         return table
 
+    gaps = x.has_gaps or y.has_gaps
     return Matrix(
         mi=whole(mi), interval=(whole(low), whole(high)), p_value=whole(p), q_value=whole(q), n=x.n, x_names=x.names,
-        y_names=y.names, symmetric=symmetric,
+        y_names=y.names, symmetric=symmetric, rows=whole(count, 0) if gaps else None,
     )  # fmt: skip
 
 
-def information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The MI of column rows[k] of x and column columns[k] of y, and the ends of its interval: three arrays [k]."""
+def information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The MI of column rows[k] of x and column columns[k] of y [k], from the rows that miss neither; 0 of too few."""
+    mi = np.zeros(len(rows))
+    for some in complete(x, y, rows, columns):
+        mi[some.number] = _information(some.x, some.y, some.rows, some.columns)[0]
+    return mi
+
+
+def _information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of columns without gaps the MI, and the ends of its interval: three arrays [k]."""
     mi, stderr, gap = (np.zeros(len(rows)) for _ in range(3))
     is_level = x.discrete[rows], y.discrete[columns]
     varies = ~(x.constant[rows] | y.constant[columns])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError, nearest
-from infomax.estimation.questions.columns import Columns, columns_of, require_same_rows
+from infomax.estimation.questions.columns import FEWEST, Columns, columns_of, require_same_rows
 from infomax.estimation.questions.pairwise import information
 
 Method = Literal["mim", "mrmr", "jmi", "cmim"]
@@ -34,7 +34,9 @@ class Selection(NamedTuple):
     scores: np.ndarray
 
 
-def select(X: Any, y: Any, k: int, method: Method = "jmi", *, labels: bool | None = None) -> Selection:
+def select(
+    X: Any, y: Any, k: int, method: Method = "jmi", *, labels: bool | None = None, missing: str = "refuse"
+) -> Selection:
     """Chooses the k columns of X that say most of y, with their scores in nats.
 
     X [n, p]: numpy, torch, lists, or a data frame. y [n]: of few values, classes, or numbers. k: how many columns.
@@ -43,13 +45,18 @@ def select(X: Any, y: Any, k: int, method: Method = "jmi", *, labels: bool | Non
     frequent bins, at most 8 a column and so many that a cell has 5 rows on average, corrected for their bias. Of jmi
     and cmim, two columns whose interaction information is above what chance makes of all pairs count as one candidate
     with half of what both gain, so that XOR is seen; that looks at p^2 / 2 tables, up to 2,000 columns. labels: whether
-    y is classes (True) or quantities (False); None: as `pairwise` reads a column of so many values.
+    y is classes (True) or quantities (False); None: as `pairwise` reads a column of so many values. missing: "refuse"
+    missing values, or "drop": rows without y are left out, and each term is that of the rows in which none of its
+    columns misses a value; of fewer than 20 it is 0.
     Raises UserError as `pairwise` does, and for k not in 1 .. p, y of several columns or constant, an unknown method.
     """
-    x, target = columns_of("X", X), columns_of("y", y, 1)
+    x, target = columns_of("X", X, 0, missing), columns_of("y", y, 1, missing)
     require_same_rows(x, target, "y")
     if target.p != 1:
         raise UserError(f"y has {target.p} columns: give one, [n].")
+    if target.has_gaps:
+        [there], every = target.patterns[0], np.arange(x.p)
+        x, target = x.part(there, every), target.part(there, np.array([0]))
     if bool(target.constant[0]):
         raise UserError("y is the same in every row: there is nothing to say of it.")
     if method not in METHODS:
@@ -61,7 +68,7 @@ def select(X: Any, y: Any, k: int, method: Method = "jmi", *, labels: bool | Non
 
 def chosen(x: Columns, y: Columns, k: int, method: Method) -> Selection:
     """The same of columns that were read; y is one that varies."""
-    relevance = information(x, y, np.arange(x.p), np.zeros(x.p, int))[0]
+    relevance = information(x, y, np.arange(x.p), np.zeros(x.p, int))
     if method == "mim":
         order = np.argsort(-relevance, kind="stable")[:k]
         return Selection(order, relevance[order])
@@ -74,7 +81,7 @@ def chosen(x: Columns, y: Columns, k: int, method: Method) -> Selection:
 
 
 def _redundancy(x: Columns, s: int) -> np.ndarray:
-    return information(x, x, np.arange(x.p), np.full(x.p, s))[0]
+    return information(x, x, np.arange(x.p), np.full(x.p, s))
 
 
 def _greedy(
@@ -103,7 +110,7 @@ def _greedy(
 
 @dataclass(frozen=True)
 class _Tables:
-    """Columns of X as bins [p, n], of so many each [p], and y as levels or bins [n] of one number."""
+    """Columns of X as bins [p, n], -1 where missing, of so many each [p], and y as levels or bins [n] of one number."""
 
     bins: Tensor
     numbers: np.ndarray
@@ -120,7 +127,13 @@ class _Tables:
             most = (n / ROWS_A_CELL) ** (1 / 3)
             classes = _even(most)
             levels = _binned(y, 0, classes)
-        bins = np.stack([_binned(x, c, _even(most)) for c in range(x.p)])
+        bins = np.full((x.p, n), -1)
+        patterns, of = x.patterns
+        for pattern, there in enumerate(patterns):
+            which = np.flatnonzero(of == pattern)
+            part = x.part(there, which) if x.has_gaps else x
+            for c, column in enumerate(which):
+                bins[column, there] = _binned(part, c, _even(most))
         return _Tables(torch.from_numpy(bins), bins.max(1) + 1, torch.from_numpy(levels.astype(np.int64)), classes)
 
     def beside(self, s: int) -> np.ndarray:
@@ -134,11 +147,10 @@ class _Tables:
         """Pairs (i, j, I(i; y | j) - I(i; y)), where that is above what chance makes of all pairs; largest first."""
         from scipy.stats import chi2
 
-        p, n = self.bins.shape
-        rows, columns = np.triu_indices(p, 1)
+        rows, columns = np.triu_indices(len(self.bins), 1)
         if not len(rows):
             return []
-        conditional, alone = self._information(rows, columns)
+        conditional, alone, n = self._information(rows, columns)
         gain = conditional - alone
         freedom = (self.numbers[rows] - 1) * (self.numbers[columns] - 1) * (self.classes - 1)
         least = (chi2.isf(CHANCE / len(rows), np.maximum(freedom, 1)) - freedom) / (2 * n)
@@ -146,27 +158,32 @@ class _Tables:
         order = heard[np.argsort(-gain[heard], kind="stable")]
         return [(int(rows[k]), int(columns[k]), float(gain[k])) for k in order]
 
-    def _information(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """I(first; y | second) and I(first; y) of pairs of columns [b], from tables, corrected for their bias."""
-        conditional, alone = np.empty(len(first)), np.empty(len(first))
+    def _information(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """I(first; y | second) and I(first; y) of pairs of columns [b], from tables, corrected for their bias, and how
+        many rows they have; of too few both are 0."""
+        conditional, alone, complete = np.empty((3, len(first)))
         bins = int(self.numbers.max())
         cells, n = bins * bins * self.classes, self.bins.shape[1]
         size = max(1, CELLS // max(cells, n))
         for start in range(0, len(first), size):
             i, j = first[start : start + size], second[start : start + size]
             index = (self.bins[j] * bins + self.bins[i]) * self.classes + self.y
-            offset = (torch.arange(len(i)) * cells)[:, None]
-            counts = torch.bincount((index + offset).view(-1), minlength=len(i) * cells)
-            counts = counts.view(len(i), bins, bins, self.classes).double()
+            # One more cell, of the rows in which either is missing.
+            index = torch.where((self.bins[i] < 0) | (self.bins[j] < 0), cells, index)
+            offset = (torch.arange(len(i)) * (cells + 1))[:, None]
+            counts = torch.bincount((index + offset).view(-1), minlength=len(i) * (cells + 1))
+            counts = counts.view(len(i), cells + 1)[:, :cells].view(len(i), bins, bins, self.classes).double()
+            complete[start : start + size] = counts.sum((1, 2, 3)).numpy()
             conditional[start : start + size] = _corrected(counts).numpy()
             alone[start : start + size] = _corrected(counts.sum(1, keepdim=True)).numpy()
-        return conditional, alone
+        few = complete < min(FEWEST, n)
+        return np.where(few, 0.0, conditional), np.where(few, 0.0, alone), np.maximum(complete, 1)
 
 
 def _corrected(counts: Tensor) -> Tensor:
     """I(x; y | s) in nats of counts [b, s, x, y], less the (x - 1)(y - 1) / 2n of each s that chance adds to it
     (Miller, 1955)."""
-    n = counts.sum((1, 2, 3))
+    n = counts.sum((1, 2, 3)).clamp(min=1)
     x, y, both = counts.sum(3, keepdim=True), counts.sum(2, keepdim=True), counts.sum((2, 3), keepdim=True)
     each = torch.xlogy(counts, counts * both) - torch.xlogy(counts, x * y)
     freedom = ((x > 0).sum((2, 3)) - 1).clamp(min=0) * ((y > 0).sum((2, 3)) - 1).clamp(min=0)

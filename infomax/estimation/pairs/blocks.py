@@ -1,0 +1,157 @@
+"""Blocks of rows that follow each other in time: their names, from a length that is given or chosen from the rows."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infomax.errors import UserError
+from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.pairs import FEWEST_IDS
+
+AUTO = "auto"
+MOST = 64  # columns of a side that are looked at; of more, as many random sums of them
+FEWEST_BLOCKS = 20  # four in each of the default's five folds
+AT_ONCE = 1 << 24  # numbers of a side
+TIMES = 2  # autocorrelation times in a block, at least
+WINDOW = 3  # autocorrelation times over which lags are summed
+QUIET = 5  # lags in a row, at least, at which nothing is beyond chance
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """length: rows in a block. time: the autocorrelation time of two sides, in rows; 1 where rows are independent."""
+
+    length: int
+    time: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values, with the rule."""
+        return {"length": self.length, "autocorrelation_time": self.time, "rule": "Politis & White, 2004"}
+
+
+def of_blocks(blocks: Any, rows: int) -> Any:
+    """A name of each row's block [n], from names or from the number of rows that follow each other in one."""
+    if isinstance(blocks, str):
+        raise UserError(f"blocks is {blocks!r}: give a number of rows, a name for each row, or 'auto'.")
+    if not isinstance(blocks, (int, np.integer)) or isinstance(blocks, bool):
+        return blocks
+    if not 1 <= blocks <= rows / FEWEST_IDS:
+        raise UserError(
+            f"blocks is {blocks}: a block has 1 row at least, and {rows} rows need {FEWEST_IDS} blocks at least; give "
+            "the number of rows beyond which rows are alike no more."
+        )
+    return np.arange(rows) // blocks
+
+
+def chosen(x: Any, y: Any, there: np.ndarray | None = None) -> tuple[Chosen, np.ndarray | None]:
+    """The block length that the autocorrelation of two sides asks for, and the block of each row [m]; None of 1 row.
+
+    x [m, ...], y [m, ...]: their rows in time. there [n]: where rows are missing, which of the n the m are.
+
+    Of independent series, products of a function of x and one of y have the product r(k) of their autocorrelations, so
+    that a mean of them has the variance of n / t independent rows, t = 1 + 2 (r(1) + r(2) + ...) (Bartlett, 1946). The
+    functions are a column's ranks and their distance from the middle; of each side the one with the longest memory
+    counts. Of that variance, blocks of L rows lack the share B / L, B = 2 (r(1) + 2 r(2) + 3 r(3) + ...) / t. What is
+    lacking and the noise of few blocks together cost least at L = (3/2 B^2 n)^(1/3) (Politis & White, 2004; Patton,
+    Politis & White, 2009). L is at least 2 t, and it is 1 where no r(k) is beyond chance.
+    Raises UserError where fewer than 20 blocks would be left.
+    """
+    sides = [tensor_of(name, side).numpy() for name, side in (("x", x), ("y", y))]
+    there = np.ones(len(sides[0]), bool) if there is None else there
+    rows, (first, second) = len(there), (_slowest(side, there) for side in sides)
+    if first is None or second is None:
+        return Chosen(1, 1.0), None
+    product = first.values * second.values
+    heard = (np.abs(first.values) > first.chance) & (np.abs(second.values) > second.chance)
+    last = min(_window(product), _last_heard(heard))
+    if last == 0:
+        return Chosen(1, 1.0), None
+    lags, r = np.arange(1, last + 1), product[1 : last + 1]
+    # Series that alternate have less variance than independent rows, which blocks need not keep.
+    time = max(1.0, 1 + 2 * float(r.sum()))
+    lacking = 2 * abs(float((lags * r).sum())) / time
+    length = max(round((1.5 * rows * lacking**2) ** (1 / 3)), math.ceil(TIMES * time) if time > 1 else 1, 1)
+    if FEWEST_BLOCKS * length > rows:
+        raise UserError(
+            f"blocks='auto' finds rows that are alike for so long that a block would have {length} of {rows} rows, and "
+            f"{FEWEST_BLOCKS} blocks are needed at least: give differences of rows where a side wanders, take off its "
+            "trend or cycle, or give more rows, or the number of rows in a block."
+        )
+    return Chosen(length, time), None if length == 1 else of_blocks(length, rows)[there]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Autocorrelations at lags from 0 [n], and by how much they may differ from 0 by chance."""
+
+    values: np.ndarray
+    chance: float
+
+
+def _slowest(side: np.ndarray, there: np.ndarray) -> _Memory | None:
+    """Of all functions of a side's columns the autocorrelation of the one with the longest memory; None of a side that
+    does not vary or holds no numbers, which is refused elsewhere."""
+    rows, width = len(there), math.prod(side.shape[1:])
+    if len(side) != there.sum() or len(side) < 2 or width == 0:
+        return None
+    table = side.reshape(len(side), width)
+    if width > MOST:
+        weights = np.random.default_rng(0).standard_normal((width, MOST))
+        table = np.concatenate([some @ weights for some in np.array_split(table, -(-table.size // AT_ONCE))])
+    table = table.astype(np.float64)
+    if not np.isfinite(table).all():
+        return None
+    functions = _functions(table)
+    if not len(functions):
+        return None
+    # Politis & White's, for as many tries as there are functions and first lags.
+    chance = 2 * math.sqrt(math.log10(rows * len(functions) * QUIET) / len(table))
+    both = np.maximum(_lagged_products(there.astype(float)), 1)
+    best, longest = None, -1.0
+    for function in functions:
+        series = np.zeros(rows)
+        series[there] = function
+        r = _lagged_products(series) / both * (1 - np.arange(rows) / rows)
+        memory = float((r[1 : _window(r**2) + 1] ** 2).sum())
+        if memory > longest:
+            best, longest = r, memory
+    assert best is not None
+    return _Memory(best, chance)
+
+
+def _functions(table: np.ndarray) -> np.ndarray:
+    """Of columns [m, d] that vary: ranks, and how far they are from the middle, standardised [2 d, m]."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(table, axis=0) / len(table)
+    both = np.concatenate([ranks, np.abs(ranks - ranks.mean(0))], 1).T
+    both = both - both.mean(1, keepdims=True)
+    spread = both.std(1, keepdims=True)
+    varies = spread[:, 0] > 1e-9
+    return both[varies] / spread[varies]
+
+
+def _lagged_products(series: np.ndarray) -> np.ndarray:
+    """The sum of series[t] series[t + k] at each lag k [n]."""
+    n = len(series)
+    spectrum = np.fft.rfft(series, 2 * n)
+    return np.fft.irfft(np.abs(spectrum) ** 2, 2 * n)[:n]
+
+
+def _window(r: np.ndarray) -> int:
+    """The first lag that is WINDOW times as long as the autocorrelation time up to it. (Sokal, 1997)"""
+    times = np.cumsum(2 * r) - r[0]  # 1 at lag 0
+    reached = np.flatnonzero(np.arange(len(r)) >= WINDOW * times)
+    return int(reached[reached > 0][0]) if (reached > 0).any() else len(r) - 1
+
+
+def _last_heard(heard: np.ndarray) -> int:
+    """Of lags from 0 [n], the last that is heard before as many lags, QUIET at least, at which none is; 0: none."""
+    last = 0
+    for lag in np.flatnonzero(heard):
+        if lag - last > max(QUIET, last):
+            break
+        last = int(lag)
+    return last
