@@ -471,7 +471,6 @@ X, Y = gauss(200, 2, 1.0)
         ((X[:49], Y[:49]), "49 pairs, and fewer than 50"),
         ((X * 0 + 3, Y), "x is the same in every row"),
         ((X[:, :0], Y), "x has rows without any numbers"),
-        ((X, (Y * 100).astype(int)), "y holds integers .* in 2 columns"),
         ((X, np.arange(200)), "200 different values in 200 rows: too many for labels"),
         ((X, np.array(["a"] * 200)), "numbers are needed"),
         ((X, Y + 1j), "numbers are needed|complex"),

@@ -87,6 +87,20 @@ def test_of_several_columns_whole_numbers_are_quantities_and_labels_are_one_hot_
     assert "'sex' and 'arm'" in tables.kinds["x"]
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint8", "int16", "bool"])
+def test_whole_numbers_in_several_columns_are_quantities_in_an_array_as_in_a_frame(kind):
+    counts = RNG.poisson(np.exp(A) * 2).clip(max=200).astype(kind)
+    frame = pd.DataFrame(counts, columns=["visits", "calls"])
+    steps = im.estimation.Budget(steps=5)
+    known = im.estimate(counts.astype(float), B, "DV", budget=steps)
+    for x in (counts, torch.from_numpy(counts), counts.tolist(), frame):
+        found = im.estimate(x, B, "DV", budget=steps)
+        assert (found.mi, found.interval, found.floor) == (known.mi, known.interval, known.floor)
+        [check] = [c for c in found.checks if c.name == "whole numbers of x"]
+        assert check.verdict == "pass" and check.statistic == 2
+        assert ("visits, calls" in check.sentence) == (x is frame)
+
+
 def test_sentences_name_columns():
     frame = pd.DataFrame({"flat": np.ones(N), "height": A[:, 1], "age": A[:, 0]})
     found = mi(frame, pd.DataFrame({"noise": RNG.normal(size=N), "age twice": 2 * A[:, 0]}))

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from scipy import special, stats
 
 import infomax as im
 from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
-from infomax.estimation.bases import ordered
+from infomax.estimation.bases import circular, ordered
 from infomax.estimation.evidence import checks
+from infomax.estimation.pairs import compositions
 from infomax.estimation.result import Check
 
 RNG = np.random.default_rng(0)
@@ -312,17 +314,63 @@ def test_labels_in_order_are_the_likeliest_by_thresholds():
     assert ordered.ordered(z, y.clamp(max=1), prior[:2]) is None, "two labels have no order"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_counts_have_one_mi_whatever_type_holds_them(seed):
-    """Poisson counts of a log-normal rate: .61 nats."""
+def poisson(rates: np.ndarray, weights: np.ndarray) -> float:
+    """I(rate; count) in nats, of rates on a grid with these weights and Poisson counts of them."""
+    counts = np.arange(int(rates.max() + 12 * math.sqrt(rates.max()) + 20))
+    p = stats.poisson.pmf(counts[:, None], rates)
+    ratio = np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(p @ weights, 1e-300))[:, None]
+    return float(((p * ratio).sum(0) * weights).sum())
+
+
+def rates(kind: str, n: int, seed: int) -> tuple[np.ndarray, float]:
+    """Rates [n], and I(rate; count) by quadrature: .118 of the gamma's, .61 of the log-normal's."""
     rng = np.random.default_rng(seed)
-    z = rng.normal(size=(500, 1))
-    counts = rng.poisson(2 * np.exp(z[:, 0]))
+    if kind == "gamma":
+        law = stats.gamma(2, scale=0.29)
+        return law.rvs(n, random_state=rng), poisson(law.ppf((np.arange(2000) + 0.5) / 2000), np.full(2000, 1 / 2000))
+    z = np.linspace(-6, 4.2, 1501)
+    weights = np.exp(-0.5 * z**2)
+    return 2 * np.exp(rng.normal(size=n)), poisson(2 * np.exp(z), weights / weights.sum())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "n", "seed"), [("log-normal", 500, 1), ("log-normal", 500, 2), ("log-normal", 500, 3),
+                                                  ("log-normal", 1000, 1), ("log-normal", 1000, 2), ("gamma", 2000, 1),
+                                                  ("gamma", 2000, 2)])  # fmt: skip
+def test_counts_have_one_mi_whatever_type_holds_them(kind, n, seed):
+    rate, mi = rates(kind, n, seed)
+    counts = np.random.default_rng([seed, 1]).poisson(rate)
     for y in (counts, counts.astype(float)):
-        found = estimate(z, y)
-        assert not found.trusted or found.interval[0] <= 0.612 <= found.interval[1]
+        found = estimate(np.log(rate)[:, None] if kind == "log-normal" else rate[:, None], y)
+        assert not found.trusted or found.interval[0] <= mi <= found.interval[1]
         assert any("in order" in c.sentence for c in found.checks)
+
+
+def test_the_mi_of_a_rate_and_its_count_is_that_of_other_quadratures():
+    assert rates("gamma", 2, 0)[1] == pytest.approx(0.118, abs=2e-3)
+    assert rates("log-normal", 2, 0)[1] == pytest.approx(0.611, abs=2e-3)
+    exponential = stats.expon.ppf((np.arange(4000) + 0.5) / 4000)
+    assert poisson(exponential, np.full(4000, 1 / 4000)) == pytest.approx(0.3012, abs=1e-3)  # Gao et al., 2017
+
+
+def shared_counts(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Two columns of counts a side, each a sum of a Poisson number that both sides count and one of its own."""
+    rng = np.random.default_rng(seed)
+    shared, x, y = rng.poisson(4, (n, 2)), rng.poisson(1, (n, 2)), rng.poisson(1, (n, 2))
+    k = np.arange(40)
+    given = stats.poisson.pmf(k[:, None] - k, 1)  # of a count, what is shared being known
+    joint = given @ np.diag(stats.poisson.pmf(k, 4)) @ given.T
+    known = joint > 0
+    ratio = joint[known] / np.outer(joint.sum(1), joint.sum(0))[known]
+    return shared + x, shared + y, 2 * float((joint[known] * np.log(ratio)).sum())
+
+
+@pytest.mark.slow
+def test_counts_in_two_columns_are_quantities():
+    x, y, mi = shared_counts(1000, 0)
+    found = estimate(x, y)
+    assert found.trusted and found.interval[0] <= mi <= found.interval[1]
+    assert {"whole numbers of x", "whole numbers of y"} <= {c.name for c in found.checks}
 
 
 def test_categoricals_are_classes():
@@ -342,6 +390,133 @@ def test_categoricals_are_classes():
     assert torch.equal(inputs.prepared([(Y, Categorical(codes), None)])[0][0].y.argmax(1), torch.tensor(codes).long())
     with pytest.raises(im.UserError, match="y has 1 missing values"):
         inputs.prepared([(Y, Categorical(np.where(np.arange(200) == 3, -1, codes)), None)])
+
+
+# Angles and parts of a whole ------------------------------------------------------------------------------------------
+
+
+def circle(angle: np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def angles(kind: str, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Two angles as (cos, sin), and their MI: von Mises noise about a uniform angle, about a von Mises angle that runs
+    the other way, and none."""
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(-math.pi, math.pi, 2048, endpoint=False)
+    step = grid[1] - grid[0]
+
+    def entropy(density: np.ndarray) -> float:
+        return -float(special.xlogy(density, density).sum()) * step
+
+    if kind == "independent":
+        return circle(rng.vonmises(0, 1, n)), circle(rng.vonmises(1, 2, n)), 0.0
+    noise = stats.vonmises.pdf(grid, 12)
+    if kind == "uniform":
+        x = rng.uniform(-math.pi, math.pi, n)
+        return circle(x), circle(x + rng.vonmises(0, 12, n)), math.log(2 * math.pi) - entropy(noise)
+    x = rng.vonmises(0.5, 2, n)
+    of_y = np.fft.ifft(np.fft.fft(stats.vonmises.pdf(grid, 2)) * np.fft.fft(np.fft.ifftshift(noise))).real * step
+    return circle(x), circle(1 - x + rng.vonmises(0, 12, n)), entropy(of_y) - entropy(noise)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["uniform", "backwards", "independent"])
+def test_angles_are_known_around_the_circle(kind):
+    x, y, mi = angles(kind, 1000, 0)
+    found = estimate(x, 5 * y)  # of any radius
+    assert found.interval[0] <= mi <= found.interval[1]
+    assert found.mi == pytest.approx(mi, abs=0.1)
+    assert found.protocol["training"][0]["copula"]["kind"] == "CircularCopula"
+
+
+def test_a_circle_is_no_ring():
+    x = circle(RNG.uniform(0, 7, 300))
+    for side, held in ((x, True), (3 * x, True), (x * (1 + 1e-3 * RNG.random((300, 1))), False), (x + 0.1, False),
+                       (np.c_[x, x], False), (x[:, :1], False)):  # fmt: skip
+        assert circular.is_circle(torch.from_numpy(side)) == held
+        assert circular.is_circle(torch.from_numpy(side).float()) == held
+
+
+def test_angles_that_tell_nothing_have_a_copula_of_zero():
+    x, y, _ = angles("independent", 600, 0)
+    x, y = (circular.Turned(torch.from_numpy(side))(torch.from_numpy(side)) for side in (x, y))
+    copula = circular.CircularCopula(x[:400], y[:400], x[400:], y[400:])
+    assert copula.strength == 0 and not copula.at_ceiling
+    ex, ey = copula.embed(x, y)
+    assert ex.shape[1] == copula.features and not bool((ex @ ey.T).any())
+
+
+def test_a_copula_of_angles_is_a_density_ratio():
+    x, y, mi = angles("uniform", 3000, 0)
+    for maps in ((circular.Unturned(), circular.Unturned()), [circular.Turned(torch.from_numpy(s)) for s in (x, y)]):
+        u, v = maps[0](torch.from_numpy(x)), maps[1](torch.from_numpy(y))
+        copula = circular.CircularCopula(u[:1500], v[:1500], u[1500:2000], v[1500:2000])
+        ex, ey = copula.embed(u[2000:], v[2000:])
+        assert float((ex * ey).sum(1).mean()) == pytest.approx(mi, abs=0.1)
+        assert float((ex @ ey.T).exp().mean()) == pytest.approx(1, abs=0.15)
+
+
+def parts(
+    n: int, widths: tuple[int, int], correlations: list[float], seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Logistic normal parts of a whole (one part: a normal number), and their MI, that of correlated normals."""
+    rng, mixing = np.random.default_rng(seed), np.random.default_rng(7)
+    u, v = (rng.normal(size=(n, max(1, width - 1))) for width in widths)
+    rho, k = np.array(correlations), len(correlations)
+    v[:, :k] = rho * u[:, :k] + np.sqrt(1 - rho**2) * v[:, :k]
+    x, y = (
+        side if width == 1 else special.softmax(np.c_[side @ mixing.normal(size=(width - 1,) * 2), np.zeros(n)], 1)
+        for side, width in zip((u, v), widths, strict=True)
+    )
+    return x, y, -0.5 * float(np.log1p(-(rho**2)).sum())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("widths", "correlations"), [((4, 4), [0.9, 0.7, 0.5]), ((10, 3), [0.9, 0.6]),
+                                                      ((3, 1), [0.8])])  # fmt: skip
+def test_parts_of_a_whole_are_known_by_their_ratios(widths, correlations):
+    x, y, mi = parts(1000, widths, correlations, 0)
+    found = estimate(100 * x, y)
+    assert found.trusted and found.interval[0] <= mi <= found.interval[1]
+    assert "each sums to 100" in next(c.sentence for c in found.checks if c.name == "composition of x")
+
+
+def test_log_ratios_can_be_undone_and_are_of_parts_alone():
+    x, _, _ = parts(300, (5, 5), [0.5], 0)
+    with_zeros = np.where(x < 0.02, 0, x)
+    with_zeros /= with_zeros.sum(1, keepdims=True)
+    for side, rows in ((x, 0), (100 * x, 0), (with_zeros, int((with_zeros == 0).any(1).sum())), (x.astype("f4"), 0)):
+        t = torch.from_numpy(side)
+        ratios, [check] = compositions.coordinates("x", t)
+        assert ratios.shape == (300, 4) and ratios.dtype == t.dtype and bool(ratios.isfinite().all())
+        assert check.statistic == rows and check.verdict == ("warn" if rows else "pass")
+        assert len(ratios.unique(dim=0)) == len(t.unique(dim=0))
+        _, singular, _ = torch.linalg.svd(ratios - ratios.mean(0))
+        assert float(singular[-1]) > 1e-3 * float(singular[0])
+    logs = np.log(x) - np.log(x).mean(1, keepdims=True)
+    ratios = compositions.coordinates("x", torch.from_numpy(x))[0]
+    assert float((ratios - ratios.mean(0)).norm()) == pytest.approx(float(np.linalg.norm(logs - logs.mean(0))))
+    labels = np.eye(3)[RNG.integers(0, 3, 300)]
+    for other in (x[:, :4], x - 0.1, x * (1 + 1e-3 * RNG.random((300, 1))), 1000 + 1e-4 * RNG.normal(size=(300, 3)),
+                  x[:, :1], RNG.normal(size=(300, 3))):  # fmt: skip
+        same, told = compositions.coordinates("x", torch.from_numpy(other))
+        assert np.array_equal(same.numpy(), other) and not told
+    same, [check] = compositions.coordinates("x", torch.from_numpy(np.c_[labels, labels[::-1]]))
+    assert same.shape == (300, 6) and check.verdict == "warn" and "most parts are 0" in check.sentence
+
+
+def test_parts_of_a_whole_keep_their_names_and_a_module_its_columns():
+    x, y, _ = parts(300, (3, 1), [0.5], 0)
+    copied = np.c_[y, x[:, 1]]
+    assert "y[:, 1] is a function of x[:, 1]" in told("function", x, copied).sentence
+    [pairs], _, _ = inputs.prepared([(x, y, None)])
+    [plain], found, _ = inputs.prepared([(x, y, None)], log_ratios=False)
+    assert pairs.x.shape == (300, 2) and np.array_equal(plain.x, x) and not found
+    given = inputs.side("given", x)
+    assert given.values.shape == (300, 2) and given.raw.shape == (300, 3)
+    found = estimate(x, y, "SMILE", im.Concat(3, 1), budget=im.estimation.Budget(steps=2))
+    assert math.isfinite(found.mi)
 
 
 # Series ---------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from infomax import estimation
 from infomax.estimation import Budget, Estimate, estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimator import Estimator
+from infomax.estimation.estimators import classical
 
 
 def gauss(n: int, d: int, mi: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +243,18 @@ def test_labels_are_handled_or_refused_in_a_sentence(name):
 def test_what_a_row_cannot_do_is_refused_in_a_sentence(arguments, sentence):
     with pytest.raises(im.UserError, match=sentence):
         estimate(*arguments, budget=Budget(steps=0))
+
+
+@pytest.mark.parametrize("kind", classical.ESTIMATORS)
+@pytest.mark.parametrize("number", [2, 14, 200])  # one-hot, of more columns than either takes
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_a_label_is_one_column_and_no_density(kind, number, name):
+    rng = np.random.default_rng(0)
+    label, other = np.arange(2000) % number, rng.normal(size=(2000, 1))
+    sides = (label, other) if name == "x" else (other, label)
+    with pytest.raises(im.UserError, match=f"needs a continuous {name}, and it is a label of {number} values") as told:
+        estimate(*sides, kind())
+    assert "other order" not in str(told.value) and "columns" not in str(told.value)
 
 
 def test_copies_among_neighbours_are_refused():

@@ -144,7 +144,10 @@ def _evidence(
 ) -> tuple[Evidence, tuple[Check, ...]]:
     """What is known of the reading of both sides that the pairs prefer, and what there is to say of the choice."""
     images = fitting.reads_images(critic)
-    first = request(*inputs.prepared(parts, images))
+    read = partial(
+        inputs.prepared, parts, images, log_ratios=not isinstance(critic, nn.Module)
+    )  # which knows its width
+    first = request(*read())
     if critic is not None and not method.takes_critic:
         raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")
 
@@ -155,11 +158,11 @@ def _evidence(
     few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if method.cross_fits and critic is None else ""
     if few:
         # As classes beside thresholds of what the other side predicts, which numbers' copula is not.
-        others = evidence(request(*inputs.prepared(parts, images, few)))
+        others = evidence(request(*read(classes=few)))
         found, *checks = preferred(found, others, few)
     # Where sides have few different rows, what is no possible value is read anew, as their MI is that of labels.
     if found.cap is not None and not -IMPOSSIBLE <= found.whole.mi <= found.cap + IMPOSSIBLE:
-        found, checks = evidence(request(*inputs.prepared(parts, images, "xy"))), ()
+        found, checks = evidence(request(*read(classes="xy"))), ()
     return found, tuple(checks)
 
 

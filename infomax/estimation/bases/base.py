@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from infomax.estimation.bases.circular import CircularCopula, Turned, Unturned, is_circle
 from infomax.estimation.bases.gains import js_shares, standard_error
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
 from infomax.estimation.bases.pair_copula import closed_form
@@ -78,7 +79,10 @@ class Base:
 
 
 def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
-    """Of normal scores of columns and of independent components, a side each, what tells select pairs from others."""
+    """Of normal scores of columns and of independent components, a side each, what tells select pairs from others; of
+    two angles, their copula on the torus."""
+    if is_circle(fit.x) and is_circle(fit.y):
+        return max(_of_angles(fit, select), key=lambda base: base[0])[1]
     options = [
         [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
         for side in (fit.x, fit.y)
@@ -100,6 +104,16 @@ def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
                     Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
                 )
     assert found is not None
+    return found
+
+
+def _of_angles(fit: Pairs, select: Pairs) -> list[tuple[float, Base]]:
+    """Two angles as they are, and by their ranks around the circle, each with how likely its copula makes fit pairs."""
+    found: list[tuple[float, Base]] = []
+    for maps in ((Unturned(), Unturned()), (Turned(fit.x), Turned(fit.y))):
+        own, other = (Pairs(maps[0](part.x), maps[1](part.y), part.ids) for part in (fit, select))
+        copula = CircularCopula(own.x, own.y, other.x, other.y)
+        found.append((copula.likelihood, Base(own, other, maps, copula)))
     return found
 
 

@@ -22,6 +22,7 @@ class _Classical(Estimator):
     def fit(
         self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str
     ) -> Fitted:
+        require_density(repr(self), fit)  # first, as a label is one column of a user's, however wide it is here
         for name in ("x", "y"):
             side = getattr(fit, name)
             if side.shape[1] > self.widest:
@@ -29,7 +30,6 @@ class _Classical(Estimator):
                     f"{self!r} is for at most {self.widest} columns a side, and {name} has {side.shape[1]}: give "
                     "fewer, such as principal components, or take another method, such as CopulaJS."
                 )
-            require_density(repr(self), name, side)
         return Fitted(self, None, (_as_it_is, _as_it_is), {"fitted": "nothing"})
 
     def read(self, critic: Any, pairs: Pairs) -> Tensor:

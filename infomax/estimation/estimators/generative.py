@@ -58,7 +58,7 @@ class _ByDensity(Estimator):
         return Fitted(self, model, (maps[0], maps[1]), protocol, self._checks())
 
     def _require(self, fit: Pairs) -> None:
-        require_density(repr(self), "y", fit.y)
+        require_density(repr(self), fit, ("y",))
 
     def _model(self, fit: Pairs) -> "DensityRatio":
         raise TypeError(f"{type(self).__name__} defines no densities.")
@@ -111,8 +111,7 @@ class DifferenceOfEntropies(PlugIn, _ByDensity):
         super().__init__(density, transforms, hidden, DENSITIES[:2])
 
     def _require(self, fit: Pairs) -> None:
-        for name in ("x", "y"):
-            require_density(repr(self), name, getattr(fit, name))
+        require_density(repr(self), fit)
 
     def _model(self, fit: Pairs) -> "DensityRatio":
         dx, dy = fit.x.shape[1], fit.y.shape[1]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.estimation.bases.circular import Unturned, is_circle
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
@@ -81,7 +82,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     drawn = torch.cat(matchings, 1)  # [DRAWN, n]
     moved = float((drawn != torch.arange(start)).double().mean())
     continuous = not (is_label(x) or is_label(y)) and has_density(x) and has_density(y)
-    normal = [None if is_label(side) else NormalScores(side)(side) for side in (x, y)]
+    normal = [None if is_label(side) else _scores(side) for side in (x, y)]
     hx, hy = (_shares(side) if z is None else hermite(z) for side, z in zip((x, y), normal, strict=True))
     products = _products(hx, hy, drawn)
     if not continuous:
@@ -92,6 +93,11 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
     return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
+
+
+def _scores(side: Tensor) -> Tensor:
+    """Columns' normal scores; an angle's cosine and sine as they are."""
+    return Unturned()(side) if is_circle(side) else NormalScores(side)(side)
 
 
 def matched(s: Tensor, number: int, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:

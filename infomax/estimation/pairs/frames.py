@@ -19,6 +19,7 @@ from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks
 from infomax.estimation.pairs.columns import Column, column_of, require_few
 from infomax.estimation.pairs.pairs import FEWEST
+from infomax.estimation.pairs.reading import whole_numbers
 from infomax.estimation.result import Check, Estimate
 
 MISSING = ("refuse", "drop")
@@ -295,8 +296,7 @@ def _side(side: str, columns: list[Column]) -> tuple[np.ndarray, list[str], str,
     checks = []
     whole = [column.name for column in columns if column.levels is None and column.values.dtype.kind in "iub"]
     if whole:
-        sentence = f"whole numbers were read as quantities, as {side} has several columns: {', '.join(whole)}."
-        checks.append(Check(f"whole numbers of {side}", float(len(whole)), 0.0, "pass", sentence))
+        checks.append(whole_numbers(side, len(whole), whole))
     if labels:
         told = ", ".join(column.name for column in labels)
         sentence = f"labels beside numbers were read as a column of 0 and 1 for each but one of their values: {told}."

@@ -133,14 +133,22 @@ def has_density(side: Tensor) -> bool:
     return _tied(side) is None
 
 
-def require_density(what: str, name: str, side: Tensor) -> None:
-    """Refuses a side that is not continuous, of which a density, or a distance between ranks, says nothing."""
-    column = _tied(side)
-    if column is not None:
+def require_density(what: str, pairs: Pairs, names: Sequence[str] = ("x", "y")) -> None:
+    """Refuses sides that are not continuous, of which a density, or a distance between ranks, says nothing. what: the
+    method, for the sentence. names: the sides that need a density."""
+    for name in names:
+        side = getattr(pairs, name)
+        column = _tied(side)
+        if column is None:
+            continue
+        found = (
+            f"it is a label of {side.shape[1]} values" if is_label(side)
+            else f"in its column {column} most rows repeat another's value"
+        )  # fmt: skip
         raise UserError(
-            f"{what} needs a continuous {name}, and in its column {column} most rows repeat another's value: labels, "
-            "counts and rounded numbers have no density. Take a method that trains a critic, such as CopulaJS"
-            + (", or give the sides in the other order." if name == "y" else ".")
+            f"{what} needs a continuous {name}, and {found}: labels, counts and rounded numbers have no density. Take "
+            "a method that trains a critic, such as CopulaJS"
+            + (", or give the sides in the other order." if len(names) == 1 else ".")
         )
 
 

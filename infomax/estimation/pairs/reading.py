@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.compositions import coordinates
 from infomax.estimation.pairs.functions import functions
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs, is_label
 from infomax.estimation.pairs.suspicions import duplicates, order_of_rows, row_keys
@@ -21,11 +22,11 @@ NARROW = 8  # an image's height and width at least: smaller arrays have no place
 
 
 def prepared(
-    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False, classes: str = ""
+    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False, classes: str = "", log_ratios: bool = True
 ) -> tuple[list[Pairs], list[Check], float | None]:
     """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
     leave unless they are kept. classes: "x", "y" or "xy", the sides whose few different rows are labels, though they
-    are floating-point numbers.
+    are floating-point numbers. log_ratios: whether parts of a whole become their log-ratios, a column fewer.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
@@ -67,6 +68,10 @@ def prepared(
         checks += functions(sides)
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
+    for k, name in enumerate(("x", "y")):
+        if log_ratios and not keep_constant and not labels[k] and images[k] is None:
+            sides[k], found = coordinates(name, sides[k])
+            checks += found
     both = (images[0], images[1])
     split_up = zip(
         sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), torch.arange(len(ids)).split(sizes), strict=True
@@ -99,8 +104,14 @@ def side(name: str, given: Any) -> Side:
     whole = _joined(name, [raw.flatten(1) if raw.ndim > 1 else raw[:, None]])
     values, checks, entropy = _side(name, whole, False, False)
     label = is_label(values)
-    # What is no label is read again beside another side, and images by the places of their pixels.
-    return Side(name, whole, values if label else raw if raw.ndim > 1 else whole, label, checks, entropy)
+    if not label:
+        # It is read again beside another side, where parts of a whole would be known as such no more, and images by the
+        # places of their pixels.
+        image = _image({tuple(raw.shape[1:])}, whole, False) is not None
+        values, found = (values, []) if image else coordinates(name, values)
+        checks += found
+        values = values if found else raw if raw.ndim > 1 else whole
+    return Side(name, whole, values, label, checks, entropy)
 
 
 def _joined(name: str, tensors: list[Tensor]) -> Tensor:
@@ -116,7 +127,7 @@ def _joined(name: str, tensors: list[Tensor]) -> Tensor:
 
 def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> Image | None:
     """The image that columns make, where rows were [height, width] or [channels, height, width], neither narrow."""
-    if len(shapes) > 1 or not whole.dtype.is_floating_point:
+    if len(shapes) > 1:
         return None
     shape = next(iter(shapes))
     if len(shape) not in (2, 3) or min(shape[-2:]) < NARROW:
@@ -131,7 +142,10 @@ def _image(shapes: set[tuple[int, ...]], whole: Tensor, keep_constant: bool) -> 
 def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple[Tensor, list[Check], float | None]:
     checks: list[Check] = []
     if not whole.dtype.is_floating_point:
-        return _labels(name, whole)
+        if whole.shape[1] == 1:
+            return _labels(name, whole)
+        checks.append(whole_numbers(name, whole.shape[1]))
+        whole = whole.double()
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
@@ -197,11 +211,6 @@ def most_labels(rows: int) -> float:
 
 def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None]:
     """One column of integers is a label: one-hot, and its entropy caps the MI."""
-    if whole.shape[1] > 1:
-        raise UserError(
-            f"{name} holds integers ({str(whole.dtype).removeprefix('torch.')}) in {whole.shape[1]} columns: give "
-            "floating-point numbers if they are quantities (such as pixels), or one column if they are labels."
-        )
     values, index, counts = whole.flatten().unique(return_inverse=True, return_counts=True)
     if len(values) < 2:
         raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
@@ -214,6 +223,14 @@ def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None
     sentence = f"{name} is a column of integers and was read as a label with {len(values)} values (one-hot)."
     check = Check(f"labels in {name}", float(len(values)), 0.0, "pass", sentence)
     return torch.nn.functional.one_hot(index, len(values)).float(), [check], entropy
+
+
+def whole_numbers(name: str, number: int, columns: Sequence[str] = ()) -> Check:
+    """Says that whole numbers of a side are quantities, as it has several columns. number: of columns of them.
+    columns: their names, where they have some."""
+    sentence = f"whole numbers were read as quantities, as {name} has several columns"
+    sentence += f": {', '.join(columns)}." if columns else "."
+    return Check(f"whole numbers of {name}", float(number), 0.0, "pass", sentence)
 
 
 def _ids(given: list[Any], sizes: list[int]) -> Tensor:
