@@ -61,7 +61,7 @@ def test_saved_encoder_gives_the_same_features_through_timm(name, in_chans, tmp_
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.equal(loaded.to(memory_format=torch.channels_last)(images), expected)
     data = resolve_model_data_config(loaded)
-    assert (list(data["mean"]), list(data["std"]), data["input_size"]) == (mean, std, (in_chans, 28, 28))
+    assert [list(data[key]) for key in ("mean", "std", "input_size")] == [mean, std, [in_chans, 28, 28]]
     ours = encoder(f"local-dir:{tmp_path}", in_chans=in_chans, pretrained=True).eval()
     assert torch.equal(ours.to(memory_format=torch.channels_last)(images), expected)
     assert encoder_config(ours) == encoder_config(model)
