@@ -1,6 +1,7 @@
 """The recipes of each kind of model, from the command to the folder; models saved and loaded; what is refused."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -197,6 +198,18 @@ def test_a_short_run_ends_with_its_table_and_is_read_by_the_command_line(run, im
             assert len(done.err.strip().splitlines()) == 1 and "Traceback" not in done.err
     assert run("infomax", "report", folder).status == 0
     assert type(im.load(folder)).__name__.lower() in (name.replace("_", ""), "infomax", "twotower")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", im.objectives.registry)
+@pytest.mark.parametrize("name", EXTRA)
+def test_every_recipe_takes_one_step_with_every_objective(run, unlabelled, tmp_path, name, objective):
+    ended = run(*options(name, unlabelled, "--steps", 1, "--objective", objective, "--run-dir", "kept"))
+    assert ended.status == 0 and "Traceback" not in ended.err, ended.err
+    [line] = log(tmp_path / "kept")
+    assert line["number"] == 1 and all(math.isfinite(v) for k, v in line.items() if k == "mi" or k.startswith("mi/"))
+    kind = type(im.objectives.objective(objective)).__name__
+    assert repr(im.load(tmp_path / "kept").objective).startswith(f"{kind}(")
 
 
 @pytest.mark.slow
