@@ -11,6 +11,7 @@ import torch
 from scipy import special, stats
 
 import infomax as im
+from infomax.benchmarks import tasks
 from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases import circular, ordered
@@ -390,6 +391,15 @@ def test_categoricals_are_classes():
     assert torch.equal(inputs.prepared([(Y, Categorical(codes), None)])[0][0].y.argmax(1), torch.tensor(codes).long())
     with pytest.raises(im.UserError, match="y has 1 missing values"):
         inputs.prepared([(Y, Categorical(np.where(np.arange(200) == 3, -1, codes)), None)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_fast_oscillation_is_seen_or_not_trusted(seed):
+    """Six waves within a deviation of x, of which KSG sees a half."""
+    task = tasks.curve("sin(20 x)", lambda x: np.sin(20 * x), 0.3)
+    found = estimate(*task.sample(3000, seed))
+    assert not found.trusted or found.interval[0] <= task.mi <= found.interval[1]
 
 
 # Angles and parts of a whole ------------------------------------------------------------------------------------------

@@ -46,8 +46,9 @@ def estimate(
 
     x [n, ...], y [n, ...]: numpy or torch, lists, or data frames and series of pandas, polars or pyarrow; row i of both
     is a pair. A column of integers is a label, whose values are names of classes or numbers in order, such as counts,
-    as validation pairs prefer. A column of texts or categories is a label; of a frame of several columns, integers are
-    quantities. missing: "refuse" missing values, or "drop" the pairs that have some, which a check then counts.
+    as validation pairs prefer. A column of texts or categories is a label; of several columns, integers are quantities,
+    and parts of a whole become log-ratios. missing: "refuse" missing values, or "drop" the pairs that have some, which
+    a check then counts.
     estimator: any of `infomax.estimation.registry`, as a text such as "SMILE(tau=3)" or an object; by default CopulaJS.
     objective: its earlier name. critic: a text such as "Concat" or "Separable(hidden=64)", or a module, of which a copy
     is trained; by default the estimator's own. seed: of the splits and the critic. budget: how long a critic may train,

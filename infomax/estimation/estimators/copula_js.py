@@ -22,10 +22,11 @@ class CopulaJS(PlugIn):
     """A copula in closed form plus a residual, cross-fitted: log r = log r_copula + f. The default.
 
     The copula is Gaussian or Student's, of the columns or of each side's independent components, or Gaussian with
-    kernels for pairs of columns that are not (`pair_copula.py`). Validation pairs choose. A score test says whether
-    anything is left over; f is then kernels of random features, or a network where these leave something over too
-    (`kernels.py`). Both start at 0 and learn by the Jensen-Shannon bound, so that only what the copula missed costs
-    samples. Where both sides are images, [n, h, w]
+    kernels for pairs of columns that are not (`pair_copula.py`). Validation pairs choose. Two angles, each as (cos,
+    sin), have kernels around the circle instead (`circular.py`). A score test says whether anything is left over; f is
+    then kernels of random features, or a network where these leave something over too (`kernels.py`). Both start at 0
+    and learn by the Jensen-Shannon bound, so that only what the copula missed costs samples. Where both sides are
+    images, [n, h, w]
     or [n, c, h, w] and not narrower than 8, two more compete: a copula of principal components, and a convolutional
     critic that compares two images location by location (`spatial.py`). A side of labels has a classifier instead,
     log p(label | other) / p(label): discriminants in closed form, or counts beside other labels, plus a learned
