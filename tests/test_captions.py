@@ -117,7 +117,10 @@ def test_what_is_not_read_of_captions_is_said(tmp_path):
     assert re.search(r"Captions of 5 to 37 characters are read as 20 tokens, .* \d+ longer ones cut", notes)
     assert re.search(r"Characters without a token of their own share one: 14 \(',' 11, ", notes), notes
     assert "Characters of held-out captions that training captions lack: 3 ('ß' 1, '-' 1, '8' 1)." in notes
-    assert "1 of 12 captions repeat another" in notes
+    assert "1 of 12 captions read as another does" in notes
+    assert "10 of 12 captions read as another does" in "\n".join(
+        data.paired(f"captions:{tmp_path}/t.csv?length=1").notes
+    )
     y = found.train.batch(torch.arange(1))[1][0]
     assert y[:4].tolist() == [CHARACTERS.index(c) + 1 for c in "two "] and len(y) == 20
 

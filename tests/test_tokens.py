@@ -86,6 +86,9 @@ def test_whole_numbers_are_neither_tokens_nor_quantities_unless_it_is_said(caplo
     assert quantities.y.vocabulary is None
     rows = quantities.batch(torch.arange(len(quantities)))[1]
     assert rows.dtype == torch.float32 and float(rows[:, :3].mean().abs()) < 1e-5
+    large = np.array([[0], [2**64 - 1]] * 30, np.uint64)
+    both = data.pairs(x, large, vocabulary={"y": None}).train.batch(torch.arange(48))[1].unique()
+    assert len(both) == 2 and float(both[0]) < 0 < float(both[1])
     # Nothing is asked of images, of bytes or of truth values; of bytes [n, length] a line says what they are taken for.
     assert data.pairs(tokens.reshape(60, 1, 5, 1), x).train.x.vocabulary is None
     assert data.pairs(x > 0.5, x).train.batch(torch.arange(3))[0].is_floating_point()

@@ -146,9 +146,9 @@ def _on_captions(file: Path, train: list[str], test: list[str], length: int) -> 
     unseen = Counter({c: n for c, n in _characters(test).items() if c not in learnt})
     if unseen:
         notes.append(f"Characters of held-out captions that training captions lack: {_shown(unseen)}.")
-    copies = len(both) - len(set(both))
+    copies = len(both) - len({text.lower()[:length] for text in both})
     if copies:
-        notes.append(f"{copies} of {len(both)} captions repeat another, so that retrieval cannot tell them apart.")
+        notes.append(f"{copies} of {len(both)} captions read as another does, and retrieval cannot tell them apart.")
     return notes
 
 

@@ -101,15 +101,15 @@ def rows_of(
         return rows
     if rows.dtype == torch.uint8:
         return rows
-    words = rows.dtype != torch.bool and rows.ndim == 2 and name not in vocabulary
-    rows = rows.long()
-    if words:
+    maybe_words = rows.dtype != torch.bool and rows.ndim == 2 and name not in vocabulary
+    rows = rows.double()  # not long(), which uint64 does not fit
+    if maybe_words:
         reach = f" from {int(rows.min())} to {int(rows.max())}" if rows.numel() else ""
         raise UserError(
             f"{name} holds whole numbers {list(rows.shape)}{reach}, which may be tokens, that name words, or"
             f" quantities: {advice}."
         )
-    return rows.double()
+    return rows
 
 
 def _tokens(name: str, rows: Tensor, vocabulary: int) -> Tensor:
