@@ -592,3 +592,17 @@ def test_odd_input_is_told_in_the_checks():
 def test_large_offsets_and_scales_in_float64_lose_nothing():
     far = estimate(1e9 + 1e-3 * X, Y, "InfoNCE", SMALL, budget=QUICK)
     assert far.mi == pytest.approx(estimate(X, Y, "InfoNCE", SMALL, budget=QUICK).mi, abs=0.02)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_around_an_estimate_are_on_inside(off):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(600, 2))
+    y = np.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * generator.normal(size=(600, 1))
+    few = Budget(steps=20)
+    expected = estimate(x, y, budget=few)
+    with off():
+        found = estimate(torch.tensor(x), y, budget=few)
+        conditional = estimate(x[:, :1], y, given=x[:, 1:], budget=few)
+    assert (found.mi, found.interval) == (expected.mi, expected.interval)
+    assert math.isfinite(conditional.mi)

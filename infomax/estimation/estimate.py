@@ -27,6 +27,8 @@ IMPOSSIBLE = 0.1  # nats outside of what the entropy of few different rows allow
 WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
+@torch.inference_mode(False)  # critics are trained, whatever a caller has switched off
+@torch.enable_grad()
 def estimate(
     x: Any,
     y: Any,
@@ -89,6 +91,8 @@ def estimate(
         return tables.described(read(lambda x, y: _evidence([(x, y, ids)], request, method, critic)))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def estimate_splits(
     fit: Sequence[Any],
     select: Sequence[Any],
