@@ -595,3 +595,21 @@ def test_independent_series_are_trusted_in_blocks_alone():
     assert not estimate(z[:, :1], z[:, 1:]).trusted
     found = estimate(z[:, :1], z[:, 1:], blocks=100)
     assert found.trusted and found.interval[0] <= 0 and found.mi < 0.05
+
+
+# Columns that are nearly dependent ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [500, 1000])
+def test_columns_that_are_nearly_dependent_are_read_by_their_components(n):
+    """Three normal pairs, mixed on each side so that the condition numbers of the correlations are 280 and 620."""
+    mixed, rho = np.random.default_rng(7).normal(size=(2, 3, 3)), np.array([0.9, 0.7, 0.5])
+    rng = np.random.default_rng(n)
+    u = rng.normal(size=(n, 3))
+    v = rho * u + np.sqrt(1 - rho**2) * rng.normal(size=(n, 3))
+    found, truth = estimate(u @ mixed[0], v @ mixed[1]), -0.5 * np.log1p(-(rho**2)).sum()
+    assert found.interval[0] <= truth <= found.interval[1], found
+    assert found.mi == pytest.approx(truth, abs=0.2)
+    other = estimate(u @ mixed[0], v)  # one side alone
+    assert other.interval[0] <= truth <= other.interval[1] and other.mi == pytest.approx(truth, abs=0.2)

@@ -18,6 +18,7 @@ from infomax.estimation.pairs import Pairs
 Map = Callable[[Tensor], Tensor]
 UNMIXED = 64  # columns at most whose independent components are sought
 UNMIXED_ROWS = 10_000
+NEAR = 100.0  # of the largest variance of principal components to the least, where columns are nearly dependent
 PRINCIPAL = 64  # principal components of an image at most
 
 
@@ -41,6 +42,23 @@ class Unmixed:
 
     def _components(self, z: Tensor) -> Tensor:
         return (z.double() @ self.unmixing).float()
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.scores(self._components(self.standard(t)))
+
+
+class Whitened:
+    """Normal scores of a side's principal components, by the rows that it is made from. What nearly equal columns
+    differ by is less than the error of their ranks, so that scores of the columns themselves lose it."""
+
+    def __init__(self, fit: Tensor):
+        self.standard = Standard(fit)
+        z = self.standard(fit)
+        self.axes = torch.linalg.eigh(z.double().T @ z.double())[1]  # [d, d]
+        self.scores = NormalScores(self._components(z))
+
+    def _components(self, z: Tensor) -> Tensor:
+        return (z.double() @ self.axes).float()
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.scores(self._components(self.standard(t)))
@@ -79,12 +97,12 @@ class Base:
 
 
 def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
-    """Of normal scores of columns and of independent components, a side each, what tells select pairs from others; of
-    two angles, their copula on the torus."""
+    """Of normal scores of columns, of principal and of independent components, a side each, what tells select pairs
+    from others; of two angles, their copula on the torus."""
     if is_circle(fit.x) and is_circle(fit.y):
         return max(_of_angles(fit, select), key=lambda base: base[0])[1]
     options = [
-        [NormalScores(side), *_unmixed(side, seed), *([] if None in fit.images else [Principal(side)])]
+        [NormalScores(side), *_of_components(side, seed), *([] if None in fit.images else [Principal(side)])]
         for side in (fit.x, fit.y)
     ]
     sides = [
@@ -117,8 +135,9 @@ def _of_angles(fit: Pairs, select: Pairs) -> list[tuple[float, Base]]:
     return found
 
 
-def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
-    """Independent components, where a side may have them: where its principal components are not normal."""
+def _of_components(side: Tensor, seed: int) -> list[Whitened | Unmixed]:
+    """Principal components, where columns are nearly dependent, and independent ones, where a side may have them: where
+    its principal components are not normal."""
     n, d = side.shape
     if not 2 <= d <= UNMIXED or n < 20 * d:
         return []
@@ -126,6 +145,7 @@ def _unmixed(side: Tensor, seed: int) -> list[Unmixed]:
     values, vectors = torch.linalg.eigh(z.T @ z / n)
     if float(values[0]) < 1e-6 * float(values[-1]):
         return []
+    found: list[Whitened | Unmixed] = [Whitened(side)] if float(values[-1] / values[0]) > NEAR else []
     z = z @ (vectors * values.rsqrt())
     kurtosis = (z**4).mean(0) - 3
-    return [Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else []
+    return [*found, Unmixed(side, seed)] if float(kurtosis.abs().max()) > 5 * math.sqrt(24 / n) else found
