@@ -105,6 +105,28 @@ def test_what_has_too_few_blocks_is_refused(n):
             im.estimate(x, y, blocks="auto")
 
 
+@pytest.mark.parametrize(("memory", "most"), [(0.98, 1), (1.0, 0)])
+def test_blocks_that_are_shorter_than_rows_are_alike_are_not_trusted(memory, most):
+    left = 0
+    for seed in range(10):
+        found = im.estimate(*two(600, memory, seed), "GCMI", blocks=20)
+        told = [check for check in found.checks if check.name == "block length"]
+        left += not told
+        if told:
+            assert told[0].verdict == "fail" and not found.trusted
+            assert "a block has 20 rows, and rows are alike for about" in told[0].sentence
+    assert left <= most
+
+
+def test_blocks_that_are_longer_than_rows_are_alike_are_left_alone():
+    for seed in range(10):
+        x, y = two(600, 0.9, seed)
+        assert "block length" not in {check.name for check in im.estimate(x, y, "GCMI", blocks=20).checks}
+    assert "block length" in {check.name for check in im.estimate(x, y, "GCMI", blocks=1).checks}
+    noise = np.random.default_rng(0).normal(size=(2, 600))
+    assert "block length" not in {check.name for check in im.estimate(*noise, "GCMI", blocks=1).checks}
+
+
 def test_the_length_is_kept_and_every_question_takes_it(tmp_path):
     x, y = two(600, 0.9, 1)
     length = chosen(x, y)[0].length

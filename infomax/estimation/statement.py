@@ -17,6 +17,7 @@ WHY = {
     "told entirely": "it is below the entropy of a column that the other side determines",
     "splits": "what was learned does not carry over to held-out pairs",
     "bracket": "its interval contradicts a known bound",
+    "block length": "rows of different blocks are alike",
     "rival": "a model in closed form bounds MI from below by more",
     "sign": "its interval is below 0",
     "width": "its interval is too wide",

@@ -9,6 +9,7 @@ import numpy as np
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.pairs import FEWEST_IDS
+from infomax.estimation.result import Check
 
 AUTO = "auto"
 MOST = 64  # columns of a side that are looked at; of more, as many random sums of them
@@ -58,28 +59,54 @@ def chosen(x: Any, y: Any, there: np.ndarray | None = None) -> tuple[Chosen, np.
     Politis & White, 2009). L is at least 2 t, and it is 1 where no r(k) is beyond chance.
     Raises UserError where fewer than 20 blocks would be left.
     """
+    found = _asked(x, y, there)
+    if found.length == 1:
+        return found, None
+    rows = len(x) if there is None else len(there)
+    if FEWEST_BLOCKS * found.length > rows:
+        raise UserError(
+            f"blocks='auto' finds rows that are alike for so long that a block would have {found.length} of {rows} "
+            f"rows, and {FEWEST_BLOCKS} blocks are needed at least: give differences of rows where a side wanders, or "
+            "take off its trend or cycle, or give more rows."
+        )
+    return found, of_blocks(found.length, rows)[slice(None) if there is None else there]
+
+
+def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None) -> list[Check]:
+    """What is said of blocks that are a number of rows and shorter than the autocorrelation time of two sides: rows of
+    two blocks are then alike, as two neighbours are, and neither an interval nor a p-value knows.
+
+    x, y, there: as chosen() takes them.
+    """
+    if isinstance(blocks, bool) or not isinstance(blocks, (int, np.integer)):
+        return []
+    time = _asked(x, y, there).time
+    if blocks >= time:
+        return []
+    sentence = (
+        f"a block has {blocks} rows, and rows are alike for about {time:.0f}: give longer blocks, or differences of "
+        "rows where a side wanders."
+    )
+    return [Check("block length", float(blocks), time, "fail", sentence)]
+
+
+def _asked(x: Any, y: Any, there: np.ndarray | None) -> Chosen:
     sides = [tensor_of(name, side).numpy() for name, side in (("x", x), ("y", y))]
     there = np.ones(len(sides[0]), bool) if there is None else there
     rows, (first, second) = len(there), (_slowest(side, there) for side in sides)
     if first is None or second is None:
-        return Chosen(1, 1.0), None
+        return Chosen(1, 1.0)
     product = first.values * second.values
     heard = (np.abs(first.values) > first.chance) & (np.abs(second.values) > second.chance)
     last = min(_window(product), _last_heard(heard))
     if last == 0:
-        return Chosen(1, 1.0), None
+        return Chosen(1, 1.0)
     lags, r = np.arange(1, last + 1), product[1 : last + 1]
     # Series that alternate have less variance than independent rows, which blocks need not keep.
     time = max(1.0, 1 + 2 * float(r.sum()))
     lacking = 2 * abs(float((lags * r).sum())) / time
     length = max(round((1.5 * rows * lacking**2) ** (1 / 3)), math.ceil(TIMES * time) if time > 1 else 1, 1)
-    if FEWEST_BLOCKS * length > rows:
-        raise UserError(
-            f"blocks='auto' finds rows that are alike for so long that a block would have {length} of {rows} rows, and "
-            f"{FEWEST_BLOCKS} blocks are needed at least: give differences of rows where a side wanders, take off its "
-            "trend or cycle, or give more rows, or the number of rows in a block."
-        )
-    return Chosen(length, time), None if length == 1 else of_blocks(length, rows)[there]
+    return Chosen(length, time)
 
 
 @dataclass(frozen=True)

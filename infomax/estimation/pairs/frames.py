@@ -16,7 +16,7 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
-from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks
+from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
 from infomax.estimation.pairs.columns import Column, column_of, require_few
 from infomax.estimation.pairs.pairs import FEWEST
 from infomax.estimation.pairs.reading import whole_numbers
@@ -95,7 +95,9 @@ def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing:
         found, rows = _read(sides, None, None, missing)
         length, names = chosen(found.sides["x"], found.sides["y"], rows)
         return dataclasses.replace(found, ids=names, blocks=length)
-    return _read(sides, ids, blocks, missing)[0]
+    found, rows = _read(sides, ids, blocks, missing)
+    told = too_short(blocks, found.sides["x"], found.sides["y"], rows)
+    return dataclasses.replace(found, checks=(*found.checks, *told))
 
 
 def _read(sides: Mapping[str, Any], ids: Any, blocks: Any, missing: str) -> tuple[Tables, np.ndarray | None]:
