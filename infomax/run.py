@@ -296,6 +296,8 @@ class Run(Generic[S]):
             "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved
+        if isinstance(dataset, data.GivenViews):
+            configuration["dataset"] = None  # no name opens them: who evaluates the run says on what
         place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
         folder = _folder(self._name, self._default, model.objective)
         if place["resume"] and place["run_dir"] is None and folder != self._name:

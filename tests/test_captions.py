@@ -125,6 +125,24 @@ def test_what_is_not_read_of_captions_is_said(tmp_path):
     assert y[:4].tolist() == [CHARACTERS.index(c) + 1 for c in "two "] and len(y) == 20
 
 
+def test_captions_of_other_parts_leave_an_images_caption(tmp_path):
+    rows = files(tmp_path, 12)
+    parts = ["train"] * 9 + ["test"] * 3
+    rows = [(path, text, part) for (path, text, _), part in zip(rows, parts, strict=True)]
+    rows.insert(0, (rows[0][0], "of a part that is not read", "val"))
+    table(tmp_path / "t.csv", rows)
+    found = data.paired(f"captions:{tmp_path}/t.csv")
+    assert (len(found.train), len(found.test)) == (9, 3)
+
+
+def test_texts_of_other_characters_may_read_alike(tmp_path):
+    rows = files(tmp_path, 12)
+    for i, text in enumerate(("café", "cafè", "a, b", "a; b")):
+        rows[i] = (rows[i][0], text, rows[i][2])
+    table(tmp_path / "t.csv", rows)
+    assert "2 of 12 captions read as another does" in "\n".join(data.paired(f"captions:{tmp_path}/t.csv").notes)
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "options", "says"),
     [

@@ -112,12 +112,17 @@ def test_a_run_keeps_what_views_are_standardised_by(tmp_path):
         "    projector = im.encoders.Projector(8, hidden=8, out=4, norm='layer')\n"
         "    model = im.InfoMax(im.encoders.MLP(5, 16, 8), projector, im.Cosine(0.2), run.settings.maximised())\n"
         "    for _ in run.train(model, im.data.PairedLoader(views.train, 24), None, views):\n        pass\n"
+        "    run.evaluate(views)\n"
     )
     words = [sys.executable, "own.py", "--steps", "2", "--run-dir", "kept"]
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     kept = checkpoints.read(tmp_path / "kept")
     assert kept.preprocessing == data.describe_pairs(data.given_views(*sources()))
+    assert "Saved in kept; not evaluated: An evaluation reads a name or a data set" in ended.stdout
+    assert kept.configuration["dataset"] is None  # else the encoder would be evaluated on the recipe's default
+    with pytest.raises(im.UserError, match="names no data set; say which with --dataset"):
+        im.evaluate(tmp_path / "kept")
 
 
 @pytest.mark.parametrize(
@@ -151,3 +156,11 @@ def test_a_block_of_the_page_runs_and_prints_what_it_says(number, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     code, said = BLOCKS[number]
     assert differences(said, ran("python", code, {"__name__": "data"})) == []
+
+
+def test_an_evaluation_of_given_views_is_refused_in_a_sentence():
+    views = data.given_views(*sources())
+    with pytest.raises(im.UserError, match="GivenViews is not one"):
+        im.evaluate(model(), views)
+    with pytest.raises(im.UserError, match="Pairs of two modalities are evaluated, and GivenViews is not that"):
+        data.pairs_from(data.describe_pairs(views), views)

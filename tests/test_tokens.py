@@ -118,7 +118,7 @@ def test_tokens_that_the_vocabulary_lacks_are_refused_in_either_part():
     ("vocabulary", "says"),
     [
         (97, "says of which side rows are tokens"), ({"z": 97}, "says of which side"),
-        ({"y": 0}, "a number of tokens, at least 1"), ({"y": "97"}, "a number of tokens"),
+        ({"y": 0}, "a number of tokens from 1 to"), ({"y": "97"}, "a number of tokens"),
         ({"x": 97}, r"Tokens are whole numbers \[n, length\], and x is torch.float64"),
     ],
 )  # fmt: skip
@@ -187,3 +187,27 @@ def test_a_run_of_tokens_is_read_by_the_command_line_as_it_was_trained(run, file
     np.save(files / "y.npy", more)
     other = run("infomax", "probe", "checkpoints/clip", "--dataset", name)
     assert other.status == 2 and f"Tokens lie in 0 .. {VOCABULARY - 1}" in other.err and "Traceback" not in other.err
+
+
+def test_tokens_in_disguise_are_asked_for_or_told():
+    x, tokens = described(60)
+    for rows in (tokens[:, None], tokens[:, :, None]):
+        with pytest.raises(im.UserError, match="may be tokens, that name words, or quantities"):
+            data.pairs(x, rows)
+    [line] = data.pairs(x, tokens.astype(float)).notes
+    assert line == "y holds whole numbers in floats [60, 5], read as quantities and not as tokens."
+    assert data.pairs(x, tokens.astype(float), vocabulary={"y": None}).notes == ()
+
+
+def test_a_vocabulary_is_a_whole_number_of_any_kind_and_no_absurd_one():
+    x, tokens = described(60)
+    assert data.pairs(x, tokens, vocabulary={"y": tokens.max() + 1}).train.y.vocabulary == tokens.max() + 1
+    for size in (2**40, 0, True, 3.0):
+        with pytest.raises(im.UserError, match=r"The vocabulary of y is a number of tokens from 1 to 16,777,216, or N"):
+            data.pairs(x, tokens, vocabulary={"y": size})
+
+
+def test_held_out_rows_that_are_training_rows_are_counted():
+    x, tokens = described(60)
+    [line] = data.pairs(np.repeat(x, 5, 0), np.repeat(tokens, 5, 0), vocabulary={"y": VOCABULARY}).notes
+    assert re.match(r"\d+ of 60 held-out rows of x are training rows as well", line) and int(line.split()[0]) > 50

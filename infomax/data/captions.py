@@ -42,13 +42,13 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     require_limit(limit)
     size, length = _count(name, asked, "size", 4, 4096), _count(name, asked, "length", 1, 4096)
     file, notes = Path(place).expanduser(), list[str]()
-    rows = _first_of_each(_rows(file, rest, asked), notes)
-    held = None
+    rows, held = _rows(file, rest, asked), None
     if "split" in rows[0][1]:
-        parts = held_out(file, rows, notes)
-        rows = [row for row, part in zip(rows, parts, strict=True) if part is not None]
-        held = np.array([part for part in parts if part is not None], bool)
+        part_of = dict(zip((line for line, _ in rows), held_out(file, rows, notes), strict=True))
+        rows = _first_of_each([row for row in rows if part_of[row[0]] is not None], notes)
+        held = np.array([part_of[line] for line, _ in rows], bool)
     else:
+        rows = _first_of_each(rows, notes)
         notes.append("There is no column split, so a fixed fifth of the images is held out.")
     names = [row["path"] for _, row in rows]
     files = [file.parent / name for name in names]
@@ -59,8 +59,8 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     images = dataset_of_files(name, found, limit, size, skip)
     train, test = ([rows[i][1]["text"] for i in _row_numbers(split)] for split in (images.train, images.test))
     length = min(max(map(len, train)), LONGEST) if length is None else length
-    told = (*images.notes, *_on_captions(file, train, test, length))
-    return _made(name, images, torch.stack([tokens(text, length) for text in train + test]), told)
+    notes_of_all = (*images.notes, *_on_captions(file, train, test, length))
+    return _made(name, images, torch.stack([tokens(text, length) for text in train + test]), notes_of_all)
 
 
 def _made(name: str, images: Dataset, texts: Tensor, notes: tuple[str, ...]) -> Paired:
@@ -146,9 +146,12 @@ def _on_captions(file: Path, train: list[str], test: list[str], length: int) -> 
     unseen = Counter({c: n for c, n in _characters(test).items() if c not in learnt})
     if unseen:
         notes.append(f"Characters of held-out captions that training captions lack: {_shown(unseen)}.")
-    copies = len(both) - len({text.lower()[:length] for text in both})
+    copies = len(both) - len({tuple(tokens(text, length).tolist()) for text in both})
     if copies:
-        notes.append(f"{copies} of {len(both)} captions read as another does, and retrieval cannot tell them apart.")
+        notes.append(
+            f"{copies} of {len(both)} captions read as another does: retrieval cannot tell them apart, and in training "
+            "they are negatives of each other."
+        )
     return notes
 
 

@@ -14,6 +14,8 @@ from infomax.data.keyed import permutation
 from infomax.data.source import Split
 from infomax.errors import UserError
 
+FEWEST_NUMBERS = 16  # in a row, from which on two that are equal are one sample twice
+
 
 @final
 class Modality:
@@ -101,7 +103,8 @@ def rows_of(
         return rows
     if rows.dtype == torch.uint8:
         return rows
-    maybe_words = rows.dtype != torch.bool and rows.ndim == 2 and name not in vocabulary
+    long = sum(side > 1 for side in rows.shape[1:])  # axes of a row; [n, 1, length] is a row of tokens as well
+    maybe_words = rows.dtype != torch.bool and rows.ndim <= 3 and long <= 1 and name not in vocabulary
     rows = rows.double()  # not long(), which uint64 does not fit
     if maybe_words:
         reach = f" from {int(rows.min())} to {int(rows.max())}" if rows.numel() else ""
@@ -167,8 +170,9 @@ def standardised(rows: "Tensor | Split", train: Tensor, vocabulary: int | None =
     return Modality(rows, mean * scale, (std * scale).where(std > 1e-14, 1.0))  # below, rounding of one number
 
 
-def told(name: str, side: Modality, vocabulary: Mapping[str, int | None], train: Tensor, held: Tensor) -> list[str]:
-    """Lines on a side of pairs: bytes [n, length] of which nothing was said, tokens that no training row has.
+def notes_on(name: str, side: Modality, vocabulary: Mapping[str, int | None], train: Tensor, held: Tensor) -> list[str]:
+    """Lines on a side of pairs: bytes [n, length], and whole numbers in floats, of which nothing was said; tokens that
+    no training row has; held-out rows that are training rows too.
 
     name, vocabulary: as rows_of() takes them. train, held: the rows, int64, of the two parts.
     """
@@ -176,11 +180,33 @@ def told(name: str, side: Modality, vocabulary: Mapping[str, int | None], train:
     if isinstance(rows, Split):
         return []
     if side.vocabulary is None:
-        if rows.dtype != torch.uint8 or rows.ndim != 2 or name in vocabulary:
-            return []
-        return [f"{name} holds bytes {list(rows.shape)}, read as quantities in [0, 1] and not as tokens."]
+        return [*_read_as_quantities(name, rows, vocabulary), *_copied(name, rows, train, held)]
     missing = ~torch.isin(rows[held], rows[train])
     if not missing.any():
         return []
     kinds, where = len(rows[held][missing].unique()), int(missing.any(1).sum())
     return [f"{kinds} tokens of {name}, in {where} held-out rows, are in no training row: nothing is learnt of them."]
+
+
+def _read_as_quantities(name: str, rows: Tensor, vocabulary: Mapping[str, int | None]) -> list[str]:
+    if rows.ndim != 2 or name in vocabulary or rows.shape[1] < 2:
+        return []
+    if rows.dtype == torch.uint8:
+        return [f"{name} holds bytes {list(rows.shape)}, read as quantities in [0, 1] and not as tokens."]
+    if bool((rows >= 0).all()) and float(rows.max()) > 1 and bool((rows == rows.round()).all()):
+        return [f"{name} holds whole numbers in floats {list(rows.shape)}, read as quantities and not as tokens."]
+    return []
+
+
+def _copied(name: str, rows: Tensor, train: Tensor, held: Tensor) -> list[str]:
+    if math.prod(rows.shape[1:]) < FEWEST_NUMBERS:
+        return []
+    flat = rows.flatten(1).contiguous().numpy()
+    known = {hash(flat[i].tobytes()) for i in train.tolist()}
+    number = sum(hash(flat[i].tobytes()) in known for i in held.tolist())
+    if not number:
+        return []
+    return [
+        f"{number} of {len(held)} held-out rows of {name} are training rows as well, so what is measured on them looks"
+        " better than it is, and pairs of one row are negatives of each other: keep one pair of each."
+    ]

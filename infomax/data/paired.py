@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from infomax.data.loader import Order
-from infomax.data.modality import Modality, drawn, rows_of, standardised, told
+from infomax.data.modality import Modality, drawn, notes_on, rows_of, standardised
 from infomax.data.source import tell
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
     from infomax.data.given import GivenSplit, GivenViews
     from infomax.data.source import Dataset
+
+MOST_TOKENS = 1 << 24  # of a vocabulary: beyond, numbers are not words, and no memory holds a row for each
 
 
 @final
@@ -126,7 +129,7 @@ def pairs(
         raise UserError(f"x has {len(rows[0])} rows and y has {len(rows[1])}; a pair is a row of each.")
     train, tested = drawn(len(rows[0]), test, limit, seed)
     one, other = (standardised(side, train, sizes.get(key)) for key, side in zip("xy", rows, strict=True))
-    notes = [note for key, side in (("x", one), ("y", other)) for note in told(key, side, sizes, train, tested)]
+    notes = [note for key, side in (("x", one), ("y", other)) for note in notes_on(key, side, sizes, train, tested)]
     tell(name, notes)
     return Paired(name, PairedSplit(one, other, train), PairedSplit(one, other, tested), tuple(notes))
 
@@ -136,9 +139,12 @@ def _vocabulary(given: Any) -> Mapping[str, int | None]:
     if not isinstance(sizes, Mapping) or not set(sizes) <= {"x", "y"}:
         raise UserError(f'vocabulary says of which side rows are tokens, and of how many, {{"y": 97}}; not {given!r}.')
     for side, size in sizes.items():
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise UserError(f"The vocabulary of {side} is a number of tokens, at least 1, or None; not {size!r}.")
-    return sizes
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if size is not None and (not whole or not 1 <= size <= MOST_TOKENS):
+            raise UserError(
+                f"The vocabulary of {side} is a number of tokens from 1 to {MOST_TOKENS:,}, or None; not {size!r}."
+            )
+    return {side: None if size is None else int(size) for side, size in sizes.items()}
 
 
 def halves(dataset: "Dataset") -> Paired:
@@ -176,6 +182,8 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired
     preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Raises UserError:
     one that describe_pairs() did not write, rows of other columns or channels.
     """
+    if not isinstance(pairs, Paired):
+        raise UserError(f"Pairs of two modalities are evaluated, and {type(pairs).__name__} is not that.")
     sides: dict[str, Modality] = {}
     for name, side in pairs.train.sides.items():
         known = (preprocessing or {}).get(name)

@@ -85,7 +85,7 @@ class Monitor:
                 if number:
                     raise UserError(
                         f"--{name} {number} needs an encoder and two held-out samples or more, in the loader's"
-                        " views: take 0, or more data."
+                        " views, which given views do not have: take 0, or more data."
                     )
             every = probe_every = 0
         self._asked = every is not None

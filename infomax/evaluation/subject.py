@@ -81,6 +81,11 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
     if isinstance(dataset, str):
         images = data.dataset(dataset, limit=limit, skip_unreadable=skip_unreadable)
+    elif not isinstance(dataset, data.Dataset):
+        raise UserError(
+            f"An evaluation reads a name or a data set with a training and a test part, of im.data, and "
+            f"{type(dataset).__name__} is not one."
+        )
     else:
         images = dataset
     if preprocessing is not None:
