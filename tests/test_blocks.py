@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import infomax as im
 from infomax import cli
@@ -187,3 +188,15 @@ def test_the_benchmark_counts(tmp_path, capsys):
     for wrong, sentence in (({"names": ("AR",)}, "no kind of series 'AR'"), ({"blocks": ("x",)}, "no kind of blocks")):
         with pytest.raises(im.UserError, match=sentence):
             series.command(**how | wrong)
+
+
+def test_blocks_are_counted_where_rows_are_left():
+    x, y = two(2000, 0.9, 0)
+    x[150:] = np.nan
+    with pytest.raises(im.UserError, match=r"are in \d+ of them, where 20 are needed"):
+        im.estimate(x, y, blocks="auto", missing="drop")
+
+
+def test_half_precision_has_a_length():
+    x, y = (torch.tensor(side) for side in two(600, 0.9, 0))
+    assert chosen(x.bfloat16(), y.bfloat16())[0].length > 5

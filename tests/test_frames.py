@@ -288,3 +288,14 @@ def test_an_audit_reads_frames():
     found = im.estimation.audit(x, y, "GCMI", missing="drop")
     assert found.n == N - 4 and found.names == {"x": ["a", "b"], "y": ["c"]}
     assert "independence" in found.protocol["audit"]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, bool])
+def test_one_hot_columns_are_a_label_whatever_they_are_made_of(kind):
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 5, 300)
+    y = label[:, None] + generator.normal(size=(300, 1))
+    want = im.estimate(np.eye(5, dtype=np.float32)[label], y)
+    found = im.estimate(np.eye(5)[label].astype(kind), y)
+    assert (found.mi, found.interval) == (want.mi, want.interval)
+    assert not any(check.name.startswith("whole numbers") for check in found.checks)

@@ -16,6 +16,7 @@ from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases import circular, ordered
 from infomax.estimation.evidence import checks
+from infomax.estimation.pairs import circle as angles
 from infomax.estimation.pairs import compositions
 from infomax.estimation.result import Check
 
@@ -451,8 +452,8 @@ def test_a_circle_is_no_ring():
     x = circle(RNG.uniform(0, 7, 300))
     for side, held in ((x, True), (3 * x, True), (x * (1 + 1e-3 * RNG.random((300, 1))), False), (x + 0.1, False),
                        (np.c_[x, x], False), (x[:, :1], False)):  # fmt: skip
-        assert circular.is_circle(torch.from_numpy(side)) == held
-        assert circular.is_circle(torch.from_numpy(side).float()) == held
+        assert angles.is_circle(torch.from_numpy(side)) == held
+        assert angles.is_circle(torch.from_numpy(side).float()) == held
 
 
 def test_angles_that_tell_nothing_have_a_copula_of_zero():
@@ -613,3 +614,34 @@ def test_columns_that_are_nearly_dependent_are_read_by_their_components(n):
     assert found.mi == pytest.approx(truth, abs=0.2)
     other = estimate(u @ mixed[0], v)  # one side alone
     assert other.interval[0] <= truth <= other.interval[1] and other.mi == pytest.approx(truth, abs=0.2)
+
+
+def test_repeated_compositions_stay_repeated():
+    parts = np.random.default_rng(0).dirichlet(np.ones(4), 7)
+    rows = torch.tensor(parts[np.random.default_rng(1).integers(0, 7, 400)])
+    assert len(compositions.coordinates("x", rows)[0].unique(dim=0)) == 7
+
+
+def test_sectors_are_no_angles_for_kernels():
+    label = np.random.default_rng(0).integers(0, 16, 500)
+    for turn in (2 * np.pi * label / 16, 2 * np.pi * (label + 16 * (np.arange(500) % 3)) / 16):
+        sectors = torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1))
+        assert angles.is_circle(sectors) and not angles.is_smooth_circle(sectors)
+        [check] = angles.sectors("x", sectors)
+        assert check.verdict == "fail" and check.sentence.startswith("x is an angle of 16 values: give the number")
+    turn = np.random.default_rng(0).uniform(0, 7, 500)
+    assert angles.is_smooth_circle(torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sectors", "wide"), [(36, 3), (16, 1)])
+def test_sectors_are_not_trusted_and_right_as_labels(sectors, wide):
+    """x of K sectors, y up to W further on either side: log K - log (2 W + 1) nats."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, sectors, 1000)
+    y = (x + rng.integers(-wide, wide + 1, 1000)) % sectors
+    rows = [np.stack([np.cos(t), np.sin(t)], 1) for t in (2 * np.pi * x / sectors, 2 * np.pi * y / sectors)]
+    found, truth = estimate(*rows), math.log(sectors / (2 * wide + 1))
+    assert not found.trusted, found
+    low, high = estimate(x, y).interval
+    assert low <= truth <= high

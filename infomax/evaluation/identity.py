@@ -72,11 +72,12 @@ class Identity:
 
     @property
     def saturates_at(self) -> int | None:
-        """The fewest images from which every doubling adds less than a tenth of log 2; None: the curve still rises."""
+        """The fewest images from which every doubling, of two or more, adds less than a tenth of log 2; None: the curve
+        may still rise."""
         rises = [after - before for (_, before), (_, after) in itertools.pairwise(self.curve)]
         steep = [i for i, rise in enumerate(rises) if rise >= FLAT * math.log(2)]
         last = steep[-1] + 1 if steep else 0
-        return self.curve[last][0] if last < len(rises) else None
+        return self.curve[last][0] if last + 1 < len(rises) else None
 
     @property
     def told_apart(self) -> float:

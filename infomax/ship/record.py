@@ -21,7 +21,7 @@ from infomax.ui.report import run_folder
 
 RESOLVED = ("recipe", "data", "data_notes", "data_left_out", "start")  # of a configuration: found, and not asked for
 PREFIX = re.compile(r"[a-z][\w-]+:(?!//)")  # folder:, signals: or local-dir:, after which a path may stand
-HUBS = ("hf:", "hf-hub:", "timm:")  # after which a name with a slash may stand
+PLACES = ("folder:", "csv:", "pairs:", "captions:", "shards:", "signals:", "local-dir:")  # a path, also without a start
 
 
 @final
@@ -169,8 +169,13 @@ def shortened(text: str) -> str:
     found = PREFIX.match(text)
     prefix = found[0] if found else ""
     place, mark, options = text.removeprefix(prefix).partition("?")
-    if prefix in HUBS and not place.startswith(("/", ".", "~")):
-        return text
-    if (prefix and "/" in place) or place.startswith(("/", "~", "./", "../")):
-        place = ",".join(Path(each).name or each for each in place.split(","))
-    return prefix + place + mark + options
+    if prefix in PLACES and "/" in place:
+        place = ",".join(Path(part).name or part for part in place.split(","))
+    values = (option.partition("=") for option in options.split("&"))
+    options = "&".join(name + equals + _last(value) for name, equals, value in values)
+    return prefix + ",".join(map(_last, place.split(","))) + mark + options
+
+
+def _last(path: str) -> str:
+    """The last part of what starts as a path does; all else as it is."""
+    return Path(path).name or path if path.startswith(("/", "~", "./", "../")) else path

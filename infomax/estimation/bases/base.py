@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infomax.estimation.bases.circular import CircularCopula, Turned, Unturned, is_circle
+from infomax.estimation.bases.circular import CircularCopula, Turned, Unturned
 from infomax.estimation.bases.gains import js_shares, standard_error
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
 from infomax.estimation.bases.pair_copula import closed_form
 from infomax.estimation.critic import ClosedForm
 from infomax.estimation.pairs import Pairs
+from infomax.estimation.pairs.circle import is_smooth_circle
 
 Map = Callable[[Tensor], Tensor]
 UNMIXED = 64  # columns at most whose independent components are sought
@@ -99,7 +100,9 @@ class Base:
 def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
     """Of normal scores of columns, of principal and of independent components, a side each, what tells select pairs
     from others; of two angles, their copula on the torus."""
-    if is_circle(fit.x) and is_circle(fit.y):
+    # Kernels leave out a row at a time, which of rows that belong together leaves the others in.
+    apart = len(fit.ids.unique()) == len(fit.ids)
+    if apart and is_smooth_circle(fit.x) and is_smooth_circle(fit.y):
         return max(_of_angles(fit, select), key=lambda base: base[0])[1]
     options = [
         [NormalScores(side), *_of_components(side, seed), *([] if None in fit.images else [Principal(side)])]

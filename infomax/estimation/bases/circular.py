@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from infomax.critics import InnerProduct
-from infomax.estimation.bases.gains import is_gain
+from infomax.estimation.bases.gains import is_gain, standard_error
 from infomax.estimation.critic import ClosedForm
+from infomax.estimation.pairs.circle import angle
 
-ROUND = 1e-5  # of the squared radius, how far rows are from it at most
 BANDWIDTHS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.55, 0.75, 1.1, math.inf)  # radians; inf: all is alike
 FREQUENCIES = 48  # at most, of each angle
 READ = 2000  # rows whose likelihood chooses a bandwidth
@@ -25,21 +25,6 @@ FINE = 3.0  # knots of the table a bandwidth
 KNOTS = (64, 256)  # of the table, an angle
 CERTAIN = 2.0  # standard errors by which the fit rows have to be likelier, as the best of many widths is by luck
 ACCURACY = 0.01  # nat: root mean square of what the table and the inner product that stands for it are apart
-
-
-def is_circle(side: Tensor) -> bool:
-    """Whether rows [n, 2] lie on a circle about 0, as the cosine and the sine of an angle do."""
-    if side.shape[1] != 2:
-        return False
-    square = side.double().square().sum(1)
-    mean = float(square.mean())
-    return mean > 0 and float((square - mean).abs().max()) <= ROUND * mean
-
-
-def angle(side: Tensor) -> np.ndarray:
-    """Of (cos, sin) [n, 2], in radians [n]."""
-    values = side.double().numpy()
-    return np.arctan2(values[:, 1], values[:, 0])
 
 
 class Turned:
@@ -196,7 +181,7 @@ class _Series:
         both = self._left_out(((eu @ series) * ev).sum(1).real, float(weights.sum()))
         given = self._left_out((eu @ series[:, few]).real, float(weights[:, few].sum()))
         each = np.log(both / given) - self.alone
-        self.tried[h, order] = float(each.mean()), float(each.std()) / math.sqrt(len(each))
+        self.tried[h, order] = float(each.mean()), standard_error(torch.from_numpy(each))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """left [knots, rank] and right: their product is the table of log r at knots of both angles."""

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.bases.circular import Unturned, is_circle
+from infomax.estimation.bases.circular import Unturned
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
 from infomax.estimation.neighbours import by_distances
 from infomax.estimation.pairs import Pairs, has_density, is_label, shuffled
+from infomax.estimation.pairs.circle import is_smooth_circle
 
 DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of twenty cases
 SWEEPS = 200
@@ -97,7 +98,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
 
 def _scores(side: Tensor) -> Tensor:
     """Columns' normal scores; an angle's cosine and sine as they are."""
-    return Unturned()(side) if is_circle(side) else NormalScores(side)(side)
+    return Unturned()(side) if is_smooth_circle(side) else NormalScores(side)(side)
 
 
 def matched(s: Tensor, number: int, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:

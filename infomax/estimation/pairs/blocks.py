@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
@@ -69,7 +70,13 @@ def chosen(x: Any, y: Any, there: np.ndarray | None = None) -> tuple[Chosen, np.
             f"rows, and {FEWEST_BLOCKS} blocks are needed at least: give differences of rows where a side wanders, or "
             "take off its trend or cycle, or give more rows."
         )
-    return found, of_blocks(found.length, rows)[slice(None) if there is None else there]
+    names = of_blocks(found.length, rows)[slice(None) if there is None else there]
+    if (left := len(np.unique(names))) < FEWEST_BLOCKS:
+        raise UserError(
+            f"blocks='auto' makes blocks of {found.length} rows, and the rows that miss no value are in {left} of them,"
+            f" where {FEWEST_BLOCKS} are needed at least: give more rows, or fill what is missing."
+        )
+    return found, names
 
 
 def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None) -> list[Check]:
@@ -91,7 +98,8 @@ def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None) -> l
 
 
 def _asked(x: Any, y: Any, there: np.ndarray | None) -> Chosen:
-    sides = [tensor_of(name, side).numpy() for name, side in (("x", x), ("y", y))]
+    tensors = (tensor_of(name, side) for name, side in (("x", x), ("y", y)))
+    sides = [(t.float() if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
     there = np.ones(len(sides[0]), bool) if there is None else there
     rows, (first, second) = len(there), (_slowest(side, there) for side in sides)
     if first is None or second is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.circle import sectors
 from infomax.estimation.pairs.compositions import coordinates
 from infomax.estimation.pairs.functions import functions
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs, is_label
@@ -144,8 +145,9 @@ def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple
     if not whole.dtype.is_floating_point:
         if whole.shape[1] == 1:
             return _labels(name, whole)
-        checks.append(whole_numbers(name, whole.shape[1]))
         whole = whole.double()
+        if not is_label(whole):  # one-hot, as get_dummies writes it
+            checks.append(whole_numbers(name, whole.shape[1]))
     bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
@@ -161,9 +163,10 @@ def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple
         whole = whole[:, ~constant]
     if float(whole.abs().max()) > 1e100:
         raise UserError(f"{name} has numbers beyond 1e100, which no statistic of it would survive: rescale it.")
-    side = whole if whole.dtype == torch.float64 else whole.float()
+    side = whole if whole.dtype == torch.float64 and not is_label(whole) else whole.float()
     if keep_constant:
         return side, checks, None
+    checks += sectors(name, side)
     found = states(side)
     if len(found.counts) > most_labels(len(side)):
         return side, checks, None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -189,7 +189,8 @@ def complete(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> I
         if x is y and of_x[i[0]] == of_x[j[0]]:  # ranked once
             first = second = np.union1d(first, second)
         part = x.part(both, first)
-        other = part if first is second else y.part(both, second)
+        # Of one table with other gaps, columns of one number meet: as two sides, whose ties are broken apart.
+        other = part if first is second else replace(y.part(both, second), side=1)
         yield Complete(number, part, other, np.searchsorted(first, i), np.searchsorted(second, j))
 
 

@@ -149,6 +149,8 @@ class Matrix:
         if self.rows is None:
             return f"{self.n:,} rows"
         some = self.rows[self._pairs()]
+        if not some.size:
+            return f"{self.n:,} rows"
         return f"{some.min():,} to {some.max():,} of {self.n:,} rows"
 
     def __str__(self) -> str:
