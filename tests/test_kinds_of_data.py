@@ -16,7 +16,7 @@ from infomax.estimation import estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases import circular, ordered
 from infomax.estimation.evidence import checks
-from infomax.estimation.pairs import circle as angles
+from infomax.estimation.pairs import circle as circles
 from infomax.estimation.pairs import compositions
 from infomax.estimation.result import Check
 
@@ -452,8 +452,8 @@ def test_a_circle_is_no_ring():
     x = circle(RNG.uniform(0, 7, 300))
     for side, held in ((x, True), (3 * x, True), (x * (1 + 1e-3 * RNG.random((300, 1))), False), (x + 0.1, False),
                        (np.c_[x, x], False), (x[:, :1], False)):  # fmt: skip
-        assert angles.is_circle(torch.from_numpy(side)) == held
-        assert angles.is_circle(torch.from_numpy(side).float()) == held
+        assert circles.is_circle(torch.from_numpy(side)) == held
+        assert circles.is_circle(torch.from_numpy(side).float()) == held
 
 
 def test_angles_that_tell_nothing_have_a_copula_of_zero():
@@ -626,15 +626,15 @@ def test_sectors_are_no_angles_for_kernels():
     label = np.random.default_rng(0).integers(0, 16, 500)
     for turn in (2 * np.pi * label / 16, 2 * np.pi * (label + 16 * (np.arange(500) % 3)) / 16):
         sectors = torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1))
-        assert angles.is_circle(sectors) and not angles.is_smooth_circle(sectors)
-        [check] = angles.sectors("x", sectors)
+        assert circles.is_circle(sectors) and not circles.is_smooth_circle(sectors)
+        [check] = circles.sectors("x", sectors)
         assert check.verdict == "fail" and check.sentence.startswith("x is an angle of 16 values: give the number")
     turn = np.random.default_rng(0).uniform(0, 7, 500)
-    assert angles.is_smooth_circle(torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1)))
+    assert circles.is_smooth_circle(torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sectors", "wide"), [(36, 3), (16, 1)])
+@pytest.mark.parametrize(("sectors", "wide"), [(16, 1)])
 def test_sectors_are_not_trusted_and_right_as_labels(sectors, wide):
     """x of K sectors, y up to W further on either side: log K - log (2 W + 1) nats."""
     rng = np.random.default_rng(1)
