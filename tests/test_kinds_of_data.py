@@ -629,6 +629,9 @@ def test_sectors_are_no_angles_for_kernels():
         assert circles.is_circle(sectors) and not circles.is_smooth_circle(sectors)
         [check] = circles.sectors("x", sectors)
         assert check.verdict == "fail" and check.sentence.startswith("x is an angle of 16 values: give the number")
+    binary = torch.tensor(np.random.default_rng(0).integers(0, 2, (500, 2)))
+    assert not circles.sectors("x", torch.nn.functional.one_hot(binary[:, 0]).float())
+    assert not circles.sectors("x", 2.0 * binary - 1)
     turn = np.random.default_rng(0).uniform(0, 7, 500)
     assert circles.is_smooth_circle(torch.tensor(np.stack([np.cos(turn), np.sin(turn)], 1)))
 

@@ -8,6 +8,7 @@ from infomax.estimation.pairs.pairs import has_density
 from infomax.estimation.result import Check
 
 ROUND = 1e-5  # of the squared radius, how far rows are from it at most
+SECTORS = 5  # at least: two columns of 0 and 1 that are one label have two angles, two columns of -1 and 1 four
 TIED = 1e-6  # radians within which two angles are one
 
 
@@ -40,6 +41,8 @@ def sectors(name: str, side: Tensor) -> list[Check]:
     if not is_circle(side) or is_smooth_circle(side):
         return []
     number = len(np.unique(np.round(angle(side) / TIED)))
+    if number < SECTORS:
+        return []
     sentence = (
         f"{name} is an angle of {number} values: give the number of the sector, a column of integers, which is a label."
     )
