@@ -1,7 +1,6 @@
 """blocks="auto": the length of blocks from the autocorrelation of the rows, beside what theory gives."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 import infomax as im
-from infomax import cli
 from infomax.benchmarks import series
 from infomax.estimation import audit
 from infomax.estimation.pairs import of_blocks
@@ -144,31 +142,20 @@ def test_the_length_is_kept_and_every_question_takes_it(tmp_path):
         im.estimate(x, y, "GCMI", blocks="atuo")
 
 
-def test_the_command_line_takes_it(monkeypatch, capsys, tmp_path):
+def test_the_command_line_takes_it(run, tmp_path):
     for name, side in zip(("x", "y"), two(600, 0.9, 1), strict=True):
         np.save(tmp_path / f"{name}.npy", side)
     for name, side in zip(("a", "b"), two(600, 1.0, 0), strict=True):
         np.save(tmp_path / f"{name}.npy", side)
-    monkeypatch.chdir(tmp_path)
-
-    def asked(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["infomax", "estimate", *words])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code or 0
-        return status, *capsys.readouterr()
-
     words = ("x.npy", "y.npy", "--method", "GCMI", "--blocks", "auto")
-    length = json.loads(asked(*words, "--json")[1])["protocol"]["blocks"]["length"]
-    assert length > 10 and f"blocks of {length} rows" in asked(*words)[1]
-    assert f"blocks of {length} rows" in asked(*words, "--lags", "0")[1]
-    status, out, err = asked("a.npy", "b.npy", "--blocks", "auto")
-    assert (status, out) == (2, "") and "20 blocks are needed" in err and err.count("\n") == 1
-    status, out, err = asked("x.npy", "y.npy", "--blocks", "some")
-    assert (status, out) == (2, "") and "--blocks is 'some': give how many rows make a block, or auto." in err
+    length = json.loads(run("infomax", "estimate", *words, "--json").out)["protocol"]["blocks"]["length"]
+    assert length > 10 and f"blocks of {length} rows" in run("infomax", "estimate", *words).out
+    assert f"blocks of {length} rows" in run("infomax", "estimate", *words, "--lags", "0").out
+    ended = run("infomax", "estimate", "a.npy", "b.npy", "--blocks", "auto")
+    assert (ended.status, ended.out) == (2, "") and "20 blocks are needed" in ended.err and ended.err.count("\n") == 1
+    ended = run("infomax", "estimate", "x.npy", "y.npy", "--blocks", "some")
+    assert (ended.status, ended.out) == (2, "")
+    assert "--blocks is 'some': give how many rows make a block, or auto." in ended.err
 
 
 def test_shares_have_exact_intervals():

@@ -336,6 +336,7 @@ def test_paths_are_shortened_to_their_last_part():
         "of-tomorrow:/home/me/X.npy": "of-tomorrow:X.npy",
         "folder:cats?labels=/home/me/l.csv&size=32": "folder:cats?labels=l.csv&size=32",
         "captions:data/t.csv": "captions:t.csv",
+        "halves:folder:/home/me/cats?size=32": "halves:folder:cats?size=32",
         "wandb:me/project": "wandb:me/project",
         "hf-hub:timm/resnet18.a1_in1k": "hf-hub:timm/resnet18.a1_in1k",
         "https://example.org/a/b": "https://example.org/a/b",

@@ -16,12 +16,15 @@ from infomax.checkpoints import Checkpoint, read_encoder, read_part
 from infomax.checkpoints.checkpoint import LOG_FILE, RUN_FILE
 from infomax.checkpoints.description import encoder_name
 from infomax.checkpoints.files import read_sealed
+from infomax.data.paired_registry import KINDS
+from infomax.data.registry import readers, readers_of_files
 from infomax.errors import UserError
 from infomax.ui.report import run_folder
 
 RESOLVED = ("recipe", "data", "data_notes", "data_left_out", "start")  # of a configuration: found, and not asked for
 PREFIX = re.compile(r"[a-z][\w-]+:(?!//)")  # folder:, signals: or local-dir:, after which a path may stand
-PLACES = ("folder:", "csv:", "pairs:", "captions:", "shards:", "signals:", "local-dir:")  # a path, also without a start
+# After these a path without a start, too; after hf: it is a name with a slash.
+PLACES = {*KINDS, "local-dir:", *(f"{kind}:" for kind in (*readers_of_files, *readers) if kind != "hf")}
 
 
 @final
@@ -168,7 +171,10 @@ def shortened(text: str) -> str:
     """
     found = PREFIX.match(text)
     prefix = found[0] if found else ""
-    place, mark, options = text.removeprefix(prefix).partition("?")
+    rest = text.removeprefix(prefix)
+    if prefix and PREFIX.match(rest):  # halves:folder:PATH
+        return prefix + shortened(rest)
+    place, mark, options = rest.partition("?")
     if prefix in PLACES and "/" in place:
         place = ",".join(Path(part).name or part for part in place.split(","))
     values = (option.partition("=") for option in options.split("&"))
