@@ -1,4 +1,4 @@
-"""What docs/faults.md promises, shown on the real recipes: killed, damaged, starved, and compared bitwise.
+"""What docs/faults.md promises, shown on the real recipes: killed, damaged, out of disk, and compared bitwise.
 
 `pytest -m faults` is the short form; `pytest -m faults --kills 500` the long one, for a machine to itself.
 """

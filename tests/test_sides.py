@@ -314,4 +314,6 @@ def test_the_benchmark_of_a_queue_has_our_gradient_in_plain_form():
 
     rows = queues.queued(alternate, 700, 64, 16, 0.2, 0.0, "cpu")
     assert [row.objective for row in rows] == list(queues.PLAIN) and all(row.error < 1e-5 for row in rows)
-    assert len(queues.lines(rows)) == 3 + len(rows)
+    step = queues.trained(alternate, 130, 64, 16, 0.2, 0.0, "cpu")
+    assert step.extra == 128 and step.ms > 0 and step.to_without > 0
+    assert len(queues.lines([vars(row) for row in rows], vars(step))) == 3 + len(rows) + 4

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax import critics, objectives
+from infomax import critics, encoders, objectives
+from infomax.models import MoCo
 from infomax.scores import Scores, Sides
 
 
@@ -39,6 +40,19 @@ class Queued:
     to_without: float  # medians over rounds of ours / without, and of ours / plain
     to_naive: float
     error: float  # largest difference of the gradient from plain PyTorch's, relative to it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Medians of a training step of MoCo, in milliseconds: with a queue of `extra` keys, and before there are any."""
+
+    encoder: str
+    pairs: int
+    extra: int
+    dim: int
+    ms: float
+    without_ms: float
+    to_without: float  # the median over rounds
 
 
 def gradient(objective: objectives.Objective, critic: critics.Critic, sides: Sides) -> list[Tensor]:
@@ -87,9 +101,40 @@ def queued(
     return rows
 
 
-def lines(rows: Sequence[Queued | dict]) -> list[str]:
-    """The rows as a Markdown table."""
-    found = [row if isinstance(row, dict) else vars(row) for row in rows]
+def trained(
+    alternate: Callable[[dict[str, Callable[[], object]], float, str], dict[str, list[float]]], extra: int,
+    pairs: int, dim: int, temperature: float, seconds: float, device: str, encoder: str = "resnet10_tiny",
+) -> Trained:  # fmt: skip
+    """Times a training step of MoCo by InfoNCE on grey images of 28 pixels, with all of its queue and with none of it.
+
+    `extra` is rounded down to a multiple of `pairs`, of which a queue is made, and is one batch at least.
+    """
+    extra = max(pairs, extra - extra % pairs)
+    torch.manual_seed(0)
+    network = encoders.encoder(encoder, 1)
+    projector = encoders.Projector(encoders.features_of(network), hidden=256, out=dim)
+    model = MoCo(network, projector, critics.Cosine(temperature), objectives.InfoNCE(), queue=extra).to(device).train()
+    model.keys.normal_()
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    views = torch.randn(2, pairs, 1, 28, 28, device=device)
+
+    def step(filled: int) -> None:
+        model.filled.fill_(filled)
+        (-model(views)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.after_step()
+
+    times = alternate({"ours": lambda: step(extra), "without": lambda: step(0)}, 2 * seconds, device)
+    ours, without = times["ours"], times["without"]
+    return Trained(
+        encoder, pairs, extra, dim, statistics.median(ours) * 1e3, statistics.median(without) * 1e3,
+        statistics.median(a / b for a, b in zip(ours, without, strict=True)),
+    )  # fmt: skip
+
+
+def lines(rows: Sequence[dict], step: dict | None = None) -> list[str]:
+    """The rows, and a training step, as Markdown tables."""
     return [
         "",
         "| with a queue | N | extra | d | ms | without it, ms | plain, ms | to without | to plain | difference |",
@@ -97,6 +142,17 @@ def lines(rows: Sequence[Queued | dict]) -> list[str]:
         *(
             f"| {r['objective']} | {r['pairs']} | {r['extra']} | {r['dim']} | {r['ms']:.2f} | {r['without_ms']:.2f} |"
             f" {r['naive_ms']:.2f} | {r['to_without']:.1f} | {r['to_naive']:.2f} | {r['error']:.0e} |"
-            for r in found
+            for r in rows
+        ),
+        *(
+            [
+                "",
+                "| a training step of MoCo | N | queue | d | ms | before there are keys, ms | to that |",
+                "|---|---|---|---|---|---|---|",
+                f"| {step['encoder']} | {step['pairs']} | {step['extra']} | {step['dim']} | {step['ms']:.0f} |"
+                f" {step['without_ms']:.0f} | {step['to_without']:.2f} |",
+            ]
+            if step
+            else []
         ),
     ]

@@ -259,7 +259,7 @@ def table(found: dict[str, Any]) -> str:
             f" | {others or '-'} |"
         )
     if found.get("queue"):
-        lines += queues.lines(found["queue"])
+        lines += queues.lines(found["queue"], found["queue_step"])
     return "\n".join(lines)
 
 
@@ -316,7 +316,8 @@ def command(
         precision: Of the products of float32 features in the engine, fp32 or bf16; the plain form stays float32.
         compiled: Whether to time the plain form under torch.compile as well, on a GPU.
         threads: CPU threads. By default all cores.
-        queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; 0 for none.
+        queue: Columns of a queue beside 256 pairs, for further rows: with it, without it, and plain; and for a training
+            step of MoCo. 0 for none.
         busy: Processes that do nothing but count beside it, as on a shared machine.
         picture: Where to save time and memory against N, both axes logarithmic.
         json: Print one JSON object, and nothing else.
@@ -333,6 +334,7 @@ def command(
             found["queue"] = [
                 asdict(row) for row in queues.queued(alternate, queue, 256, dim, temperature, seconds, device)
             ]
+            found["queue_step"] = asdict(queues.trained(alternate, queue, 256, dim, temperature, seconds, device))
     if picture is not None:
         draw(found, picture)
     print(_json.dumps(found) if json else table(found))

@@ -1,4 +1,4 @@
-"""Nearest neighbours among features that need not be in memory: exact, by blocks of the queries and of the bank."""
+"""The search behind the kNN probe of probing.py: exact, by blocks of queries and bank, so neither need be in memory."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,6 @@
 """Probes of frozen features, and Probe, a row of their table: linear, from ten images a class, nearest neighbours.
 
+A new probe is a field of Probe and a line of COLUMNS, from which tables, page, card and comparison are made.
 Every hyper-parameter is chosen on images of the training set; the test set is used once, for the numbers reported. What
 was chosen, and on which images, travels with the numbers (`Probe.protocol`).
 """

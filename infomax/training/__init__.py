@@ -1,6 +1,7 @@
 """Training: the loop that yields Steps (loop), signals and lost processes (watchdog), trackers (tracking).
 
 The faults that a run survives, each with its test, are the table of docs/faults.md; tests/faulty.py makes them happen.
+What is said where a disk refuses stands in checkpoints/folder.py.
 """
 
 from infomax.training.loop import (

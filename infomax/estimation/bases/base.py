@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.bases.circular import CircularCopula, Turned, Unturned
-from infomax.estimation.bases.gains import js_shares, standard_error
+from infomax.estimation.bases.gains import is_gain, js_shares
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
 from infomax.estimation.bases.pair_copula import closed_form
 from infomax.estimation.critic import ClosedForm
@@ -111,16 +111,15 @@ def base_of(fit: Pairs, select: Pairs, seed: int) -> Base:
     sides = [
         [(m(f), m(s)) for m in maps] for maps, f, s in zip(options, (fit.x, fit.y), (select.x, select.y), strict=True)
     ]
-    best, found = (-math.inf, 0.0), None
+    best, found = torch.zeros(2), None
     for i, x in enumerate(sides[0]):
         for j, y in enumerate(sides[1]):
             if isinstance(options[0][i], Principal) != isinstance(options[1][j], Principal):
                 continue  # images' many columns are dear, and pixels against components promise nothing
             base = closed_form(x[0], y[0], x[1], y[1])
             each = js_shares(base, x[1], y[1]) if len(sides[0]) + len(sides[1]) > 2 else torch.zeros(2)
-            gain = float(each.mean()) - best[0]
-            if found is None or gain > best[1]:  # by more than a standard error: ties go to the columns
-                best = float(each.mean()), standard_error(each)
+            if found is None or is_gain(each - best):  # ties go to the columns
+                best = each
                 found = Base(
                     Pairs(x[0], y[0], fit.ids), Pairs(x[1], y[1], select.ids), (options[0][i], options[1][j]), base
                 )

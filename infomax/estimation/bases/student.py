@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.bases.gains import is_gain, js_shares, standard_error
+from infomax.estimation.bases.gains import is_gain, is_no_loss, js_shares
 from infomax.estimation.bases.gaussian import COMPONENTS, KNOTS, REACH, STRONGEST, Axes, GaussianCopula, Moments
 from infomax.estimation.critic import ClosedForm
 
@@ -117,7 +117,7 @@ def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor)
     for dof in DEGREES:
         tried = StudentCopula(gaussian, fit_x, fit_y, dof)
         gain = (each := tried.log_density(select_x, select_y)) - best
-        if float(gain.mean()) < -standard_error(best):
+        if not is_no_loss(gain):
             break  # from light tails to heavy ones, it only falls from here
         if is_gain(gain):
             found, best = tried, each

@@ -1,6 +1,7 @@
-"""The list of checks, where a new one is added: a function of the evidence, which is None where it says nothing.
+"""The list of checks of an estimate, where a new one is added: a function of the evidence, None where it says nothing.
 
 It pulls what it needs, is named in CHECKS, and hands numbers to a function of `checks.py`: its threshold and words.
+What can be said of the pairs before they are split stands in `pairs/`, what needs a second estimate in `audit.py`.
 """
 
 import math

@@ -1,5 +1,5 @@
-"""Checks of the pairs for a relation without noise: what is a function of the other side has infinite MI with it, or,
-where it has few values, its own entropy."""
+"""Checks of the pairs, before they are split, for a relation without noise: what is a function of the other side has
+infinite MI with it, or, where it has few values, its own entropy."""
 
 import math
 from collections.abc import Sequence

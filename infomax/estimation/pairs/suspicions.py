@@ -1,4 +1,7 @@
-"""Checks of the pairs themselves: rows that are copies of each other, rows in some order, a side told by one column."""
+"""Checks of the pairs, before they are split: rows that are copies or in some order, a side told by one column.
+
+Those of an estimate are in evidence/verdict.py.
+"""
 
 import math
 from collections.abc import Sequence
