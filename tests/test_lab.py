@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import infomax
 from infomax import critics, objectives
 from infomax.benchmarks import (
     bias,
@@ -470,6 +472,7 @@ def test_a_killed_staircase_goes_on_to_the_same_numbers(run, tmp_path):
     for name in ("staircase.md", "staircase.json"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert (tmp_path / "whole/staircase.png").stat().st_size > 1000
+    assert (tmp_path / "whole/staircase_errors.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -501,8 +504,21 @@ def test_every_experiment_writes_its_picture_and_tables(words, run, tmp_path, mo
     assert (tmp_path / words[0] / f"{words[0]}.png").exists()
 
 
+@pytest.mark.slow
+def test_the_papers_figures_are_one_command(run, tmp_path):
+    ended = run("infomax", "benchmark", "paper", "--only", "tau", "--quick", "--output", "paper")
+    assert ended.status == 0 and "paper.md has them all" in ended.out, ended.err
+    page = (tmp_path / "paper/paper.md").read_text()
+    for picture in re.findall(r"!\[.*\]\((.*)\)", page):
+        assert (tmp_path / "paper" / picture).stat().st_size > 1000
+    assert "| tau |" in page and infomax.__version__ in page
+    again = run("infomax", "benchmark", "paper", "--only", "tau", "--quick", "--output", "paper", "--json")
+    assert json.loads(again.out)["experiments"]["tau"]["tables"]["trade-off"]
+
+
 @pytest.mark.parametrize(
     "words", [("staircase", "--task", "gausian"), ("samples", "--task", "x"), ("consistency", "--source", "x"),
+              ("paper", "--only", "taw"),
               ("staircase", "--steps", "-1"), ("tau", "--tau", "-1"),
               ("tau", "--tau", "1", "nan"), ("mosaics", "--bits", "20"), ("mosaics", "--critic", "Seperable"),
               ("samples", "--mi", "nan"), ("consistency", "--device", "gpu"), ("bias", "--batch-sizes", "1"),

@@ -237,9 +237,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Each table as NAME.md (returned), NAME-TABLE.csv and, with unrounded numbers, NAME.json."""
     text = "\n\n".join([protocol, *(f"**{title}**\n\n{markdown(rows)}" for title, rows in tables.items() if rows)])
+    write_page(folder, name, text)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         for title, rows in tables.items():
             if rows:
                 buffer = io.StringIO()
@@ -252,6 +251,15 @@ def write_tables(folder: Path, name: str, protocol: str, tables: Mapping[str, Se
     except OSError as error:
         raise _unwritable(folder, error) from error
     return text
+
+
+def write_page(folder: Path, name: str, text: str) -> None:
+    """Markdown as NAME.md in a results folder. Raises UserError: a folder that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def report(text: str, tables: Mapping[str, Any], folder: Path, as_json: bool) -> None:

@@ -305,6 +305,35 @@ def draw(found: dict[str, Tensor], path: Path) -> None:
     save()
 
 
+def draw_errors(found: dict[str, Tensor], path: Path) -> None:
+    """The paper's other figure: bias, variance and mean squared error at each MI, a line a row."""
+    of = [key.split("|") for key in found]
+    lines = list(dict.fromkeys((task, kind) for task, kind, _ in of))
+    figure, axes, save = cells.figure(
+        path, len(lines), 3, figsize=(12, 2.6 * len(lines) + 0.4), squeeze=False, sharex=True
+    )
+    named: dict[str, Any] = {}
+    for (task, kind), line in zip(lines, axes, strict=True):
+        for row in SHOWN:
+            values = found.get(f"{task}|{kind}|{row}")
+            if values is None:
+                continue
+            each = [error_of(values[k], level) for k, level in enumerate(LEVELS)]
+            for axis, of_levels in zip(line, zip(*each, strict=True), strict=True):
+                (named[row.replace("symmetric=False", "")],) = axis.plot(
+                    LEVELS, of_levels, "-o", markersize=3, linewidth=1, color=f"C{SHOWN.index(row)}"
+                )
+        for axis, what in zip(line, ("bias, nats", "variance, nats²", "mean squared error, nats²"), strict=True):
+            axis.set(xlabel="true MI, nats", ylabel=what, xticks=LEVELS)
+            if axis is line[0]:
+                axis.axhline(0, color="k", linewidth=0.6)
+                axis.set(title=f"{task}, {kind}", ylim=(-8, 3))
+            else:  # as JS's variance is that of e^(2 MI)
+                axis.set(yscale="log", ylim=(1e-3, 1e3))
+    figure.legend(named.values(), named.keys(), loc="outside right upper", fontsize=7)
+    save()
+
+
 def smoothed(values: Tensor, span: int = 200) -> Tensor:
     """The exponential moving average of a span, its weights summing to one; what is not finite is left out."""
     from scipy.signal import lfilter
@@ -480,4 +509,5 @@ def command(
         f"critics), seed {seed}; over the last half of each level, in nats."
     )
     draw(found, output / "staircase.png")
+    draw_errors(found, output / "staircase_errors.png")
     cells.report(cells.write_tables(output, "staircase", protocol, made), made, output, json)
