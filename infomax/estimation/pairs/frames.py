@@ -103,10 +103,10 @@ def read(
         raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
     if isinstance(blocks, str) and blocks == AUTO:
         found, rows = _read(sides, None, None, missing, named)
-        length, names = chosen(found.sides["x"], found.sides["y"], rows)
+        length, names = chosen(found.sides["x"], found.sides["y"], rows, found.sides.get("given"))
         return dataclasses.replace(found, ids=names, blocks=length)
     found, rows = _read(sides, ids, blocks, missing, named)
-    told = too_short(blocks, found.sides["x"], found.sides["y"], rows)
+    told = too_short(blocks, found.sides["x"], found.sides["y"], rows, found.sides.get("given"))
     return dataclasses.replace(found, checks=(*found.checks, *told))
 
 
