@@ -19,6 +19,7 @@ from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate, estimate_splits
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.evidence.changed import Rows, gaussians, gaussians_about, parts_of
+from infomax.estimation.evidence.checks import WRONG, WRONG_SHARE
 from infomax.estimation.pairs import frames
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.registry import DEFAULT, chosen
@@ -29,7 +30,6 @@ REFITS = 9  # of which three are of half the pairs
 ZERO = 0.05  # nat: what may pass for 0
 SLACK = 0.02  # nat: below it a ratio is that of two noises
 SHARE = 0.05  # how far from 1 or 2 a ratio may be
-WRONG, WRONG_SHARE = 0.25, 0.1  # off by more than a quarter of a nat and a tenth: a wrong value
 OTHERS = ("CopulaJS", "GCMI", "KSG")  # of three kinds: what each cannot see, another may
 
 _Again = Callable[..., Estimate]  # of each part's rows, a seed, and another estimator's name in place of the method

@@ -159,6 +159,8 @@ class Difference:
             checks.negative(r.interval[1]),
             checks.width(*r.interval),
         ]
+        if (few := checks.few_pairs(self.whole.request.number, r.mi, *r.interval)) is not None:
+            found.append(few)
         if len(self.folds) > 1:
             found.append(checks.folds(r.spread, r.mi))
         if self.rise is not None:
