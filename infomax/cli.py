@@ -48,6 +48,7 @@ def estimate(
     transfer: bool = False,
     history: int | None = None,
     layers: str | None = None,
+    labels: str | None = None,
 ) -> None:
     """Estimate mutual information, in nats, with its 95 % interval and whether to trust it.
 
@@ -89,6 +90,8 @@ def estimate(
         transfer: Of two series, transfer entropy both ways: what the past of one tells of the other beyond its own.
         history: With --transfer: how many rows of the own past are known. By default 1.
         layers: Of a run or an encoder: modules whose outputs the chain has, by name, such as layer1,layer2.
+        labels: Sides whose values are names of classes, whatever their type: x, y or x,y. By default whole numbers are
+            names or in order, whichever validation pairs prefer.
     """
     from infomax import launch
     from infomax.ui import report as page
@@ -109,13 +112,18 @@ def estimate(
     named_options = (("estimator", next(iter(asked.values()), None)), ("critic", critic))
     options |= {key: value for key, value in named_options if value is not None}
     unit = "bits" if bits else "nats"
-    of_arrays = {"given": given, "blocks": blocks, "lags": lags, "transfer": transfer or None, "history": history}
+    of_arrays = {
+        "given": given, "blocks": blocks, "lags": lags, "transfer": transfer or None, "history": history,
+        "labels": labels,
+    }  # fmt: skip
     for name, value in of_arrays.items():
         if value is not None and y_file is None and x is None and y is None:
             raise UserError(f"--{name} goes with two arrays, X.npy and Y.npy, or with columns of a table.")
-        if value is not None and audit and name not in ("given", "blocks"):
+        if value is not None and audit and name not in ("given", "blocks", "labels"):
             raise UserError(f"--{name} does not go with --audit: leave one of them out.")
     over_time = asked_of.OverTime.of(lags, transfer, history)
+    if over_time is not None and labels is not None:
+        raise UserError("--labels does not go with --lags and --transfer, where whole numbers and texts are labels.")
     if over_time is not None and (report is not None or missing != "refuse"):
         raise UserError(
             "--report is a page of one estimate: leave it out, or --lags and --transfer."
@@ -134,6 +142,7 @@ def estimate(
         (of_x, of_y, *rest), title = asked_of.read(file, y_file, x, y, given)
         options |= {"given": rest[0]} if rest else {}
         options |= {"blocks": asked_of.blocks_of(blocks)} if blocks is not None else {}
+        options |= {"labels": labels} if labels is not None else {}
         what = "the mutual information" if over_time is None else over_time.words
         estimated: Any
         times = "" if not audit else ", ten times" if given is None else ", a dozen times"

@@ -11,7 +11,7 @@ import infomax as im
 from infomax.benchmarks import series
 from infomax.estimation import audit
 from infomax.estimation.pairs import of_blocks
-from infomax.estimation.pairs.blocks import Chosen, chosen
+from infomax.estimation.pairs.blocks import Chosen, chosen, too_short
 
 
 def two(n: int, memory: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +43,48 @@ def test_independent_rows_are_blocks_of_their_own(n):
         noise = np.random.default_rng(seed).normal(size=(n, 5))
         for x, y in ((noise[:, :1], noise[:, 1:]), (walk, noise[:, 0]), (noise[:, 0] > 0, noise[:, 1])):
             assert chosen(x, y) == chosen(y, x) == (Chosen(1, 1.0), None)
+
+
+def test_what_is_given_counts_where_it_hides_a_memory():
+    """x and y are slow series under much noise, which z has: beside z both are slow."""
+    n = 2000
+    for seed in range(4):
+        slow = two(n, 0.95, seed)
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=(n, 2))
+        x, y = (0.2 * s + 3 * c for s, c in zip(slow, z.T, strict=True))
+        assert chosen(x, y)[0].length == 1
+        alone = chosen(*slow)[0].length
+        assert 0.5 * alone < chosen(x, y, given=z)[0].length < 2 * alone
+        assert chosen(x, y, given=np.exp(z))[0].length > 10, "whatever its scale"
+        labels = rng.integers(0, 4, n)
+        assert chosen(0.2 * slow[0] + 5 * labels, 0.2 * slow[1] - 5 * labels, given=labels)[0].length > 10
+        assert [c.name for c in too_short(2, x, y, given=z)] == ["block length"] and not too_short(2, x, y)
+        there = rng.random(n) > 0.2
+        assert chosen(x[there], y[there], there, z[there])[0].length > 10
+
+
+def test_what_is_given_asks_for_nothing_where_it_alone_is_slow():
+    n = 1500
+    walk = np.random.default_rng(0).normal(size=n).cumsum()
+    for seed in range(6):
+        noise = np.random.default_rng(seed).normal(size=(n, 2))
+        for x, y in (noise.T, (walk, noise[:, 0])):
+            assert chosen(x, y, given=walk) == (Chosen(1, 1.0), None)
+            assert chosen(x, y, given=np.c_[x, y]) == (Chosen(1, 1.0), None), "nothing is left of either"
+        own_past = two(n, 0.9, seed)[0]
+        assert chosen(own_past[1:], noise[1:, 0], given=own_past[:-1])[0].length == 1, "as transfer entropy asks"
+
+
+def test_estimate_counts_what_is_given():
+    n = 1500
+    slow, z = two(n, 0.9, 0), np.random.default_rng(0).normal(size=n)
+    x, y = (0.2 * s + 3 * z for s in slow)
+    [found, plain] = [
+        im.estimation.pairs.frames.read({"x": x, "y": y} | more, blocks="auto") for more in ({"given": z}, {})
+    ]
+    assert found.blocks is not None and found.blocks.length > 10 and len(np.unique(found.ids)) < n / 10
+    assert plain.blocks == Chosen(1, 1.0)
 
 
 def test_a_length_of_one_changes_nothing():

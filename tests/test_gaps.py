@@ -149,6 +149,35 @@ def test_columns_are_chosen_from_the_rows_that_there_are(method):
     np.testing.assert_array_equal(complete_.scores, whole.scores)
 
 
+@pytest.mark.parametrize("method", ["mim", "mrmr", "jmi", "cmim"])
+def test_a_column_that_never_meets_y_comes_last(method):
+    """By a score of 0 it would come before what is told twice, whose score by mrmr is below 0."""
+    rng = np.random.default_rng(4)
+    y = rng.standard_normal(300)
+    x = np.stack([y + 0.3 * rng.standard_normal(300), rng.standard_normal(300), rng.standard_normal(300)], 1)
+    x = np.c_[np.where(np.arange(300) < 110, x[:, 0], np.nan), x, x[:, 0] + 0.01 * rng.standard_normal(300)]
+    y[:100] = np.nan
+    found = im.select(x, y, 5, method, missing="drop")
+    assert found.indices[-1] == 0 and np.isnan(found.scores[-1])
+    assert np.isfinite(found.scores[:-1]).all() and (method != "mrmr" or found.scores[-2] < 0)
+    rest = im.select(x[:, 1:], y, 4, method, missing="drop")
+    np.testing.assert_array_equal(found.indices[:-1], rest.indices + 1)
+    np.testing.assert_array_equal(found.scores[:-1], rest.scores)
+
+
+@pytest.mark.parametrize("method", ["mrmr", "jmi", "cmim"])
+def test_two_columns_that_never_meet_are_compared_by_the_others(method):
+    rng = np.random.default_rng(5)
+    y = rng.standard_normal(400)
+    x = y[:, None] + np.array([0.5, 0.8, 1.0, 4.0]) * rng.standard_normal((400, 4))
+    x[:200, 0], x[200:, 1] = np.nan, np.nan
+    found = im.select(x, y, 4, method, missing="drop")
+    assert np.isfinite(found.scores).sum() >= 3 and {*found.indices} == {0, 1, 2, 3}
+    first = im.select(x, y, 2, method, missing="drop")
+    assert first.indices[0] == 0 and first.indices[1] == 2, "what was never seen beside the first is not preferred"
+    assert (found.indices[1:3] == [2, 1]).all() and np.isfinite(found.scores[2]), "beside the second it is"
+
+
 def test_xor_is_seen_through_gaps():
     x, y = xor(600, 0)
     x[np.random.default_rng(3).random(x.shape) < 0.1] = np.nan

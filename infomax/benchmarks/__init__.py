@@ -6,7 +6,7 @@ from infomax.errors import UserError, nearest
 BENCHMARKS = (
     "paper", "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "coverage", "scores",
     "caching", "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select", "health",
-    "encoders", "yardstick", "plan", "large", "series",
+    "encoders", "yardstick", "plan", "large", "series", "transfer",
 )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ def benchmark(what: str, /) -> None:
             (what is said of encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside
             other packages', which it installs in environments of their own); plan (infomax plan beside what steps take
             here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk); series (how often
-            independent series have a small p-value, with and without blocks).
+            independent series have a small p-value, with and without blocks); transfer (transfer entropy where it is known,
+            beside other packages').
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")

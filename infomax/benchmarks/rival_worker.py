@@ -76,6 +76,30 @@ def latentmi(x, y):
     return np.nanmean(points) * np.log(2), None, None  # in bits
 
 
+def infomeasure_ksg(x, y):
+    from infomeasure import transfer_entropy
+
+    return transfer_entropy(x[:, 0], y[:, 0], approach="metric", base="e"), None, None
+
+
+def frites_copula(x, y):
+    """Across trials, which are the windows of two rows."""
+    from frites.conn import conn_te
+
+    windows = np.stack([np.stack([side[:-1, 0], side[1:, 0]], 1) for side in (x, y)], 1)
+    found = conn_te(windows, max_delay=1, verbose=False)
+    return float(found.values[0, 0]) * np.log(2), None, None  # of roi 0 to roi 1, in bits
+
+
+def frites_covariances(x, y):
+    """Of one trial. method="gc" is in bits; method="gauss", of the same function, twice as much in nats."""
+    from frites.conn import conn_covgc
+
+    series = np.stack([x[:, 0], y[:, 0]])[None]
+    found = conn_covgc(series, dt=len(x) - 2, lag=1, t0=[1], method="gc", n_jobs=1, verbose=False)
+    return float(found.values.squeeze()[0]) * np.log(2), None, None
+
+
 def torch_mist(name):
     """Four fifths of the pairs train, with the package's own validation tenth and early stopping; a fifth is read."""
 
@@ -101,6 +125,9 @@ RIVALS = {
     "benchmark-mi, KSG": bmi_ksg,
     "benchmark-mi, CCA": bmi_cca,
     "latentmi": latentmi,
+    "infomeasure, KSG": infomeasure_ksg,
+    "frites, Gaussian copula": frites_copula,
+    "frites, covariances": frites_covariances,
     "torch-mist, MINE": torch_mist("mine"),
     "torch-mist, NWJ": torch_mist("nwj"),
     "torch-mist, SMILE": torch_mist("smile"),

@@ -19,7 +19,9 @@ from infomax.estimation import pairs as inputs
 from infomax.estimation.estimate import estimate, estimate_splits
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.evidence.changed import Rows, gaussians, gaussians_about, parts_of
+from infomax.estimation.evidence.checks import WRONG, WRONG_SHARE
 from infomax.estimation.pairs import frames
+from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate, Verdict
 from infomax.objectives import Objective
@@ -28,7 +30,6 @@ REFITS = 9  # of which three are of half the pairs
 ZERO = 0.05  # nat: what may pass for 0
 SLACK = 0.02  # nat: below it a ratio is that of two noises
 SHARE = 0.05  # how far from 1 or 2 a ratio may be
-WRONG, WRONG_SHARE = 0.25, 0.1  # off by more than a quarter of a nat and a tenth: a wrong value
 OTHERS = ("CopulaJS", "GCMI", "KSG")  # of three kinds: what each cannot see, another may
 
 _Again = Callable[..., Estimate]  # of each part's rows, a seed, and another estimator's name in place of the method
@@ -48,11 +49,12 @@ def audit(
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
     missing: str = "refuse",
+    labels: str | None = None,
 ) -> Estimate:
     """`estimate`, with checks that take nine more estimates (three of half the pairs): about nine times its time.
 
-    x [n, ...], y [n, ...], critic, seed, budget, ids [n], blocks, given [n, ...], device, estimator, missing, and
-    objective, its earlier name: as `estimate` takes them. Where pairs are changed, blocks and ids move as a whole,
+    x [n, ...], y [n, ...], critic, seed, budget, ids [n], blocks, given [n, ...], device, estimator, missing, labels,
+    and objective, its earlier name: as `estimate` takes them. Where pairs are changed, blocks and ids move as a whole,
     their rows in order; the Gaussian of "calibration" alone has independent rows.
     Added: "independence" (pairs deranged), "data processing" (sides repeated), "data processing, lossy" (a side
     folded), "additivity" (two halves of the pairs side by side), "calibration" (a Gaussian of this shape and about this
@@ -67,12 +69,15 @@ def audit(
 
     def again(parts: Sequence[Rows], seed: int, other: str | None = None) -> Estimate:
         x, y, *z, ids = parts[0]
+        rows = {"x": x, "y": y} | ({"given": z[0]} if z else {})
+        # Gaussians of labels' shape are numbers.
+        named = [side for side in tables.unordered if not tensor_of(side, rows[side]).is_floating_point()]
         return estimate(
             x, y, critic=None if other else critic, seed=seed, budget=budget, ids=ids, given=z[0] if z else None,
-            device=device, estimator=other or method,
+            device=device, estimator=other or method, labels=",".join(named) or None,
         )  # fmt: skip
 
-    tables = frames.read({"x": x, "y": y} | ({} if given is None else {"given": given}), ids, blocks, missing)
+    tables = frames.read({"x": x, "y": y} | ({} if given is None else {"given": given}), ids, blocks, missing, labels)
     return tables.described(_audited([(*tables.sides.values(), tables.ids)], again, seed))
 
 

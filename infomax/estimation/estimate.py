@@ -43,14 +43,17 @@ def estimate(
     device: str | torch.device = "cpu",
     estimator: str | Estimator | Objective | None = None,
     missing: str = "refuse",
+    labels: str | None = None,
 ) -> Estimate:
     """Estimates the mutual information of x and y, in nats, with an interval and a verdict.
 
     x [n, ...], y [n, ...]: numpy or torch, lists, or data frames and series of pandas, polars or pyarrow; row i of both
     is a pair. A column of integers is a label, whose values are names of classes or numbers in order, such as counts,
     as validation pairs prefer. A column of texts or categories is a label; of several columns, integers are quantities,
-    and parts of a whole become log-ratios. missing: "refuse" missing values, or "drop" the pairs that have some, which
-    a check then counts.
+    and parts of a whole become log-ratios. labels: "x", "y", "given", or several as "x,y": the sides whose values, or
+    rows of several columns, are names of classes without an order, whatever their type (texts in arrays and lists too);
+    a float type settles that whole numbers are numbers. missing: "refuse" missing values, or "drop" the pairs that have
+    some, which a check then counts.
     estimator: any of `infomax.estimation.registry`, as a text such as "SMILE(tau=3)" or an object; by default CopulaJS.
     objective: its earlier name. critic: a text such as "Concat" or "Separable(hidden=64)", or a module, of which a copy
     is trained; by default the estimator's own. seed: of the splits and the critic. budget: how long a critic may train,
@@ -64,12 +67,13 @@ def estimate(
     Same arguments and seed give the same numbers. The global random state is left as it was.
     Raises UserError: x and y of different lengths, fewer than 50 pairs, NaN or infinity (which rows), a constant side,
     integers that are not labels, missing values in a frame (how many in which column), frames whose indexes differ,
-    dates, an unknown estimator or critic, rows that are alike for so long that "auto" leaves fewer than 20 blocks. The
+    dates, a side of `labels` that is not there or has too many values (a fifth of the pairs, or 1,000), an unknown
+    estimator or critic, rows that are alike for so long that "auto" leaves fewer than 20 blocks. The
     checks report a side that is a function of the other, copied pairs, rows in some order and constant columns.
     """
     errors.require_seed(seed)
     named = {"x": x, "y": y} if given is None else {"x": x, "y": y, "given": given}
-    tables = frames.read(named, ids, blocks, missing)
+    tables = frames.read(named, ids, blocks, missing, labels)
     budget, method = budget or Budget(), chosen(estimator, objective)
 
     def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
@@ -83,12 +87,15 @@ def estimate(
 
     x, y, ids = tables.sides["x"], tables.sides["y"], tables.ids
     if given is None:
-        return tables.described(_estimate([(x, y, ids)], request, method, critic))
+        return tables.described(_estimate([(x, y, ids)], request, method, critic, "".join(tables.unordered)))
     if fitting.reads_images(critic):
         raise UserError(f"given cannot stand beside an image's pixels: leave the critic {critic!r} out.")
     with torch.random.fork_rng(devices=[]):
-        read = partial(conditional, x, y, tables.sides["given"])
-        return tables.described(read(lambda x, y: _evidence([(x, y, ids)], request, method, critic)))
+
+        def read(x: torch.Tensor, y: torch.Tensor, unordered: str) -> tuple[Evidence, tuple[Check, ...]]:
+            return _evidence([(x, y, ids)], request, method, critic, unordered)
+
+        return tables.described(conditional(x, y, tables.sides["given"], read, tables.unordered))
 
 
 @torch.inference_mode(False)
@@ -133,12 +140,13 @@ def _estimate(
     request: Callable[[list[Pairs], list[Check], float | None], Request],
     method: Estimator,
     critic: str | nn.Module | None,
+    unordered: str = "",
 ) -> Estimate:
-    """Of each part's x, y and ids. request: from what `inputs.prepared` makes of them."""
+    """Of each part's x, y and ids. request: from what `inputs.prepared` makes of them. unordered: as it takes it."""
     # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
     # all devices would reach a user's GPU state.
     with torch.random.fork_rng(devices=[]):
-        return _concluded(*_evidence(parts, request, method, critic))
+        return _concluded(*_evidence(parts, request, method, critic, unordered))
 
 
 def _evidence(
@@ -146,12 +154,13 @@ def _evidence(
     request: Callable[[list[Pairs], list[Check], float | None], Request],
     method: Estimator,
     critic: str | nn.Module | None,
+    unordered: str,
 ) -> tuple[Evidence, tuple[Check, ...]]:
     """What is known of the reading of both sides that the pairs prefer, and what there is to say of the choice."""
     images = fitting.reads_images(critic)
     read = partial(
-        inputs.prepared, parts, images, log_ratios=not isinstance(critic, nn.Module)
-    )  # which knows its width
+        inputs.prepared, parts, images, log_ratios=not isinstance(critic, nn.Module), unordered=unordered
+    )  # a module knows its width
     first = request(*read())
     if critic is not None and not method.takes_critic:
         raise UserError(f"{method!r} trains no critic of yours: leave the critic {critic!r} out.")

@@ -156,7 +156,8 @@ def base_of(fit: Pairs, select: Pairs, label: int, doubt: float) -> Base:
         tried = _counted(z, y, log_prior) if is_label(other) else _discriminants(z, y, len(log_prior))
         plain = next(tried)[1]
         each, base, protocol = _likeliest(tried, seen, target, log_prior, label, doubt)
-        if not is_label(other) and (in_order := ordered(z, y, log_prior)) is not None:
+        named = is_label(other) or "xy"[label] in fit.unordered
+        if not named and (in_order := ordered(z, y, log_prior)) is not None:
             tried = iter([({"kind": "ordered"}, in_order)])
             by_order = _likeliest(tried, seen, target, log_prior, label, doubt)
             if is_gain(by_order[0] - each):

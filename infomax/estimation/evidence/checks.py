@@ -8,6 +8,9 @@ import math
 from infomax.estimation.estimator import ValueFrom
 from infomax.estimation.result import Check, Verdict
 
+FEW = 250  # pairs
+WRONG, WRONG_SHARE = 0.25, 0.1  # off by more than a quarter of a nat and a tenth: a wrong value
+
 
 def ceiling(mi: float, ceiling: float, value_from: ValueFrom) -> Check:
     """A value near log N. One that leans on rows never passes log N and falls short before it: at 1.5 nats below, by
@@ -138,6 +141,25 @@ def width(low: float, high: float) -> Check:
     return Check("width", statistic, fail, _verdict(not statistic <= fail, not statistic <= warn), sentence)
 
 
+def few_pairs(pairs: int, mi: float, low: float, high: float) -> Check | None:
+    """Whether all of the interval is near the value, of fewer than 250 pairs: within a quarter nat or a tenth of it. A
+    value that is further off is wrong, and so few pairs hide from all other checks what they lack: without this one, of
+    65 known distributions 9 of 46 values of 60 and 100 pairs were trusted and wrong, with it none (docs/accuracy.md).
+    """
+    if pairs >= FEW:
+        return None
+    statistic, allowed = max(high - mi, mi - low), max(WRONG, WRONG_SHARE * mi)
+    sentence = f"the interval ends {statistic:.2f} nats from the value at most"
+    if not statistic <= allowed:
+        sentence = (
+            f"of {pairs} pairs the interval ends {statistic:.2f} nats from the value: so few say no more than the "
+            "interval, whose upper end may be too low; give more."
+        )
+    else:
+        sentence += f", which {pairs} pairs can tell."
+    return Check("few pairs", statistic, allowed, _verdict(not statistic <= allowed, False), sentence)
+
+
 def columns(number: int, fit: int) -> Check:
     """Columns of both sides per pair that a critic is fitted on. From one on, independent pairs have canonical
     correlations of 1 (Wachter, 1980): dependence looks like noise, and what a critic misses of it leaves no sign."""
@@ -150,7 +172,7 @@ def columns(number: int, fit: int) -> Check:
         )
     else:
         sentence += "."
-    return Check("columns", statistic, fail, _verdict(statistic > fail, statistic > warn), sentence)
+    return Check("columns", statistic, fail, _verdict(statistic >= fail, statistic > warn), sentence)
 
 
 def components(share: float) -> Check:

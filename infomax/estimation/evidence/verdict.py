@@ -63,6 +63,10 @@ def width(e: Evidence) -> Check:
     return checks.width(*e.whole.interval)
 
 
+def few_pairs(e: Evidence) -> Check | None:
+    return checks.few_pairs(e.request.number, e.whole.mi, *e.whole.interval)
+
+
 def columns(e: Evidence) -> Check | None:
     return None if e.estimator.training_free else checks.columns(e.columns, len(e.request.parts[0][0]))
 
@@ -105,8 +109,8 @@ def effective(e: Evidence) -> Check | None:
 
 
 CHECKS: list[Callable[[Evidence], Check | None]] = [
-    finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, columns,
-    components, folds, learning_curve, drawn_pairs, score_test, permutation, normalisation, effective,
+    finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, few_pairs,
+    columns, components, folds, learning_curve, drawn_pairs, score_test, permutation, normalisation, effective,
 ]  # fmt: skip
 
 

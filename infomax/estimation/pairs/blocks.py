@@ -18,6 +18,9 @@ FEWEST_BLOCKS = 20  # four in each of the default's five folds
 AT_ONCE = 1 << 24  # numbers of a side
 TIMES = 2  # autocorrelation times in a block, at least
 WINDOW = 3  # autocorrelation times over which lags are summed
+FEW = 10  # values of a column that is regressed on by each of them
+ROWS_A_PREDICTOR = 10  # at least
+LEFT = 1e-6  # of a column's standard deviation, below which a regression has left nothing of it
 QUIET = 5  # lags in a row, at least, at which nothing is beyond chance
 
 
@@ -47,20 +50,23 @@ def of_blocks(blocks: Any, rows: int) -> Any:
     return np.arange(rows) // blocks
 
 
-def chosen(x: Any, y: Any, there: np.ndarray | None = None) -> tuple[Chosen, np.ndarray | None]:
+def chosen(x: Any, y: Any, there: np.ndarray | None = None, given: Any = None) -> tuple[Chosen, np.ndarray | None]:
     """The block length that the autocorrelation of two sides asks for, and the block of each row [m]; None of 1 row.
 
-    x [m, ...], y [m, ...]: their rows in time. there [n]: where rows are missing, which of the n the m are.
+    x [m, ...], y [m, ...]: their rows in time. there [n]: where rows are missing, which of the n the m are. given
+    [m, ...]: what the two are compared beside, or None.
 
     Of independent series, products of a function of x and one of y have the product r(k) of their autocorrelations, so
     that a mean of them has the variance of n / t independent rows, t = 1 + 2 (r(1) + r(2) + ...) (Bartlett, 1946). The
     functions are a column's ranks and their distance from the middle; of each side the one with the longest memory
-    counts. Of that variance, blocks of L rows lack the share B / L, B = 2 (r(1) + 2 r(2) + 3 r(3) + ...) / t. What is
+    counts. Beside z, what a function of x and z has in common with one of y and z is beyond what z tells of either, so
+    that a side's memory is also that of what a regression on z leaves of it: noise that z explains may hide it.
+    Of that variance, blocks of L rows lack the share B / L, B = 2 (r(1) + 2 r(2) + 3 r(3) + ...) / t. What is
     lacking and the noise of few blocks together cost least at L = (3/2 B^2 n)^(1/3) (Politis & White, 2004; Patton,
     Politis & White, 2009). L is at least 2 t, and it is 1 where no r(k) is beyond chance.
     Raises UserError where fewer than 20 blocks would be left.
     """
-    found = _asked(x, y, there)
+    found = _asked(x, y, there, given)
     if found.length == 1:
         return found, None
     rows = len(x) if there is None else len(there)
@@ -79,15 +85,15 @@ def chosen(x: Any, y: Any, there: np.ndarray | None = None) -> tuple[Chosen, np.
     return found, names
 
 
-def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None) -> list[Check]:
+def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None, given: Any = None) -> list[Check]:
     """What is said of blocks that are a number of rows and shorter than the autocorrelation time of two sides: rows of
     two blocks are then alike, as two neighbours are, and neither an interval nor a p-value knows.
 
-    x, y, there: as chosen() takes them.
+    x, y, there, given: as chosen() takes them.
     """
     if isinstance(blocks, bool) or not isinstance(blocks, (int, np.integer)):
         return []
-    time = _asked(x, y, there).time
+    time = _asked(x, y, there, given).time
     if blocks >= time:
         return []
     sentence = (
@@ -97,11 +103,13 @@ def too_short(blocks: Any, x: Any, y: Any, there: np.ndarray | None = None) -> l
     return [Check("block length", float(blocks), time, "fail", sentence)]
 
 
-def _asked(x: Any, y: Any, there: np.ndarray | None) -> Chosen:
-    tensors = (tensor_of(name, side) for name, side in (("x", x), ("y", y)))
+def _asked(x: Any, y: Any, there: np.ndarray | None, given: Any) -> Chosen:
+    named = {"x": x, "y": y} | ({} if given is None else {"given": given})
+    tensors = (tensor_of(name, side) for name, side in named.items())
     sides = [(t.float() if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
     there = np.ones(len(sides[0]), bool) if there is None else there
-    rows, (first, second) = len(there), (_slowest(side, there) for side in sides)
+    rows, z = len(there), _predictors(sides[2], there) if given is not None else None
+    first, second = (_slowest(side, there, z) for side in sides[:2])
     if first is None or second is None:
         return Chosen(1, 1.0)
     product = first.values * second.values
@@ -125,20 +133,18 @@ class _Memory:
     chance: float
 
 
-def _slowest(side: np.ndarray, there: np.ndarray) -> _Memory | None:
-    """Of all functions of a side's columns the autocorrelation of the one with the longest memory; None of a side that
-    does not vary or holds no numbers, which is refused elsewhere."""
-    rows, width = len(there), math.prod(side.shape[1:])
-    if len(side) != there.sum() or len(side) < 2 or width == 0:
-        return None
-    table = side.reshape(len(side), width)
-    if width > MOST:
-        weights = np.random.default_rng(0).standard_normal((width, MOST))
-        table = np.concatenate([some @ weights for some in np.array_split(table, -(-table.size // AT_ONCE))])
-    table = table.astype(np.float64)
-    if not np.isfinite(table).all():
+def _slowest(side: np.ndarray, there: np.ndarray, z: np.ndarray | None) -> _Memory | None:
+    """Of all functions of a side's columns, and of what predictors z [m, k] leave of these, the autocorrelation of the
+    one with the longest memory; None of a side that does not vary or holds no numbers, which is refused elsewhere."""
+    rows, table = len(there), _table(side, there)
+    if table is None:
         return None
     functions = _functions(table)
+    if z is not None:
+        scores = _normal_scores(table)
+        left = scores - z @ np.linalg.lstsq(z, scores, rcond=None)[0]
+        # Of a function of z nothing is left but rounding.
+        functions = np.concatenate([functions, _functions(left[:, left.std(0) > LEFT])])
     if not len(functions):
         return None
     # Politis & White's, for as many tries as there are functions and first lags.
@@ -154,6 +160,43 @@ def _slowest(side: np.ndarray, there: np.ndarray) -> _Memory | None:
             best, longest = r, memory
     assert best is not None
     return _Memory(best, chance)
+
+
+def _table(side: np.ndarray, there: np.ndarray) -> np.ndarray | None:
+    """A side's columns, MOST at most [m, d] in float64; None of what is refused elsewhere."""
+    width = math.prod(side.shape[1:])
+    if len(side) != there.sum() or len(side) < 2 or width == 0:
+        return None
+    table = side.reshape(len(side), width)
+    if width > MOST:
+        weights = np.random.default_rng(0).standard_normal((width, MOST))
+        table = np.concatenate([some @ weights for some in np.array_split(table, -(-table.size // AT_ONCE))])
+    table = table.astype(np.float64)
+    return table if np.isfinite(table).all() else None
+
+
+def _predictors(given: np.ndarray, there: np.ndarray) -> np.ndarray | None:
+    """What is given, to regress on [m, k]: 1, normal scores and their squares, a tenth of the rows at most; of a column
+    of few values its indicators."""
+    table = _table(given, there)
+    if table is None:
+        return None
+    columns = [np.ones((len(table), 1))]
+    for column in table.T:
+        values, codes = np.unique(column, return_inverse=True)
+        if len(values) <= FEW:
+            columns.append((codes[:, None] == np.arange(1, len(values))).astype(np.float64))
+        else:
+            scores = _normal_scores(column[:, None])
+            columns.append(np.concatenate([scores, scores**2 - 1], 1))
+    return np.concatenate(columns, 1)[:, : max(2, len(table) // ROWS_A_PREDICTOR)]
+
+
+def _normal_scores(table: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
+    return ndtri((rankdata(table, axis=0) - 0.5) / len(table))
 
 
 def _functions(table: np.ndarray) -> np.ndarray:

@@ -1,29 +1,43 @@
 """One column of a data frame: its numbers, or the numbers of its labels, and which rows miss a value."""
 
+import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from infomax.errors import UserError
+from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.reading import most_labels
 
 
 @dataclass(frozen=True)
 class Column:
     """name: the table's. values [n]: numbers, or places in `levels`; 0 where missing. missing [n]: which rows have no
-    value. levels: the labels in order, or None of numbers. kind: what it holds, in a word."""
+    value. levels: the labels in order, or None of numbers. kind: what it holds, in a word. ordered: whether their order
+    is the user's."""
 
     name: str
     values: np.ndarray
     missing: np.ndarray
     levels: list[str] | None
     kind: str
+    ordered: bool = False
+
+    @property
+    def is_unordered(self) -> bool:
+        """Whether its values are names of classes, of which none is between two others."""
+        return self.levels is not None and not self.ordered
+
+    def as_names(self) -> "Column":
+        """The same as names of classes: texts may then be those of numbers, as clusters' are."""
+        return replace(self, kind="names" if self.kind == "texts" else self.kind, ordered=False)
 
     def rows(self, index: np.ndarray) -> "Column":
-        return Column(self.name, self.values[index], self.missing[index], self.levels, self.kind)
+        return replace(self, values=self.values[index], missing=self.missing[index])
 
 
 def column_of(side: str, name: str, series: Any) -> Column:
@@ -63,7 +77,8 @@ def column_of(side: str, name: str, series: Any) -> Column:
     if dtype in (nw.Categorical, nw.Enum):
         order = [str(label) for label in series.cat.get_categories().to_list()]
         texts = series.cast(nw.String).to_list()
-        return _labels(name, texts, missing, order, "categories")
+        found = _labels(name, texts, missing, order, "categories")
+        return replace(found, ordered=dtype == nw.Enum)
     return _objects(where, name, series.to_list(), missing)
 
 
@@ -92,6 +107,46 @@ def _labels(name: str, entries: list[Any], missing: np.ndarray, order: list[str]
     place = {label: number for number, label in enumerate(order)}
     codes = [0 if absent else place[str(each)] for each, absent in zip(entries, missing, strict=True)]
     return Column(name, np.array(codes, np.int64), missing, order, kind)
+
+
+def text_column(side: str, values: Any) -> list[Column] | None:
+    """The one column of an array or list [n] of texts, None among them where missing; None of what holds no texts."""
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        return None
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths, which is said elsewhere
+        return None
+    if array.dtype.kind == "O" and not any(isinstance(each, str) for each in array.flat):
+        return None
+    if array.dtype.kind not in "OUT" or array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
+        return None
+    entries = array.astype(object).reshape(-1).tolist()
+    return [_objects(side, side, entries, np.array([each is None for each in entries], bool))]
+
+
+def codes_of(side: str, values: Any) -> Tensor:
+    """The number of each row's label int64 [n]: which of the different rows of values [n, ...] it is, in their order.
+
+    side: "x", for sentences. Raises UserError: missing values or infinity, more different rows than labels may have.
+    """
+    rows = tensor_of(side, values)
+    rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    if rows.dtype.is_floating_point:
+        rows = rows.double()
+        bad = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            told = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise UserError(f"{side} has NaN or infinity in {len(bad)} of {len(rows)} rows ({told}): repair them.")
+    used, codes = rows.unique(dim=0, return_inverse=True)
+    if len(used) > most_labels(len(rows)):
+        kind = "floating-point numbers" if rows.dtype.is_floating_point else "whole numbers"
+        raise UserError(
+            f"labels names {side}, {kind} with {len(used)} different values in {len(rows)} rows: too many for names of "
+            f"classes, of which {int(most_labels(len(rows)))} fit so many rows; leave {side} out of labels, or give "
+            "fewer classes."
+        )
+    return codes
 
 
 def require_few(side: str, column: Column) -> None:

@@ -17,11 +17,12 @@ from torch import Tensor
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
-from infomax.estimation.pairs.columns import Column, column_of, require_few
+from infomax.estimation.pairs.columns import Column, codes_of, column_of, require_few, text_column
 from infomax.estimation.pairs.pairs import FEWEST
 from infomax.estimation.pairs.reading import whole_numbers
 from infomax.estimation.result import Check, Estimate
 
+NAMED = "named by labels="  # a side of labels that no table's column says the kind of
 MISSING = ("refuse", "drop")
 TABLES = ("pandas", "polars", "pyarrow", "modin", "cudf")
 
@@ -31,8 +32,8 @@ class Tables:
     """What the user's sides are as arrays.
 
     sides: by name ("x", "y"), what `prepared` reads. ids: of the rows that are left, or None. names: of the columns of
-    each side that was a table. checks: what is said of them. kinds: of a side that is one label, in words. blocks: the
-    length of blocks that was chosen.
+    each side that was a table. checks: what is said of them. kinds: of a side that is one label, in words. unordered:
+    the sides that are labels without an order. blocks: the length of blocks that was chosen.
     """
 
     sides: dict[str, Any]
@@ -40,6 +41,7 @@ class Tables:
     names: dict[str, list[str]]
     checks: tuple[Check, ...]
     kinds: dict[str, str]
+    unordered: tuple[str, ...] = ()
     blocks: Chosen | None = None
 
     def described(self, estimate: Estimate) -> Estimate:
@@ -48,7 +50,9 @@ class Tables:
         if self.blocks is not None:
             protocol = estimate.protocol | {"blocks": self.blocks.to_dict()}
             estimate = dataclasses.replace(estimate, protocol=protocol)
-        if not self.names and not self.checks:
+        if self.unordered:
+            estimate = dataclasses.replace(estimate, protocol=estimate.protocol | {"labels": list(self.unordered)})
+        if not self.names and not self.checks and not self.kinds:
             return estimate
         checks = tuple(dataclasses.replace(check, sentence=self._named(check.sentence)) for check in estimate.checks)
         protocol = estimate.protocol | ({"names": self.names} if self.names else {})
@@ -70,40 +74,82 @@ class Tables:
 
             sentence = re.sub(rf"\b{side}\[:, (\d+)\]", name_of, sentence)
             sentence = re.sub(rf"(?<=columns of {side} )\([\d, .]+\)", names_of, sentence)
-            if side in self.kinds:
-                sentence = sentence.replace(f"{side} is a column of integers", f"{side} is {self.kinds[side]}")
+        for side, kind in self.kinds.items():
+            sentence = re.sub(
+                rf"\b{side} is (a column of integers|{NAMED})", lambda _, k=kind, s=side: f"{s} is {k}", sentence
+            )
         return sentence
 
 
-def read(sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing: str = "refuse") -> Tables:
+def read(
+    sides: Mapping[str, Any], ids: Any = None, blocks: Any = None, missing: str = "refuse", labels: str | None = None
+) -> Tables:
     """The sides as arrays of numbers; row i of all is one sample.
 
     sides: by name, such as {"x": x, "y": y}: arrays, tensors, lists, or data frames and series. ids [n], blocks: as
     `estimate` takes them. missing: "refuse" or "drop", which leaves out every row that misses a value on any side.
+    labels: as `estimate` takes it; each different row of such a side is a label, numbered in order.
 
     Of a table with one column on a side, texts, categories and booleans are labels, and whole numbers are read as those
     of an array are. Of several columns, whole numbers and booleans are quantities; labels alone are one label, their
     combination; labels beside numbers are one-hot.
     Raises UserError: missing values, with their number in each column; indexes that differ; dates, durations and what
-    else is no number or label; too many different labels.
+    else is no number or label; too many different labels, or labels of a side that is not there.
     """
+    named = _named_sides(labels, sides)
     if missing not in MISSING:
         raise UserError(f"missing is {missing!r}: give 'refuse', or 'drop' to leave out rows with missing values.")
     if blocks is not None and ids is not None:
         raise UserError("ids and blocks are both given: rows of one id belong in one block, so give blocks alone.")
     if isinstance(blocks, str) and blocks == AUTO:
-        found, rows = _read(sides, None, None, missing)
-        length, names = chosen(found.sides["x"], found.sides["y"], rows)
+        found, rows = _read(sides, None, None, missing, named)
+        length, names = chosen(found.sides["x"], found.sides["y"], rows, found.sides.get("given"))
         return dataclasses.replace(found, ids=names, blocks=length)
-    found, rows = _read(sides, ids, blocks, missing)
-    told = too_short(blocks, found.sides["x"], found.sides["y"], rows)
+    found, rows = _read(sides, ids, blocks, missing, named)
+    told = too_short(blocks, found.sides["x"], found.sides["y"], rows, found.sides.get("given"))
     return dataclasses.replace(found, checks=(*found.checks, *told))
 
 
-def _read(sides: Mapping[str, Any], ids: Any, blocks: Any, missing: str) -> tuple[Tables, np.ndarray | None]:
-    """The same, and which of the rows are left [n]; None: all."""
-    _require_one_index({**sides, "ids": ids, "blocks": blocks})
+def _named_sides(labels: str | None, sides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The sides of a text such as "x" or "x,y", in their order."""
+    if labels is None:
+        return ()
+    asked = [name.strip() for name in labels.split(",")] if isinstance(labels, str) else [repr(labels)]
+    for name in asked:
+        if name not in sides:
+            without = " (nothing is given)" if name == "given" else ""
+            raise UserError(
+                f"labels is {labels!r}{without}: give the side whose values are names of classes, "
+                f"{' or '.join(map(repr, sides))}, or several, as in 'x,y'."
+            )
+    return tuple(name for name in sides if name in asked)
+
+
+def _read(
+    sides: Mapping[str, Any], ids: Any, blocks: Any, missing: str, named: tuple[str, ...]
+) -> tuple[Tables, np.ndarray | None]:
+    """The same, and which of the rows are left [n]; None: all. named: the sides whose rows are labels."""
     columns = {side: columns_of(side, values) for side, values in sides.items()}
+    for side in named:
+        of_side = columns[side] or text_column(side, sides[side])
+        columns[side] = None if of_side is None else [column.as_names() for column in of_side]
+    found, there = _arrays(sides, columns, ids, blocks, missing)
+    arrays, names, kinds = dict(found.sides), dict(found.names), dict(found.kinds)
+    for side in named:
+        arrays[side] = codes_of(side, arrays[side])
+        kinds.setdefault(side, NAMED)
+        if side in names:
+            names[side] = [" x ".join(names[side])]
+    unordered = tuple(side for side in sides if side in named or side in found.unordered)
+    found = dataclasses.replace(found, sides=arrays, names=names, kinds=kinds, unordered=unordered)
+    return found, there
+
+
+def _arrays(
+    sides: Mapping[str, Any], columns: Mapping[str, list[Column] | None], ids: Any, blocks: Any, missing: str
+) -> tuple[Tables, np.ndarray | None]:
+    """The sides as arrays. columns: of each side, None of one that is no table."""
+    _require_one_index({**sides, "ids": ids, "blocks": blocks})
     tables = {side: found for side, found in columns.items() if found is not None}
     plain = {side: values for side, values in sides.items() if side not in tables}
     if not tables and missing == "refuse":
@@ -137,7 +183,8 @@ def _read(sides: Mapping[str, Any], ids: Any, blocks: Any, missing: str) -> tupl
         if kind:
             kinds[side] = kind
     there = None if kept is None else np.isin(np.arange(n), kept)
-    return Tables({side: arrays[side] for side in sides}, ids, names, tuple(checks), kinds), there
+    unordered = tuple(side for side, found in tables.items() if all(column.is_unordered for column in found))
+    return Tables({side: arrays[side] for side in sides}, ids, names, tuple(checks), kinds, unordered), there
 
 
 def _is_table(values: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Pairs:
 
     float32; or float64, as given, until the fit split's statistics have standardised it. images: of each side how its
     columns make an image, or None where they make none. rows int64 [n]: which row of the user's arrays each is, where
-    that is known.
+    that is known. unordered: "x", "y" or "xy", the sides whose labels are names of classes, without an order.
     """
 
     x: Tensor
@@ -46,20 +46,21 @@ class Pairs:
     ids: Tensor
     images: tuple[Image | None, Image | None] = (None, None)
     rows: Tensor | None = None
+    unordered: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: Tensor) -> "Pairs":
         rows = None if self.rows is None else self.rows[index.to(self.rows.device)]
-        return Pairs(self.x[index], self.y[index], self.ids[index], self.images, rows)
+        return Pairs(self.x[index], self.y[index], self.ids[index], self.images, rows, self.unordered)
 
     def first(self, number: int) -> "Pairs":
         rows = None if self.rows is None else self.rows[:number]
-        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images, rows)
+        return Pairs(self.x[:number], self.y[:number], self.ids[:number], self.images, rows, self.unordered)
 
     def to(self, device: str | torch.device) -> "Pairs":
-        return Pairs(self.x.to(device), self.y.to(device), self.ids.to(device), self.images, self.rows)
+        return replace(self, x=self.x.to(device), y=self.y.to(device), ids=self.ids.to(device))
 
 
 FEWEST_IDS = 4  # in a split: leaving a group of them out must leave a row with two negatives
@@ -114,7 +115,8 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of all parts, one after the other."""
     x, y, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids"))
     numbers = [part.rows for part in parts if part.rows is not None]
-    return Pairs(x, y, ids, parts[0].images, torch.cat(numbers) if len(numbers) == len(parts) else None)
+    rows = torch.cat(numbers) if len(numbers) == len(parts) else None
+    return Pairs(x, y, ids, parts[0].images, rows, parts[0].unordered)
 
 
 def one_of_each(ids: Tensor) -> Tensor:

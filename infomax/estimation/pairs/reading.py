@@ -23,11 +23,16 @@ NARROW = 8  # an image's height and width at least: smaller arrays have no place
 
 
 def prepared(
-    parts: Sequence[tuple[Any, Any, Any]], keep_constant: bool = False, classes: str = "", log_ratios: bool = True
+    parts: Sequence[tuple[Any, Any, Any]],
+    keep_constant: bool = False,
+    classes: str = "",
+    log_ratios: bool = True,
+    unordered: str = "",
 ) -> tuple[list[Pairs], list[Check], float | None]:
     """Checks and converts (x, y, ids or None) parts alike: a column of labels becomes one-hot, and constant columns
     leave unless they are kept. classes: "x", "y" or "xy", the sides whose few different rows are labels, though they
-    are floating-point numbers. log_ratios: whether parts of a whole become their log-ratios, a column fewer.
+    are floating-point numbers. log_ratios: whether parts of a whole become their log-ratios, a column fewer. unordered:
+    likewise, the sides whose labels are names of classes, without an order.
 
     Returns the parts, the checks that the arrays gave rise to, and a cap in nats on MI where labels give one.
     Raises UserError as `estimate` says.
@@ -77,7 +82,7 @@ def prepared(
     split_up = zip(
         sides[0].split(sizes), sides[1].split(sizes), ids.split(sizes), torch.arange(len(ids)).split(sizes), strict=True
     )
-    pairs = [Pairs(x, y, i, both, rows) for x, y, i, rows in split_up]
+    pairs = [Pairs(x, y, i, both, rows, unordered) for x, y, i, rows in split_up]
     return pairs, checks, min(caps, default=None)
 
 
@@ -86,7 +91,7 @@ class Side:
     """One of a user's arrays by itself: its name, its rows as they came [n, d], and as they are read [n, ...].
 
     is_label: whether values are one-hot. checks: what there is to say of it. entropy: of its different rows, in nats,
-    where they are few.
+    where they are few. unordered: whether it is a label whose values are names of classes, without an order.
     """
 
     name: str
@@ -95,10 +100,12 @@ class Side:
     is_label: bool
     checks: list[Check]
     entropy: float | None
+    unordered: bool = False
 
 
-def side(name: str, given: Any) -> Side:
-    """Reads one array [n, ...] by itself. name: for the sentences. Raises UserError as `estimate` says."""
+def side(name: str, given: Any, unordered: bool = False) -> Side:
+    """Reads one array [n, ...] by itself. name: for the sentences. unordered: whether its labels have no order. Raises
+    UserError as `estimate` says."""
     raw = tensor_of(name, given)
     if len(raw) == 0:
         raise UserError(f"{name} is empty: there is nothing to estimate from.")
@@ -112,7 +119,7 @@ def side(name: str, given: Any) -> Side:
         values, found = (values, []) if image else coordinates(name, values)
         checks += found
         values = values if found else raw if raw.ndim > 1 else whole
-    return Side(name, whole, values, label, checks, entropy)
+    return Side(name, whole, values, label, checks, entropy, label and unordered)
 
 
 def _joined(name: str, tensors: list[Tensor]) -> Tensor:

@@ -26,23 +26,25 @@ SWEEPS = 50  # of the chain that draws one
 SAMPLES = 200  # of a fold's test pairs, among which it matches
 APART = 1e4  # nats: what keeps pairs of different labels of Z from being matched
 
-Read = Callable[[Tensor, Tensor], tuple[Evidence, tuple[Check, ...]]]
+Read = Callable[[Tensor, Tensor, str], tuple[Evidence, tuple[Check, ...]]]
 
 
-def conditional(x: Any, y: Any, given: Any, read: Read) -> Estimate:
+def conditional(x: Any, y: Any, given: Any, read: Read, unordered: Sequence[str] = ()) -> Estimate:
     """I(X; Y | Z) in nats, with an interval of its own and the checks of both parts.
 
-    x [n, ...], y [n, ...], given [n, ...]: as `estimate` takes them. read: from two sides [n, ...] to their evidence
-    and what else there is to check; the same split of the rows each time.
+    x [n, ...], y [n, ...], given [n, ...]: as `estimate` takes them. read: from two sides [n, ...], and which of
+    them ("x", "y", "xy") are names without an order, to their evidence and what else there is to check; the same split
+    of the rows each time. unordered: which of "x", "y" and "given" are labels that are names without an order.
     Raises UserError: as `estimate` does for each of the three; given is x or y, or of another length.
     """
-    sides = _sides(x, y, given)
+    sides = _sides(x, y, given, unordered)
     of, other, z = _ordered(*sides)
     names = "I(X; YZ)", "I(X; Z)"
     if of is sides[1]:
         names = "I(Y; XZ)", "I(Y; Z)"
-    whole, more = read(of.values, joined(other, z))
-    part, less = read(of.values, z.values)
+    named = "x" if of.unordered else ""
+    whole, more = read(of.values, joined(other, z), named)  # joined to a label only beside one, which asks for no order
+    part, less = read(of.values, z.values, named + ("y" if z.unordered else ""))
     entropies = [side.entropy for side in sides[:2] if side.entropy is not None]
     found = Difference(whole, part, z.is_label, min(entropies, default=None))
     noticed = [check for side in sides for check in side.checks]
@@ -54,8 +56,9 @@ def conditional(x: Any, y: Any, given: Any, read: Read) -> Estimate:
     return found.estimate(names, (*noticed, *of_parts))
 
 
-def _sides(x: Any, y: Any, given: Any) -> tuple[Side, Side, Side]:
-    sides = [inputs.side(name, value) for name, value in (("x", x), ("y", y), ("given", given))]
+def _sides(x: Any, y: Any, given: Any, unordered: Sequence[str]) -> tuple[Side, Side, Side]:
+    named = {"x": x, "y": y, "given": given}
+    sides = [inputs.side(name, value, name in unordered) for name, value in named.items()]
     first, second, third = sides
     for side in (second, third):
         if len(side.raw) != len(first.raw):
@@ -156,6 +159,8 @@ class Difference:
             checks.negative(r.interval[1]),
             checks.width(*r.interval),
         ]
+        if (few := checks.few_pairs(self.whole.request.number, r.mi, *r.interval)) is not None:
+            found.append(few)
         if len(self.folds) > 1:
             found.append(checks.folds(r.spread, r.mi))
         if self.rise is not None:

@@ -74,8 +74,8 @@ def matrix_of(x: Columns, y: Columns, symmetric: bool) -> Matrix:
 
 
 def information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The MI of column rows[k] of x and column columns[k] of y [k], from the rows that miss neither; 0 of too few."""
-    mi = np.zeros(len(rows))
+    """The MI of column rows[k] of x and column columns[k] of y [k], from the rows that miss neither; NaN of too few."""
+    mi = np.full(len(rows), np.nan)
     for some in complete(x, y, rows, columns):
         mi[some.number] = _information(some.x, some.y, some.rows, some.columns)[0]
     return mi

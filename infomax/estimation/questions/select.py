@@ -24,6 +24,7 @@ ROWS_A_CELL = 5  # of a table of two columns and y, on average, at least
 MOST_BINS = 8
 PAIRED = 2000  # columns at most whose pairs are all looked at
 CHANCE = 0.05  # of any pair that says nothing together to be a candidate
+LAST = -1e300  # below every score, and above a column's that is chosen already
 CELLS = 1 << 22  # of the tables in a batch
 
 
@@ -47,7 +48,8 @@ def select(
     with half of what both gain, so that XOR is seen; that looks at p^2 / 2 tables, up to 2,000 columns. labels: whether
     y is classes (True) or quantities (False); None: as `pairwise` reads a column of so many values. missing: "refuse"
     missing values, or "drop": rows without y are left out, and each term is that of the rows in which none of its
-    columns misses a value; of fewer than 20 it is 0.
+    columns misses a value. Of fewer than 20 it is not known, and the mean or least of the others is taken; a column of
+    which no term is known comes after all others, with a score of NaN.
     Raises UserError as `pairwise` does, and for k not in 1 .. p, y of several columns or constant, an unknown method.
     """
     x, target = columns_of("X", X, 0, missing), columns_of("y", y, 1, missing)
@@ -73,11 +75,17 @@ def chosen(x: Columns, y: Columns, k: int, method: Method) -> Selection:
         order = np.argsort(-relevance, kind="stable")[:k]
         return Selection(order, relevance[order])
     if method == "mrmr":
-        return _greedy(relevance, k, lambda s: relevance - _redundancy(x, s), np.mean, [])
+        return _greedy(relevance, k, lambda s: relevance - _redundancy(x, s), _mean, [])
     tables = _Tables.of(x, y)
-    terms = np.mean if method == "jmi" else np.min
+    terms = _mean if method == "jmi" else np.fmin.reduce  # which leaves NaN out
     synergies = tables.synergies() if x.p <= PAIRED and k > 1 else []
     return _greedy(relevance, k, tables.beside, terms, synergies)
+
+
+def _mean(terms: np.ndarray) -> np.ndarray:
+    """Of terms [k, p] the mean of those that are known [p]; NaN of none."""
+    known = (~np.isnan(terms)).sum(0)
+    return np.where(known > 0, np.nansum(terms, axis=0) / np.maximum(known, 1), np.nan)
 
 
 def _redundancy(x: Columns, s: int) -> np.ndarray:
@@ -92,9 +100,9 @@ def _greedy(
     scores: list[float] = []
     terms: list[np.ndarray] = []
     while len(indices) < k:
-        score = of_terms(np.stack(terms), axis=0) if terms else relevance.copy()
+        score = of_terms(np.stack(terms)) if terms else relevance.copy()
         score[indices] = -math.inf
-        best = int(score.argmax())
+        best = int(np.where(np.isnan(score), LAST, score).argmax())
         take, value = (best,), float(score[best])
         for i, j, both in synergies if len(indices) + 2 <= k else ():
             half = 0.5 * float(score[i] + score[j] + both)
@@ -160,7 +168,7 @@ class _Tables:
 
     def _information(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """I(first; y | second) and I(first; y) of pairs of columns [b], from tables, corrected for their bias, and how
-        many rows they have; of too few both are 0."""
+        many rows they have; of too few both are NaN."""
         conditional, alone, complete = np.empty((3, len(first)))
         bins = int(self.numbers.max())
         cells, n = bins * bins * self.classes, self.bins.shape[1]
@@ -177,7 +185,7 @@ class _Tables:
             conditional[start : start + size] = _corrected(counts).numpy()
             alone[start : start + size] = _corrected(counts.sum(1, keepdim=True)).numpy()
         few = complete < min(FEWEST, n)
-        return np.where(few, 0.0, conditional), np.where(few, 0.0, alone), np.maximum(complete, 1)
+        return np.where(few, np.nan, conditional), np.where(few, np.nan, alone), np.maximum(complete, 1)
 
 
 def _corrected(counts: Tensor) -> Tensor:
