@@ -56,7 +56,7 @@ class Settings:
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     dataset: str = "mnist5k"
     """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
-    hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
+    hf:NAME_OR_PATH (Hugging Face), shards:PATTERN (WebDataset) or zarr:PATH; docs/data.md has each."""
     skip_unreadable: bool = False
     """Leave out image files that are empty or cannot be read, counted in a line and listed in run.json, rather than
     stop at the first. A resumed run has to leave out the same ones."""
