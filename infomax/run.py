@@ -296,8 +296,10 @@ class Run(Generic[S]):
             "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved
-        if isinstance(dataset, data.GivenViews):
-            configuration["dataset"] = None  # no name opens them: who evaluates the run says on what
+        asked = self.settings.dataset, self.settings.limit, self.settings.skip_unreadable
+        if getattr(dataset, "opened", None) != asked:
+            configuration["dataset"] = None  # that name does not open it: who evaluates the run says on what
+        unnamed = {"dataset"} if configuration["dataset"] is None else set[str]()  # then its fingerprint alone counts
         place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
         folder = _folder(self._name, self._default, model.objective)
         if place["resume"] and place["run_dir"] is None and folder != self._name:
@@ -312,7 +314,7 @@ class Run(Generic[S]):
             preprocessing = data.describe_pairs(dataset)
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
-            keep=self.settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,
+            keep=self.settings.keep, may_differ=MAY_DIFFER | unnamed, length=LENGTH, later=LATER, defaults=DEFAULTS,
         )  # fmt: skip
 
 

@@ -11,13 +11,14 @@ from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.shards import read_shards
 from infomax.data.signals import read_signals
-from infomax.data.source import Dataset, Parts, finished, limited, tell
+from infomax.data.source import Dataset, Parts, finished, limited, opened_as, tell
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
 from infomax.data.waves import read_waves, waves_parts
 from infomax.data.zarr import read_zarr
 from infomax.errors import UserError, nearest
 
+KINDS = ("halves:", "pairs:", "captions:", "names:")  # what the names of paired data start with: paired_registry.py
 _PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH, shards:PATTERN and zarr:PATH"
 
 
@@ -56,7 +57,7 @@ def dataset(
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
     made = _opened(name, root, limit, size, skip_unreadable)
     tell(name, made.notes)
-    return made
+    return made if size is not None else opened_as(made, name, limit, skip_unreadable)  # a size beside the name is lost
 
 
 def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None, skip: bool) -> Dataset:
@@ -65,6 +66,11 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
         if prefix in readers_of_files:
             rest, size = _sized(name, rest, size)
             return readers_of_files[prefix](name, rest, limit, size, skip)
+        if name.startswith(KINDS):
+            raise UserError(
+                f"{name!r} names pairs of two modalities, which recipes/clip.py trains on (infomax recipe clip) and "
+                f"im.data.paired opens; images alone are {_PLACES}."
+            )
         if prefix not in readers:
             known = ", ".join(f"{prefix}:" for prefix in [*readers_of_files, *readers])
             raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")

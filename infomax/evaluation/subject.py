@@ -116,7 +116,9 @@ def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) 
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
     except Exception as error:  # whatever the encoder says of a size that it does not take
-        sides = f"; --dataset folder:PATH?size={trained[1]} reads a folder's (or csv:, hf:, shards:, zarr:) at that size"
+        sides = (
+            f"; --dataset folder:PATH?size={trained[1]} reads a folder's (csv:, hf:, shards:, zarr: alike) at that size"
+        )
         raise UserError(
             f"The encoder of {run} was trained on {was} {unit} and does not read those of {images.name}, {now}: give "
             f"{images.train.what} of its size{sides if len(shape) == 3 and trained[1] == trained[2] else ''}."
@@ -153,7 +155,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     skip_unreadable: as subject() takes it.
     """
     from infomax import data
-    from infomax.data.paired_registry import KINDS
+    from infomax.data.registry import KINDS
 
     limit = None
     if dataset is None and isinstance(checkpoint, str | Path):
