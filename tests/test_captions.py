@@ -16,7 +16,7 @@ from infomax import checkpoints, data
 from infomax.checkpoints import open_run
 from infomax.data.characters import CHARACTERS, VOCABULARY, tokens
 from infomax.encoders import Tokens
-from infomax.evaluation import retrieval
+from infomax.evaluation import pairs_of, retrieval
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 SHAPES = ("square", "bar", "pole")
@@ -148,6 +148,15 @@ def test_a_text_has_the_same_features_from_any_table(place, tmp_path, caplog):
             alone = model.features(images, torch.stack([tokens("a red bar", length)] * len(texts)))[1]
         same = [i for i, t in enumerate(texts) if torch.equal(t, tokens("a red bar", length))]
         torch.testing.assert_close(here[same], alone[same])
+    # By its name the other table is read as far, also where its own training captions are shorter than a test caption.
+    uneven = [(path, text if part == "train" else f"{text} in the rain", part) for path, text, part in few]
+    name = f"captions:{table(tmp_path / 'uneven.csv', uneven)}"
+    found = pairs_of(tmp_path / "run", name)
+    want = {tuple(tokens(f"a {colour} bar in the rain", length).tolist()) for colour in ("red", "blue")}
+    assert {tuple(t.tolist()) for t in found.test.batch(torch.arange(len(found.test)))[1]} == want
+    assert pairs_of(tmp_path / "run", f"{name}?length=5").train.y.shape == (5,)
+    assert pairs_of(tmp_path / "run", f"{name}?size=8").train.y.shape == (length,)
+    assert pairs_of(model, name).train.y.shape != (length,)
     older = {side: {k: v for k, v in of.items() if k != "shape"} for side, of in checkpoint.preprocessing.items()}
     assert data.pairs_from(older, other).train.y.shape == other.train.y.shape  # what it does not say stays
 
@@ -156,9 +165,7 @@ def test_pairs_of_a_size_that_a_tower_does_not_read_are_refused(place, tmp_path,
     known = data.paired(f"captions:{place}/captions.csv")
     vit = im.encoder("vit_tiny_patch16_224", in_chans=3, img_size=SIDE, patch_size=4)
     small = data.paired(f"captions:{place}/captions.csv?size=8")
-    with pytest.raises(
-        im.UserError, match=r"of x does not read x of .*, 8 x 8 pixels of 3 channels: give pairs"
-    ):
+    with pytest.raises(im.UserError, match=r"of x does not read x of .*, 8 x 8 pixels of 3 channels: give pairs"):
         im.evaluation.evaluate_towers(towers(known, vit), small)
     run = kept(tmp_path / "run", towers(known, vit), known)
     words = (

@@ -72,7 +72,8 @@ def _encoded(place: str, part: str, rows: Any, image: str, kind: Any) -> list[Fi
                 ending = Path(path).name if path else "image"
                 files.append(Packed(f"{part}/{row}/{ending}", size, partial(_bytes, rows, image, row)))
             elif path is not None:
-                files.append(Path(path.rpartition("::")[2]))  # of gzip://scan.nii::PATH.gz the file itself
+                # Of gzip://scan.nii::PATH.gz the file itself.
+                files.append(Path(path.rpartition("::")[2] if "://" in path else path))
             else:
                 raise UserError(f"Row {row} of the part {part} of {place} has no image in column {image}: drop it.")
     absent = [file for file in files if isinstance(file, Path) and not file.is_file()]

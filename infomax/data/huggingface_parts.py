@@ -59,13 +59,16 @@ def streamed_rows(source: str, choice: dict[str, str]) -> int | None:
 
 
 def hub_package() -> Any:
-    """The package datasets. Raises UserError where it is not installed."""
+    """The package datasets. Raises UserError where it is not installed, or is older than all that is read by it."""
     try:
-        return importlib.import_module("datasets")
+        found = importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise UserError(
             f'hf: needs the package datasets, and there is no module {error.name}: pip install "infomax[hf]".'
         ) from error
+    if not hasattr(found, "Nifti"):
+        raise UserError(f'hf: needs datasets 4.5 or newer, and this is {found.__version__}: pip install "infomax[hf]".')
+    return found
 
 
 def needs(place: str, module: str | None) -> UserError:

@@ -1,5 +1,6 @@
 """The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -157,10 +158,13 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     from infomax import data
     from infomax.data.registry import KINDS
 
-    limit = None
-    if dataset is None and isinstance(checkpoint, str | Path):
-        dataset, limit, skipped = _named_in(Path(checkpoint))
-        skip_unreadable = skip_unreadable or skipped
+    limit, saved = None, _saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
+    if dataset is None:
+        configuration = saved.get("configuration", {})
+        dataset, limit = configuration.get("dataset"), configuration.get("limit")
+        skip_unreadable = skip_unreadable or bool(configuration.get("skip_unreadable"))
+    elif isinstance(dataset, str):
+        dataset = _as_long(dataset, saved.get("preprocessing"))
     if isinstance(dataset, data.Paired):
         return dataset
     if isinstance(dataset, str) and dataset.startswith(KINDS):
@@ -168,12 +172,23 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     return None
 
 
-def _named_in(folder: Path) -> tuple[Any, Any, bool]:
-    """Data set, limit, whether unreadable files were left out, of a run or checkpoint; who reads them checks them."""
+def _as_long(name: str, preprocessing: Any) -> str:
+    """Captions of another table, read as far as the towers of a run read them: their features depend on the length."""
+    try:
+        (length,) = preprocessing["y"]["shape"]
+    except (KeyError, TypeError, ValueError):  # older runs, and those of other pairs, do not say
+        return name
+    place, mark, options = name.partition("?")
+    if not place.startswith("captions:") or "length=" in options:
+        return name
+    return f"{name}{'&' if mark else '?'}length={length}"
+
+
+def _saved_in(folder: Path) -> dict[str, Any]:
+    """What a run or checkpoint says of itself, its configuration for one; who reads them checks them."""
     for path in (folder / "run.json", folder / "state.json"):
-        try:
-            configuration = json.loads(path.read_text(encoding="utf-8"))["configuration"]
-            return configuration.get("dataset"), configuration.get("limit"), bool(configuration.get("skip_unreadable"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-    return None, None, False
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and isinstance(found.get("configuration"), dict):
+                return found
+    return {}
