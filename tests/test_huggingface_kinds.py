@@ -158,11 +158,25 @@ def test_slices_of_scans_are_images_of_their_scans_part(tmp_path, monkeypatch):
     swapped = as_nifti(tmp_path / "ars", np.eye(4)[:, [1, 0, 2, 3]], lambda scan: scan.swapaxes(0, 1))
     for place in (turned, swapped):
         other = dataset(f"hf:{place}")
+        assert other.classes == ["a", "b"] and other.train.labels is not None
         assert sorted([*read(other.train), *read(other.test)]) == everything
     monkeypatch.setattr(module, "MEMORY_BUDGET", 1000)
     monkeypatch.setattr(scanned._recent, "most", 1000)
     lazy = dataset(f"hf:{tmp_path / 'ras'}")
     assert not lazy.train.in_memory and torch.equal(lazy.train.batch([40, 2]), data.train.batch([40, 2]))
+
+
+def test_packed_scans_in_parts_and_in_one_folder(tmp_path):
+    """Folders of classes are labels, folders of parts and the folder that holds all scans are not."""
+    for part in ("train", "test"):
+        as_nifti(tmp_path / "both" / part, np.eye(4), ending="nii.gz")
+    data = dataset(f"hf:{tmp_path / 'both'}")
+    assert data.classes == ["a", "b"] and len(data.train) == len(data.test) == 60
+    for place in sorted((tmp_path / "both").rglob("*.nii.gz")):
+        place.rename(place.parent.parent / place.name)
+    data = dataset(f"hf:{tmp_path / 'both'}")
+    assert data.train.labels is None and len(data.train) == len(data.test) == 60
+    assert dataset(f"hf:{tmp_path / 'both' / 'train'}").train.labels is None
 
 
 def test_slices_are_channels_where_asked(tmp_path):

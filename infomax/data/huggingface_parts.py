@@ -84,7 +84,8 @@ def _opened(hub: Any, place: str, path: Path, config: str | None, stream: bool) 
             raise UserError(f"{place} lies on this machine as save_to_disk wrote it: leave out streaming=yes.")
         return hub.load_from_disk(str(path))
     if path.is_dir():
-        return hub.load_dataset(str(path), config, streaming=stream)
+        found = hub.load_dataset(str(path), config, streaming=stream)
+        return found if stream else _with_classes(hub, found)
     if path.is_file():
         kind = next((kind for ending, kind in _KINDS.items() if path.name.lower().endswith(ending)), None)
         if kind is None:
@@ -94,6 +95,21 @@ def _opened(hub: Any, place: str, path: Path, config: str | None, stream: bool) 
     if place.startswith(("/", "~", ".")) or place.count("/") > 1:
         raise UserError(f"There is no file or folder {path}: hf:NAME_OR_PATH names one, or a hub's data set.")
     return hub.load_dataset(place, config, streaming=stream)
+
+
+def _with_classes(hub: Any, parts: Any) -> Any:
+    # Scans that came without labels, with the names of their folders where each part has several, all as deep: datasets
+    # 5.2 sees no folders where all scans are packed by gzip, which are archives to it.
+    names: dict[str, list[str]] = {}
+    for part, rows in parts.items():
+        if not isinstance(rows.features.get("nifti"), hub.Nifti) or "label" in rows.features:
+            return parts
+        scans = rows.cast_column("nifti", hub.Nifti(decode=False))["nifti"]
+        places = [Path((scan["path"] or "").rpartition("::")[2]).parent for scan in scans]
+        names[part] = [place.name for place in places]
+        if len(set(names[part])) < 2 or len({len(place.parts) for place in places}) > 1:
+            return parts
+    return {part: rows.add_column("label", names[part]) for part, rows in parts.items()}
 
 
 def _refused(place: str, path: Path, error: Exception) -> UserError:
