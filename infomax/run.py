@@ -56,7 +56,7 @@ class Settings:
     """What is maximised, as its constructor call: "SMILE(tau=3)", NWJ, or module:Class. By default the recipe's own."""
     dataset: str = "mnist5k"
     """mnist5k, digits, mnist, fashionmnist, cifar10, cifar100, stl10, folder:PATH, csv:TABLE,
-    hf:NAME_OR_PATH (Hugging Face) or shards:PATTERN (WebDataset); docs/data.md has each."""
+    hf:NAME_OR_PATH (Hugging Face), shards:PATTERN (WebDataset) or zarr:PATH; docs/data.md has each."""
     skip_unreadable: bool = False
     """Leave out image files that are empty or cannot be read, counted in a line and listed in run.json, rather than
     stop at the first. A resumed run has to leave out the same ones."""
@@ -296,8 +296,10 @@ class Run(Generic[S]):
             "start": encoders.started_from(getattr(model, "encoder", model)),
         }  # fmt: skip
         configuration = asdict(self.settings) | {"recipe": self._name} | resolved
-        if isinstance(dataset, data.GivenViews):
-            configuration["dataset"] = None  # no name opens them: who evaluates the run says on what
+        asked = self.settings.dataset, self.settings.limit, self.settings.skip_unreadable
+        if getattr(dataset, "opened", None) != asked:
+            configuration["dataset"] = None  # that name does not open it: who evaluates the run says on what
+        unnamed = {"dataset"} if configuration["dataset"] is None else set[str]()  # then its fingerprint alone counts
         place: dict[str, Any] = {key: configuration.pop(key) for key in ("run_dir", "resume")}
         folder = _folder(self._name, self._default, model.objective)
         if place["resume"] and place["run_dir"] is None and folder != self._name:
@@ -312,7 +314,7 @@ class Run(Generic[S]):
             preprocessing = data.describe_pairs(dataset)
         return checkpoints.open_run(
             place["run_dir"], folder, configuration, resume=place["resume"], preprocessing=preprocessing,
-            keep=self.settings.keep, may_differ=MAY_DIFFER, length=LENGTH, later=LATER, defaults=DEFAULTS,
+            keep=self.settings.keep, may_differ=MAY_DIFFER | unnamed, length=LENGTH, later=LATER, defaults=DEFAULTS,
         )  # fmt: skip
 
 

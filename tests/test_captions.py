@@ -12,9 +12,11 @@ from PIL import Image
 from test_model_recipes import tree
 
 import infomax as im
-from infomax import data
+from infomax import checkpoints, data
+from infomax.checkpoints import open_run
 from infomax.data.characters import CHARACTERS, VOCABULARY, tokens
 from infomax.encoders import Tokens
+from infomax.evaluation import pairs_of, retrieval
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 SHAPES = ("square", "bar", "pole")
@@ -102,6 +104,86 @@ def test_files_that_are_not_held_in_memory_are_the_same_pictures(place, monkeypa
     assert "on disk" in repr(read.train.x.rows)
     for one, other in zip(held, read.test.batch(torch.arange(20)), strict=True):
         torch.testing.assert_close(one, other, atol=0.05, rtol=0)  # mean and deviation are of a sample of the images
+
+
+def towers(pairs, encoder=None):
+    """Two towers for pictures and texts, as they start; the default encoder reads any size."""
+    encoders = encoder or im.encoder("resnet10_tiny", in_chans=3), Tokens(pairs.train.y.vocabulary)
+    projectors = [im.encoders.Projector(im.encoders.features_of(each), hidden=16, out=8) for each in encoders]
+    return im.TwoTower(*encoders, *projectors, im.Cosine(0.1), im.InfoNCE())
+
+
+def kept(folder, model, pairs):
+    """The folder of a run that saved the model, of these pairs, before its first step."""
+    with open_run(folder, "clip", {"data": pairs.fingerprint}, preprocessing=data.describe_pairs(pairs)) as run:
+        run.save(0, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    return folder
+
+
+def test_a_text_has_the_same_features_from_any_table(place, tmp_path, caplog):
+    known = data.paired(f"captions:{place}/captions.csv")
+    kept(tmp_path / "run", towers(known), known)
+    model, checkpoint = im.load(tmp_path / "run").eval(), checkpoints.read(tmp_path / "run")
+    length = known.train.y.shape[0]
+    assert checkpoint.preprocessing["y"]["shape"] == [length] and checkpoint.preprocessing["x"]["shape"] == [3, 12, 12]
+    rows = list(csv.DictReader((place / "captions.csv").read_text().splitlines()))
+    # Of one table the longest caption is short, of the other one is far longer than any of training.
+    for name, extra in (("short", []), ("long", [(f"{place}/pictures/099.png", "a b " * 50, "train")])):
+        few = [(f"{place}/{row['path']}", "a red bar" if i % 2 else "a blue bar", row["split"])
+               for i, row in enumerate(rows[:20])]  # fmt: skip
+        other = data.paired(f"captions:{table(tmp_path / f'{name}.csv', [*few, *extra])}")
+        assert other.train.y.shape != (length,)
+        caplog.clear()
+        read = data.pairs_from(checkpoint.preprocessing, other)
+        said = [record.getMessage() for record in caplog.records if "are cut to the" in record.getMessage()]
+        want = f"1 of {20 + len(extra)} rows of y are cut to the {length} tokens that training had."
+        assert [line.rpartition(": ")[2] for line in said] == ([want] if extra else [])
+        texts = read.test.batch(torch.arange(len(read.test)))[1]
+        assert texts.shape[1] == length and {tuple(t.tolist()) for t in texts} == {
+            tuple(tokens(text, length).tolist()) for text in ("a red bar", "a blue bar")
+        }
+        with torch.no_grad():
+            images = torch.zeros(len(texts), 3, SIDE, SIDE)
+            here = model.features(images, texts)[1]
+            alone = model.features(images, torch.stack([tokens("a red bar", length)] * len(texts)))[1]
+        same = [i for i, t in enumerate(texts) if torch.equal(t, tokens("a red bar", length))]
+        torch.testing.assert_close(here[same], alone[same])
+    # By its name the other table is read as far, also where its own training captions are shorter than a test caption.
+    uneven = [(path, text if part == "train" else f"{text} in the rain", part) for path, text, part in few]
+    name = f"captions:{table(tmp_path / 'uneven.csv', uneven)}"
+    found = pairs_of(tmp_path / "run", name)
+    want = {tuple(tokens(f"a {colour} bar in the rain", length).tolist()) for colour in ("red", "blue")}
+    assert {tuple(t.tolist()) for t in found.test.batch(torch.arange(len(found.test)))[1]} == want
+    assert pairs_of(tmp_path / "run", f"{name}?length=5").train.y.shape == (5,)
+    assert pairs_of(tmp_path / "run", f"{name}?size=8").train.y.shape == (length,)
+    assert pairs_of(model, name).train.y.shape != (length,)
+    older = {side: {k: v for k, v in of.items() if k != "shape"} for side, of in checkpoint.preprocessing.items()}
+    assert data.pairs_from(older, other).train.y.shape == other.train.y.shape  # what it does not say stays
+
+
+def test_pairs_of_a_size_that_a_tower_does_not_read_are_refused(place, tmp_path, caplog):
+    known = data.paired(f"captions:{place}/captions.csv")
+    vit = im.encoder("vit_tiny_patch16_224", in_chans=3, img_size=SIDE, patch_size=4)
+    small = data.paired(f"captions:{place}/captions.csv?size=8")
+    with pytest.raises(im.UserError, match=r"of x does not read x of .*, 8 x 8 pixels of 3 channels: give pairs"):
+        im.evaluation.evaluate_towers(towers(known, vit), small)
+    run = kept(tmp_path / "run", towers(known, vit), known)
+    words = (
+        r"The encoder of x was trained on x of 12 x 12 pixels of 3 channels and does not read x of captions:\S+, 8 x 8 "
+        r"pixels of 3 channels: give pairs of 12 x 12 pixels of 3 channels; captions:TABLE\?size=12 reads .* side\.$"
+    )
+    with pytest.raises(im.UserError, match=words):
+        im.evaluate(run, small)
+    model = towers(known)
+    retrieval._require_fit(model, data.paired(f"captions:{place}/captions.csv?size=16"), data.describe_pairs(known))
+    assert "x was trained on 12 x 12 pixels of 3 channels and reads 16 x 16" in caplog.text
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["captions:t.csv", "pairs:x.npy,y.npy", "halves:digits", "names:emoji"])
+def test_pairs_for_a_recipe_of_images_name_the_recipe_that_reads_them(name):
+    with pytest.raises(im.UserError, match=r"pairs of two modalities, which recipes/clip\.py .*infomax recipe clip"):
+        data.dataset(name)
 
 
 def test_what_is_not_read_of_captions_is_said(tmp_path):

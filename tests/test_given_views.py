@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,55 @@ def test_a_run_keeps_what_views_are_standardised_by(tmp_path):
     assert kept.configuration["dataset"] is None  # else the encoder would be evaluated on the recipe's default
     with pytest.raises(im.UserError, match="names no data set; say which with --dataset"):
         im.evaluate(tmp_path / "kept")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("im.data.dataset(s.dataset, limit=s.limit)", "digits"),
+        ("im.data.dataset(s.dataset, limit=50)", None),  # the option says 200
+        ("replace(opened, test=opened.test.subset(range(40)))", None),
+        ("im.data.from_tensors(opened.train.images, None, opened.test.images, None, name='digits')", None),
+    ],
+)
+def test_a_run_keeps_the_options_name_of_the_data_that_it_opens_alone(made, named, tmp_path):
+    """Else a later probe, which opens it, would silently be of other data."""
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import replace\nimport infomax as im\n"
+        "with im.Run(im.Settings, None, im.InfoNCE()) as run:\n"
+        "    s = run.settings\n    opened = im.data.dataset(s.dataset, limit=s.limit)\n"
+        f"    data = {made}\n"
+        "    size = data.shape[0] * data.shape[1] * data.shape[2]\n"
+        "    encoder = im.encoders.MLP(size, 16, 8)\n"
+        "    projector = im.encoders.Projector(8, hidden=8, out=4, norm='layer')\n"
+        "    model = im.InfoMax(encoder, projector, im.Cosine(0.2), s.maximised())\n"
+        "    loader = im.data.PairLoader(data.train, im.data.views_for(data), 24)\n"
+        "    for _ in run.train(model, loader, None, data):\n        pass\n"
+    )
+    words = [sys.executable, "own.py", "--steps", "1", "--run-dir", "kept", "--dataset", "digits", "--limit", "200"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert checkpoints.read(tmp_path / "kept").configuration["dataset"] == named
+    if "from_tensors" in made:  # begun when the option's name was kept whatever was trained on
+        path = tmp_path / "kept/run.json"
+        path.write_text(path.read_text().replace('"dataset": null', '"dataset": "digits"'))
+        words = [*words[:3], "2", *words[4:], "--resume"]
+        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert checkpoints.read(tmp_path / "kept").configuration["dataset"] is None
+    if named is None:
+        with pytest.raises(im.UserError, match="names no data set; say which with --dataset"):
+            im.evaluate(tmp_path / "kept")
+
+
+def test_data_know_how_they_are_opened_until_they_are_changed():
+    images = data.dataset("digits", limit=50)
+    assert images.opened == ("digits", 50, False) and replace(images, test=images.train).opened is None
+    assert data.from_tensors(images.train.images, None, images.test.images, None, name="digits").opened is None
+    assert data.paired("halves:digits").opened == ("halves:digits", None, False)
+    assert data.halves(images).opened is None and replace(data.paired("halves:digits"), notes=()).opened is None
+    assert "opened" not in repr(images)
 
 
 @pytest.mark.parametrize(

@@ -248,31 +248,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_kinds_that_are_not_read_name_what_is(tmp_path):
-    """A file, a folder of them as datasets has parts, and one deeper; a stream."""
-    for name, words in (
-        ("a.h5", r"is HDF5, .*take folder:PATH, or hand the arrays to im\.data\.from_tensors\.$"),
-        ("b.HDF5", r"is HDF5, .*folder:PATH"),
-        ("c.nii.gz", r"is NIfTI, .*slices as \.npy or TIFF and take folder:PATH\.$"),
-        ("d.nii", "is NIfTI"),
-        ("e.lance", r"is a Lance table, which hf: does not read: write its rows as Parquet, which hf: reads\.$"),
-    ):
-        for place in (tmp_path, tmp_path / f"folder-{name}", tmp_path / f"parts-{name}/train"):
-            place.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".lance"):
-                (place / name / "data").mkdir(parents=True)  # a table is a folder
-            else:
-                (place / name).write_bytes(b"x")
-        for asked in (name, f"folder-{name}", f"parts-{name}"):
-            with pytest.raises(UserError, match=words) as caught:
-                dataset(f"hf:{tmp_path / asked}")
-            assert name in str(caught.value) and "\n" not in str(caught.value)
+def test_features_beside_images_are_left_alone(tmp_path):
     place = as_imagefolder(tmp_path)
     (place / "features.h5").write_bytes(b"beside images it is something else")
     assert len(dataset(f"hf:{place}").train) == N
-    for text in ("cifar10?streaming=true", "nobody/nothing?label=fine&streaming=1"):
-        with pytest.raises(UserError, match=r"hf: does not stream, .*shards:PATTERN reads tar files by place\.$"):
-            dataset(f"hf:{text}")
 
 
 def test_an_unreadable_image_is_named_by_its_row(tmp_path):

@@ -493,7 +493,7 @@ def test_a_zarr_store_is_no_folder_of_images(tmp_path):
             group = zarr.open_group(store, mode="w", zarr_format=form)
             group.create_array("images", data=random_numbers(4, 8, 8))
         for place in (tmp_path / f"array{form}.zarr", tmp_path / f"group{form}" / "images"):
-            with pytest.raises(UserError, match=r"is a zarr store, .*im\.data\.from_tensors, or write each .* \.npy"):
+            with pytest.raises(UserError, match=r"a zarr store, .*zarr:PATH reads an array .* or write each .* \.npy"):
                 dataset(f"folder:{place}")
 
 

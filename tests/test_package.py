@@ -51,7 +51,7 @@ def test_extras_are_those_that_are_named_and_developers_have_them():
         named |= {e for each in re.findall(r"infomax\[([\w,]+)\]", path.read_text()) for e in each.split(",")}
     assert "onnx" in named and named <= set(EXTRAS), named - set(EXTRAS)
     mine = set(EXTRAS["dev"])
-    for extra in ("tables", "images", "trackers", "onnx", "hf", "shards", "emoji", "docs"):
+    for extra in ("tables", "images", "trackers", "onnx", "hf", "nifti", "shards", "emoji", "docs"):
         assert set(EXTRAS[extra]) <= mine, f"dev lacks what [{extra}] has, word for word"
 
 

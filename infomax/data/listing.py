@@ -134,8 +134,8 @@ def found_in(path: Path) -> Found:
         raise UserError(f"{there}: folder:PATH names a folder that holds a folder of images per class.")
     if any((path / name).is_file() for name in _ZARR):
         raise UserError(
-            f"{path} is a zarr store, and no folder of image files: hand its arrays to im.data.from_tensors, or write"
-            " each image as .npy or TIFF into a folder."
+            f"{path} is a zarr store, and no folder of image files: zarr:PATH reads an array of images [n, h, w] or "
+            "[n, h, w, c]; or write each image as .npy or TIFF into a folder."
         )
     images, notes = _Images(), []
     path = _through(path, notes)

@@ -1,9 +1,14 @@
 """Images inside other files, shards and tables, which are read as files of their own are."""
 
 import io
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, final
+
+import numpy as np
 
 
 @final
@@ -30,6 +35,42 @@ class Packed:
 
 
 File = Path | Packed
+
+
+def packed_array(place: str, size: int, read: Callable[[], np.ndarray]) -> Packed:
+    """An image that is an array inside another file: it is read as a .npy file is.
+
+    place: its name inside the other file's, to which .npy is added. size: in bytes. read: gives [h, w] or [h, w, c].
+    """
+
+    return Packed(f"{place}.npy", size, partial(_as_file, read))
+
+
+def _as_file(read: Callable[[], np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, read(), allow_pickle=False)
+    return file.getvalue()
+
+
+@final
+class Recent:
+    """Arrays that were read last, of so many bytes together, so that pieces of one do not each read all of it.
+
+    most: bytes; the last array is held whatever its size.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self._arrays, self._lock = most, OrderedDict[Hashable, np.ndarray](), threading.Lock()
+
+    def get(self, key: Hashable, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of the key, by `read` where it is not held."""
+        with self._lock:  # two threads that want one array read it once
+            if key not in self._arrays:
+                self._arrays[key] = read()
+                while len(self._arrays) > 1 and sum(array.nbytes for array in self._arrays.values()) > self.most:
+                    self._arrays.popitem(last=False)
+            self._arrays.move_to_end(key)
+            return self._arrays[key]
 
 
 def size_of(file: File) -> int:

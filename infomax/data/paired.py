@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infomax.data.loader import Order
 from infomax.data.modality import Modality, drawn, notes_on, rows_of, standardised
-from infomax.data.source import tell
+from infomax.data.source import Opened, tell
 from infomax.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class PairedSplit:
 class Paired:
     """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs() and halves().
 
-    notes, left_out: those of the data set that the pairs are halves of.
+    notes, left_out: those of the data set that the pairs are halves of. opened: name, limit and skip_unreadable by
+    which infomax.data.paired opens these very pairs; None of pairs that are made or changed in a script.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Paired:
     test: PairedSplit
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    opened: Opened | None = field(default=None, init=False, repr=False, compare=False)  # replace() drops it
 
     @property
     def fingerprint(self) -> str:
@@ -167,20 +169,33 @@ def describe_pairs(pairs: "Paired | GivenViews") -> dict[str, Any]:
     """What a checkpoint's `preprocessing` says of the pairs that a model was trained on; pairs_from() reads it.
 
     pairs: of whose modalities "x" and "y", or views "view1", "view2", ..., the mean and deviation that rows are
-    standardised by are given, or null.
+    standardised by are given, or null; of modalities the shape of a row too, of tokens [length].
     """
-    return {
+    described: dict[str, Any] = {
         name: {key: None if numbers is None else numbers.tolist() for key, numbers in found}
         for name, side in pairs.train.sides.items()
         for found in [(("mean", side.mean), ("std", side.std))]
     }
+    if isinstance(pairs, Paired):
+        for name, side in pairs.train.sides.items():
+            described[name]["shape"] = list(side.shape)
+    return described
+
+
+def _of_length(source: str, side: str, rows: Tensor, length: int) -> Tensor:
+    # Tokens [n, any] -> [n, length], with 0 after their end.
+    lost = int((rows[:, length:] != 0).any(1).sum())
+    if lost:
+        tell(source, [f"{lost} of {len(rows)} rows of {side} are cut to the {length} tokens that training had."])
+    return torch.nn.functional.pad(rows, (0, length - rows.shape[1]))
 
 
 def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired:
     """Pairs standardised as those were that a saved model was trained on, to evaluate it.
 
-    preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Raises UserError:
-    one that describe_pairs() did not write, rows of other columns or channels.
+    preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Tokens get the
+    length of training, with 0 after their end or cut, since a tower's features of a text depend on it; a line counts
+    the cut ones. Raises UserError: one that describe_pairs() did not write, rows of other columns or channels.
     """
     if not isinstance(pairs, Paired):
         raise UserError(f"Pairs of two modalities are evaluated, and {type(pairs).__name__} is not that.")
@@ -201,6 +216,9 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired
                 f"The towers were trained on {name} of {len(mean)} columns or channels, and these pairs have"
                 f" {len(side.mean)}."
             )
-        sides[name] = Modality(side.rows, mean, std, side.vocabulary)
+        rows, shape = side.rows, known.get("shape")
+        if side.vocabulary is not None and isinstance(rows, Tensor) and isinstance(shape, list) and len(shape) == 1:
+            rows = _of_length(pairs.name, name, rows, shape[0])
+        sides[name] = Modality(rows, mean, std, side.vocabulary)
     parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
     return Paired(pairs.name, *parts, notes=pairs.notes, left_out=pairs.left_out)

@@ -15,10 +15,8 @@ from infomax.data.keyed import permutation
 from infomax.data.modality import Modality, standardised
 from infomax.data.paired import Paired, PairedSplit, halves, pairs
 from infomax.data.registry import dataset
-from infomax.data.source import tell
+from infomax.data.source import opened_as, tell
 from infomax.errors import UserError
-
-KINDS = ("halves:", "pairs:", "captions:", "names:")  # what the names of paired data start with
 
 
 def read_pairs(text: str, limit: int | None = None) -> Paired:
@@ -94,6 +92,10 @@ def paired(
     root, limit and skip_unreadable (of halves and captions): as `dataset` takes them. Raises UserError: another name,
     and as `dataset`, pairs() and the reader of captions do.
     """
+    return opened_as(_opened(name, root, limit, skip_unreadable), name, limit, skip_unreadable)
+
+
+def _opened(name: str, root: str | os.PathLike[str], limit: int | None, skip_unreadable: bool) -> Paired:
     kind, colon, rest = name.partition(":")
     if colon and kind == "halves":
         return halves(dataset(rest, root, limit, skip_unreadable=skip_unreadable))

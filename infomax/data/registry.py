@@ -11,13 +11,15 @@ from infomax.data.packaged import digits_of_sklearn, mnist5k
 from infomax.data.scenes import read_scenes, scenes_parts
 from infomax.data.shards import read_shards
 from infomax.data.signals import read_signals
-from infomax.data.source import Dataset, Parts, finished, limited, tell
+from infomax.data.source import Dataset, Parts, finished, limited, opened_as, tell
 from infomax.data.table import read_csv
 from infomax.data.torchvision import from_torchvision_by
 from infomax.data.waves import read_waves, waves_parts
+from infomax.data.zarr import read_zarr
 from infomax.errors import UserError, nearest
 
-_PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH and shards:PATTERN"
+KINDS = ("halves:", "pairs:", "captions:", "names:")  # what the names of paired data start with: paired_registry.py
+_PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH, shards:PATTERN and zarr:PATH"
 
 
 def dataset(
@@ -25,8 +27,9 @@ def dataset(
     *, skip_unreadable: bool = False,
 ) -> Dataset:  # fmt: skip
     """A data set by name: one of `registry`, `folder:PATH` for a folder of images, `csv:PATH` for a table of them,
-    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, `scenes:N` or
-    `waves:N` for N drawn scenes or signals with known factors, or `signals:X.npy,Y.npy` for arrays [n, channels, time].
+    `hf:NAME_OR_PATH` for what Hugging Face's datasets reads, `shards:PATTERN` for WebDataset tar files, `zarr:PATH` for
+    an array of images, `scenes:N` or `waves:N` for N drawn scenes or signals with known factors, or
+    `signals:X.npy,Y.npy` for arrays [n, channels, time].
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table,
@@ -36,9 +39,10 @@ def dataset(
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
     images every class gives a fixed fifth to the test set. Images in no folder of a class have no labels. A table has
     the columns path (from its own folder), label (words or numbers; may be left out) and split (may be left out). Of
-    hf: and shards: the columns are known by their types, or named: hf:PATH?image=img&label=fine&target=age (of hf:
-    alone; what probes predict beside the label, numbers or lists of words); parts are named as folders are. The order
-    of shards: goes through one after another.
+    hf:, shards: and zarr: the columns are known by their types, or named: hf:PATH?image=img&label=fine&target=age (of
+    hf: alone; what probes predict beside the label, numbers or lists of words); parts are named as folders are. The
+    order of shards: goes through one after another. Of hf: alone, the slices of NIfTI scans are images, or channels
+    (slices=channels), and of a stream the first rows are read and held (streaming=yes&rows=N).
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
     the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
@@ -53,7 +57,7 @@ def dataset(
         raise UserError(f"The size is a side in pixels from 4 to 4096, not {size!r}.")
     made = _opened(name, root, limit, size, skip_unreadable)
     tell(name, made.notes)
-    return made
+    return made if size is not None else opened_as(made, name, limit, skip_unreadable)  # a size beside the name is lost
 
 
 def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: int | None, skip: bool) -> Dataset:
@@ -62,6 +66,11 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
         if prefix in readers_of_files:
             rest, size = _sized(name, rest, size)
             return readers_of_files[prefix](name, rest, limit, size, skip)
+        if name.startswith(KINDS):
+            raise UserError(
+                f"{name!r} names pairs of two modalities, which recipes/clip.py trains on (infomax recipe clip) and "
+                f"im.data.paired opens; images alone are {_PLACES}."
+            )
         if prefix not in readers:
             known = ", ".join(f"{prefix}:" for prefix in [*readers_of_files, *readers])
             raise UserError(f"No data set {name!r}: a source starts with one of {known}, and none with {prefix}:.")
@@ -106,6 +115,7 @@ readers_of_files: dict[str, Callable[[str, str, int | None, int | None, bool], D
     "csv": read_csv,
     "hf": read_huggingface,
     "shards": read_shards,
+    "zarr": read_zarr,
 }
 readers: dict[str, Callable[[str, str, int | None, int | None], Dataset]] = {
     "scenes": read_scenes,

@@ -5,7 +5,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, final
 
 import numpy as np
@@ -20,7 +20,9 @@ _log = logging.getLogger("infomax")  # without a handler its warnings are lines 
 _STATISTICS = 1024  # images that mean and deviation are taken from when they are not in memory
 _NO_DEVIATION = 1.0  # of a channel that never changes; of pixels in [0, 1] no other is above 0.5
 Kind = Literal["digits", "natural", "signals"]
+Opened = tuple[str, int | None, bool]  # name, limit, skip_unreadable
 SplitType = TypeVar("SplitType", bound="Split")
+AnyData = TypeVar("AnyData")
 
 
 class Split(ABC):
@@ -85,7 +87,8 @@ class Dataset:
     photographs, "signals" are signals, whose mean and std are in their own units; flip, whether a mirrored image is as
     good. notes: sentences on what of the source was left out, scaled or changed; infomax.data.dataset prints them on
     standard error as it opens a data set. left_out: the files that could not be read and were left out, as
-    `skip_unreadable` asked, as paths from the folder that holds all images.
+    `skip_unreadable` asked, as paths from the folder that holds all images. opened: name, limit and skip_unreadable by
+    which infomax.data.dataset opens this very data set; None of one that is made or changed in a script.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Dataset:
     flip: bool = True
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    opened: Opened | None = field(default=None, init=False, repr=False, compare=False)  # replace() drops it
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -120,6 +124,12 @@ class Dataset:
         if self.left_out:
             both, what = both + "\0".join(self.left_out), f"{what} without {len(self.left_out)} left out"
         return f"{len(self.train)} + {len(self.test)} {what}, sha256 {hashlib.sha256(both.encode()).hexdigest()[:16]}"
+
+
+def opened_as(made: AnyData, name: str, limit: int | None, skip_unreadable: bool) -> AnyData:
+    """`made`, which keeps how it was asked for: whoever asks for that again has the same."""
+    object.__setattr__(made, "opened", (name, limit, skip_unreadable))  # of a frozen dataclass, before it is given away
+    return made
 
 
 def tell(name: str, notes: Sequence[str]) -> None:

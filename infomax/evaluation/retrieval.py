@@ -1,6 +1,7 @@
 """Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from infomax.evaluation.common import sample, wilson
 if TYPE_CHECKING:
     from infomax.data import Paired, PairedSplit
 
+_log = logging.getLogger("infomax")
 KS = (1, 5, 10)  # among so many of the best is the right one looked for
 PAIRS = (60_000, 10_000)  # training and test pairs at most, drawn by the seed, that MI is estimated from
 SELECT = 0.15  # of the training pairs: the critic of the estimate stops on them (validation)
@@ -75,20 +77,21 @@ def evaluate_towers(
     device: for the towers. said: is called with the name of the next stage. options: estimator, critic and
     budget, as estimate takes them. What is estimated is the MI of the two towers' projections, which bounds
     I(X; Y) of the modalities from below (data processing), as far as its verdict goes. Raises
-    UserError: a folder that cannot be read, a model that has no two towers.
+    UserError: a folder that cannot be read, a model that has no two towers, pairs of a size that a tower does not read.
     """
     from infomax.checkpoints import load, read
     from infomax.data import pairs_from
     from infomax.models import TwoTower
 
-    identity = None
+    identity, trained = None, {}
     model: Any = checkpoint
     if not isinstance(checkpoint, nn.Module):
         found = read(checkpoint)
         model, identity = load(found.folder), {"step": found.step, "checksum": found.checksum}
-        pairs = pairs_from(found.preprocessing, pairs)
+        pairs, trained = pairs_from(found.preprocessing, pairs), found.preprocessing or {}
     if not isinstance(model, TwoTower):
         raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
+    _require_fit(model, pairs, trained)
     said("Retrieval among held-out pairs")
     with torch.no_grad(), _evaluating(model, device):
         train, report = (
@@ -106,6 +109,37 @@ def evaluate_towers(
     said("Estimating I(X; Y) of the projections")
     mi = estimate_splits(*of, seed=seed, **options)
     return Towers(x_to_y, y_to_x, len(zx), mi, identity)
+
+
+def _require_fit(model: Any, pairs: "Paired", trained: Mapping[str, Any]) -> None:
+    """Raises UserError where a tower cannot read its side of the pairs; of another size that it reads a line says so.
+    trained: by side, what is known of the pairs that it was trained on."""
+    for side, modality in pairs.train.sides.items():
+        encoder, known = getattr(model, f"encoder_{side}"), (trained.get(side) or {}).get("shape")
+        was, now = None if known is None else _size(known), _size(modality.shape)
+        row = torch.zeros_like(modality.batch(pairs.train.indices[:1]))
+        place = next((parameter.device for parameter in encoder.parameters()), "cpu")
+        try:
+            with torch.no_grad(), _evaluating(encoder, None):
+                encoder(row.to(place))
+        except Exception as error:  # whatever the encoder says of a size that it does not take
+            before = "" if was is None or was == now else f" was trained on {side} of {was} and"
+            advice = f" of {was}" if before else " that the towers were trained for"
+            if before and known is not None and len(known) == 3 and known[1] == known[2]:
+                advice += f"; captions:TABLE?size={known[1]} reads a table's at that side"
+            raise UserError(
+                f"The encoder of {side}{before} does not read {side} of {pairs.name}, {now}: give pairs{advice}."
+            ) from error
+        if was not in (None, now):
+            _log.warning("%s: the encoder of %s was trained on %s and reads %s.", pairs.name, side, was, now)
+
+
+def _size(shape: Sequence[int]) -> str:
+    """(3, 28, 14) as "14 x 28 pixels of 3 channels", another one as "[8, 2]"."""
+    if len(shape) != 3:
+        return str(list(shape))
+    channels = "1 channel" if shape[0] == 1 else f"{shape[0]} channels"
+    return f"{shape[2]} x {shape[1]} pixels of {channels}"
 
 
 def recall(scores: Tensor) -> Recall:

@@ -1,5 +1,6 @@
 """The subject of an evaluation: an encoder, its projector and images, from a saved run or from the caller."""
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) 
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
     except Exception as error:  # whatever the encoder says of a size that it does not take
-        sides = f"; --dataset folder:PATH?size={trained[1]} reads a folder's (or csv:, hf:, shards:) at that size"
+        sides = (
+            f"; --dataset folder:PATH?size={trained[1]} reads a folder's (csv:, hf:, shards:, zarr: alike) at that size"
+        )
         raise UserError(
             f"The encoder of {run} was trained on {was} {unit} and does not read those of {images.name}, {now}: give "
             f"{images.train.what} of its size{sides if len(shape) == 3 and trained[1] == trained[2] else ''}."
@@ -153,12 +156,15 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     skip_unreadable: as subject() takes it.
     """
     from infomax import data
-    from infomax.data.paired_registry import KINDS
+    from infomax.data.registry import KINDS
 
-    limit = None
-    if dataset is None and isinstance(checkpoint, str | Path):
-        dataset, limit, skipped = _named_in(Path(checkpoint))
-        skip_unreadable = skip_unreadable or skipped
+    limit, saved = None, _saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
+    if dataset is None:
+        configuration = saved.get("configuration", {})
+        dataset, limit = configuration.get("dataset"), configuration.get("limit")
+        skip_unreadable = skip_unreadable or bool(configuration.get("skip_unreadable"))
+    elif isinstance(dataset, str):
+        dataset = _as_long(dataset, saved.get("preprocessing"))
     if isinstance(dataset, data.Paired):
         return dataset
     if isinstance(dataset, str) and dataset.startswith(KINDS):
@@ -166,12 +172,23 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     return None
 
 
-def _named_in(folder: Path) -> tuple[Any, Any, bool]:
-    """Data set, limit, whether unreadable files were left out, of a run or checkpoint; who reads them checks them."""
+def _as_long(name: str, preprocessing: Any) -> str:
+    """Captions of another table, read as far as the towers of a run read them: their features depend on the length."""
+    try:
+        (length,) = preprocessing["y"]["shape"]
+    except (KeyError, TypeError, ValueError):  # older runs, and those of other pairs, do not say
+        return name
+    place, mark, options = name.partition("?")
+    if not place.startswith("captions:") or "length=" in options:
+        return name
+    return f"{name}{'&' if mark else '?'}length={length}"
+
+
+def _saved_in(folder: Path) -> dict[str, Any]:
+    """What a run or checkpoint says of itself, its configuration for one; who reads them checks them."""
     for path in (folder / "run.json", folder / "state.json"):
-        try:
-            configuration = json.loads(path.read_text(encoding="utf-8"))["configuration"]
-            return configuration.get("dataset"), configuration.get("limit"), bool(configuration.get("skip_unreadable"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-    return None, None, False
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and isinstance(found.get("configuration"), dict):
+                return found
+    return {}

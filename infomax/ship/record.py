@@ -16,8 +16,7 @@ from infomax.checkpoints import Checkpoint, read_encoder, read_part
 from infomax.checkpoints.checkpoint import LOG_FILE, RUN_FILE
 from infomax.checkpoints.description import encoder_name
 from infomax.checkpoints.files import read_sealed
-from infomax.data.paired_registry import KINDS
-from infomax.data.registry import readers, readers_of_files
+from infomax.data.registry import KINDS, readers, readers_of_files
 from infomax.errors import UserError
 from infomax.ui.report import run_folder
 

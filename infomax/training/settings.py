@@ -8,7 +8,8 @@ MAY_DIFFER = frozenset({
     "timeout", "data_notes", "data_left_out", "health_every", "probe_every", "on_collapse",
 })  # fmt: skip
 LENGTH = frozenset({"epochs", "steps"})  # of those, what makes a finished run go on
-LATER = frozenset({"data"})  # not in the configurations of older checkpoints, which cannot tell and go on
+# Not in the configurations of older checkpoints, which cannot tell and go on.
+LATER = frozenset({"data", "preprocessing.x.shape", "preprocessing.y.shape"})
 DEFAULTS = {
     "deterministic": False,
     "ring": False,
