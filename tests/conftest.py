@@ -6,6 +6,7 @@ or asks the network for anything.
 
 import atexit
 import contextlib
+import gc
 import io
 import os
 import runpy
@@ -34,6 +35,9 @@ LAUNCHED = ("ACCELERATE_", "MASTER_", "TORCHELASTIC_")  # what a launcher sets, 
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "COLUMNS")
 for _name in [name for name in os.environ if name.startswith(LAUNCHED) or name in FOREIGN]:
     del os.environ[_name]
+
+# What is imported stays: it is looked through for garbage neither while tests are collected nor after that.
+gc.disable()
 
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -66,6 +70,15 @@ def exhaustive(pytestconfig: pytest.Config) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_faults.py")  # the longest file begins first, beside the others
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # as extensions in C++ that are taken down call what is left a leak
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ What is imported for types alone (under TYPE_CHECKING) does not count: results a
 """
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ MODULES = {
 }
 
 
-def imports(module: str) -> set[str]:
+@functools.cache
+def imports(module: str) -> frozenset[str]:
     """The library's modules that a module imports, at its top or inside functions."""
     found: set[str] = set()
 
@@ -57,10 +59,7 @@ def imports(module: str) -> set[str]:
                 visit(child)
 
     visit(ast.parse(MODULES[module].read_text()))
-    return {name for name in found if name in MODULES and name != module}
-
-
-GRAPH = {module: imports(module) for module in MODULES}
+    return frozenset(name for name in found if name in MODULES and name != module)
 
 
 def part(module: str) -> str:
@@ -71,7 +70,7 @@ def part(module: str) -> str:
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "infomax"])
 def test_imports_go_down(module):
     assert part(module) in HEIGHT, f"{module} has no layer: name its part in LAYERS"
-    for other in GRAPH[module] - {"infomax"}:
+    for other in imports(module) - {"infomax"}:
         assert HEIGHT[part(other)] <= HEIGHT[part(module)], f"{module} imports {other}, which is above it"
         if part(module) in KNOWS and HEIGHT[part(other)] == HEIGHT[part(module)]:
             assert part(other) in KNOWS[part(module)], f"{module} imports {other}, its neighbour"
@@ -79,7 +78,7 @@ def test_imports_go_down(module):
 
 def test_no_modules_import_each_other():
     # A package's __init__ is its table of contents, which its own modules do not read.
-    graph = {m: {o for o in others if o != "infomax"} for m, others in GRAPH.items() if m != "infomax"}
+    graph = {m: imports(m) - {"infomax"} for m in MODULES if m != "infomax"}
     state: dict[str, int] = {}
     circles: list[list[str]] = []
 

@@ -48,7 +48,8 @@ def test_a_share_counts_the_pairs_themselves_and_rounding_is_no_difference():
     assert share_as_high(1.0, np.array([0.0, 0.5, 1 - 1e-12])) == 0.5
     assert share_as_high(np.nan, np.zeros(3)) == 1.0
     units = Units.of(torch.arange(50))
-    assert permuted(lambda y: float((y == torch.arange(50)).float().mean()), units, 199, 0) == 1 / 200
+    for at_once in (1, 40):
+        assert permuted(lambda y: (y == torch.arange(50)).double().mean(1), units, 199, 0, at_once) == 1 / 200
 
 
 @pytest.mark.parametrize("method", [*(pytest.param(m, marks=pytest.mark.slow) for m in ("CopulaJS", "JSPlugin")),

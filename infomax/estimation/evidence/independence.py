@@ -20,6 +20,7 @@ DRAWS = 999  # of an inner product, whose scores cost little
 DEAR_DRAWS = 199  # of any other critic, and of values that no critic gives
 DEAR_PAIRS = 400  # of which such values are read
 LARGEST = 4_000_000  # numbers in a table
+AT_ONCE = 500_000  # numbers in the features of matchings whose statistics are worked out together
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Units:
         return len(self.size)
 
     def moved(self, to: Tensor) -> Tensor:
-        """For each row [n], the row that its partner comes from, where sample i meets sample to[i]: row r of one meets
-        row r of the other, from the beginning again where that is shorter."""
-        other = to[self.own]
+        """For each row [..., n], the row that its partner comes from, where sample i meets sample to[..., i]: row r of
+        one meets row r of the other, from the beginning again where that is shorter."""
+        other = to[..., self.own]
         return self.order[self.first[other] + self.place % self.size[other]]
 
 
@@ -85,12 +86,24 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
     units = Units.of(pairs.ids)
     if len(units) < 2:
         return None
-    draws = DRAWS if isinstance(critic, InnerProduct | Products) else DEAR_DRAWS
     if critic is None:
-        return permuted(lambda y: fold.fitted.value(Pairs(pairs.x, pairs.y[y], pairs.ids)), units, draws, seed)
+
+        def value(rows: Tensor) -> Tensor:
+            return torch.tensor(
+                [fold.fitted.value(Pairs(pairs.x, pairs.y[y], pairs.ids)) for y in rows], dtype=torch.float64
+            )
+
+        return permuted(value, units, DEAR_DRAWS, seed)
     pairs = pairs if isinstance(critic, Products) else pairs.to(fold.device)
     ex, ey = critic.embed(pairs.x, pairs.y)
-    return permuted(lambda y: float(critic.pair(ex, ey[y.to(ey.device)]).double().mean()), units, draws, seed)
+
+    def score(rows: Tensor) -> Tensor:
+        met = ex[torch.arange(len(ex), device=ex.device).repeat(len(rows))] if len(rows) > 1 else ex
+        return critic.pair(met, ey[rows.flatten().to(ey.device)]).double().view(len(rows), -1).mean(1).cpu()
+
+    if not isinstance(critic, InnerProduct | Products):  # of which a row's score may round by which rows are beside it
+        return permuted(score, units, DEAR_DRAWS, seed)
+    return permuted(score, units, DRAWS, seed, max(1, AT_ONCE // max(1, ex.numel())))
 
 
 def _some(pairs: Pairs, rows: int, seed: int) -> Pairs:
@@ -133,15 +146,18 @@ class Products:
         return (ex * ey).sum(1)
 
 
-def permuted(statistic: Callable[[Tensor], float], units: Units, draws: int, seed: int) -> float:
+def permuted(statistic: Callable[[Tensor], Tensor], units: Units, draws: int, seed: int, at_once: int = 1) -> float:
     """The share of `draws` random matchings, and of the pairs themselves, whose statistic is as high as the pairs' own.
 
-    statistic: of which row's y each x meets [n].
+    statistic: of which row's y each x meets, some matchings at a time [m, n] to [m]. at_once: how many those are.
     """
     generator = torch.Generator().manual_seed(seed)
-    own = statistic(torch.arange(len(units.own)))
-    others = np.array([statistic(units.moved(torch.randperm(len(units), generator=generator))) for _ in range(draws)])
-    return share_as_high(own, others)
+    own = float(statistic(torch.arange(len(units.own))[None]))
+    others = []
+    for start in range(0, draws, at_once):
+        drawn = [torch.randperm(len(units), generator=generator) for _ in range(min(at_once, draws - start))]
+        others.append(statistic(units.moved(torch.stack(drawn))))
+    return share_as_high(own, torch.cat(others).numpy())
 
 
 def share_as_high(own: float, others: np.ndarray) -> float:
