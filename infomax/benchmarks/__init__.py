@@ -27,7 +27,7 @@ def benchmark(what: str, /) -> None:
             (what is said of encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside
             other packages', which it installs in environments of their own); plan (infomax plan beside what steps take
             here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk); series (how often
-            independent series have a small p-value, with and without blocks); transfer (transfer entropy where it is known,
-            beside other packages').
+            independent series have a small p-value, with and without blocks); transfer (transfer entropy where it is
+            known, beside other packages').
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
