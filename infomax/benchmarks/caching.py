@@ -24,20 +24,27 @@ def caching(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> dict[str, Any]:
     """Peak memory beyond model and images, and time, of forward and backward: a batch of `microbatch` encoded at
-    once, and `times` that batch encoded at once and in micro-batches."""
+    once, and `times` that batch encoded at once and in micro-batches. repeats: steps that are timed; of 0 `seconds` is
+    None."""
     rows = []
     for pairs, size in ((microbatch, None), (times * microbatch, None), (times * microbatch, microbatch)):
-        step, spent = step_of(encoder, pairs, size, side, device), []
-        step()
-        for _ in range(repeats):
-            began = time.perf_counter()
-            step()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            spent.append(time.perf_counter() - began)
-        rows.append({"pairs": pairs, "microbatch": size, "seconds": statistics.median(spent),
-                     "mib": _peak_alone(encoder, pairs, size, side, device)})  # fmt: skip
+        case = encoder, pairs, size, side, device
+        spent = seconds(step_of(*case), repeats, device) if repeats else None
+        rows.append({"pairs": pairs, "microbatch": size, "seconds": spent, "mib": _peak_alone(*case)})
     return {"encoder": encoder, "side": side, "device": device, "threads": torch.get_num_threads(), "rows": rows}
+
+
+def seconds(step: Callable[[], None], repeats: int, device: str) -> float:
+    """The median time of `repeats` steps, after one that is not counted."""
+    step()
+    spent = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
 
 
 def step_of(encoder: str, pairs: int, microbatch: int | None, side: int, device: str) -> Callable[[], None]:
