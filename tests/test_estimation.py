@@ -594,13 +594,19 @@ def test_large_offsets_and_scales_in_float64_lose_nothing():
     assert far.mi == pytest.approx(estimate(X, Y, "InfoNCE", SMALL, budget=QUICK).mi, abs=0.02)
 
 
-@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
-def test_gradients_that_are_switched_off_around_an_estimate_are_on_inside(off):
+@pytest.fixture(scope="module")
+def learnt():
+    """x and y whose relation is learnt, a short budget, and what an estimate says of them."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(600, 2))
     y = np.sin(3 * x[:, :1]) * x[:, 1:] + 0.1 * generator.normal(size=(600, 1))
     few = Budget(steps=5)
-    expected = estimate(x, y, "SMILE", budget=few)
+    return x, y, few, estimate(x, y, "SMILE", budget=few)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_around_an_estimate_are_on_inside(off, learnt):
+    x, y, few, expected = learnt
     with off():
         found = estimate(torch.tensor(x), y, "SMILE", budget=few)
         conditional = estimate(x[:, :1], y, "SMILE", given=x[:, 1:], budget=few)

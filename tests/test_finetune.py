@@ -136,5 +136,6 @@ def test_the_command_has_the_untrained_encoder_beside_it(finished, tmp_path):
     assert told["pixels"]["finetuned"] is None
     about = im.evaluation.subject(finished[0])
     probed = probe_all(about, finetune=True)
-    assert not isinstance(probed.probes, str) and probed.probes.trained.finetuned == finetune(about).trained
-    assert finetune(about).trained.accuracy == told["finetuned"]["accuracy"]
+    alone = finetune(about).trained
+    assert not isinstance(probed.probes, str) and probed.probes.trained.finetuned == alone
+    assert alone.accuracy == told["finetuned"]["accuracy"]

@@ -290,13 +290,19 @@ def test_an_audit_reads_frames():
     assert "independence" in found.protocol["audit"]
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.float64, bool])
-def test_one_hot_columns_are_a_label_whatever_they_are_made_of(kind):
+@pytest.fixture(scope="module")
+def labelled():
+    """Labels, a column that they move, a short budget, and what an estimate says of float32 one-hot columns."""
     generator = np.random.default_rng(0)
     label = generator.integers(0, 5, 300)
     y = label[:, None] + generator.normal(size=(300, 1))
     few = im.estimation.Budget(steps=5)
-    want = im.estimate(np.eye(5, dtype=np.float32)[label], y, "SMILE", budget=few)
+    return label, y, few, im.estimate(np.eye(5, dtype=np.float32)[label], y, "SMILE", budget=few)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, bool])
+def test_one_hot_columns_are_a_label_whatever_they_are_made_of(kind, labelled):
+    label, y, few, want = labelled
     found = im.estimate(np.eye(5)[label].astype(kind), y, "SMILE", budget=few)
     assert (found.mi, found.interval) == (want.mi, want.interval)
     assert not any(check.name.startswith("whole numbers") for check in found.checks)
