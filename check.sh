@@ -11,7 +11,7 @@ run() {
 run .venv/bin/ruff check
 run .venv/bin/ruff format --check
 run .venv/bin/pyright
-# Two files of tests side by side, the fault tests first: they are one long file, and much of it is waiting. Last, so
+# Two files of tests side by side, the longest first (tests/conftest.py); of the fault tests much is waiting. Last, so
 # that its closing line is what stands at the end.
 run .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 60 "$@"
 if [ ${#failed[@]} -gt 0 ]; then

@@ -68,8 +68,12 @@ def exhaustive(pytestconfig: pytest.Config) -> bool:
     return pytestconfig.getoption("exhaustive")
 
 
+# A file goes to one process whole: these are the longest, and one of them begun last would leave the other idle.
+LONGEST = ("test_faults.py", "test_fused.py", "test_tutorials.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name != "test_faults.py")  # the longest file begins first, beside the others
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish() -> None:

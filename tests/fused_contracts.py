@@ -107,8 +107,13 @@ def test_every_layout_of_sides_has_the_dense_gradient(path, name, critic_name):
 
 def halved(*factors):
     """Every combination of the values of factors, or without EXHAUSTIVE half of them, in which every pair occurs."""
-    found = itertools.product(*(list(enumerate(factor)) for factor in factors))
-    return [[value for _, value in case] for case in found if EXHAUSTIVE or sum(place for place, _ in case) % 2 == 0]
+    every = list(itertools.product(*(range(len(factor)) for factor in factors)))
+    cover = every if EXHAUSTIVE else [case for case in every if sum(case) % 2 == 0]
+    pairs = [
+        {pair for case in cases for pair in itertools.combinations(enumerate(case), 2)} for cases in (every, cover)
+    ]
+    assert pairs[0] == pairs[1]
+    return [[factor[i] for factor, i in zip(factors, case, strict=True)] for case in cover]
 
 
 PATHS = ("registers", "blocks")

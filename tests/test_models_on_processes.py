@@ -132,12 +132,17 @@ def _in_chunks(model):
     return model
 
 
+@pytest.fixture(scope="module")
+def one():
+    """What one process ends with."""
+    return outcomes(accelerator())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_one_and_more_processes_end_alike(on_processes, tmp_path, processes):
+def test_one_and_more_processes_end_alike(on_processes, tmp_path, processes, one):
     on_processes(processes, __file__)
     every = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(processes)]
-    one = outcomes(accelerator())
     for rank, found in enumerate(every):
         assert found["outcomes"].keys() == one.keys()
         for case, expected in one.items():
