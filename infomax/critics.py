@@ -77,11 +77,13 @@ class Cosine(InnerProduct):
         minimum: float = 0.01,
     ):
         super().__init__()
-        if not (isinstance(temperature, Real) and temperature > 0 and math.isfinite(temperature)):
+        if not (isinstance(temperature, Real) and temperature > 1e-37 and math.isfinite(temperature)):
             raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
+        if not (isinstance(bias, Real) and math.isfinite(bias)):
+            raise UserError(f"bias is a finite number that is added to scores, not {bias!r}.")
         if learn not in (True, False, "bias"):
             raise UserError(f'learn is True, False or "bias", not {learn!r}.')
-        if not (minimum > 0 and math.isfinite(minimum)):
+        if not (isinstance(minimum, Real) and minimum > 0 and math.isfinite(minimum)):
             raise UserError(f"minimum must be a positive temperature, not {minimum!r}; 0.01 is usual.")
         if learn is True and temperature < minimum:
             raise UserError(
@@ -146,7 +148,7 @@ class Bilinear(InnerProduct):
 
     def __init__(self, dx: int, dy: int):
         super().__init__()
-        _check_widths(self, dx, dy)
+        _check_counts(self, dx=dx, dy=dy)
         self.dx, self.dy = dx, dy
         self.weight = nn.Parameter(torch.randn(dx, dy) * 0.1 / math.sqrt(dx * dy))
 
@@ -163,7 +165,7 @@ class Separable(InnerProduct):
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, out: int = 32, layers: int = 2):
         super().__init__()
-        _check_widths(self, dx, dy)
+        _check_counts(self, dx=dx, dy=dy)
         self.dx, self.dy, self.hidden, self.out, self.layers = dx, dy, hidden, out, layers
         self.g = mlp(dx, hidden, out, layers)
         self.h = mlp(dy, hidden, out, layers)
@@ -182,8 +184,8 @@ class Concat(Critic):
 
     def __init__(self, dx: int, dy: int, hidden: int = 256, layers: int = 2):
         super().__init__()
-        _check_widths(self, dx, dy)
-        if layers < 1:
+        _check_counts(self, dx=dx, dy=dy, hidden=hidden)
+        if not (isinstance(layers, int) and layers >= 1):
             raise UserError(f"Concat needs at least one hidden layer, and layers={layers!r}.")
         self.dx, self.dy, self.hidden, self.layers = dx, dy, hidden, layers
         # One layer of dx + dy inputs, initialised as one, then split by columns.
@@ -300,12 +302,10 @@ def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int 
             raise UserError(f"{name} was made for {side} of {width} features, and is given {t.shape[1]}.")
 
 
-def _check_widths(critic: Critic, dx: int, dy: int) -> None:
-    for name, width in (("dx", dx), ("dy", dy)):
-        if not isinstance(width, int) or width < 1:
-            raise UserError(
-                f"{type(critic).__name__}'s {name} is how many features a row has, 1 or more, not {width!r}."
-            )
+def _check_counts(critic: Critic, **counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise UserError(f"{type(critic).__name__}'s {name} is a number of features, 1 or more, not {count!r}.")
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -378,6 +378,8 @@ def mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
     for name, size in (("hidden", hidden), ("out", out)):
         if not isinstance(size, int) or size < 1:  # torch makes networks of no numbers, which score 0
             raise UserError(f"A critic's {name} is a number of units, 1 or more, and not {size!r}.")
+    if not (isinstance(layers, int) and layers >= 0):
+        raise UserError(f"A critic's layers is a number of hidden ones, 0 or more, and not {layers!r}.")
     sizes = [inputs] + [hidden] * layers
     body = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*body, nn.Linear(sizes[-1], out))

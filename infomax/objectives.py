@@ -58,13 +58,20 @@ class Objective(Spelled, nn.Module):
             raise UserError(f"An objective reads Scores, and not a {type(s).__name__}; of a matrix Scores.from_matrix.")
         s = s.walk_for(self.estimate, self.surrogate)
         if type(self).surrogate is Objective.surrogate:  # one formula
-            value = self.estimate(s).to(s.dtype)
+            value = self._one("estimate", self.estimate(s)).to(s.dtype)
             return value, value.detach()
         with torch.no_grad():
-            value = self.estimate(s)
-        surrogate = self.surrogate(s)
+            value = self._one("estimate", self.estimate(s))
+        surrogate = self._one("surrogate", self.surrogate(s))
         joined: Tensor = _ValueAndGradient.apply(value, surrogate)  # type: ignore[assignment]
         return joined.to(s.dtype), surrogate.detach().to(s.dtype)
+
+    def _one(self, formula: str, found: Any) -> Tensor:
+        """found. Raises UserError where a formula gives anything but one number."""
+        if isinstance(found, Tensor) and not found.ndim:
+            return found
+        shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise UserError(f"{type(self).__name__}.{formula} gives {shown}, and not one number, such as a mean of pairs.")
 
 
 class _ValueAndGradient(torch.autograd.Function):

@@ -317,6 +317,15 @@ def test_an_encoder_of_two_rows_an_image_is_refused_in_a_sentence(images):
         im.probe(Twice(), images)
 
 
+def test_an_encoder_that_gives_no_tensor_is_refused_in_a_sentence(images):
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"features": x.flatten(1)}
+
+    with pytest.raises(UserError, match=r"The encoder, a Named, returns a dict for .* images, where one tensor"):
+        im.probe(Named(), images)
+
+
 def test_some_tiny_features_among_others_are_kept_in_float16():
     x = np.where(np.arange(60).reshape(20, 3) % 3 == 0, 1e-7, 1.0).astype(np.float32)
     assert stored(x, Store(dtype="float16")).shape == (20, 3)

@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "spelling", "files", "randomness"),
     ("distributed", "launch"),
     ("scores",),
-    ("objectives", "critics"),
+    ("objectives", "critics", "maps"),
     ("encoders", "data", "models", "estimation", "training"),
     ("checkpoints",),
     ("evaluation",),

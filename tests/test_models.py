@@ -11,6 +11,7 @@ import zoo
 from torch import nn
 
 import infomax as im
+from infomax.maps import places_of
 
 N = 6
 OBJECTIVES = [text for text in dense.FORMS if text.endswith("()")]
@@ -532,6 +533,8 @@ for make in (
     lambda: im.MoCo(e, p, c, o, momentum="0.9"), lambda: im.MoCo(e, p, c, o, queue=8.0),
     lambda: im.MoCo(e, p, c, o, queue="8"), lambda: im.InfoMax(e, p, c, o, microbatch=2.5),
     lambda: im.TwoTower(e, e, p, p, c, o, microbatch="2"), lambda: im.InfoMax(e, p, c, o, targets=2.5),
+    lambda: im.Cosine(minimum=None), lambda: im.Cosine(bias="a"), lambda: im.Concat(2, 2, hidden=2.5),
+    lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), columns=2.5),
     lambda: im.DeepInfoMax(e, p, p, c, o, local_weight="1"), lambda: im.CPC(e, p, c, o, steps=1.5),
     lambda: Weighed(c, o)(torch.randn(2, 5, 3)),
     lambda: im.TwoTower(OfTokens(), e, p, p, c, o)([{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]),
@@ -555,7 +558,23 @@ def test_options_of_another_type_are_refused_in_a_sentence():
     done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    wrong = ["'0.9'", "8.0", "'8'", "2.5", "'2'", "2.5", "'1'", "1.5", "'1'", "there is a dict", "there is a dict"]
+    wrong = [
+        "'0.9'",
+        "8.0",
+        "'8'",
+        "2.5",
+        "'2'",
+        "2.5",
+        "None",
+        "'a'",
+        "2.5",
+        "2.5",
+        "'1'",
+        "1.5",
+        "'1'",
+        "there is a dict",
+        "there is a dict",
+    ]
     assert len(told) == len(wrong) and all(each in line for each, line in zip(wrong, told, strict=True)), told
 
 
@@ -567,7 +586,8 @@ def test_batches_refuse_in_a_sentence():
         refused(f"MoCo takes two views.*there are {len(views)}", lambda v=views: zoo.made("MoCo", "NWJ()")(v))
     refused("one view or two; there are 3", lambda: zoo.made("DeepInfoMax", "InfoNCE()")(three))
     refused("compares two views, and there is one", lambda: zoo.made("DeepInfoMax, global", "InfoNCE()")(one))
-    refused("needs a feature map .*a? ?4 gives shape", lambda: zoo.made("DeepInfoMax", "InfoNCE()", layer="4")(two))
+    refused("needs a feature map .* 4 of the encoder, a Sequential, gives shape",
+            lambda: zoo.made("DeepInfoMax", "InfoNCE()", layer="4")(two))  # fmt: skip
     refused("two modalities; there are 1", lambda: zoo.made("TwoTower", "InfoNCE()")(one))
     cpc = zoo.made("CPC of images", "InfoNCE()")
     refused(r"Patches of 4 pixels do not fit into images of \[1, 3, 8\]", lambda: cpc([two[0][:, :, :3]]))
@@ -602,3 +622,79 @@ def test_a_recipe_is_short_and_says_how_it_is_run(name):
 def test_a_run_has_at_most_five_public_members():
     public = {name for name in (*vars(im.Run), *im.Run.__annotations__) if not name.startswith("_")}
     assert public == {"settings", "steps", "train", "evaluate", "print"}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "width", "places"),
+    [("mambaout_femto", 64, 288, 4), ("swin_tiny_patch4_window7_224", 64, 768, 4),
+     ("vit_tiny_patch16_224", 64, 192, 16), ("resnet10t", 64, 512, 4)],
+)  # fmt: skip
+def test_places_of_a_map_are_rows_wherever_its_channels_stand_and_a_class_token_is_none(name, size, width, places):
+    encoder = im.encoder(name, 1, **({} if name in ("mambaout_femto", "resnet10t") else {"img_size": size}))
+    assert im.encoders.map_width(encoder, (1, size, size)) == width
+    found = encoder.eval().forward_features(torch.randn(2, 1, size, size))  # pyright: ignore[reportCallIssue]
+    rows = places_of(encoder, found)
+    assert rows.shape == (2, places, width)
+    parts = nn.Linear(im.encoders.features_of(encoder), 8), nn.Linear(width, 8)
+    model = im.DeepInfoMax(encoder, *parts, im.Cosine(0.1), im.InfoNCE()).eval()
+    local = model.sides([torch.randn(3, 1, size, size)] * 2, None)[1]
+    assert local.x.shape == (2 * 3 * places, 8)
+
+
+def test_a_named_part_before_the_class_token_has_places_alone():
+    encoder = im.encoder("vit_tiny_patch16_224", 1, img_size=32)
+    for layer, places in (("patch_embed", 4), ("blocks.2", 4), ("norm", 4)):
+        caught = []
+        hook = encoder.get_submodule(layer).register_forward_hook(
+            lambda m, given, out, caught=caught: caught.append(out)
+        )
+        encoder(torch.randn(2, 1, 32, 32))
+        hook.remove()
+        assert places_of(encoder, caught[0], layer).shape == (2, places, 192)
+
+
+def test_what_a_step_could_not_read_is_a_sentence_before_it():
+    x, y = torch.randn(2, 16, 8).unbind()
+    identity, cosine = nn.Identity(), im.Cosine(0.1)
+
+    class EachPair(im.objectives.Objective):
+        """A value a pair, of which no mean is taken."""
+
+        def estimate(self, s):
+            return s.positive
+
+    with pytest.raises(im.UserError, match=r"EachPair.estimate gives shape \[16\], and not one number"):
+        im.InfoMax(identity, identity, cosine, EachPair())([x, y])
+    for ntxent in (False, True):
+        broken = x.clone()
+        broken[3] = math.nan
+        with pytest.raises(im.UserError, match=r"x has NaN or infinite numbers in 1 of 16 rows \(3\)"):
+            im.InfoMax(identity, identity, cosine, im.InfoNCE(), ntxent=ntxent)([broken, y])
+    with pytest.raises(im.UserError, match="There is no projector"):
+        im.MoCo(nn.Linear(8, 4), None, cosine, im.InfoNCE(), queue=32)  # pyright: ignore[reportArgumentType]
+    model = im.MoCo(nn.Linear(8, 4), identity, cosine, im.InfoNCE(), queue=32).train()
+    model([x, y])
+    model.after_step()
+    with pytest.raises(im.UserError, match=r"Batches of one MoCo have one size: the next 16 .* this batch has 32"):
+        model([torch.randn(32, 8)] * 2)
+    model([x, y])
+    model.after_step()
+    assert int(model.filled) == 32
+
+
+def test_no_micro_batch_of_one_is_left_to_batch_norm():
+    def model(microbatch):
+        parts = nn.Linear(8, 4), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        return im.InfoMax(*parts, im.Cosine(0.1), im.InfoNCE(), microbatch=microbatch).train()
+
+    for n, microbatch in ((16, 5), (7, 3)):
+        seen = []
+        made = model(microbatch)
+        made.encoder.register_forward_hook(lambda m, given, out, seen=seen: seen.append(len(out)))
+        made([torch.randn(n, 8)] * 2)
+        # Encoded once for features and once for their gradient, both views together in each micro-batch or one by one.
+        assert min(seen) >= 2 and max(seen) <= 2 * microbatch
+    with pytest.raises(im.UserError, match="3 samples in micro-batches of 2 leave one by itself"):
+        model(2)([torch.randn(3, 8)] * 2)
+    with pytest.raises(im.UserError, match="A micro-batch of 1 has no variance"):
+        model(1)

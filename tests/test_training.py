@@ -318,6 +318,12 @@ def test_another_policy_is_refused():
         next(stepping(breaking([]), steps=1, nonfinite="ignore")[1])
 
 
+@pytest.mark.parametrize("clip", [-1.0, 0.0, math.nan])
+def test_a_clip_that_would_turn_the_gradient_round_is_refused(clip):
+    with pytest.raises(im.UserError, match=f"clip is the largest gradient norm, above 0, or inf for none; not {clip}"):
+        next(stepping(breaking([]), steps=1, clip=clip)[1])
+
+
 def test_a_weight_that_breaks_is_told_at_the_next_step():
     model = model_of("InfoNCE")
     steps = trained(model, steps=9)

@@ -13,6 +13,7 @@ from torch import nn
 from infomax.encoders import small_resnet  # noqa: F401  # registers its variants with timm
 from infomax.encoders.start import load_weights, note
 from infomax.errors import UserError, nearest
+from infomax.maps import places_of
 
 _SOURCES = ("local-dir:", "hf-hub:", "hf_hub:")
 _CONFIG = "_infomax_config"  # where encoder() leaves what encoder_from() needs
@@ -101,7 +102,7 @@ def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) 
     """The number of channels of an encoder's feature map. model: the encoder. shape: (c, h, w) of its images.
 
     layer: the part, by name, whose output is the map; None: what timm's forward_features gives. Raises UserError: no
-    such part, an output that is no map [n, c, h, w] or [n, t, c], or images that the encoder cannot take.
+    such part, an output that is no map (places_of), or images that the encoder cannot take.
     """
     image = torch.zeros(1, *shape, device=next((p.device for p in model.parameters()), None))
     caught: list[Any] = []
@@ -128,12 +129,7 @@ def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) 
         ) from error
     finally:
         model.train(training)
-    found = caught[-1] if caught else None
-    if isinstance(found, torch.Tensor) and found.ndim in (3, 4):
-        return found.shape[1] if found.ndim == 4 else found.shape[2]
-    raise UserError(
-        f"{layer or 'forward_features'} of the {type(model).__name__} gives no map [n, c, h, w] or [n, t, c]."
-    )
+    return places_of(model, caught[-1] if caught else None, layer).shape[2]
 
 
 def _parts(model: nn.Module) -> list[str]:

@@ -289,8 +289,14 @@ def encoded(
         for start in range(0, len(split), batch_size):
             indices = torch.arange(start, min(start + batch_size, len(split)))
             with torch.no_grad():  # not around a yield, where the caller's own mode would change
-                out = encoder(plain(split.batch(indices).to(device))).flatten(1).float().cpu()
-            yield out
+                out = encoder(plain(split.batch(indices).to(device)))
+            if not isinstance(out, Tensor) or out.ndim < 2:
+                shown = f"shape {list(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+                raise UserError(
+                    f"The encoder, a {type(encoder).__name__}, returns {shown} for {len(indices)} images, where one"
+                    " tensor with a row for each is needed, [n, d]: take one entry of a dictionary or tuple."
+                )
+            yield out.flatten(1).float().cpu()
     finally:
         if device != home:
             encoder.to(home)

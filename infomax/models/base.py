@@ -30,7 +30,7 @@ class Model(nn.Module):
     by the names of the subclass's parameters; an optimiser sees them first, in that order. microbatch: samples that
     `encode` works on at once, twice, so that activations of no more are held; None for the whole batch. ring: across
     processes one side's features come around instead of being gathered: memory for n d numbers a process rather than
-    N d, same value and gradient, up to a third slower. Raises UserError: microbatch < 1.
+    N d, same value and gradient, up to a third slower. Raises UserError: microbatch < 1, or 1 with BatchNorm of rows.
     """
 
     def __init__(
@@ -55,6 +55,10 @@ class Model(nn.Module):
         ):  # fmt: skip
             if isinstance(part, type) or not hasattr(part, method):
                 raise UserError(f"{what} is an object such as infomax.{like}, and not {part!r}.")
+        if microbatch == 1 and any(isinstance(part, nn.BatchNorm1d) for part in self.modules()):
+            raise UserError(
+                "A micro-batch of 1 has no variance, which BatchNorm divides by: take 2 or more, or parts without it."
+            )
         self.critic, self.objective = critic, objective
         self.microbatch, self.ring = microbatch, ring
         # Of the last forward, detached: what a Step reports beside its value.
@@ -175,11 +179,20 @@ class Model(nn.Module):
         """encode(*inputs), inputs [n, ...] each, -> features [n, ...] each, in micro-batches where these are set.
 
         encode treats samples one by one, but for BatchNorm, which normalises each micro-batch as it would each
-        process's part; encoders without it are exact.
+        process's part; encoders without it are exact. Micro-batches are of one size, but for the last, which may be
+        smaller; where it would be 1 sample, all of them are of about one size.
         """
-        if self.microbatch is None or self.microbatch >= len(inputs[0]):
+        n, size = len(inputs[0]), self.microbatch
+        if size is None or size >= n:
             return encode(*inputs)
-        return encode_in_chunks(encode, inputs, self.microbatch, self)
+        sizes = [len(part) for part in inputs[0].split(size)]
+        if sizes[-1] == 1:  # of which BatchNorm could say nothing: as many micro-batches, of about one size
+            sizes = [len(part) for part in inputs[0].tensor_split(len(sizes))]
+            if sizes[-1] == 1 and self.training and any(isinstance(part, nn.BatchNorm1d) for part in self.modules()):
+                raise UserError(
+                    f"{n} samples in micro-batches of {size} leave one by itself, of which BatchNorm has no variance."
+                )
+        return encode_in_chunks(encode, inputs, sizes, self)
 
 
 def is_count(value: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.errors import UserError
+from infomax.maps import places_of
 from infomax.models.base import Model, features_of_rows, is_number, projected, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
@@ -18,8 +19,9 @@ from infomax.scores import Sides
 class DeepInfoMax(Model):
     """Maximises the MI of a summary with the patches of a feature map (local), with other views' summaries (global).
 
-    encoder: images [n, c, h, w] -> features [n, d]; for the local term it must pass through a map [n, c, h, w] or
-    tokens [n, t, c]. projector: features -> summaries, what the critic scores. patch_projector: a place of the map,
+    encoder: images [n, c, h, w] -> features [n, d]; for the local term it must pass through a map [n, c, h, w], or
+    [n, h, w, c] where timm says so, or tokens [n, t, c], of which a class token is no patch. projector: features ->
+    summaries, what the critic scores. patch_projector: a place of the map,
     [n, c] -> what the critic scores, as wide as summaries where the critic is a cosine. critic, objective, microbatch,
     ring: as Model has them; each term has its own, made as these are.
     local, globally: which terms there are; local_weight, global_weight: their weights in the sum that is maximised.
@@ -135,7 +137,7 @@ class DeepInfoMax(Model):
         if self.layer is None:
             encoder: Any = self.encoder
             found = encoder.forward_features(images)
-            places = self._places(found)  # before the head, which may not take what is none
+            places = places_of(encoder, found)  # before the head, which may not take what is none
             seen = encoder.forward_head(found, pre_logits=True).flatten(1)
             return seen, places
         caught: list[Any] = []
@@ -152,16 +154,4 @@ class DeepInfoMax(Model):
             hook.remove()
         if not caught:
             raise UserError(f"The encoder's part {self.layer!r} is not run by its forward, so it gives no map.")
-        return seen, self._places(caught[0])
-
-    def _places(self, found: Any) -> Tensor:
-        """A map [m, c, h, w] or tokens [m, p, c] -> [m, p, c]. Raises UserError for anything else."""
-        if isinstance(found, Tensor) and found.ndim == 4:
-            return found.flatten(2).transpose(1, 2)
-        if isinstance(found, Tensor) and found.ndim == 3:
-            return found
-        shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise UserError(
-            f"The local term needs a feature map [n, c, h, w] or tokens [n, t, c], and {self.layer or 'the encoder'}"
-            f" gives {shown}."
-        )
+        return seen, places_of(self.encoder, caught[0], self.layer)

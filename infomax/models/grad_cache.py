@@ -15,8 +15,10 @@ from infomax.randomness import set_torch_state, torch_state
 Encode = Callable[..., tuple[Tensor, ...]]
 
 
-def encode_in_chunks(encode: Encode, inputs: Sequence[Tensor], size: int, model: nn.Module) -> tuple[Tensor, ...]:
-    """encode(*inputs), all [n, ...], for `size` samples at a time: features [n, ...] each. model: whose parameters and
+def encode_in_chunks(
+    encode: Encode, inputs: Sequence[Tensor], sizes: Sequence[int], model: nn.Module
+) -> tuple[Tensor, ...]:
+    """encode(*inputs), all [n, ...], for so many samples at a time: features [n, ...] each. model: whose parameters and
     buffers encode may use, its own and those of its parts, each once however many parts share it.
 
     Exact where encode treats rows one by one: dropout draws the same numbers in both passes, under the same autocast.
@@ -24,19 +26,19 @@ def encode_in_chunks(encode: Encode, inputs: Sequence[Tensor], size: int, model:
     of parameters leaves as one sum, so that DistributedDataParallel synchronises once a step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
-    found: tuple[Tensor, ...] = _Chunks.apply(encode, size, model, len(inputs), *inputs, *parameters)  # type: ignore
+    found: tuple[Tensor, ...] = _Chunks.apply(encode, list(sizes), model, len(inputs), *inputs, *parameters)  # type: ignore
     return found
 
 
 class _Chunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, encode: Encode, size: int, model: nn.Module, count: int, *tensors: Tensor):
+    def forward(ctx, encode: Encode, sizes: list[int], model: nn.Module, count: int, *tensors: Tensor):
         inputs = tensors[:count]
-        ctx.encode, ctx.size, ctx.model, ctx.count = encode, size, model, count
+        ctx.encode, ctx.sizes, ctx.model, ctx.count = encode, sizes, model, count
         ctx.states, ctx.cast = [], _autocast_of(inputs[0])
         features = []
         with _autocast(ctx.cast):
-            for chunk in zip(*(t.split(size) for t in inputs), strict=True):
+            for chunk in zip(*(t.split(sizes) for t in inputs), strict=True):
                 ctx.states.append(torch_state(inputs[0].device))
                 features.append(encode(*chunk))
         ctx.save_for_backward(*tensors)
@@ -54,8 +56,8 @@ class _Chunks(torch.autograd.Function):
         before = [b.clone() for b in buffers]
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _autocast(ctx.cast), torch.enable_grad():
-            chunks = zip(*(t.split(ctx.size) for t in inputs), strict=True)
-            arrived = zip(*(g.split(ctx.size) for g in gradients), strict=True)
+            chunks = zip(*(t.split(ctx.sizes) for t in inputs), strict=True)
+            arrived = zip(*(g.split(ctx.sizes) for g in gradients), strict=True)
             for chunk, pieces, state in zip(chunks, arrived, ctx.states, strict=True):
                 set_torch_state(state, device)
                 again = [t.detach().requires_grad_(need) for t, need in zip(chunk, needs, strict=True)]

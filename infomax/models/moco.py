@@ -61,6 +61,9 @@ class MoCo(Model):
         ring: bool = False,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
+        for name, network in (("encoder", encoder), ("projector", projector)):
+            if network is None:
+                raise UserError(f"There is no {name}: give torch.nn.Identity() to take what comes as it is.")
         if not is_count(queue):
             raise UserError(f"A queue holds a whole number of keys, 1 or more, not {queue!r}.")
         if not (is_number(momentum) and 0 <= momentum < 1):
@@ -85,6 +88,11 @@ class MoCo(Model):
         if self.training:
             self.check_batch(len(inputs[0]) * ranks.size)
             self.share()
+            if int(self.filled) % self.queue + len(inputs[0]) * ranks.size > self.queue:
+                raise UserError(
+                    f"Batches of one MoCo have one size: the next {self.queue - int(self.filled) % self.queue} of its"
+                    f" queue's {self.queue} keys are the oldest, and this batch has {len(inputs[0]) * ranks.size}."
+                )
         (queries,) = self.encode(self._encode, inputs[0])
         keys = self._keys(inputs[1], ranks)
         there = min(int(self.filled), self.queue) // self._shares

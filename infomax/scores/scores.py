@@ -148,8 +148,7 @@ class Scores:
         refuse_other_than_tensors(matrix=matrix)
         if matrix.ndim != 2 or (matrix.shape[0] != matrix.shape[1] and positive is None):
             raise UserError(
-                f"A score matrix is square, a row and a column a pair, or comes with `positive`, the column of each"
-                f" row's; this one is {list(matrix.shape)}."
+                f"A score matrix is square, or comes with `positive`, the column of a row; it is {list(matrix.shape)}."
             )
         matrix = matrix if matrix.is_floating_point() else matrix.to(torch.get_default_dtype())
         sides = Sides(matrix, torch.arange(matrix.shape[1], device=matrix.device), ids, column_ids, positive)
@@ -189,8 +188,7 @@ class Scores:
             if ids is None:
                 ids = torch.arange(ranks.rank * n, (ranks.rank + 1) * n, device=z1.device)
             return cls(critic, torch.cat([z1, z2]), torch.cat([z2, z1]), torch.cat([ids, ids]), **options)
-        if ids is not None:
-            ids = torch.cat([ids, ids]).to(z1.device)
+        ids = None if ids is None else torch.cat([ids, ids]).to(z1.device)
         return cls._of_views(critic, together, torch.cat([z1, z2]), ids, n, **options)
 
     @classmethod
@@ -204,6 +202,8 @@ class Scores:
             scores._ex = scores._ey = together(as_taken_by(critic, scores._x))
         samples = Samples.of_views(n, z.device) if ids is None else Samples.of(ids, Ranks.current(True))
         scores._begin(critic, Ranks.current(True), samples, views=n, **options)
+        if scores._dense is None or not math.isfinite(scores._dense.largest):
+            refuse_features(critic, z[:n], z[n:])
         return scores
 
     @property

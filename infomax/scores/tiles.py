@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from infomax.errors import UserError
 from infomax.scores.layout import Pairs
 
 T = TypeVar("T")
@@ -34,6 +35,11 @@ class Tiles:
     ids: tuple[Tensor, Tensor] | None = None  # of rows and of columns, where such pairs are too many to list
     first: Pairs | None = None  # each row's first negative, which reductions over the `rest` leave out
     cuda: bool = False  # a GPU has no use for tiles that fit a CPU's caches
+
+    def __post_init__(self) -> None:
+        for name, size in (("rows", self.rows), ("columns", self.columns)):
+            if size is not None and not (isinstance(size, int) and size >= 1):
+                raise UserError(f"{name} is how many {name} a tile has, 1 or more, or None for a choice; not {size!r}.")
 
     def blocks(self, columns: slice, held: bool) -> Iterator[tuple[slice, list[slice]]]:
         """Blocks of rows and the slices of columns of their tiles; `held`: where a block's tiles are kept."""

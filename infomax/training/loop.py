@@ -80,7 +80,7 @@ def train(
     """Maximises the model's objective; yields a Step after each optimiser step, from `start` to `steps`.
 
     loader: batches by step number, as data.PairLoader's. optimizer: of the model's parameters. schedule(step)
-    multiplies each group's initial learning rate. clip: largest gradient norm, inf for none.
+    multiplies each group's initial learning rate. clip: largest gradient norm, above 0; inf for none.
     `accelerator` wraps model and optimiser (do not prepare them); both stay usable, unwrapped, in the for-body.
     nonfinite: where the surrogate or a gradient is not finite, "stop" raises NonFinite, with the step, the term and
     what to try; "skip" leaves that batch out (Step.skipped), and raises after 20 in succession. Parameters, buffers and
@@ -93,6 +93,8 @@ def train(
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
+    if not clip > 0:
+        raise UserError(f"clip is the largest gradient norm, above 0, or inf for none; not {clip!r}.")
     if accelerator.gradient_accumulation_steps > 1:
         raise UserError(
             "Gradient accumulation is refused: it adds no negatives, so N and the objective would be those of"
