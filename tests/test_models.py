@@ -535,6 +535,8 @@ for make in (
     lambda: im.TwoTower(e, e, p, p, c, o, microbatch="2"), lambda: im.InfoMax(e, p, c, o, targets=2.5),
     lambda: im.Cosine(minimum=None), lambda: im.Cosine(bias="a"), lambda: im.Concat(2, 2, hidden=2.5),
     lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), columns=2.5),
+    lambda: im.Scores.from_matrix(torch.eye(3)).negative.mean(torch.exp),
+    lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), [0, 1, 2]),
     lambda: im.DeepInfoMax(e, p, p, c, o, local_weight="1"), lambda: im.CPC(e, p, c, o, steps=1.5),
     lambda: Weighed(c, o)(torch.randn(2, 5, 3)),
     lambda: im.TwoTower(OfTokens(), e, p, p, c, o)([{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]),

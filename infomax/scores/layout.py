@@ -205,7 +205,8 @@ def layout_of(sides: Sides, ranks: Ranks) -> Samples:
 
 def _layout_of(sides: Sides, ranks: Ranks) -> Samples:
     x, y, positive = sides.x, sides.y, sides.positive
-    refuse_other_than_tensors(x=x, y=y)
+    names = ("ids", "column_ids", "positive", "extra", "extra_ids")
+    refuse_other_than_tensors(x=x, y=y, **{name: t for name in names if (t := getattr(sides, name)) is not None})
     n, m, extra = x.shape[0], y.shape[0], 0 if sides.extra is None else len(sides.extra)
     _check(sides, n, m)
     ranks.check_equal(n, x.device, m, extra)
@@ -235,6 +236,18 @@ def _layout_of(sides: Sides, ranks: Ranks) -> Samples:
     return Samples.between(ids, column_ids, own, ranks, extra, extra_ids)
 
 
+def check_ids(name: str, ids: Tensor | None, size: int, what: str) -> None:
+    """Raises UserError for ids, by their name, that are not one whole number [size] for each of `what`."""
+    if ids is None:
+        return
+    refuse_other_than_tensors(**{name: ids})
+    if ids.shape != (size,):
+        raise UserError(f"{name} must be one number {what}, [{size}], and have shape {list(ids.shape)}.")
+    if ids.dtype.is_floating_point or ids.dtype.is_complex:
+        kind = str(ids.dtype).removeprefix("torch.")
+        raise UserError(f"{name} name samples by whole numbers, and are {kind}: give .long() of them.")
+
+
 def _check(sides: Sides, n: int, m: int) -> None:
     x, y, positive, extra = sides.x, sides.y, sides.positive, sides.extra
     if n != m and positive is None:
@@ -246,15 +259,7 @@ def _check(sides: Sides, n: int, m: int) -> None:
         ("ids", sides.ids, n, "a row"), ("column_ids", sides.column_ids, m, "a column"),
         ("extra_ids", sides.extra_ids, k, "an extra column"),
     ):  # fmt: skip
-        if ids is None:
-            continue
-        if ids.shape != (size,):
-            raise UserError(f"{name} must be one number {what}, [{size}], and have shape {list(ids.shape)}.")
-        if ids.dtype.is_floating_point or ids.dtype.is_complex:
-            raise UserError(
-                f"{name} name samples by whole numbers, and are {str(ids.dtype).removeprefix('torch.')}: give .long()"
-                " of them."
-            )
+        check_ids(name, ids, size, what)
     if sides.ids is not None and sides.column_ids is None and n != m:
         raise UserError(f"ids are of x's {n} rows; y has {m}, so say in column_ids of which sample each is.")
     if positive is not None:

@@ -50,14 +50,12 @@ class Negatives:
 
     def mean(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Mean of fn(s): over all negatives, 0-d; of each row (dim=1) or its positive's column (dim=0), [n]."""
-        if dim == 0:
-            self._refuse_columns()
+        self._refuse(fn, dim)
         return self._result(Reduction("sum", fn, dim, self._rest)) / self._number(dim)
 
     def logmeanexp(self, fn: Function = identity, dim: int | None = None) -> Float[Tensor, "*n"]:
         """Log-mean-exp of fn(s): over all negatives, 0-d; of each row (dim=1) or its positive's column (dim=0), [n]."""
-        if dim == 0:
-            self._refuse_columns()
+        self._refuse(fn, dim)
         lse = self._result(Reduction("logsumexp", fn, dim, self._rest))
         number = self._number(dim)
         return lse - (number.log() if isinstance(number, Tensor) else math.log(number))
@@ -73,6 +71,15 @@ class Negatives:
         if self._samples.fewest < 2:
             raise UserError("This objective needs two negatives in each row; use 3 pairs or more.")
         return Negatives(self._samples, self._rows, self._total, self._result, self._first, rest=True)
+
+    def _refuse(self, fn: object, dim: int | None) -> None:
+        if isinstance(fn, type) or not hasattr(fn, "from_exponential"):
+            raise UserError(
+                "A reduction is of a function of infomax.scores.functions, which knows its derivative, such as softplus"
+                f" or Clip(tau), and not of {fn!r}."
+            )
+        if dim == 0:
+            self._refuse_columns()
 
     def _number(self, dim: int | None) -> int | Tensor:
         if dim is None:

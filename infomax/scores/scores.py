@@ -27,7 +27,7 @@ from infomax.scores.face import (
     refuse_shape,
     symmetric_embedding,
 )
-from infomax.scores.layout import Pairs, Samples, Sides, layout_of
+from infomax.scores.layout import Pairs, Samples, Sides, check_ids, layout_of
 from infomax.scores.negatives import Negatives
 from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
@@ -178,10 +178,10 @@ class Scores:
         A view's positive is its other view, and its negatives are both views of all other samples. Half of the matrix
         is visited where it is symmetric: where the critic has an `embed_alike`, on one process.
         """
+        refuse_other_than_tensors(z1=z1, z2=z2)
         if z1.shape != z2.shape:
             raise UserError(f"The two views must have one shape; they have {list(z1.shape)}, {list(z2.shape)}.")
-        if ids is not None and ids.shape != (len(z1),):
-            raise UserError(f"ids must be one number a sample, [{len(z1)}], and have shape {list(ids.shape)}.")
+        check_ids("ids", ids, len(z1), "a sample")
         ranks, n = Ranks.current(options.get("local", False)), len(z1)
         together = symmetric_embedding(critic) if ranks.size == 1 and n > 1 else None
         if together is None:
