@@ -103,7 +103,9 @@ def test_labels_that_a_classifier_missed_are_seen():
     found = estimate(x, label)
     assert found.mi > 0.1
     alone = estimate(rng.normal(size=(170, 64)), label)
-    assert alone.trusted, alone.reasons
+    # So few pairs may leave the interval wide, and nothing else is doubted, least of all that a classifier missed some.
+    assert {c.name for c in alone.checks if c.verdict == "fail"} <= {"few pairs"}, alone.reasons
+    assert alone.interval[0] < 0 < alone.interval[1]
 
 
 def test_what_cannot_be_compared_is_not():

@@ -21,6 +21,7 @@ WHY = {
     "rival": "a model in closed form bounds MI from below by more",
     "sign": "its interval is below 0",
     "width": "its interval is too wide",
+    "few pairs": "its interval is too wide for so few pairs",
     "columns": "there are too many columns for so few pairs",
     "components": "a part of a side was not read",
     "folds": "the folds' critics disagree",
