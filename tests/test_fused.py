@@ -40,7 +40,7 @@ def test_the_kernels_compile_for_hopper_and_keep_in_its_registers_and_memory():
     assert {b["features"] for b in built} == {"*bf16", "*fp32", None}
     for b in built:
         assert b["shared"] <= 227 * 1024, b
-        assert b["spilt"] <= 16, b  # a few numbers at a loop's edge, not a tile
+        assert b["spilt"] <= 64, b  # bytes a thread: a few numbers at a loop's edge, where a tile is a thousand
         assert not b["serialised"], b
         assert (b["wgmma"] > 0) == (b["kernel"] in ("reduce", "pull")), b
 

@@ -302,7 +302,7 @@ def chunk(d: int, dtype: torch.dtype) -> int:
 def launch(d: int, dtype: torch.dtype, heavy: bool = False) -> Launch:
     """For d features, a multiple of their chunk; heavy: more than one exponential a score beside a carried gradient.
 
-    Chosen so that nothing spills from Hopper's registers, by its assembler's report (tests/test_fused.py).
+    Chosen so that no tile spills from Hopper's registers, by its assembler's report (tests/test_fused.py).
     """
     size = chunk(d, dtype)
     if interpreted():
