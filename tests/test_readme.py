@@ -53,10 +53,10 @@ def test_readme_is_short():
 
 def test_every_python_block_but_the_first_is_run():
     assert len(blocks(README)) == 4
-    assert len(RUN) == len(BLOCKS) - 1 == 7
+    assert len(RUN) == len(BLOCKS) - 1 == 8
 
 
-BY_NAME = ["loop", "estimate", "model", "scores", "tables", "questions", "mathematics"]
+BY_NAME = ["loop", "estimate", "model", "scores", "tables", "labels", "questions", "mathematics"]
 
 
 @pytest.mark.slow

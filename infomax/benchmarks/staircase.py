@@ -328,8 +328,8 @@ def draw_errors(found: dict[str, Tensor], path: Path) -> None:
             if axis is line[0]:
                 axis.axhline(0, color="k", linewidth=0.6)
                 axis.set(title=f"{task}, {kind}", ylim=(-8, 3))
-            else:  # as JS's variance is that of e^(2 MI)
-                axis.set(yscale="log", ylim=(1e-3, 1e3))
+            elif any(value > 0 for drawn in axis.lines for value in drawn.get_ydata()):
+                axis.set(yscale="log", ylim=(1e-3, 1e3))  # as JS's variance is that of e^(2 MI)
     figure.legend(named.values(), named.keys(), loc="outside right upper", fontsize=7)
     save()
 
