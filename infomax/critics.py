@@ -305,7 +305,7 @@ def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int 
 def _check_counts(critic: Critic, **counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise UserError(f"{type(critic).__name__}'s {name} is a number of features, 1 or more, not {count!r}.")
+            raise UserError(f"{type(critic).__name__}'s {name} is how many features it has, 1 or more, not {count!r}.")
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int, int]:

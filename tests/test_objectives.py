@@ -350,7 +350,7 @@ def test_a_class_of_the_users_own():
         (lambda: critics.Cosine(temperature=math.nan), "temperature must be a positive"),
         (lambda: critics.Cosine(temperature=1e-300), "temperature must be a positive"),
         (lambda: critics.Cosine(bias=math.nan), "bias is a finite number"),
-        (lambda: critics.Bilinear(True, 2), "dx is a number of features, 1 or more, not True"),
+        (lambda: critics.Bilinear(True, 2), "dx is how many features it has, 1 or more, not True"),
         (lambda: critics.Separable(2, 2, layers=-1), "layers is a number of hidden ones, 0 or more, and not -1"),
         (lambda: Scores(critics.Cosine(), *torch.ones(2, 3, 2), rows=-1), "rows is how many rows a tile has"),
         (lambda: Scores.of_views(critics.Cosine(), *torch.full((2, 3, 2), math.nan)), "NaN or infinite numbers in 3"),
