@@ -51,10 +51,7 @@ def build(kernel, arguments, constants):
         file.write(built.asm["ptx"])
         file.flush()
         assembler = triton.knobs.nvidia.ptxas_blackwell.path
-        # As Triton 3.9 itself calls it: without its level of allocation fewer registers are spilt than on a GPU.
-        flags = ["-lineinfo", "-v", "--regAllocOptLevel=2", "--gpu-name=sm_90a"]
-        flags += [] if built.metadata.enable_fp_fusion else ["--fmad=false"]
-        command = [assembler, *flags, file.name, "-o", os.devnull]
+        command = [assembler, "-v", "--gpu-name=sm_90a", file.name, "-o", os.devnull]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     print(json.dumps({
         "kernel": kernel.__name__, "forms": str(constexprs.get("FORMS", constexprs.get("TERMS"))),

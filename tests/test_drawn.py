@@ -106,6 +106,8 @@ def test_labels_that_a_classifier_missed_are_seen():
     # So few pairs may leave the interval wide, and nothing else is doubted, least of all that a classifier missed some.
     assert {c.name for c in alone.checks if c.verdict == "fail"} <= {"few pairs"}, alone.reasons
     assert alone.interval[0] < 0 < alone.interval[1]
+    more = estimate(rng.normal(size=(300, 64)), rng.integers(0, 2, 300))
+    assert more.trusted, more.reasons
 
 
 def test_what_cannot_be_compared_is_not():

@@ -28,7 +28,7 @@ def test_the_kernels_keep_their_contracts_in_the_interpreter(exhaustive):
     run = python(*words, TRITON_INTERPRET="1", EXHAUSTIVE="1" * exhaustive)
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     passed = int(run.stdout.split(" passed")[0].split()[-1])
-    assert passed >= (330 if exhaustive else 225), run.stdout[-500:]
+    assert passed >= 250, run.stdout[-500:]
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_the_kernels_compile_for_hopper_and_keep_in_its_registers_and_memory():
     assert {b["features"] for b in built} == {"*bf16", "*fp32", None}
     for b in built:
         assert b["shared"] <= 227 * 1024, b
-        assert b["spilt"] <= 64, b  # bytes a thread: a few numbers at a loop's edge, where a tile is a thousand
+        assert b["spilt"] <= 16, b  # a few numbers at a loop's edge, not a tile
         assert not b["serialised"], b
         assert (b["wgmma"] > 0) == (b["kernel"] in ("reduce", "pull")), b
 

@@ -662,7 +662,7 @@ def test_what_a_step_could_not_read_is_a_sentence_before_it():
     model = im.MoCo(nn.Linear(8, 4), identity, cosine, im.InfoNCE(), queue=32).train()
     model([x, y])
     model.after_step()
-    with pytest.raises(im.UserError, match=r"Batches of one MoCo have one size: the next 16 .* this batch has 32"):
+    with pytest.raises(im.UserError, match=r"Batches of one MoCo have one size: .* room for 16, and this batch has 32"):
         model([torch.randn(32, 8)] * 2)
     model([x, y])
     model.after_step()
@@ -685,3 +685,6 @@ def test_no_micro_batch_of_one_is_left_to_batch_norm():
         model(2)([torch.randn(3, 8)] * 2)
     with pytest.raises(im.UserError, match="A micro-batch of 1 has no variance"):
         model(1)
+    signals = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    alone = im.InfoMax(signals, nn.Identity(), im.Cosine(0.1), im.InfoNCE(), microbatch=1).train()
+    assert alone([torch.randn(3, 1, 8)] * 2).isfinite(), "of a signal one has a variance over time"

@@ -55,7 +55,7 @@ class Model(nn.Module):
         ):  # fmt: skip
             if isinstance(part, type) or not hasattr(part, method):
                 raise UserError(f"{what} is an object such as infomax.{like}, and not {part!r}.")
-        if microbatch == 1 and any(isinstance(part, nn.BatchNorm1d) for part in self.modules()):
+        if microbatch == 1 and _normalises_rows(self):
             raise UserError(
                 "A micro-batch of 1 has no variance, which BatchNorm divides by: take 2 or more, or parts without it."
             )
@@ -188,7 +188,7 @@ class Model(nn.Module):
         sizes = [len(part) for part in inputs[0].split(size)]
         if sizes[-1] == 1:  # of which BatchNorm could say nothing: as many micro-batches, of about one size
             sizes = [len(part) for part in inputs[0].tensor_split(len(sizes))]
-            if sizes[-1] == 1 and self.training and any(isinstance(part, nn.BatchNorm1d) for part in self.modules()):
+            if sizes[-1] == 1 and self.training and _normalises_rows(self):
                 raise UserError(
                     f"{n} samples in micro-batches of {size} leave one by itself, of which BatchNorm has no variance."
                 )
@@ -219,6 +219,12 @@ def sample_ids(ids: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:
     """The sample of each row of a batch [n], over all processes; where none are given all rows differ."""
     n = len(inputs[0])
     return torch.arange(n, device=inputs[0].device) + n * rank() if ids is None else ids
+
+
+def _normalises_rows(model: nn.Module) -> bool:
+    """Whether a part has BatchNorm of rows of features; of signals, beside Conv1d, one has a variance over time."""
+    of_rows = [part for part in model.children() if not any(isinstance(each, nn.Conv1d) for each in part.modules())]
+    return any(isinstance(each, nn.BatchNorm1d) for part in of_rows for each in part.modules())
 
 
 def _shown(found: Any) -> str:

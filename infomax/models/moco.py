@@ -88,10 +88,11 @@ class MoCo(Model):
         if self.training:
             self.check_batch(len(inputs[0]) * ranks.size)
             self.share()
-            if int(self.filled) % self.queue + len(inputs[0]) * ranks.size > self.queue:
+            room, size = self.queue - int(self.filled) % self.queue, len(inputs[0]) * ranks.size
+            if size > room:
                 raise UserError(
-                    f"Batches of one MoCo have one size: the next {self.queue - int(self.filled) % self.queue} of its"
-                    f" queue's {self.queue} keys are the oldest, and this batch has {len(inputs[0]) * ranks.size}."
+                    f"Batches of one MoCo have one size: to the end of its queue of {self.queue} keys there is room for"
+                    f" {room}, and this batch has {size}."
                 )
         (queries,) = self.encode(self._encode, inputs[0])
         keys = self._keys(inputs[1], ranks)
