@@ -8,10 +8,12 @@ from test_audit import at
 from torch import nn
 
 import infomax as im
+from infomax import ui
 from infomax.data import from_tensors
 from infomax.estimation import Budget
 from infomax.evaluation import Subject, information, mosaics, mutual_information, probing, processing, subject
 from infomax.evaluation import layers as layer_rows
+from infomax.evaluation.result import Chain, Terms
 
 ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
 
@@ -78,6 +80,16 @@ def test_a_later_layers_critic_is_taken_where_it_reads_more():
     assert found["pixels"].interval == own[2][1].interval
     falling = [("pixels", at(3.0)), ("features", at(2.0))]
     assert information.composed(falling) == falling
+
+
+def test_a_layer_says_whose_critic_its_value_is(capsys):
+    layers = information.composed(
+        [("pixels", 0.7), ("layer1", at(0.5)), ("features", at(2.0)), ("projection", at(1.5))]
+    )
+    ui.print_terms(Terms(at(2.0), chain=Chain(tuple(layers), processing(layers))))
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert all(shown[name].endswith(", by the critic of features") for name in ("pixels", "layer1"))
+    assert not any("by the critic" in shown[name] for name in ("features", "projection"))
 
 
 def test_a_layer_without_a_critic_of_its_own_has_the_next_ones():

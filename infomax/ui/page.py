@@ -46,7 +46,7 @@ PAGE = (
 {% macro estimate(e, told) %}
 <p class="value"><strong>{{ e.statement }}</strong></p>
 <p>Value {{ nats(e.mi) }} nats, 95 % interval [{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}],
-<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; {{ e.bits.statement.partition(";")[0] }}
+<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; in bits: {{ e.bits.statement.partition(";")[0] }}
 {%- if e.p_value is not none %}; p = {{ "%.3g" | format(e.p_value) }} for independence{% endif %}
 {%- if e.normalised is not none %}; {{ nats(e.normalised) }} where 1 is complete dependence{% endif %}.</p>
 <p>{{ told }} {{ e.method }}; {{ e.shared_out }}.</p>
