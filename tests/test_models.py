@@ -29,7 +29,7 @@ def gradients(value, model):
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
 
 
-def assert_alike(ours, theirs, tolerance=1e-10):
+def assert_alike(ours, theirs, tolerance=1e-12):
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
         error = float((ours[name] - expected).norm() / expected.norm().clamp(min=1e-2))
@@ -53,7 +53,7 @@ def test_value_and_gradient_are_those_of_plain_matrices(name, text):
             theirs[name] = term.weight * (partition - 1).detach()
     value = model(inputs, ids=ids)
     assert value.shape == () and value.isfinite()
-    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     ours = gradients(value, model)
     assert_alike(ours, theirs)
     for part in (key for key in ours if key.startswith("encoder") and key.endswith("weight")):
@@ -62,7 +62,7 @@ def test_value_and_gradient_are_those_of_plain_matrices(name, text):
     assert model.ceiling == pytest.approx(zoo.ceiling(terms), rel=1e-9)
     assert len(model.terms) == (len(terms) if len(terms) > 1 else 0)
     for found, term in zip(model.terms.values(), terms, strict=False):
-        torch.testing.assert_close(found, value_form(term.matrix, *term.where).detach(), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found, value_form(term.matrix, *term.where).detach(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
