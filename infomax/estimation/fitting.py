@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from infomax import critics
 from infomax.errors import UserError
@@ -79,26 +80,25 @@ class FitResult:
 
 
 class _AdamW:
-    """torch.optim.AdamW with its defaults, step for step the same numbers. That one imports torch's compiler first,
-    which takes seconds in each process. (Loshchilov & Hutter, 2019)"""
+    """torch's AdamW with its defaults, by the function that is behind it: the first torch.optim.Optimizer of a process
+    imports torch's compiler, which takes seconds. (Loshchilov & Hutter, 2019)"""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
         self.decay = decay
-        self.moments = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+        self.state = [(p, torch.zeros_like(p), torch.zeros_like(p), torch.tensor(0.0)) for p in parameters]
 
     @torch.no_grad()
-    def step(self, number: int, rate: float) -> None:
-        """One step, the number-th from 1, at a learning rate."""
-        first, second = 0.9, 0.999
-        length = -rate / (1 - first**number)
-        scale = (1 - second**number) ** 0.5
-        for p, mean, square in self.moments:
-            if p.grad is None:
-                continue
-            p.mul_(1 - rate * self.decay)
-            mean.lerp_(p.grad, 1 - first)
-            square.mul_(second).addcmul_(p.grad, p.grad, value=1 - second)
-            p.addcdiv_(mean, (square.sqrt() / scale).add_(1e-8), value=length)
+    def step(self, rate: float) -> None:
+        """One step at a learning rate."""
+        held = [entry for entry in self.state if entry[0].grad is not None]
+        if not held:
+            return
+        weights, means, squares, steps = (list(column) for column in zip(*held, strict=True))
+        gradients = [p.grad for p in weights]
+        adamw(
+            weights, gradients, means, squares, [], steps, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate,
+            weight_decay=self.decay, eps=1e-8, maximize=False,
+        )  # fmt: skip
 
 
 def ascend(
@@ -139,7 +139,7 @@ def ascend(
         if not bool(torch.nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
             stopped = f"the gradient was not finite at step {step}"
             break
-        optimizer.step(step, how.rate_at(step))
+        optimizer.step(how.rate_at(step))
         if after is not None:
             after(step)
         if step % how.every == 0 or step == how.steps:
