@@ -23,12 +23,18 @@ EXTRA = {
     "cpc": ("--patch", 4, "--stride", 2, "--ahead", 1),
     "multicrop": ("--crops", 2, "--crop-size", 6),
     "clip": (),
+    "given_views": (),
     "cpc_signals": ("--width", 8, "--strides", 8, 4, "--batch-size", 16),
 }
 
 
 def options(name, images, *more):
-    if name == "clip":  # whose estimate needs more pairs than there are images
+    if name == "given_views" and images.name == "one":  # three views
+        for number in range(3):
+            np.save(images.parent / f"view{number}.npy", np.random.default_rng(number).normal(size=(48, 4)))
+        paths = ",".join(str(images.parent / f"view{number}.npy") for number in range(3))
+        return (name, *TINY, "--dataset", f"views:{paths}", *more)
+    if name in ("clip", "given_views"):  # whose estimate needs more pairs than there are images
         return (name, *TINY, "--dataset", "halves:digits", "--limit", 200, *more)
     if name == "cpc_signals":
         few = images.name == "one"  # too few to be evaluated: such a run ends soon
@@ -205,7 +211,8 @@ def test_a_short_run_ends_with_its_table_and_is_read_by_the_command_line(run, im
         else:
             assert len(done.err.strip().splitlines()) == 1 and "Traceback" not in done.err
     assert run("infomax", "report", folder).status == 0
-    assert type(im.load(folder)).__name__.lower() in (name.removesuffix("_signals").replace("_", ""), "infomax", "twotower")
+    kind = name.removesuffix("_signals").replace("_", "")
+    assert type(im.load(folder)).__name__.lower() in (kind, "infomax", "twotower")
 
 
 def cover(name: str, exhaustive: bool) -> list[str]:
@@ -296,6 +303,12 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_pat
         ("multicrop", ("--crop-size", 9), "A crop of 9 x 9 pixels is larger than the images, which have 8 x 8"),
         ("multicrop", ("--crops", -1), "-1"),
         ("multicrop", ("--crop-size", 0), "size"),
+        ("given_views", ("--dataset", "digits"), "'digits' names no pairs"),
+        ("given_views", ("--dataset", "views:none.npy,none.npy"), "none.npy cannot be read"),
+        ("given_views", ("--dataset", "views:one.npy"), "one.npy cannot be read"),
+        ("given_views", ("--dataset", "views:one.npy,"), "one without a name"),
+        ("given_views", ("--dataset", "views:a.npy,b.npy", "--skip-unreadable"), "--skip-unreadable goes with files"),
+        ("clip", ("--dataset", "views:a.npy,b.npy"), "recipes/given_views.py trains on"),
         ("clip", ("--dataset", "digits"), "'digits' names no pairs"),
         ("clip", ("--dataset", "pairs:none.npy,none.npy"), "none.npy cannot be read"),
         ("clip", ("--dataset", "pairs:one.npy"), "names two files"),

@@ -71,7 +71,8 @@ class CPC(Model):
         return critic, objective
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> list[Sides]:
-        """inputs: views [n, c, h, w] or sequences, of any axes that the encoder takes; ids [n] -> a term a step ahead, "ahead1", ..."""
+        """inputs: views [n, c, h, w], or sequences as the encoder takes them; ids [n] -> a term a step ahead, "ahead1",
+        "ahead2", ..."""
         ids = sample_ids(ids, inputs)
         z, contexts = (torch.cat(parts) for parts in self._of_views(inputs))
         places, columns = z.shape[2], z.shape[1]
