@@ -595,7 +595,9 @@ CODE = 60
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-@pytest.mark.parametrize("name", ["moco", "deep_infomax", "cpc", "clip", "multicrop", "signals"])
+@pytest.mark.parametrize(
+    "name", ["moco", "deep_infomax", "cpc", "cpc_signals", "clip", "given_views", "multicrop", "signals"]
+)
 def test_a_recipe_is_short_and_says_how_it_is_run(name):
     import ast
 

@@ -51,7 +51,7 @@ def written(name: str, into: Path) -> list[Path]:
 
 
 def recipe(name: str, /, into: Path = Path()) -> None:
-    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, cpc, clip, signals, ...
+    """Write a recipe as a file to start from: simclr_smile, moco, deep_infomax, multicrop, given_views, cpc, clip, ...
 
     Args:
         name: The recipe's, such as moco.

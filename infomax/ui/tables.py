@@ -173,7 +173,7 @@ def print_towers(found: "Towers", saved: Any = None, health: str | None = None) 
             f"@{k} {_percent(value)} [{', '.join(map(_percent, way.intervals[k]))}]" for k, value in way.values.items()
         ]
         print(f"{name}  {'  '.join(cells)}")
-    print(f"I(X; Y) of the modalities, by their projections: {_nats(found.mi)};")
+    print(f"I(X; Y) of the {found.of}, by their projections: {_nats(found.mi)};")
     print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
     for reason in found.mi.reasons:
         print(f"  {reason}")
@@ -181,7 +181,7 @@ def print_towers(found: "Towers", saved: Any = None, health: str | None = None) 
         print(health)
     if saved is not None:
         print(f"Saved in {saved}")
-    print(last_line(found.mi, "I(X; Y) of the modalities"))
+    print(last_line(found.mi, f"I(X; Y) of the {found.of}"))
 
 
 def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> None:
