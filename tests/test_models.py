@@ -5,7 +5,6 @@ from pathlib import Path
 
 import dense
 import pytest
-import timm
 import torch
 import zoo
 from torch import nn
@@ -475,16 +474,6 @@ class Mapped(nn.Module):
 
     def forward_features(self, images):
         return images
-
-
-@pytest.mark.parametrize("layer", [None, "layer3"])
-@pytest.mark.parametrize("local", [True, False])
-def test_maps_without_features_are_refused_with_what_to_do(layer, local):
-    maps = timm.create_model("resnet10t", features_only=True, in_chans=1)
-    with pytest.raises(im.UserError, match=r'FeatureListNet, was made with .*features_only=True.* layer="layer3"'):
-        im.DeepInfoMax(
-            maps, zoo.projector(), zoo.projector(), im.Cosine(), im.InfoNCE(), layer=layer, local=local
-        )  # fmt: skip
 
 
 def test_constructors_refuse_in_a_sentence():

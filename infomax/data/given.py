@@ -60,7 +60,8 @@ class GivenViews:
 
     def first_two(self) -> Paired:
         """The first two views as pairs, x and y, which are evaluated."""
-        return Paired(self.name, *(PairedSplit(*each.views[:2], each.indices) for each in (self.train, self.test)))
+        train, test = (PairedSplit(*each.views[:2], each.indices) for each in (self.train, self.test))
+        return Paired(self.name, train, test, self.notes, self.left_out)
 
 
 def views_of(pairs: Paired) -> GivenViews:
@@ -72,8 +73,8 @@ def views_of(pairs: Paired) -> GivenViews:
             f"{pairs.name}: x is {shown[0]} and y {shown[1]}; one encoder reads all views, so they need one shape, of"
             " quantities: modalities are recipes/clip.py's (infomax recipe clip)."
         )
-    parts = (GivenSplit((each.x, each.y), each.indices) for each in (pairs.train, pairs.test))
-    return GivenViews(pairs.name, *parts, notes=pairs.notes, left_out=pairs.left_out)
+    train, test = (GivenSplit((each.x, each.y), each.indices) for each in (pairs.train, pairs.test))
+    return GivenViews(pairs.name, train, test, pairs.notes, pairs.left_out)
 
 
 def given_views(
