@@ -60,7 +60,7 @@ class GivenViews:
 
     def first_two(self) -> Paired:
         """The first two views as pairs, x and y, which are evaluated."""
-        train, test = (PairedSplit(*each.views[:2], each.indices) for each in (self.train, self.test))
+        train, test = (PairedSplit(each.views[0], each.views[1], each.indices) for each in (self.train, self.test))
         return Paired(self.name, train, test, self.notes, self.left_out)
 
 
