@@ -524,6 +524,7 @@ for make in (
     lambda: im.TwoTower(e, e, p, p, c, o, microbatch="2"), lambda: im.InfoMax(e, p, c, o, targets=2.5),
     lambda: im.Cosine(minimum=None), lambda: im.Cosine(bias="a"), lambda: im.Concat(2, 2, hidden=2.5),
     lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), columns=2.5),
+    lambda: im.Scores.of(c, torch.ones(3, 2)),
     lambda: im.Scores.from_matrix(torch.eye(3)).negative.mean(torch.exp),
     lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), [0, 1, 2]),
     lambda: im.DeepInfoMax(e, p, p, c, o, local_weight="1"), lambda: im.CPC(e, p, c, o, steps=1.5),
@@ -549,7 +550,8 @@ def test_options_of_another_type_are_refused_in_a_sentence():
     done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    wrong = ["'0.9'", "8.0", "'8'", "2.5", "'2'", "2.5", "None", "'a'", "2.5", "2.5", "not of <built-in method exp",
+    wrong = ["'0.9'", "8.0", "'8'", "2.5", "'2'", "2.5", "None", "'a'", "2.5", "2.5",
+             "not a Tensor: give Sides(x, y)", "not of <built-in method exp",
              "ids is a list", "'1'", "1.5", "'1'", "there is a dict", "there is a dict"]  # fmt: skip
     assert len(told) == len(wrong) and all(each in line for each, line in zip(wrong, told, strict=True)), told
 

@@ -36,3 +36,12 @@ def test_sizes_below_one_are_a_sentence(wrong):
         encoders.StridedConv1d(**{"channels": 1} | wrong)
     with pytest.raises(im.UserError, match=r"takes signals \[n, 2, time\], and these are \[3, 1, 50\]"):
         encoders.StridedConv1d(2)(torch.randn(3, 1, 50))
+
+
+def test_places_of_samples_with_large_ids_are_told_apart():
+    encoder, context = encoders.StridedConv1d(2, 6, (4,)), encoders.CausalGRU(6, 7)
+    model = im.CPC(encoder, context, im.Bilinear(7, 6), im.InfoNCE(), steps=2)  # 8 places
+    signals = torch.randn(6, 2, 32)
+    known = model([signals], torch.arange(6))
+    for ids in (torch.arange(6) << 60, (1 << 62) + torch.arange(6), -(torch.arange(6) << 61) - 1 + torch.arange(6)):
+        assert torch.equal(model([signals], ids), known), ids

@@ -61,7 +61,7 @@ class GivenViews:
     def first_two(self) -> Paired:
         """The first two views as pairs, x and y, which are evaluated."""
         train, test = (PairedSplit(each.views[0], each.views[1], each.indices) for each in (self.train, self.test))
-        return Paired(self.name, train, test, self.notes, self.left_out)
+        return Paired(self.name, train, test, notes=self.notes, left_out=self.left_out)
 
 
 def views_of(pairs: Paired) -> GivenViews:
@@ -74,7 +74,7 @@ def views_of(pairs: Paired) -> GivenViews:
             " quantities: modalities are recipes/clip.py's (infomax recipe clip)."
         )
     train, test = (GivenSplit((each.x, each.y), each.indices) for each in (pairs.train, pairs.test))
-    return GivenViews(pairs.name, train, test, pairs.notes, pairs.left_out)
+    return GivenViews(pairs.name, train, test, notes=pairs.notes, left_out=pairs.left_out)
 
 
 def given_views(

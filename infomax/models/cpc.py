@@ -82,8 +82,9 @@ class CPC(Model):
                 f"CPC predicts {self.steps} steps ahead and there are {places} {what}: take fewer steps, smaller"
                 " patches or a smaller stride."
             )
-        # A name for each place of each sample, so that all other places are negatives.
-        names = ids.repeat(len(inputs))[:, None, None] * (places * columns)
+        # A name for each place of each sample, so that all other places are negatives. Where a product passes int64 it
+        # goes round, and times an odd number no bit of an id is lost.
+        names = ids.repeat(len(inputs))[:, None, None] * (places * columns | 1)
         names = names + torch.arange(columns * places, device=ids.device).view(columns, places)
         terms = []
         for ahead in range(1, self.steps + 1):
