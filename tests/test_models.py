@@ -390,6 +390,10 @@ def test_a_grid_that_skips_pixels_is_refused():
     images = [torch.randn(N, 1, 8, 8)]
     refused(r"^Patches of 3 pixels, one every 5, leave out 44% .* stride=1 they see all", lambda: cpc(3, 5)(images))
     refused("leave out 23% .* stride=2", lambda: cpc(4, 3)(images))
+    # What is advised is taken: of a stride of 2 there would be 2 rows of patches, and 2 steps ahead need 3.
+    refused("stride=1 they see all", lambda: cpc(6, 3, steps=2)(images))
+    assert cpc(6, 1, steps=2)(images).isfinite()
+    refused("take smaller patches", lambda: cpc(6, 3, steps=3)(images))
     for patch, stride in ((4, 4), (4, 2), (3, 1)):
         assert cpc(patch, stride)(images).isfinite()
     assert cpc(13, 13)([torch.randn(2, 1, 40, 40)]).isfinite()  # a row and a column of forty, as everywhere

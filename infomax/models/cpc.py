@@ -174,7 +174,7 @@ class CPC(Model):
             raise UserError(
                 f"Patches of {self.patch} pixels, one every {self.stride}, leave out"
                 f" {1 - seen[0] * seen[1] / whole:.0%} of the pixels of {list(images.shape[1:])} (channels, height,"
-                f" width); with stride={self._whole_stride(images.shape[2:])} they see all."
+                f" width); {self._advice(images.shape[2:])}."
             )
         cut = images.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride)  # [n, c, rows, columns, ...]
         n, _, rows, columns = cut.shape[:4]
@@ -186,10 +186,10 @@ class CPC(Model):
         assert self.patch is not None and self.stride is not None
         return (side - self.patch) // self.stride * min(self.stride, self.patch) + self.patch
 
-    def _whole_stride(self, sides: Sequence[int]) -> int:
-        """The largest stride, no longer than this one, with which patches of this side see every pixel."""
+    def _advice(self, sides: Sequence[int]) -> str:
+        """The largest stride, no longer than this one, with which patches see every pixel and enough rows are ahead."""
         assert self.patch is not None and self.stride is not None
-        fits = [
-            s for s in range(1, min(self.patch, self.stride) + 1) if all((side - self.patch) % s == 0 for side in sides)
-        ]
-        return fits[-1]
+        spare = [side - self.patch for side in sides]
+        strides = range(min(self.patch, self.stride), 0, -1)
+        fits = [s for s in strides if all(more % s == 0 for more in spare) and spare[0] // s + 1 > self.steps]
+        return f"with stride={fits[0]} they see all" if fits else "take smaller patches"

@@ -229,7 +229,7 @@ def _information(record: Record) -> str:
         why = record.results if isinstance(record.results, str) else "the run has no estimate"
         return f"## Mutual information\n\nNot measured: {why}."
     towers = isinstance(record.results, dict) and "retrieval" in record.results
-    name = "I(X; Y) of the two modalities, by their projections" if towers else "I(Z1; Z2) of two views' features"
+    name = "I(X; Y) of the two sides of a pair, by their projections" if towers else "I(Z1; Z2) of two views' features"
     lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
     lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
     names = {
