@@ -87,8 +87,8 @@ class Cosine(InnerProduct):
             raise UserError(f"minimum must be a positive temperature, not {minimum!r}; 0.01 is usual.")
         if learn is True and temperature < minimum:
             raise UserError(
-                f"A learnt temperature starts at its minimum, {minimum!r}, or above, and not at {temperature!r}; give a"
-                " lower minimum."
+                f"A learnt temperature starts at its minimum, {minimum!r}, or above, and not at {temperature!r}: start"
+                " higher; a script of your own can give Cosine a lower minimum."
             )
         self.temperature, self.bias, self.learn, self.minimum = temperature, bias, learn, minimum
         # Constants stay Python floats, exact in any dtype; what is learnt is a parameter.

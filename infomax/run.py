@@ -254,10 +254,10 @@ class Run(Generic[S]):
         else:
             self._trained = run
 
-    def evaluate(self, dataset: data.Dataset | data.Paired) -> None:
+    def evaluate(self, dataset: data.Dataset | data.Paired | data.GivenViews) -> None:
         """What the trained model is worth on held-out data, printed and written into run.json, which ends the run.
 
-        dataset: images, for probes and the MI of two views; or pairs of two modalities, for retrieval and their MI.
+        dataset: images, for probes and the MI of two views; or pairs, or given views, for retrieval and MI.
         Nothing is done where the run was stopped by a signal, or had been finished before.
         """
         run = self._trained
@@ -367,9 +367,9 @@ def _state(skipped: int, monitor: Monitor, accelerator: Any) -> dict[str, Any]:
 
 
 def _folder(name: str, default: objectives.Objective, used: objectives.Objective) -> str:
-    """simclr_smile with its own objective; simclr_nwj with --objective NWJ; moco_nwj for moco."""
-    kind = type(used).__name__.lower()
-    return name if type(used) is type(default) or not kind.isascii() else f"{name.split('_')[0]}_{kind}"
+    """simclr_smile with its own objective; simclr_nwj with --objective NWJ; cpc_signals_nwj for cpc_signals."""
+    kind, own = type(used).__name__.lower(), type(default).__name__.lower()
+    return name if kind == own or not kind.isascii() else f"{name.removesuffix(f'_{own}')}_{kind}"
 
 
 def _older_folder(name: str, folder: str, objective: str | None) -> Path | None:
@@ -377,8 +377,9 @@ def _older_folder(name: str, folder: str, objective: str | None) -> Path | None:
     if checkpoints.default_folder(folder).exists():
         return None
     found: list[Path] = []
-    for path in checkpoints.default_folder(name).parent.glob(f"{name}*/run.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, or another's
-            if json.loads(path.read_text())["configuration"]["objective"] == objective:
+    for path in checkpoints.default_folder(name).parent.glob(f"{name.split('_')[0]}*/run.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged, or another's
+            known = json.loads(path.read_text())["configuration"]
+            if known["objective"] == objective and known.get("recipe", name) == name:
                 found.append(path)
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

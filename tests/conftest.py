@@ -181,7 +181,7 @@ def saved_in(out: str) -> str:
     lines = out.splitlines()
     (at,) = [i for i, line in enumerate(lines) if line.startswith("Saved in ")]
     saved, believed, *identity = lines[at:]
-    assert "I(Z1; Z2) of two views" in believed or "I(X; Y) of the modalities" in believed
+    assert any(of in believed for of in ("I(Z1; Z2) of two views", "I(X; Y) of the modalities", "I(X; Y) of the first"))
     assert out.endswith("\n") and (
         not identity or (len(identity) == 1 and identity[0].startswith("I(J; Z), which of "))
     )

@@ -387,9 +387,9 @@ def process(rank, world, folder, queue):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     ranks_worker.EXHAUSTIVE = True
-    ranks_worker.N = 20  # 10 rows a process: own columns begin inside a tile
+    ranks_worker.N = n = 10 * world  # 10 rows a process: own columns begin inside a tile
     ranks_worker.CRITICS = {"Cosine": ranks_worker.CRITICS["Cosine"]}
-    ranks_worker.IDS = {"distinct": None, "repeated": torch.arange(20) // 2 % 9}
+    ranks_worker.IDS = {"distinct": None, "repeated": torch.arange(n) // 2 % 9}
     ranks_worker.LAYOUTS = {name: ranks_worker.LAYOUTS[name] for name in ranks_worker.SHARED}
     forms = {text: dense.FORMS[text] for text in ("InfoNCE(symmetric=True)", "DV()", "JS()", "Anchor()")}
     small.KEPT, applies = 0, fused.applies
@@ -401,8 +401,9 @@ def process(rank, world, folder, queue):
     fused.applies = all_but_rings
     blocks = dict.fromkeys(fused.LARGEST_DIM, 0)
     for i, (dims, rings) in enumerate(((fused.LARGEST_DIM, (False, True)), (blocks, (False,)))):
-        # A ring takes no kernel: once. Two objectives go one way and two the other, or all four both.
-        dense.FORMS = forms if EXHAUSTIVE else dict(list(forms.items())[i::2])
+        # A ring takes no kernel: once. Two objectives go one way and two the other, on three processes the reverse of
+        # two; or all four both.
+        dense.FORMS = forms if EXHAUSTIVE else dict(list(forms.items())[(i + world) % 2 :: 2])
         fused.LARGEST_DIM, ranks_worker.RINGS = dims, rings
         ranks_worker.compare(rank, world)
         ranks_worker.compare_shares(rank, world)
@@ -412,19 +413,20 @@ def process(rank, world, folder, queue):
     os._exit(0)  # not by the interpreter's tear-down, in which gloo's threads abort a process at times
 
 
-def test_two_processes_give_the_same_value_and_gradient(tmp_path):
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_give_the_same_value_and_gradient(world, tmp_path):
     context = torch.multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    children = [context.Process(target=process, args=(rank, 2, tmp_path, queue)) for rank in range(2)]
+    children = [context.Process(target=process, args=(rank, world, tmp_path, queue)) for rank in range(world)]
     for child in children:
         child.start()
     for child in children:
         child.join(1000)
         child.kill()  # one whose partner died waits for ever
-    assert [child.exitcode for child in children] == [0, 0]
+    assert [child.exitcode for child in children] == [0] * world
     answers = [queue.get() for _ in children]
     for made, failed in answers:
-        assert made >= 2 * 2 * 4 * 3 and not failed
+        assert made >= 2 * 2 * 4 * 3 and not failed, failed
 
 
 if __name__ == "__main__":

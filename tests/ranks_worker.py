@@ -94,7 +94,7 @@ def alone(case: Case, function, *arguments):
     return _whole[key]
 
 
-def close(what, ours, theirs, tolerance=1e-10):
+def close(what, ours, theirs, tolerance=1e-12):
     global made
     made += 1
     error = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-2))

@@ -12,6 +12,7 @@ from infomax.evaluation import Probes, Terms
 from infomax.evaluation.balance import balance, balanced
 from infomax.evaluation.probing import Probe, probe_features, wilson
 from infomax.ui import report
+from infomax.ui.pictures import confusion
 
 
 def noise(n: int, rare: int, seed: int):
@@ -116,3 +117,9 @@ def test_names_of_classes_come_from_the_data_set():
     data = im.data.from_tensors(images[:20], labels[:20], images[20:], labels[20:])
     told = im.probe(nn.Flatten(), data).balance
     assert told is not None and [c.name for c in told.classes] == ["cat", "dog"] and told.majority == "cat"
+
+
+def test_names_with_dollars_are_no_formulas():
+    y = np.array([0, 1, 1])
+    drawn = confusion(balance(y, y, y, None, y, ["$5_$10", "a$\\frac$"]))
+    assert "$5_$10" in drawn and "a$\\frac$" in drawn

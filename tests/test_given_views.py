@@ -1,5 +1,6 @@
 """Views that are there already: rows that belong together, one walk over all ordered pairs; the page's blocks."""
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from test_tutorials import ran
 import infomax as im
 from infomax import checkpoints, data, encoders
 from infomax.checkpoints import open_run
+from infomax.evaluation.retrieval import recalls
 
 PAGE = Path(__file__).parents[1] / "docs/data.md"
 
@@ -120,10 +122,12 @@ def test_a_run_keeps_what_views_are_standardised_by(tmp_path):
     assert ended.returncode == 0, ended.stderr
     kept = checkpoints.read(tmp_path / "kept")
     assert kept.preprocessing == data.describe_pairs(data.given_views(*sources()))
-    assert "Saved in kept; not evaluated: An evaluation reads a name or a data set" in ended.stdout
+    assert "Retrieval among 18 held-out pairs" in ended.stdout and "Saved in kept" in ended.stdout
     assert kept.configuration["dataset"] is None  # else the encoder would be evaluated on the recipe's default
     with pytest.raises(im.UserError, match="names no data set; say which with --dataset"):
         im.evaluate(tmp_path / "kept")
+    found = im.evaluate(tmp_path / "kept", data.given_views(*sources()))
+    assert found.to_dict() == json.loads((tmp_path / "kept/run.json").read_text())["results"]
 
 
 @pytest.mark.slow
@@ -208,9 +212,39 @@ def test_a_block_of_the_page_runs_and_prints_what_it_says(number, tmp_path, monk
     assert differences(said, ran("python", code, {"__name__": "data"})) == []
 
 
-def test_an_evaluation_of_given_views_is_refused_in_a_sentence():
+def test_an_evaluation_of_given_views_is_of_the_first_two():
     views = data.given_views(*sources())
-    with pytest.raises(im.UserError, match="GivenViews is not one"):
-        im.evaluate(model(), views)
-    with pytest.raises(im.UserError, match="Pairs of two modalities are evaluated, and GivenViews is not that"):
-        data.pairs_from(data.describe_pairs(views), views)
+    found = im.evaluate(model(), views)
+    assert found.of == "first two views" and found.pairs == 18
+    with torch.no_grad():
+        z = model().eval().features(*views.test.batch(torch.arange(18))[:2])
+    assert found.x_to_y.to_dict() == recalls(model().critic, *z)[0].to_dict()
+    twin = im.evaluate(model(), data.pairs(*sources()[:2]))  # drawn by the same seed, and standardised alike
+    assert twin.to_dict() == found.to_dict()
+    with pytest.raises(im.UserError, match="one encoder reads all views, so they need one shape"):
+        im.evaluate(model(), data.pairs(sources()[0], sources(width=4)[1]))
+
+
+def test_views_are_standardised_as_a_saved_run_had_them_where_there_are_as_many():
+    views, other = data.given_views(*sources()), data.given_views(*(3 * view for view in sources()))
+    said = data.describe_pairs(views)
+    as_saved = data.describe_pairs(data.pairs_from(said, other))
+    assert as_saved["y"]["mean"] == said["view2"]["mean"] != data.describe_pairs(other)["view2"]["mean"]
+    alone = data.given_views(*sources()[1:])  # the last two, of three: by their own training rows
+    assert data.describe_pairs(data.pairs_from(said, alone))["x"]["mean"] == said["view2"]["mean"]
+
+
+def test_views_by_name_are_those_of_the_arrays(tmp_path):
+    paths = [tmp_path / f"{number}.npy" for number in range(3)]
+    for path, view in zip(paths, sources(), strict=True):
+        np.save(path, view)
+    name = f"views:{','.join(map(str, paths))}"
+    named = data.named_views(name, limit=40)
+    assert named.fingerprint == data.given_views(*sources(), limit=40).fingerprint
+    assert named.opened == (name, 40, False) and named.shape == (5,)
+    halves = data.named_views("halves:digits")
+    assert (
+        halves.shape == (1, 4, 8) and len(halves.train.views) == 2 and halves.opened == ("halves:digits", None, False)
+    )
+    with pytest.raises(im.UserError, match=r"im.data.named_views opens"):
+        data.paired(name)

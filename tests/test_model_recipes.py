@@ -23,12 +23,22 @@ EXTRA = {
     "cpc": ("--patch", 4, "--stride", 2, "--ahead", 1),
     "multicrop": ("--crops", 2, "--crop-size", 6),
     "clip": (),
+    "given_views": (),
+    "cpc_signals": ("--width", 8, "--strides", 8, 4, "--batch-size", 16),
 }
 
 
 def options(name, images, *more):
-    if name == "clip":  # whose estimate needs more pairs than there are images
+    if name == "given_views" and images.name == "one":  # three views
+        for number in range(3):
+            np.save(images.parent / f"view{number}.npy", np.random.default_rng(number).normal(size=(48, 4)))
+        paths = ",".join(str(images.parent / f"view{number}.npy") for number in range(3))
+        return (name, *TINY, "--dataset", f"views:{paths}", *more)
+    if name in ("clip", "given_views"):  # whose estimate needs more pairs than there are images
         return (name, *TINY, "--dataset", "halves:digits", "--limit", 200, *more)
+    if name == "cpc_signals":
+        few = images.name == "one"  # too few to be evaluated: such a run ends soon
+        return (name, *EXTRA[name], "--dataset", "waves:20" if few else "waves:80", *more)
     return (name, *TINY, *EXTRA[name], "--dataset", f"folder:{images}", "--limit", 48, *more)
 
 
@@ -69,6 +79,10 @@ SAVED = {
     "CPC of sequences": (
         lambda o: im.CPC(encoders.Times(2, 4, stride=2), encoders.CausalGRU(4, 5), im.Bilinear(5, 4), o, steps=3),
         [torch.randn(8, 12, 2, generator=torch.Generator().manual_seed(0))],
+    ),
+    "CPC of signals": (
+        lambda o: im.CPC(encoders.StridedConv1d(2, 4, (2,)), encoders.CausalGRU(4, 5), im.Bilinear(5, 4), o, steps=3),
+        [torch.randn(8, 2, 12, generator=torch.Generator().manual_seed(0))],
     ),
     "TwoTower": (
         lambda o: im.TwoTower(
@@ -197,7 +211,8 @@ def test_a_short_run_ends_with_its_table_and_is_read_by_the_command_line(run, im
         else:
             assert len(done.err.strip().splitlines()) == 1 and "Traceback" not in done.err
     assert run("infomax", "report", folder).status == 0
-    assert type(im.load(folder)).__name__.lower() in (name.replace("_", ""), "infomax", "twotower")
+    kind = name.removesuffix("_signals").replace("_", "")
+    assert type(im.load(folder)).__name__.lower() in (kind, "infomax", "twotower")
 
 
 def cover(name: str, exhaustive: bool) -> list[str]:
@@ -246,7 +261,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_pat
     monkeypatch.delenv("STOP_AT", raising=False)
     whole = run(*arguments, "--run-dir", "whole")
     assert whole.status == 0, whole.err
-    monkeypatch.setenv("STOP_AT", "4" if name != "deep_infomax" else "8")
+    monkeypatch.setenv("STOP_AT", "8" if name in ("deep_infomax", "cpc_signals") else "4")  # of two terms
     monkeypatch.setenv("STOP_BY", "nan")
     stopped = run(*arguments, "--run-dir", "parts")
     assert stopped.status != 0 and "Traceback" not in stopped.err
@@ -282,9 +297,18 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(run, unlabelled, tmp_pat
         ("cpc", ("--ahead", 5), "predicts 5 steps ahead"),
         ("cpc", ("--ahead", 0), "steps is a whole number"),
         ("cpc", ("--stride", 0), "stride is a whole number"),
+        ("cpc_signals", ("--ahead", 4), "CPC predicts 4 steps ahead and there are 4 times"),
+        ("cpc_signals", ("--strides", 4, 0), "strides, one or more, are whole numbers of at least 1"),
+        ("cpc_signals", ("--dataset", "digits"), "This StridedConv1d takes signals [n, 1, time], and these are"),
         ("multicrop", ("--crop-size", 9), "A crop of 9 x 9 pixels is larger than the images, which have 8 x 8"),
         ("multicrop", ("--crops", -1), "-1"),
         ("multicrop", ("--crop-size", 0), "size"),
+        ("given_views", ("--dataset", "digits"), "'digits' names no pairs"),
+        ("given_views", ("--dataset", "views:none.npy,none.npy"), "none.npy cannot be read"),
+        ("given_views", ("--dataset", "views:one.npy"), "one.npy cannot be read"),
+        ("given_views", ("--dataset", "views:one.npy,"), "one without a name"),
+        ("given_views", ("--dataset", "views:a.npy,b.npy", "--skip-unreadable"), "--skip-unreadable goes with files"),
+        ("clip", ("--dataset", "views:a.npy,b.npy"), "recipes/given_views.py trains on"),
         ("clip", ("--dataset", "digits"), "'digits' names no pairs"),
         ("clip", ("--dataset", "pairs:none.npy,none.npy"), "none.npy cannot be read"),
         ("clip", ("--dataset", "pairs:one.npy"), "names two files"),
@@ -341,6 +365,9 @@ def test_the_command_writes_a_recipe_and_never_over_a_file(run, tmp_path, name):
     expected = {f"{name}.py"} | ({"simclr.py"} if name.startswith("simclr_") else set())
     assert {path.name for path in (tmp_path / "mine").iterdir()} == expected
     written = (tmp_path / "mine" / f"{name}.py").read_text()
+    for other in sorted(expected):  # what the command wrote, and nobody edited, is no obstacle
+        same = run("infomax", "recipe", other, "--into", "mine")
+        assert same.status == 0 and f"mine/{other} is there already" in same.out, same.err
     (tmp_path / "mine" / f"{name}.py").write_text("mine")
     again = run("infomax", "recipe", name, "--into", "mine")
     assert again.status == 2 and "is there already" in again.err and len(again.err.strip().splitlines()) == 1

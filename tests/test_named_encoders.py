@@ -92,6 +92,13 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(text, told, file):
         named_encoder(f"{file}:build", 1)
 
 
+def test_a_file_with_a_dataclass_and_postponed_annotations_is_run(file):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    text += "@dataclass\nclass Size:\n    width: int = 3\n"
+    file.write_text(text + "from torch import nn\ndef build():\n    return nn.Linear(4, Size().width)\n")
+    assert named_encoder(f"{file}:build", 1).out_features == 3
+
+
 def test_layers_by_name(file):
     encoder = named_encoder(f"{file}:build", 1)
     layers = Layers(encoder, None, ["first", "second"])

@@ -76,7 +76,7 @@ def test_value_and_gradient_are_the_dense_ones_for_every_tile(text, critic_name,
         assert value.shape == ()
         assert relative(value, expected) < 1e-12
         for ours, theirs in zip(gradients(value, x, y, critic), expected_gradients, strict=True):
-            assert relative(ours, theirs) < 1e-10, (rows, columns)
+            assert relative(ours, theirs) < 1e-12, (rows, columns)
 
 
 def test_own_parameters_of_an_objective_get_the_dense_gradient():
@@ -89,7 +89,7 @@ def test_own_parameters_of_an_objective_get_the_dense_gradient():
     value = objective(Scores(critic, x, y, rows=2))
     assert relative(value, expected) < 1e-12
     for ours, theirs in zip(gradients(value, x, y, module), gradients(expected, x, y, module), strict=True):
-        assert relative(ours, theirs) < 1e-10
+        assert relative(ours, theirs) < 1e-12
 
 
 # A 4 x 4 matrix of scores and each value, worked out in rational arithmetic of e^s = 1 except where s = log of an
@@ -261,7 +261,7 @@ def test_mine_divides_by_the_average_over_batches():
     negative = ~torch.eye(N, dtype=torch.bool)
     reference = matrix.diagonal().mean() - matrix[negative].exp().mean() / average
     for ours, theirs in zip(gradients(value, x, y), gradients(reference, x, y), strict=True):
-        assert relative(ours, theirs) < 1e-10
+        assert relative(ours, theirs) < 1e-12
 
 
 def test_calibrated_nwj_is_nwj_of_the_shifted_scores():
@@ -274,7 +274,7 @@ def test_calibrated_nwj_is_nwj_of_the_shifted_scores():
     value = objective.eval()(scores)
     assert value.item() == pytest.approx(objectives.NWJ()(shifted).item(), abs=1e-12)
     for ours, theirs in zip(gradients(value, x, y), gradients(objectives.NWJ()(shifted), x, y), strict=True):
-        assert relative(ours, theirs) < 1e-10
+        assert relative(ours, theirs) < 1e-12
 
 
 def test_a_value_that_overflows_leaves_the_gradient_alone():
@@ -396,7 +396,7 @@ def test_critics_of_images_give_the_dense_gradient_for_every_tile(name):
     for ours, theirs in zip(
         gradients(objectives.SMILE()(Scores(critic, x, y, rows=2, columns=3)), x, y, critic), expected, strict=True
     ):
-        assert relative(ours, theirs) < 1e-10
+        assert relative(ours, theirs) < 1e-12
 
 
 def test_the_joint_critic_of_images_is_the_network_of_images_laid_on_each_other():

@@ -71,7 +71,7 @@ def test_a_dry_run_writes_the_folder_and_asks_nothing_of_the_network(run, finish
 
 
 @pytest.mark.parametrize(
-    "to", ["grey", "me/", "/grey", "me/gr ey", "me/grey/x", "me/a--b", "me/..", "me/x.git", "a" * 97]
+    "to", ["grey", "me/", "/grey", "me/gr ey", "me/grey/x", "me/a--b", "me/..", "me/x.git", "me/na\u00efve", "a" * 97]
 )
 def test_a_name_that_is_none_is_refused_before_anything(run, finished, server, tmp_path, to):
     ended = run("infomax", "push", finished[0], "--to", to)

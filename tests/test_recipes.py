@@ -198,6 +198,24 @@ def test_a_run_is_named_after_its_objective_and_older_names_are_found(short, tmp
     assert saved_in(resumed.out) == "checkpoints/simclr_stops"
 
 
+def test_folders_have_the_whole_name_of_a_recipe_and_those_of_its_first_word_are_found(tmp_path, monkeypatch):
+    from infomax.run import _folder, _older_folder
+
+    monkeypatch.chdir(tmp_path)
+    names = {
+        name: _folder(name, im.InfoNCE(), im.NWJ())
+        for name in ("deep_infomax", "cpc_signals", "moco", "simclr_infonce")
+    }
+    assert list(names.values()) == ["deep_infomax_nwj", "cpc_signals_nwj", "moco_nwj", "simclr_nwj"]
+    for recipe in ("cpc", "cpc_signals"):  # both, as older versions called them
+        place = tmp_path / f"checkpoints/cpc_nwj{'-2' * (recipe == 'cpc')}"
+        place.mkdir(parents=True)
+        (place / "run.json").write_text(json.dumps({"configuration": {"objective": "NWJ()", "recipe": recipe}}))
+    for recipe, folder in (("cpc", "cpc_nwj-2"), ("cpc_signals", "cpc_nwj")):
+        found = _older_folder(recipe, f"{recipe}_new", "NWJ()")
+        assert found is not None and found.name == folder
+
+
 def test_resume_of_nothing_starts(short, tmp_path):
     ended = short("--resume", "--run-dir", "here/new")
     assert ended.status == 0, ended.err

@@ -203,3 +203,28 @@ def test_what_fails_in_training_mode_alone_stays_as_it_is():
     model = im.InfoMax(_InTraining(), nn.Identity(), im.Cosine(0.1), im.SMILE())
     with pytest.raises(ValueError, match="more than 1 value"):
         model(VIEWS)
+
+
+def test_given_scores_that_are_infinite():
+    matrix = torch.zeros(4, 4)
+    matrix[1, 2] = math.inf
+    refused(lambda: im.Scores.from_matrix(matrix), r"matrix has \+inf in 1 of 4 rows \(1\)")
+    assert im.InfoNCE()(im.Scores.from_matrix(-matrix)).isfinite(), "a pair that cannot be"
+
+
+class Cut(nn.Module):
+    """An encoder whose features are cut from its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 8)
+
+    def forward(self, images):
+        return self.inner(images.flatten(1)).detach()
+
+
+def test_a_loss_without_a_gradient_is_a_sentence():
+    model = im.InfoMax(Cut(), nn.Identity(), im.Cosine(0.2), im.InfoNCE())
+    before = model.encoder.inner.weight.clone()  # pyright: ignore
+    refused(lambda: trained(model, (*VIEWS, IDS)), r"The loss has no gradient: .* detach\(\)")
+    assert torch.equal(model.encoder.inner.weight, before)  # pyright: ignore

@@ -26,6 +26,7 @@ def command(
     models: tuple[str, ...] = tuple(BUDGETS),
     seeds: int = 3,
     times: float = 1.0,
+    objective: str | None = None,
     dataset: str = "mnist5k",
     folder: Path = Path("results/models"),
     json: bool = False,
@@ -36,6 +37,7 @@ def command(
         models: Which, of simclr, moco, deep_infomax, multicrop and cpc.
         seeds: So many, from 0.
         times: The budget, in those of SimCLR's 30 epochs.
+        objective: What all maximise, as the recipes take it; by default each recipe's own, InfoNCE.
         dataset: As the recipes take it.
         folder: Where the runs are kept; those that are finished are not run again.
         json: Print one JSON object, and nothing else.
@@ -44,7 +46,10 @@ def command(
     for name in models:
         if name not in BUDGETS:
             raise UserError(f"There is no model {name!r}.{errors.nearest(name, BUDGETS)}")
-    rows = [_row(name, [_run(name, seed, times, dataset, folder) for seed in range(seeds)]) for name in models]
+    rows = []
+    for name in models:
+        runs = [_run(name, seed, times, objective, dataset, folder) for seed in range(seeds)]
+        rows.append(_row(name, runs))
     if json:
         print(_json.dumps({"models": rows}))
         return
@@ -54,11 +59,12 @@ def command(
         print(f"| {row['model']} | {row['epochs']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
 
 
-def _run(name: str, seed: int, times: float, dataset: str, place: Path) -> dict[str, Any]:
+def _run(name: str, seed: int, times: float, objective: str | None, dataset: str, place: Path) -> dict[str, Any]:
     recipe, epochs = BUDGETS[name]
     epochs = max(1, round(epochs * times))
-    folder = place / f"{name}-{epochs}-{seed}"
-    words = ["--epochs", epochs, "--seed", seed, "--dataset", dataset, "--run-dir", folder, "--resume"]
+    folder = place / "-".join(map(str, (name, *([] if objective is None else [objective]), epochs, seed)))
+    words = [] if objective is None else ["--objective", objective]
+    words += ["--epochs", epochs, "--seed", seed, "--dataset", dataset, "--run-dir", folder, "--resume"]
     done = subprocess.run([sys.executable, str(place_of(recipe)), *map(str, words)], stdout=subprocess.DEVNULL)
     if done.returncode:
         raise UserError(f"{recipe} with seed {seed} ended with status {done.returncode}; what it said is above.")

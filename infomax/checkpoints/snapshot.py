@@ -112,9 +112,11 @@ def _save_encoder(
     config = None if description is None else description["parts"].get(name)
     if not isinstance(config, dict):  # nothing says how to build it, or it is none of timm's, such as an MLP
         return
-    from infomax.encoders import save_timm
+    from infomax.encoders import MapEncoder, save_timm
 
     encoder: Any = getattr(model, name)
+    if isinstance(encoder, MapEncoder):  # features of its own, which timm's form does not have
+        return
     weights = {n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")}
     given = preprocessing or getattr(encoder, "pretrained_cfg", None) or {}
     mean, std, size = given.get("mean"), given.get("std"), given.get("input_size")

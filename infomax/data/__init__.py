@@ -13,7 +13,7 @@ from infomax.data.paired import (
     pairs,
     pairs_from,
 )
-from infomax.data.paired_registry import paired
+from infomax.data.paired_registry import named_views, paired
 from infomax.data.policy import Policy, SignalPolicy, policies
 from infomax.data.registry import dataset, registry
 from infomax.data.signals import from_signals
@@ -42,6 +42,7 @@ __all__ = [
     "from_tensors",
     "given_views",
     "halves",
+    "named_views",
     "paired",
     "pairs",
     "pairs_from",

@@ -1,12 +1,13 @@
 """Several views of a sample that are there already, as of several sensors or cameras: given_views()."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import Tensor
 
 from infomax.data.modality import Modality, drawn, rows_of, standardised
-from infomax.data.paired import fingerprint_of
+from infomax.data.paired import Paired, PairedSplit, fingerprint_of
+from infomax.data.source import Opened
 from infomax.errors import UserError
 
 
@@ -35,16 +36,45 @@ class GivenSplit:
 @final
 @dataclass(frozen=True)
 class GivenViews:
-    """Views of the same samples by their name: `train`, to train on, and `test`, held out. Made by given_views()."""
+    """Views of the same samples by their name: `train`, to train on, and `test`, held out. Made by given_views().
+
+    notes, left_out, opened: as Paired has them; what opens views by name is infomax.data.named_views.
+    """
 
     name: str
     train: GivenSplit
     test: GivenSplit
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    opened: Opened | None = field(default=None, init=False, repr=False, compare=False)  # replace() drops it
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row of each view."""
+        return self.train.views[0].shape
 
     @property
     def fingerprint(self) -> str:
         """How many samples there are and a checksum of their views: resuming compares it with the run's start."""
-        return fingerprint_of(self.train, self.test, "samples")
+        return fingerprint_of(self.train, self.test, "samples", self.left_out)
+
+    def first_two(self) -> Paired:
+        """The first two views as pairs, x and y, which are evaluated."""
+        train, test = (PairedSplit(each.views[0], each.views[1], each.indices) for each in (self.train, self.test))
+        return Paired(self.name, train, test, notes=self.notes, left_out=self.left_out)
+
+
+def views_of(pairs: Paired) -> GivenViews:
+    """Both sides of pairs as two views of one shape. Raises UserError: sides of two shapes, or of tokens."""
+    x, y = pairs.train.x, pairs.train.y
+    if x.shape != y.shape or x.vocabulary is not None or y.vocabulary is not None:
+        shown = [f"{list(side.shape)}{'' if side.vocabulary is None else ' of tokens'}" for side in (x, y)]
+        raise UserError(
+            f"{pairs.name}: x is {shown[0]} and y {shown[1]}; one encoder reads all views, so they need one shape, of"
+            " quantities: modalities are recipes/clip.py's (infomax recipe clip)."
+        )
+    train, test = (GivenSplit((each.x, each.y), each.indices) for each in (pairs.train, pairs.test))
+    return GivenViews(pairs.name, train, test, notes=pairs.notes, left_out=pairs.left_out)
 
 
 def given_views(

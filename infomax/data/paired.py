@@ -190,15 +190,18 @@ def _of_length(source: str, side: str, rows: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, length - rows.shape[1]))
 
 
-def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired:
-    """Pairs standardised as those were that a saved model was trained on, to evaluate it.
+def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: "Paired | GivenViews") -> Paired:
+    """Pairs standardised as those were that a saved model was trained on, to evaluate it; of given views the first two.
 
     preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Tokens get the
     length of training, with 0 after their end or cut, since a tower's features of a text depend on it; a line counts
     the cut ones. Raises UserError: one that describe_pairs() did not write, rows of other columns or channels.
     """
     if not isinstance(pairs, Paired):
-        raise UserError(f"Pairs of two modalities are evaluated, and {type(pairs).__name__} is not that.")
+        known = preprocessing or {}
+        trained = known.keys() == pairs.train.sides.keys()  # on as many views, in this order
+        preprocessing = {"x": known["view1"], "y": known["view2"]} if trained else None
+        pairs = pairs.first_two()
     sides: dict[str, Modality] = {}
     for name, side in pairs.train.sides.items():
         known = (preprocessing or {}).get(name)
@@ -206,7 +209,9 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: Paired) -> Paired
             sides[name] = side
             continue
         try:
-            mean, std = (None if known[key] is None else torch.tensor(known[key]).double() for key in ("mean", "std"))
+            mean, std = (
+                None if known[key] is None else torch.tensor(known[key], dtype=torch.float64) for key in ("mean", "std")
+            )
         except (KeyError, TypeError, ValueError):
             raise UserError(f"The saved standardisation of {name}, {known!r}, is no mean and std.") from None
         if mean is not None and side.vocabulary is not None:

@@ -1,4 +1,4 @@
-"""Paired data by name: `halves:NAME`, `pairs:X.npy,Y.npy`, `captions:TABLE` and `names:emoji`."""
+"""Paired data by name: `halves:NAME`, `pairs:X.npy,Y.npy`, `captions:TABLE`, `names:emoji`; `views:A.npy,B.npy,...`."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import torch
 from infomax.data.captions import read_captions
 from infomax.data.choice import chosen
 from infomax.data.emoji import VOCABULARY, emoji_with_names, tokens
+from infomax.data.given import GivenViews, given_views, views_of
 from infomax.data.keyed import permutation
 from infomax.data.modality import Modality, standardised
 from infomax.data.paired import Paired, PairedSplit, halves, pairs
@@ -32,13 +33,7 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
         raise UserError(f"pairs:X.npy,Y.npy names two files, and {text!r} does not.")
     arrays: dict[str, np.ndarray] = {}
     for side, path in zip("xy", paths, strict=True):
-        try:
-            found = np.load(Path(path).expanduser(), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
-        if not isinstance(found, np.ndarray):
-            raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
-        arrays[side] = found
+        arrays[side] = _array(path)
     sizes = _asked(text, asked, arrays)
     counted = [
         f"{paths['xy'.index(side)]}: tokens 0 to {size - 1}, the largest there is; ?vocabulary=N says how many."
@@ -48,6 +43,16 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
     made = pairs(*arrays.values(), limit=limit, name=f"pairs:{text}", vocabulary=sizes)
     tell(made.name, counted)
     return replace(made, notes=(*counted, *made.notes))
+
+
+def _array(path: str) -> np.ndarray:
+    try:
+        found = np.load(Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as a NumPy array ({error}).") from None
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{path} is an archive of arrays; save the one that is meant as .npy.")
+    return found
 
 
 def _asked(text: str, asked: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> dict[str, int | None]:
@@ -110,7 +115,32 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, skip_unr
         )
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
+    if colon and kind == "views":
+        raise UserError(f"{name!r} names views of one kind, which recipes/given_views.py trains on (infomax recipe "
+                        "given_views) and im.data.named_views opens; two arrays are pairs:X.npy,Y.npy.")  # fmt: skip
     if name == "names:emoji":
         return emoji_names(Path(root).expanduser(), limit)
     raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, "
                     "captions:TABLE, or names:emoji.")  # fmt: skip
+
+
+def named_views(
+    name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, *, skip_unreadable: bool = False
+) -> GivenViews:
+    """Given views by name: `views:A.npy,B.npy,...`, two or more arrays of one shape, as given_views() takes them; or
+    what `paired` opens, of which both sides have one shape, such as `halves:NAME`.
+
+    root, limit and skip_unreadable: as `paired` takes them. Raises UserError: sides of two shapes, files that cannot be
+    read, and as `paired` and given_views() do.
+    """
+    kind, colon, rest = name.partition(":")
+    if not (colon and kind == "views"):
+        found = views_of(paired(name, root, limit, skip_unreadable=skip_unreadable))
+    elif skip_unreadable:
+        raise UserError(f"--skip-unreadable goes with files of images, from which {name!r} is not read.")
+    else:
+        paths = rest.split(",")
+        if not all(paths):
+            raise UserError(f"views:A.npy,B.npy names two files or more, and {name!r} has one without a name.")
+        found = given_views(*map(_array, paths), limit=limit, name=name)
+    return opened_as(found, name, limit, skip_unreadable)

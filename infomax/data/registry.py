@@ -18,7 +18,8 @@ from infomax.data.waves import read_waves, waves_parts
 from infomax.data.zarr import read_zarr
 from infomax.errors import UserError, nearest
 
-KINDS = ("halves:", "pairs:", "captions:", "names:")  # what the names of paired data start with: paired_registry.py
+# What the names of paired data, and of given views, start with: paired_registry.py.
+KINDS = ("halves:", "pairs:", "captions:", "names:", "views:")
 _PLACES = "folder:PATH, csv:PATH, hf:NAME_OR_PATH, shards:PATTERN and zarr:PATH"
 
 

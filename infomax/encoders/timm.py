@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from infomax.encoders import small_resnet  # noqa: F401  # registers its variants with timm
-from infomax.encoders.start import load_weights, note
+from infomax.encoders.start import load_weights, note, started_from
 from infomax.errors import UserError, nearest
-from infomax.maps import places_of
+from infomax.maps import MapEncoder, gives_maps_alone, of_maps, places_of
 
 _SOURCES = ("local-dir:", "hf-hub:", "hf_hub:")
 _CONFIG = "_infomax_config"  # where encoder() leaves what encoder_from() needs
@@ -25,8 +25,9 @@ def encoder(name: str, in_chans: int = 3, pretrained: bool | str = False, **timm
     `name` is any of `timm.list_models()`, with or without a weight tag, or `local-dir:PATH` / `hf-hub:ID`. pretrained:
     start from timm's weights, which are downloaded, or, as text, from those of a .safetensors file or of a
     local-dir:PATH (load_weights). `timm_arguments` go to the model's constructor
-    (`drop_path_rate=0.1`, `img_size=32`, ...). Raises UserError for an unknown name, an argument that the model
-    refuses, or weights that cannot be had.
+    (`drop_path_rate=0.1`, `img_size=32`, ...). With features_only=True it is a MapEncoder: the mean over the last of
+    timm's maps, which im.DeepInfoMax takes its patches from. Raises UserError for an unknown name, an argument that the
+    model refuses, or weights that cannot be had.
     """
     if not isinstance(in_chans, int) or in_chans < 1:
         raise UserError(f"An encoder needs at least one input channel, in_chans={in_chans!r} was given.")
@@ -47,11 +48,15 @@ def encoder(name: str, in_chans: int = 3, pretrained: bool | str = False, **timm
             f"{_first_line(error)}."
         ) from error
     arguments = {**saved, **timm_arguments}
-    setattr(model, _CONFIG, {"name": architecture, "in_chans": in_chans, "arguments": arguments})
     if isinstance(pretrained, str):
         load_weights(model, pretrained)
     elif downloaded:
         note(model, f"timm's weights of {name}")
+    if gives_maps_alone(model):
+        started, model = started_from(model), MapEncoder(model)
+        if started is not None:
+            note(model, started)
+    setattr(model, _CONFIG, {"name": architecture, "in_chans": in_chans, "arguments": arguments})
     return model
 
 
@@ -101,11 +106,14 @@ def features_of(model: nn.Module) -> int:
 def map_width(model: nn.Module, shape: Sequence[int], layer: str | None = None) -> int:
     """The number of channels of an encoder's feature map. model: the encoder. shape: (c, h, w) of its images.
 
-    layer: the part, by name, whose output is the map; None: what timm's forward_features gives. Raises UserError: no
-    such part, an output that is no map (places_of), or images that the encoder cannot take.
+    layer: the part, by name, whose output is the map; None: what timm's forward_features gives, or the map that a
+    MapEncoder takes patches from. Raises UserError: no such part, an output that is no map (places_of), or images that
+    the encoder cannot take.
     """
     image = torch.zeros(1, *shape, device=next((p.device for p in model.parameters()), None))
     caught: list[Any] = []
+    model = of_maps(model, layer)
+    layer = model.part(layer) if isinstance(model, MapEncoder) else layer
     if layer is not None and layer not in dict(model.named_modules()):
         raise UserError(f"The encoder, a {type(model).__name__}, has no part {layer!r}.{nearest(layer, _parts(model))}")
     if layer is None and not hasattr(model, "forward_features"):
@@ -154,6 +162,9 @@ def save_timm(
     from safetensors.torch import save_file
 
     config = encoder_config(model)
+    if isinstance(model, MapEncoder):
+        raise UserError("An encoder of timm's features_only=True gives maps there, and not these features: it is not"
+                        " saved in timm's form.")  # fmt: skip
     channels = config["in_chans"]
     if len(input_size) != 3 or input_size[0] != channels or len(mean) != channels or len(std) != channels:
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from infomax import critics
 from infomax.errors import UserError
@@ -78,6 +79,28 @@ class FitResult:
     stopped: str
 
 
+class _AdamW:
+    """torch's AdamW with its defaults, by the function that is behind it: the first torch.optim.Optimizer of a process
+    imports torch's compiler, which takes seconds. (Loshchilov & Hutter, 2019)"""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
+        self.decay = decay
+        self.state = [(p, torch.zeros_like(p), torch.zeros_like(p), torch.tensor(0.0)) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step at a learning rate."""
+        held = [entry for entry in self.state if entry[0].grad is not None]
+        if not held:
+            return
+        weights, means, squares, steps = (list(column) for column in zip(*held, strict=True))
+        gradients = [p.grad for p in weights]
+        adamw(
+            weights, gradients, means, squares, [], steps, amsgrad=False, beta1=0.9, beta2=0.999, lr=rate,
+            weight_decay=self.decay, eps=1e-8, maximize=False,
+        )  # fmt: skip
+
+
 def ascend(
     parameters: Sequence[nn.Parameter],
     bound: Callable[[Tensor], Tensor],
@@ -102,22 +125,21 @@ def ascend(
         return FitResult(best, best_step, 0, "there was nothing to train")
     state = [t.detach().clone() for t in kept()]
     size, clip = min(how.batch_size, pairs), CLIP * max(1, start.numel())
-    optimizer = torch.optim.AdamW(parameters, lr=how.rate, weight_decay=how.decay)
+    optimizer = _AdamW(parameters, how.decay)
     generator = torch.Generator().manual_seed(seed)
     stopped, step, order = "the budget was used up", 0, torch.empty(0, dtype=torch.long)
     for step in range(1, how.steps + 1):
         if len(order) < size:
             order = torch.randperm(pairs, generator=generator)
         index, order = order[:size], order[size:]
-        for group in optimizer.param_groups:
-            group["lr"] = how.rate_at(step)
         loss = -bound(index).sum()
-        optimizer.zero_grad(set_to_none=True)
+        for p in parameters:
+            p.grad = None
         loss.backward()
         if not bool(torch.nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
             stopped = f"the gradient was not finite at step {step}"
             break
-        optimizer.step()
+        optimizer.step(how.rate_at(step))
         if after is not None:
             after(step)
         if step % how.every == 0 or step == how.steps:

@@ -20,14 +20,14 @@ from infomax.evaluation.subject import Source, Subject, pairs_of, subject, untra
 from infomax.evaluation.targets import TargetProbe, TargetProbes, probe_targets
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset, Paired
+    from infomax.data import Dataset, GivenViews, Paired
 
 PIXELS = 12_288  # numbers of an image that a probe of raw pixels reads, at most: 64 x 64 of three channels
 
 
 def evaluate(
     checkpoint: Source,
-    dataset: "str | Dataset | Paired | None" = None,
+    dataset: "str | Dataset | Paired | GivenViews | None" = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     *,
@@ -44,7 +44,8 @@ def evaluate(
     them at its end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one
     more, of mosaics seen by the encoder. layers: names of the encoder's submodules that the chain of layers has, from
     the first to the last; by default stages that timm names. said: is called with the name of the next stage. Of two
-    towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections. Where
+    towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections; of an
+    encoder of given views too, between the first two. Where
     there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets
     are probed too. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to
     estimate MI, no layer of a name.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax import distributed
-from infomax.data import Dataset, Paired, Split
+from infomax.data import Dataset, GivenViews, Paired, Split
 from infomax.errors import UserError
 from infomax.evaluation.health import effective_rank, health, spread
 from infomax.models import Model
@@ -50,7 +50,8 @@ class Monitor:
     through the encoder. Where there are no two held-out samples, or images without the loader's views (its `every`),
     nothing is measured.
     Measured are features of the sample in two views, in evaluation mode: of images the encoder's features of whole
-    views (for CPC as probes read them), of sequences the mean over time, of a TwoTower each tower's features. MI is the
+    views (for CPC as probes read them), of sequences the mean over time, of a TwoTower each tower's features, of given
+    views the first two. MI is the
     model's own objective on the sample, with the critic as it is, beside its ceiling. Of what the critic compares there
     are RankMe and deviation, as a projection can collapse while features do not. kNN: the label of each sample by its
     10 nearest others.
@@ -76,7 +77,7 @@ class Monitor:
         self._views = getattr(loader, "every", None)
         self._split = getattr(dataset, "test", None)
         self._towers = ("encoder", "encoder") if hasattr(model, "encoder") else ("encoder_x", "encoder_y")
-        usable = isinstance(dataset, Paired) or (isinstance(dataset, Dataset) and self._views is not None)
+        usable = isinstance(dataset, Paired | GivenViews) or (isinstance(dataset, Dataset) and self._views is not None)
         usable = usable and self._split is not None and all(hasattr(model, name) for name in self._towers)
         held_out = len(self._split) if usable and self._split is not None else 0
         count = min(held_out, SAMPLES, max(CHUNK, loader.batch_size))  # what memory has room for
@@ -85,7 +86,7 @@ class Monitor:
                 if number:
                     raise UserError(
                         f"--{name} {number} needs an encoder and two held-out samples or more, in the loader's"
-                        " views, which given views do not have: take 0, or more data."
+                        " views: take 0, or more data."
                     )
             every = probe_every = 0
         self._asked = every is not None
@@ -221,7 +222,7 @@ class Monitor:
         with self._accelerator.autocast():
             return {
                 name: torch.cat([_pooled(part(chunk)) for chunk in given.split(CHUNK)]).float().cpu()
-                for name, part, given in zip(names, parts, inputs, strict=True)
+                for name, part, given in zip(names, parts, inputs[:2], strict=True)
             }
 
     def _health(self, found: Mapping[str, Tensor]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Encoders that were not trained here, by name: a function of a user's file, a timm model, a folder of timm's form."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def _of_file(text: str) -> nn.Module:
     spec = importlib.util.spec_from_file_location(f"infomax_user_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # a name that ends in .py has both
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickles of the file look it up
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code
+        del sys.modules[spec.name]
         raise UserError(f"{file} could not be run ({type(error).__name__}: {error}).") from error
     if not hasattr(module, name):
         own = {key: getattr(value, "__module__", "") == spec.name for key, value in vars(module).items()}

@@ -1,4 +1,4 @@
-"""Evaluation of two towers: retrieval of y by x and of x by y, and the MI between the modalities."""
+"""Evaluation of two towers, or of given views: retrieval of y by x and of x by y, and the MI between the modalities."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from infomax.estimation import Estimate, estimate_splits
 from infomax.evaluation.common import sample, wilson
 
 if TYPE_CHECKING:
-    from infomax.data import Paired, PairedSplit
+    from infomax.data import GivenViews, Paired, PairedSplit
 
 _log = logging.getLogger("infomax")
 KS = (1, 5, 10)  # among so many of the best is the right one looked for
@@ -51,7 +51,8 @@ class Recall:
 class Towers:
     """The result of `evaluate` for two towers: retrieval both ways among `pairs` held-out pairs, and I(X; Y) in nats.
 
-    x_to_y, y_to_x: the recall of each way. mi: I(X; Y). checkpoint: which one was read.
+    x_to_y, y_to_x: the recall of each way. mi: I(X; Y). checkpoint: which one was read. of: what x and y are, two
+    modalities or the first two views.
     """
 
     x_to_y: Recall
@@ -59,6 +60,7 @@ class Towers:
     pairs: int
     mi: Estimate
     checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
+    of: str = "modalities"
 
     def to_dict(self) -> dict[str, Any]:
         """{"checkpoint", "retrieval": {"x_to_y", "y_to_x", "pairs"}, "estimate"}"""
@@ -72,34 +74,42 @@ class Towers:
 
 def evaluate_towers(
     checkpoint: str | Path | nn.Module,
-    pairs: "Paired",
+    pairs: "Paired | GivenViews",
     seed: int = 0,
     device: str | torch.device | None = None,
     *,
     said: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Towers:
-    """Retrieval and MI of a saved TwoTower, or one in hand, on held-out pairs.
+    """Retrieval and MI of a saved TwoTower, or one in hand, on held-out pairs; or of an InfoMax of given views.
 
-    checkpoint: a run or checkpoint folder, or a TwoTower. pairs: of its two modalities; the test part is scored, each x
-    against every y. seed: of the split of the training pairs on which the estimate's critic is fitted and stopped.
-    device: for the towers. said: is called with the name of the next stage. options: estimator, critic and
-    budget, as estimate takes them. What is estimated is the MI of the two towers' projections, which bounds
+    checkpoint: a run or checkpoint folder, or a model. pairs: of its two modalities; the test part is scored, each x
+    against every y. Of given views x and y are the first two, each by the one encoder. seed: of the
+    split of the training pairs on which the estimate's critic is fitted and stopped. device: for the towers. said: is
+    called with the name of the next stage. options: estimator, critic and budget, as estimate takes them. What is
+    estimated is the MI of the two projections, which bounds
     I(X; Y) of the modalities from below (data processing), as far as its verdict goes. Raises
-    UserError: a folder that cannot be read, a model that has no two towers, pairs of a size that a tower does not read.
+    UserError: a folder that cannot be read, another model, pairs of a size that an encoder does not read,
+    given views of two shapes.
     """
     from infomax.checkpoints import load, read
-    from infomax.data import pairs_from
-    from infomax.models import TwoTower
+    from infomax.data import Paired, pairs_from
+    from infomax.data.given import views_of
+    from infomax.models import InfoMax, TwoTower
 
     identity, trained = None, {}
     model: Any = checkpoint
     if not isinstance(checkpoint, nn.Module):
         found = read(checkpoint)
         model, identity = load(found.folder), {"step": found.step, "checksum": found.checksum}
-        pairs, trained = pairs_from(found.preprocessing, pairs), found.preprocessing or {}
-    if not isinstance(model, TwoTower):
-        raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}.")
+        trained = found.preprocessing or {}
+    of_views = isinstance(model, InfoMax) and (identity is None or "view1" in trained)
+    if not (of_views or isinstance(model, TwoTower)):
+        what = " that was not trained on given views" if isinstance(model, InfoMax) else ""
+        raise UserError(f"Retrieval is of two towers, and this is a {type(model).__name__}{what}.")
+    if of_views and isinstance(pairs, Paired):
+        pairs = views_of(pairs)
+    pairs = pairs if isinstance(pairs, Paired) and identity is None else pairs_from(trained, pairs)
     _require_fit(model, pairs, trained)
     said("Retrieval among held-out pairs")
     with torch.no_grad(), _evaluating(model, device):
@@ -117,14 +127,15 @@ def evaluate_towers(
     of: Any = [*zip(x, y, ids, strict=True)]
     said("Estimating I(X; Y) of the projections")
     mi = estimate_splits(*of, seed=seed, **options)
-    return Towers(x_to_y, y_to_x, len(zx), mi, identity)
+    return Towers(x_to_y, y_to_x, len(zx), mi, identity, "first two views" if of_views else "modalities")
 
 
 def _require_fit(model: Any, pairs: "Paired", trained: Mapping[str, Any]) -> None:
     """Raises UserError where a tower cannot read its side of the pairs; of another size that it reads a line says so.
     trained: by side, what is known of the pairs that it was trained on."""
     for side, modality in pairs.train.sides.items():
-        encoder, known = getattr(model, f"encoder_{side}"), (trained.get(side) or {}).get("shape")
+        encoder: Any = getattr(model, f"encoder_{side}", None) or model.encoder
+        known = (trained.get(side) or {}).get("shape")
         was, now = None if known is None else _size(known), _size(modality.shape)
         row = torch.zeros_like(modality.batch(pairs.train.indices[:1]))
         place = next((parameter.device for parameter in encoder.parameters()), "cpu")

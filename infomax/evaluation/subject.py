@@ -14,7 +14,7 @@ from infomax.errors import UserError
 from infomax.evaluation.named import named_encoder, names_encoder
 
 if TYPE_CHECKING:
-    from infomax.data import Dataset, Paired
+    from infomax.data import Dataset, GivenViews, Paired
     from infomax.data.views import AnyViews
 
 
@@ -149,8 +149,8 @@ def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
         return encoder_from(config)
 
 
-def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = False) -> "Paired | None":
-    """The paired data that an evaluation is about; None where it is about images.
+def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = False) -> "Paired | GivenViews | None":
+    """The paired data, or given views, that an evaluation is about; None where it is about images.
 
     checkpoint: a run's folder knows the name of its pairs. dataset: pairs, or their name, which come before.
     skip_unreadable: as subject() takes it.
@@ -165,8 +165,10 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
         skip_unreadable = skip_unreadable or bool(configuration.get("skip_unreadable"))
     elif isinstance(dataset, str):
         dataset = _as_long(dataset, saved.get("preprocessing"))
-    if isinstance(dataset, data.Paired):
+    if isinstance(dataset, data.Paired | data.GivenViews):
         return dataset
+    if isinstance(dataset, str) and dataset.startswith("views:"):
+        return data.named_views(dataset, limit=limit, skip_unreadable=skip_unreadable)
     if isinstance(dataset, str) and dataset.startswith(KINDS):
         return data.paired(dataset, limit=limit, skip_unreadable=skip_unreadable)
     return None

@@ -253,7 +253,8 @@ def features_of_rows(encoder: nn.Module, *inputs: Tensor) -> Tensor:
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(inputs[0]):
         raise UserError(
             f"The encoder, a {type(encoder).__name__}, returns {_shown(found)} for {len(inputs[0])} samples, where one"
-            " row of features a sample is needed, [n, d]: pool a map, or take one entry of a dictionary or tuple."
+            " row of features a sample is needed, [n, d]: pool a map, as encoders.MapEncoder does, or take one entry of"
+            " a dictionary or tuple."
         )
     return found
 

@@ -19,7 +19,8 @@ class CPC(Model):
     """Maximises the MI of a context with the features of later places: rows of an image's patches, or times.
 
     encoder: of images, a patch [n, c, patch, patch] -> features [n, d]; of sequences [n, time, channels] -> features
-    [n, t, d], a place each. context: features [n, t, d] -> contexts [n, t, d_context], each of the places up to it;
+    [n, t, d], a place each, by its method `places` where it has one, as encoders.StridedConv1d, which takes signals
+    [n, channels, time]. context: features [n, t, d] -> contexts [n, t, d_context], each of the places up to it;
     infomax.encoders.CausalGRU is one. critic: scores contexts against features, such as Bilinear(d_context, d); every
     step ahead has its own, made as this is, and its own objective. objective, microbatch, ring: as Model has them.
     steps: how many places ahead are predicted, 1 to steps; the value is the mean over them. patch, stride: side of an
@@ -70,7 +71,8 @@ class CPC(Model):
         return critic, objective
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> list[Sides]:
-        """inputs: views [n, c, h, w] or sequences [n, time, channels]; ids [n] -> a term a step ahead, "ahead1", ..."""
+        """inputs: views [n, c, h, w], or sequences as the encoder takes them; ids [n] -> a term a step ahead, "ahead1",
+        "ahead2", ..."""
         ids = sample_ids(ids, inputs)
         z, contexts = (torch.cat(parts) for parts in self._of_views(inputs))
         places, columns = z.shape[2], z.shape[1]
@@ -80,8 +82,9 @@ class CPC(Model):
                 f"CPC predicts {self.steps} steps ahead and there are {places} {what}: take fewer steps, smaller"
                 " patches or a smaller stride."
             )
-        # A name for each place of each sample, so that all other places are negatives.
-        names = ids.repeat(len(inputs))[:, None, None] * (places * columns)
+        # A name for each place of each sample, so that all other places are negatives. Where a product passes int64 it
+        # goes round, and times an odd number no bit of an id is lost.
+        names = ids.repeat(len(inputs))[:, None, None] * (places * columns | 1)
         names = names + torch.arange(columns * places, device=ids.device).view(columns, places)
         terms = []
         for ahead in range(1, self.steps + 1):
@@ -148,7 +151,8 @@ class CPC(Model):
             )
 
     def _times(self, sequences: Tensor) -> Tensor:
-        z = self.encoder(sequences)
+        # Those that give places apart from features [n, d] are probed as they are.
+        z = getattr(self.encoder, "places", self.encoder)(sequences)
         if not isinstance(z, Tensor) or z.ndim != 3 or len(z) != len(sequences):
             shown = f"shape {list(z.shape)}" if isinstance(z, Tensor) else f"a {type(z).__name__}"
             raise UserError(

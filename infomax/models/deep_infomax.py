@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.errors import UserError
-from infomax.maps import places_of
+from infomax.maps import MapEncoder, gives_maps_alone, of_maps, places_of
 from infomax.models.base import Model, features_of_rows, is_number, projected, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
@@ -26,12 +26,12 @@ class DeepInfoMax(Model):
     ring: as Model has them; each term has its own, made as these are.
     local, globally: which terms there are; local_weight, global_weight: their weights in the sum that is maximised.
     layer: the encoder's part, by name, whose output is the map ("layer2"); None: what timm's forward_features gives.
-    timm's features_only=True networks give maps and no features: take the same timm model without it, with a layer.
+    A network that gives a map, or timm's features_only=True maps, and no features becomes an encoders.MapEncoder: its
+    features are the mean over the last map, and the patches those of the last but one, of the only one, or of `layer`.
     Of two views a patch of one is compared with the summary of the other, and the global term with the other summary;
     of one view a patch with its own summary, as in the paper, and there is no global term. (Of two views: Bachman et
     al., 2019.)
-    Raises UserError: no term, weights that are not positive, a layer that is not there, an encoder without a map, or
-    with maps alone.
+    Raises UserError: no term, weights that are not positive, a layer that is not there, an encoder without a map.
     """
 
     encoder: nn.Module
@@ -53,6 +53,7 @@ class DeepInfoMax(Model):
         microbatch: int | None = None,
         ring: bool = False,
     ):
+        encoder = of_maps(encoder, layer) if local or gives_maps_alone(encoder) else encoder
         networks: dict[str, Any] = {"encoder": encoder, "projector": projector, "patch_projector": patch_projector}
         super().__init__(critic, objective, microbatch, ring, **networks)
         if not (local or globally):
@@ -63,21 +64,18 @@ class DeepInfoMax(Model):
             raise UserError(
                 "The local term needs a patch_projector: from a place of the map to what the critic scores."
             )
-        if hasattr(encoder, "feature_info") and not hasattr(encoder, "forward_head"):
-            raise UserError(
-                f"The encoder, a {type(encoder).__name__}, was made with timm's features_only=True and gives maps"
-                " without features [n, d], which summaries are made of: take the same timm model without"
-                ' features_only, and name the map, as layer="layer3".'
-            )
-        if layer is not None and layer not in dict(encoder.named_modules()):
-            known = ", ".join(name for name, _ in encoder.named_children())
-            raise UserError(f"The encoder, a {type(encoder).__name__}, has no part {layer!r}; its parts: {known}.")
-        if local and layer is None and not (hasattr(encoder, "forward_features") and hasattr(encoder, "forward_head")):
+        within = encoder.part(layer) if isinstance(encoder, MapEncoder) else layer
+        if within is not None and within not in dict(encoder.named_modules()):
+            whole = encoder.network if isinstance(encoder, MapEncoder) else encoder
+            known = ", ".join(name for name, _ in whole.named_children())
+            raise UserError(f"The encoder, a {type(whole).__name__}, has no part {layer!r}; its parts: {known}.")
+        if local and within is None and not all(hasattr(encoder, f"forward_{way}") for way in ("features", "head")):
             raise UserError(
                 f"The encoder, a {type(encoder).__name__}, shows no feature map for the local term, as timm's do by"
-                " forward_features and forward_head: name the part whose output is one (layer=...), or take"
-                " local=False."
+                " forward_features and forward_head: name the part whose output is one (layer=...), hand one that"
+                " gives a map over in encoders.MapEncoder, or take local=False."
             )
+        self._within = within
         self.local, self.globally, self.layer = local, globally, layer
         self.local_weight, self.global_weight = local_weight, global_weight
         both = local and globally
@@ -134,14 +132,14 @@ class DeepInfoMax(Model):
 
     def _map(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images [m, c, h, w] -> features [m, d] and the places of a map [m, p, c]."""
-        if self.layer is None:
+        if self._within is None:
             encoder: Any = self.encoder
             found = encoder.forward_features(images)
             places = places_of(encoder, found)  # before the head, which may not take what is none
             seen = encoder.forward_head(found, pre_logits=True).flatten(1)
             return seen, places
         caught: list[Any] = []
-        part = self.encoder.get_submodule(self.layer)
+        part = self.encoder.get_submodule(self._within)
 
         def catch(module: nn.Module, given: Any, out: Any) -> None:
             # A copy: a layer after this one may work in place, as ReLU(inplace=True) does.
@@ -153,5 +151,5 @@ class DeepInfoMax(Model):
         finally:
             hook.remove()
         if not caught:
-            raise UserError(f"The encoder's part {self.layer!r} is not run by its forward, so it gives no map.")
-        return seen, places_of(self.encoder, caught[0], self.layer)
+            raise UserError(f"The encoder's part {self._within!r} is not run by its forward, so it gives no map.")
+        return seen, places_of(self.encoder, caught[0], self._within)

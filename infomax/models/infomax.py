@@ -80,6 +80,10 @@ class InfoMax(Model):
             raise UserError(f"NT-Xent is of two views, and there are {len(inputs)}; take ntxent=False.")
         return self._pairs_of_views(self.encode(self._encode, *inputs), ids)
 
+    def features(self, *views: Tensor) -> tuple[Tensor, ...]:
+        """views [n, ...] -> what the critic scores, [n, d] each."""
+        return self._encode(*views)
+
     def _encode(self, *views: Tensor) -> tuple[Tensor, ...]:
         # One forward of the views of one size: two through DistributedDataParallel before a backward would break
         # BatchNorm.

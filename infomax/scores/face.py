@@ -92,20 +92,20 @@ def refuse_features(critic: Any, x: Tensor, y: Tensor, extra: Tensor | None = No
 
     Data alone: what has a gradient comes from a network that trains, whose failure is the training loop's to see, and
     so is what is scored where no gradient is made. On a GPU nothing is asked, for that is to wait for it. Of scores
-    that are given, infinite ones are taken: -inf is a pair that cannot be.
+    that are given -inf is taken, a pair that cannot be, and +inf is not.
     """
     if not torch.is_grad_enabled():
         return
     given = isinstance(critic, GivenMatrix)
-    what = "NaN" if given else "NaN or infinite numbers"
     for name, t in (("matrix" if given else "x", x), ("y", y), ("extra", extra)):
         # A sum is the cheapest to ask: it is finite where all is, but for numbers near the largest.
         if t is None or t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
             continue
-        wrong = t.isnan() if given else ~t.isfinite()
+        wrong = t.isnan() | t.isposinf() if given else ~t.isfinite()
         rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if t.ndim > 1 else []
         if rows:
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            what = "NaN or infinite numbers" if not given else "NaN" if bool(t.isnan().any()) else "+inf"
             raise UserError(f"{name} has {what} in {len(rows)} of {len(t)} rows ({shown}); leave those rows out.")
 
 

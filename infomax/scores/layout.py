@@ -11,6 +11,15 @@ from infomax.errors import UserError
 from infomax.scores.face import refuse_other_than_tensors
 
 
+def refuse_other_than_sides(sides: object) -> None:
+    """Raises UserError for what is no Sides."""
+    if not isinstance(sides, Sides):
+        raise UserError(
+            f"Scores.of takes a critic and Sides, and not a {type(sides).__name__}: give Sides(x, y), or both tensors"
+            " to Scores(critic, x, y); a matrix of scores goes to Scores.from_matrix(matrix)."
+        )
+
+
 @dataclass(frozen=True)
 class Sides:
     """What a critic scores: rows against columns, which pairs are joint draws, and which are negatives.

@@ -27,7 +27,7 @@ from infomax.scores.face import (
     refuse_shape,
     symmetric_embedding,
 )
-from infomax.scores.layout import Pairs, Samples, Sides, check_ids, layout_of
+from infomax.scores.layout import Pairs, Samples, Sides, check_ids, layout_of, refuse_other_than_sides
 from infomax.scores.negatives import Negatives
 from infomax.scores.plan import Plan
 from infomax.scores.recording import Formula, Recorder, SomeRows, left_unchanged
@@ -156,10 +156,10 @@ class Scores:
 
     @classmethod
     def of(cls, critic: Any, sides: Sides, **options: Any) -> "Scores":
-        """A critic's scores of `Sides`. options: rows, columns, local and ring, as the constructor takes them.
-
-        Where both sides are one tensor [2n, d], of the first and then the second view of n samples as ids and positive
-        say, they are scored as `of_views` does."""
+        """A critic's scores of `sides`, a Sides. options: rows, columns, local and ring, as the constructor has them.
+        One tensor [2n, d] for both, of the first and then the second view of n samples as ids and positive say, is
+        scored as `of_views` does. Raises UserError: no Sides."""
+        refuse_other_than_sides(sides)
         if sides.y is sides.x and _are_views(sides):
             z, n = sides.x, len(sides.x) // 2
             ids = None if sides.ids is None else sides.ids.to(z.device)

@@ -97,7 +97,7 @@ def _use(record: Record, place: str) -> str:
     if config is None:
         return ""
     ours = needs_import(config["name"])
-    first = "import infomax.encoders  # pip install infomax: registers this encoder with timm\n" if ours else ""
+    first = "import infomax.encoders  # registers this encoder with timm\n" if ours else ""
     known = "values in [0, 1]" + (
         ""
         if record.mean is None or record.std is None
@@ -110,6 +110,7 @@ def _use(record: Record, place: str) -> str:
         f"features = encoder(images)  # {features_in_words(record)}\n```\n\nImages: {known}."
         + (
             f" `{config['name']}` is infomax's: without `import infomax.encoders` timm does not know the name."
+            " infomax is not on PyPI: `pip install .` in a clone installs it."
             if ours
             else ""
         )
@@ -229,7 +230,7 @@ def _information(record: Record) -> str:
         why = record.results if isinstance(record.results, str) else "the run has no estimate"
         return f"## Mutual information\n\nNot measured: {why}."
     towers = isinstance(record.results, dict) and "retrieval" in record.results
-    name = "I(X; Y) of the two modalities, by their projections" if towers else "I(Z1; Z2) of two views' features"
+    name = "I(X; Y) of the two sides of a pair, by their projections" if towers else "I(Z1; Z2) of two views' features"
     lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
     lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
     names = {

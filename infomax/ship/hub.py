@@ -8,7 +8,7 @@ from typing import Any
 
 from infomax.errors import UserError
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def require_name(to: str) -> None:

@@ -87,9 +87,9 @@ def train(
     optimiser are as they were before the step; `skipped` is how many in succession ended at `start`, where a run is
     resumed. A value that is not finite does neither: its gradient is the surrogate's.
     Trainable parameters that the first batch's loss does not use are named in a warning and stay as they are. Raises
-    UserError: gradient accumulation, another nonfinite, a schedule that is no function, nothing to train or an
-    optimiser of none of it, a batch that is a dictionary or no tensors, an objective that a later step could not read,
-    and, across processes, such a parameter that a later batch's loss does use.
+    UserError: gradient accumulation, a loss without a gradient, another nonfinite, a schedule that is no function,
+    nothing to train or an optimiser of none of it, a batch that is a dictionary or no tensors, an objective that a
+    later step could not read, and, across processes, such a parameter that a later batch's loss does use.
     """
     if nonfinite not in NONFINITE:
         raise UserError(f"What is not finite is met by one of {', '.join(NONFINITE)}, not {nonfinite!r}.")
@@ -137,6 +137,11 @@ def train(
             if step == start and world == 1 and not isinstance(error, torch.OutOfMemoryError):
                 check_inputs(model, inputs)  # says which part cannot take what
             raise
+        if step == start and not mi.requires_grad:
+            raise UserError(
+                "The loss has no gradient: what the parts to be trained give is cut from them, as detach() or"
+                " no_grad() in an encoder's forward does; leave that out."
+            )
         accelerator.backward(-mi)
         if sharding:
             reduce_whole(model, accelerator)

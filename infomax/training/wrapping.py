@@ -127,11 +127,11 @@ def _scalars(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _gather_for_features(module: nn.Module) -> None:
-    """timm's other ways through an encoder gather its parameters as forward() does."""
+    """Other ways through an encoder, timm's and that of its places, gather its parameters as forward() does."""
     from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
     if isinstance(module, FSDPModule):
-        for name in ("forward_features", "forward_head"):
+        for name in ("forward_features", "forward_head", "places"):
             if hasattr(module, name):
                 register_fsdp_forward_method(module, name)
 

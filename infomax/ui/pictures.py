@@ -47,6 +47,7 @@ def drawn(width: float, height: float, label: str, out: list[str], rows: int = 1
         "svg.hashsalt": label,
         "font.family": "sans-serif",
         "font.size": 10,
+        "text.parse_math": False,  # a class may be called "$5_$10"
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -78,7 +78,8 @@ def of_towers(towers: "Towers", run: Path) -> str:
     ]  # fmt: skip
     return _page(
         title=f"Run {run_folder(run).resolve().name}", subtitle=_checkpoint(towers.checkpoint), value=towers.mi,
-        terms=None, told="I(X; Y) of the two modalities, by their projections.", retrieval=retrieval,
+        terms=None, retrieval=retrieval,
+        told=f"I(X; Y) of the {towers.of.replace('modalities', 'two modalities')}, by their projections.",
         pairs=towers.pairs, **_training(run),
     )  # fmt: skip
 

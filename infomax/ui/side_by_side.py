@@ -85,14 +85,16 @@ def written(place: Path, runs: Sequence[Path], dataset: str | None, seed: int, s
     """Evaluates runs, writes their page to `place`, and returns what it says, as JSON has it.
 
     dataset, seed, skip_unreadable: as `evaluate` and `subject` take them. Raises UserError: a run that cannot be read,
-    or is of two towers; a page that cannot be written.
+    or is of pairs; a page that cannot be written.
     """
     from infomax.evaluation import Evaluation, compare, evaluate, pairs_of, subject
     from infomax.evaluation.compare import Seen
 
     for run in runs:
         if pairs_of(run, dataset, skip_unreadable) is not None:
-            raise UserError(f"{run} is a run of two towers: runs side by side are of one encoder each.")
+            raise UserError(
+                f"{run} is a run of pairs or given views: runs side by side are of one encoder of images each."
+            )
     subjects = [subject(run, dataset, skip_unreadable) for run in runs]
     require(place)
     called = labels(runs, [(about.checkpoint or {}).get("step") for about in subjects])

@@ -168,7 +168,7 @@ def print_results(found: "Evaluation | Towers", saved: Any = None, health: str |
 def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
     """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
     print("\n".join(str(found).splitlines()[:3]))  # without the MI, which follows with its reasons alone
-    print(f"I(X; Y) of the modalities, by their projections: {_nats(found.mi)};")
+    print(f"I(X; Y) of the {found.of}, by their projections: {_nats(found.mi)};")
     print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
     for reason in found.mi.reasons:
         print(f"  {reason}")
@@ -176,7 +176,7 @@ def print_towers(found: "Towers", saved: Any = None, health: str | None = None) 
         print(health)
     if saved is not None:
         print(f"Saved in {saved}")
-    print(last_line(found.mi, "I(X; Y) of the modalities"))
+    print(last_line(found.mi, f"I(X; Y) of the {found.of}"))
 
 
 def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> None:
