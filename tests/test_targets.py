@@ -3,6 +3,7 @@
 import json
 import math
 import tracemalloc
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,32 @@ def test_words_are_ranked_and_a_word_that_is_nowhere_is_left_out():
     assert found.interval[0] < found.score < found.interval[1]
     assert found.chance == pytest.approx(1 / 3, abs=0.05)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("m", "r"), [(m, r) for m in range(1, 8) for r in range(1, m + 1)])
+def test_chance_is_the_mean_over_all_rankings(m, r):
+    scores = np.arange(m, 0, -1.0)[:, None]
+    every = []
+    for ranks in combinations(range(m), r):  # every order has one of these, equally often
+        there = np.isin(np.arange(m), ranks)[:, None]
+        every.append(_precisions(there, scores, np.ones((1, m)))[0, 0])
+    assert targets.random_precision([r], m) == pytest.approx(np.mean(every), rel=1e-12)
+
+
+def test_noise_scores_what_chance_says():
+    found = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x, y = (torch.from_numpy(rng.normal(size=(n, 4)).astype(np.float32)) for n in (100, 100)), []
+        for n in (100, 100):
+            there = torch.from_numpy(rng.random((n, 12)) < 0.04)
+            y.append((Target("tags", there, tuple("abcdefghijkl")),))
+        a, b = x
+        [one] = probe_targets(a, y[0], b, y[1])
+        found.append((one.score, one.chance))
+    scores, chances = np.array(found).T
+    assert abs((scores - chances).mean()) < 3 * (scores - chances).std(ddof=1) / 12**0.5
+    assert chances.mean() > 1.5 * 0.045, "a share is far below what noise scores"
 
 
 def test_choices_do_not_depend_on_the_test_images():

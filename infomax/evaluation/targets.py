@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from infomax.errors import UserError
@@ -38,8 +38,9 @@ class TargetProbe:
     name: the target's. kind: "R2", of a number: 1 is exact, 0 no better than the test images' mean; or "mAP", of
     several words: mean average precision over the words. score: its value; None where it could not be measured, and
     protocol["reason"] says why. interval: its 95 % interval, percentiles of 500 bootstrap draws of the test images.
-    chance: the score that knows nothing, 0 of R2, of mAP the mean share of images that a word has. protocol: the
-    penalty, what it was chosen on, and of mAP each word's average precision.
+    chance: the score that knows nothing, 0 of R2, of mAP what ranking the images at random has on average, which of a
+    word on few images is far above its share of them. protocol: the penalty, what it was chosen on, and of mAP each
+    word's average precision.
     """
 
     name: str
@@ -182,7 +183,7 @@ class _Asked:
         each = _precisions(self.t > 0, answers, ones)[0].tolist()
         protocol |= {"words": dict(zip(self.words, each, strict=True))}
         protocol |= {"left_out": [word for word in target.words if word not in self.words]}
-        return TargetProbe(target.name, "mAP", score, interval, float(self.t.mean()), protocol)
+        return TargetProbe(target.name, "mAP", score, interval, random_precision(self.t.sum(0), len(self.t)), protocol)
 
 
 class _Ridge:
@@ -277,6 +278,19 @@ def _precisions(t: Bools, scores: Doubles, weights: Doubles) -> Doubles:
         with np.errstate(invalid="ignore", divide="ignore"):
             found[:, k] = np.nansum(rises * hits / seen, 1) / hits[:, -1]
     return found
+
+
+def random_precision(counts: ArrayLike, images: int) -> float:
+    """The mean average precision of images ranked at random: its exact expectation over all orders of m images.
+
+    counts [k]: images that each word has, 1 to m. images: m. The image at rank i has the word with probability r / m,
+    and each of the i - 1 above it then with (r - 1) / (m - 1), so that of r such images the average precision is on
+    average (1/m) sum over i of (1 + (i - 1)(r - 1) / (m - 1)) / i = (H + (m - H)(r - 1) / (m - 1)) / m, where H is
+    1 + 1/2 + ... + 1/m. With r / m the same, it falls to r / m as m grows.
+    """
+    harmonic = float((1 / np.arange(1, images + 1)).sum())
+    others = (np.asarray(counts, np.float64) - 1) / max(images - 1, 1)
+    return float((harmonic + (images - harmonic) * others).mean()) / images
 
 
 def _mean(precisions: Doubles) -> Doubles:
