@@ -48,8 +48,7 @@ def evaluate(
     encoder of given views too, between the first two. Where
     there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets
     are probed too. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to
-    estimate MI, no layer of a name, or one that
-    images do not pass.
+    estimate MI, no layer of a name, or one that images do not pass.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]
