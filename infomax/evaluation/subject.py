@@ -151,7 +151,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     from infomax import data
     from infomax.data.registry import KINDS
 
-    limit, saved = None, _saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
+    limit, saved = None, saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
     if dataset is None:
         configuration = saved.get("configuration", {})
         dataset, limit = configuration.get("dataset"), configuration.get("limit")
@@ -179,7 +179,7 @@ def _as_long(name: str, preprocessing: Any) -> str:
     return f"{name}{'&' if mark else '?'}length={length}"
 
 
-def _saved_in(folder: Path) -> dict[str, Any]:
+def saved_in(folder: Path) -> dict[str, Any]:
     """What a run or checkpoint says of itself, its configuration for one; who reads them checks them."""
     for path in (folder / "run.json", folder / "state.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):

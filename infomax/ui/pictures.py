@@ -160,9 +160,16 @@ def _objective(log: Path) -> dict[str, list[tuple[int, float]]]:
     return {"objective": means} if means else {}
 
 
-def last_health(log: Path) -> dict[str, float]:
-    """The last value of each number of health in a run's log.jsonl, by name."""
-    return {name: points[-1][1] for name, points in _series(log).items()}
+def health_at(log: Path, step: int | None) -> dict[str, tuple[int, float]]:
+    """Of each number of health in a run's log.jsonl, by name, the last that was measured up to a step, and its step.
+
+    step: None for the last of all.
+    """
+    found = {}
+    for name, points in _series(log).items():
+        if until := [point for point in points if step is None or point[0] <= step]:
+            found[name] = until[-1]
+    return found
 
 
 def _series(log: Path) -> dict[str, list[tuple[int, float]]]:
