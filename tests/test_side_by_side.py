@@ -134,6 +134,13 @@ def test_the_page_is_whole_and_says_it(tmp_path):
     assert json.loads(json.dumps([one.to_dict() for one in compared]))[1]["numbers"][0]["difference"]["how"]
 
 
+@pytest.mark.parametrize("name", ["_hidden", "\u65e5\u672c", "\u0928\u092e", "\U0001f600", "$5_$10"])
+def test_a_run_has_its_name_in_the_legend(tmp_path, name):
+    (tmp_path / "log.jsonl").write_text('{"number": 1, "mi": 1.0, "ceiling": 5.5}')
+    picture = compared_curves({name: tmp_path / "log.jsonl", "other": tmp_path / "log.jsonl"})
+    assert f">{name}</text>" in picture and ">other</text>" in picture
+
+
 def test_a_cell_has_no_negative_zero_and_draws_alone_make_no_difference_sure():
     def cell(unit, value, low, high, how="paired over test images"):
         return side_by_side._cell(Number("a", value, (low, high), unit, Difference(value, (low, high), how)))
