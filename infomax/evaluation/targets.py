@@ -285,7 +285,13 @@ def _thresholds(t: Bools, scores: Doubles) -> tuple[Ints, Ints, Doubles, Doubles
     ranked = scores[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     hits = np.cumsum(t[order])[ends].astype(np.float64)
-    return order, np.searchsorted(ends, np.arange(len(t))), np.diff(hits, prepend=0), hits, ends + 1.0
+    return (
+        order,
+        np.searchsorted(ends, np.arange(len(t))),
+        np.diff(hits, prepend=0),
+        hits,
+        (ends + 1).astype(np.float64),
+    )
 
 
 def _precisions(t: Bools, scores: Doubles) -> Doubles:
