@@ -137,8 +137,9 @@ def target_rows(targets: "TargetProbes") -> list[list[str]]:
         cells = []
         for probes in named.values():
             score, interval = probes[i].score, probes[i].interval
-            assert score is not None and interval is not None  # what is usable does not depend on features
-            cells.append(f"{_two(score)} [{_two(interval[0])}, {_two(interval[1])}]")
+            assert score is not None  # what is usable does not depend on features
+            between = "no interval" if interval is None else f"{_two(interval[0])}, {_two(interval[1])}"
+            cells.append(f"{_two(score)} [{between}]")
         rows.append([f"{trained.name}, {trained.kind}", *cells, _two(trained.chance)])
     return rows
 
