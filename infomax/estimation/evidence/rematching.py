@@ -90,7 +90,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
         return Misfit(products, products, moved)
     distances = [torch.cdist(z, z, p=math.inf) for z in normal if z is not None]
     own = by_distances(distances[0], distances[1], NEIGHBOURS)
-    others = [by_distances(distances[0], distances[1][m][:, m], NEIGHBOURS) for m in drawn]
+    others = [by_distances(distances[0], distances[1][m].index_select(1, m), NEIGHBOURS) for m in drawn]
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
     return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
