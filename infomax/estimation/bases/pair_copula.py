@@ -103,10 +103,10 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     Pairs count where the select rows say so, each and together, and against Student's where they tell rows from others
     better.
     """
-    found = elliptical(fit_x, fit_y, select_x, select_y)
+    gaussian = GaussianCopula(fit_x, fit_y, select_x, select_y)
+    found = elliptical(fit_x, fit_y, select_x, select_y, gaussian)
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return found
-    gaussian = found if isinstance(found, GaussianCopula) else GaussianCopula(fit_x, fit_y, select_x, select_y)
     from threadpoolctl import threadpool_limits
 
     # One BLAS thread: on busy cores the threads of many products this small wait for each other most of the time.
@@ -200,21 +200,18 @@ class _Density:
         found = _Best(-math.inf)
 
         @functools.cache
-        def kernel(h: float) -> np.ndarray:
-            return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
-
-        @functools.cache
         def along_p(h: float) -> np.ndarray:
-            return kernel(h) @ counts
+            return _kernel(h) @ counts
 
         @functools.cache
         def smoothed(h: tuple[float, float]) -> np.ndarray:
-            return along_p(h[0]) @ kernel(h[1]).T
+            return along_p(h[0]) @ _kernel(h[1]).T
 
         @functools.cache
         def own_of(side: int, h: float, sign: int) -> np.ndarray:
             return _normal((1 - sign * math.sqrt(1 - h * h)) * (p, q)[side], h)
 
+        @functools.cache  # once: what was tried before is no better now
         def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
             nonlocal found
             smooth = smoothed(h)
@@ -277,6 +274,13 @@ class _Density:
         lost = values.clamp(min=0).cumsum(0).sqrt() / len(points)
         right = right[:, lost > ACCURACY]
         return (table @ right).float(), right.float()
+
+
+@functools.cache
+def _kernel(h: float) -> np.ndarray:
+    """At each knot of the grid, the kernel of width h about each knot [knots, knots]."""
+    points = _Density.grid.points
+    return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
 
 
 def _normal(t: np.ndarray, deviation: float = 1.0) -> np.ndarray:
