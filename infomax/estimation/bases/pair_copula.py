@@ -53,7 +53,8 @@ class PairwiseCopula(InnerProduct, ClosedForm):
         self.gaussian, self.strength, self.share_read = gaussian, 1.0, gaussian.share_read
         correlations: dict[tuple[int, int], float] = {}
         tried: list[tuple[float, tuple[int, int], tuple[Tensor, Tensor]]] = []
-        for i, j in matches(fit_x, fit_y):
+        hx, hy = hermite(fit_x), hermite(fit_y)
+        for i, j in matches(fit_x, fit_y, products(hx, hy)):
             density = _Density(fit_x[:, i], fit_y[:, j])
             if density.certain:
                 factors = density.factors()
@@ -61,7 +62,7 @@ class PairwiseCopula(InnerProduct, ClosedForm):
                 if is_gain(gain):
                     tried.append((float(gain.mean()), (i, j), factors))
                     correlations[i, j] = abs(density.rho)
-        alone = [_independent(side) for side in (fit_x, fit_y)]
+        alone = [_independent(h) for h in (hx, hy)] if len(tried) > 1 else []
         self.strongest = 0.0  # correlation of the pairs that count
         self.matched: list[tuple[int, int]] = []
         rank = 0
@@ -122,9 +123,10 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     return pairwise
 
 
-def _independent(side: Tensor) -> Tensor:
-    """Which columns of normal scores [n, d] show no dependence on which others [d, d]."""
-    return products(side, side).amax((0, 2)) < noise(len(side), side.shape[1], side.shape[1])
+def _independent(h: Tensor) -> Tensor:
+    """Which columns show no dependence on which others [d, d], by their Hermite polynomials [n, 3 d]."""
+    d = h.shape[1] // 3
+    return products(h, h).amax((0, 2)) < noise(len(h), d, d)
 
 
 def _has_ties(side: Tensor) -> Tensor:
@@ -133,9 +135,9 @@ def _has_ties(side: Tensor) -> Tensor:
     return torch.tensor(most) > max(2.0, TIES * len(side))
 
 
-def products(x: Tensor, y: Tensor) -> Tensor:
-    """|correlations| of Hermite polynomials of degree 1 to 3 of normal scores x [n, dx], y [n, dy]: [3, dx, 3, dy]."""
-    return (hermite(x).T @ hermite(y) / len(x)).abs().view(3, x.shape[1], 3, y.shape[1])
+def products(hx: Tensor, hy: Tensor) -> Tensor:
+    """|correlations| of Hermite polynomials of degree 1 to 3, [n, 3 dx] and [n, 3 dy]: [3, dx, 3, dy]."""
+    return (hx.T @ hy / len(hx)).abs().view(3, hx.shape[1] // 3, 3, hy.shape[1] // 3)
 
 
 def noise(n: int, dx: int, dy: int) -> float:
@@ -143,16 +145,22 @@ def noise(n: int, dx: int, dy: int) -> float:
     return math.sqrt(2 * math.log(9 * dx * dy) / n) + 1 / math.sqrt(n)
 
 
-def matches(x: Tensor, y: Tensor) -> list[tuple[int, int]]:
-    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum."""
-    from scipy.optimize import linear_sum_assignment
+def matches(x: Tensor, y: Tensor, known: Tensor) -> list[tuple[int, int]]:
+    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum.
 
-    strongest = products(x, y).amax((0, 2)).clamp(max=STRONGEST)
+    known: `products` of x and y.
+    """
+    strongest = known.amax((0, 2)).clamp(max=STRONGEST)
     heard = strongest > noise(len(x), x.shape[1], y.shape[1])
     heard &= ~torch.logical_or(_has_ties(x)[:, None], _has_ties(y))
     weight = torch.where(heard, -torch.log1p(-(strongest**2)), 0.0)
-    rows, columns = linear_sum_assignment(weight.numpy(), maximize=True)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if heard[i, j]]
+    if 1 in weight.shape:  # the one that weighs most, without an import of half a second
+        found = [divmod(int(weight.argmax()), weight.shape[1])]
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        found = [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(weight.numpy(), maximize=True), strict=True)]
+    return [(i, j) for i, j in found if heard[i, j]]
 
 
 # A pair --------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from infomax.estimation.bases import discriminant, kernels
 from infomax.estimation.bases.base import Base, Map, Unmixed
 from infomax.estimation.bases.gains import infonce_shares, is_gain, jensen_shannon, js_shares, log_partition
 from infomax.estimation.bases.gaussian import COMPONENTS
+from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.pair_copula import noise, products
 from infomax.estimation.critic import GatedCritic, gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
@@ -124,7 +125,7 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     """
     if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
         return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
-    known = products(fit.x, fit.y)
+    known = products(hermite(fit.x), hermite(fit.y))
     heard = noise(len(fit), fit.x.shape[1], fit.y.shape[1])
     found = []
     for strongest in (known.amax((0, 2, 3)), known.amax((0, 1, 2))):
