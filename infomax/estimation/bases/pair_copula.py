@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from infomax.critics import InnerProduct
-from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, js_shares
+from infomax.estimation.bases.gains import is_gain, is_no_loss, rolled_scores
 from infomax.estimation.bases.gaussian import COMPONENTS, STRONGEST, GaussianCopula
 from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.student import elliptical
@@ -115,8 +115,8 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
         pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
-    for shares in (js_shares, infonce_shares):
-        gain = shares(pairwise, select_x, select_y) - shares(found, select_x, select_y)
+    new, old = (rolled_scores(copula, select_x, select_y) for copula in (pairwise, found))
+    for gain in (new.js_shares() - old.js_shares(), new.infonce_shares() - old.infonce_shares()):
         # Of high MI both are flat: no loss is asked for, and a gain against Student's.
         if not (is_no_loss(gain) if found is gaussian else float(gain.mean()) >= 0):
             return found
