@@ -191,7 +191,8 @@ def _unpredicted(seen: Tensor, columns: Tensor) -> Tensor:
     from scipy.spatial import KDTree  # of scikit-learn's, the import costs more than all searches
 
     d = seen.shape[1]
-    index = torch.from_numpy(KDTree(seen.numpy()).query(seen.numpy(), 2 * d + 4)[1][:, 1:].astype(np.int64))
+    near = np.asarray(KDTree(seen.numpy()).query(seen.numpy(), 2 * d + 4)[1], np.int64)
+    index = torch.from_numpy(near[:, 1:].copy())
     design = torch.cat([torch.ones(*index.shape, 1).double(), seen[index] - seen[:, None]], 2)  # [n, neighbours, 1 + d]
     gram = design.transpose(1, 2) @ design
     gram = gram + 1e-9 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(1 + d).double()
