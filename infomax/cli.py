@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from infomax import errors, ui
+from infomax import __version__, errors, ui
 from infomax.benchmarks import BENCHMARKS, benchmark
 from infomax.errors import UserError
 from infomax.ship.commands import export, push
@@ -366,6 +366,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 def main() -> None:
     """Runs a command; a user's mistake ends in one sentence on standard error and exit status 2."""
     with ui.sentences():
+        if sys.argv[1:] == ["--version"]:
+            print(f"infomax {__version__}")
+            return
         if sys.argv[1:2] == ["benchmark"] and sys.argv[2:3] and sys.argv[2] in BENCHMARKS:
             name = sys.argv[2]
             del sys.argv[1:3]  # a command line of its own

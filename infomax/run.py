@@ -31,7 +31,6 @@ from infomax.training.watchdog import Watch
 from infomax.training.wrapping import is_sharding, refuse_sharding
 
 __all__ = ["ImageSettings", "Run", "Settings"]
-FEW = 100  # steps: fewer of the default learning rate have hardly left the start
 
 
 @dataclass(frozen=True)
@@ -205,12 +204,8 @@ class Run(Generic[S]):
             accelerator.print(f"{run.folder} is finished: its results are in run.json.")
             return
         start, skipped, health = _restored(run, model, optimizer, accelerator)
-        if settings.steps is None and steps < FEW:
-            accelerator.print(
-                f"{steps} steps in all, {len(loader)} an epoch of {settings.batch_size} pairs each, are few to learn"
-                " from: a smaller --batch-size or more --epochs makes more.",
-                file=sys.stderr,
-            )
+        told = ui.before_training(dataset, steps, len(loader), settings.batch_size, settings.steps is not None)
+        accelerator.print(told, file=sys.stderr)
         monitor.begin(health, start)
         if accelerator.is_main_process:
             tracker.start(run.folder, run.configuration)

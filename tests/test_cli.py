@@ -138,6 +138,21 @@ def test_report_of_two_checkpoints_is_one_page(run, finished, briefly, tmp_path)
 
 
 @pytest.mark.slow
+def test_the_version_is_said(run):
+    ended = run("infomax", "--version")
+    assert (ended.status, ended.out) == (0, f"infomax {im.__version__}\n")
+
+
+def test_a_training_says_what_it_reads_and_that_its_steps_are_few():
+    labelled = im.data.dataset("digits")
+    said = ui.before_training(labelled, 200, 5, 256, False)
+    assert said == "digits: 1442 training and 355 held-out images [1, 8, 8], in 10 classes."
+    pairs = im.data.pairs(np.random.default_rng(0).normal(size=(50, 3)), np.ones((50, 2)) * np.arange(50)[:, None] / 7)
+    first, second = ui.before_training(pairs, 12, 3, 32, False).splitlines()
+    assert first == "pairs: 40 training and 10 held-out samples." and second.startswith("12 steps in all, 3 an epoch")
+    assert "\n" not in ui.before_training(pairs, 12, 3, 32, True)  # so many were asked for
+
+
 def test_estimate_of_arrays(run, arrays):
     found = json_of(run("infomax", "estimate", "x.npy", "y.npy", "--critic", "Separable(hidden=8, out=2)", "--json"))
     assert {"mi", "stderr", "interval", "ceiling", "n", "trusted", "checks"} <= found.keys()

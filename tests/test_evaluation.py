@@ -8,10 +8,12 @@ from test_audit import at
 from torch import nn
 
 import infomax as im
+from infomax import ui
 from infomax.data import from_tensors
 from infomax.estimation import Budget
 from infomax.evaluation import Subject, information, mosaics, mutual_information, probing, processing, subject
 from infomax.evaluation import layers as layer_rows
+from infomax.evaluation.result import Chain, Terms
 
 ONCE = {"objective": "InfoNCE", "budget": Budget(steps=60, learning_rate=0.02), "critic": "Separable(hidden=8, out=4)"}
 
@@ -80,6 +82,16 @@ def test_a_later_layers_critic_is_taken_where_it_reads_more():
     assert information.composed(falling) == falling
 
 
+def test_a_layer_says_whose_critic_its_value_is(capsys):
+    layers = information.composed(
+        [("pixels", 0.7), ("layer1", at(0.5)), ("features", at(2.0)), ("projection", at(1.5))]
+    )
+    ui.print_terms(Terms(at(2.0), chain=Chain(tuple(layers), processing(layers))))
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert all(shown[name].endswith(", by the critic of features") for name in ("pixels", "layer1"))
+    assert not any("by the critic" in shown[name] for name in ("features", "projection"))
+
+
 def test_a_layer_without_a_critic_of_its_own_has_the_next_ones():
     layers = [("pixels", 0.7), ("layer1", at(2.5)), ("layer2", 1.1), ("features", at(2.0)), ("projection", at(1.5))]
     found = dict(information.composed(layers))
@@ -144,6 +156,71 @@ def test_layers_are_apart_and_leave_no_hooks(name, last):
     assert next(iter(found)) == "pixels" and list(found)[-3:] == [last, "features", "projection"]
     assert all(side[0].shape[1] <= 2 * layer_rows.COLUMNS for side in found.values())
     assert not any(module._forward_hooks for module in encoder.modules())
+
+
+class InPlace(nn.Module):
+    """Layers that write into what they read, one that never runs, and their names in another order than they run."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(72, 4)
+        self.relu = nn.ReLU(inplace=True)
+        self.unused = nn.Linear(3, 3)
+        self.bn = nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(1, 8, 3, 2)
+
+    def forward(self, images):
+        return self.last(self.relu(self.bn(self.conv(images.sub_(0.5)))).flatten(1))
+
+
+def test_layers_are_as_they_were_and_in_the_order_in_which_they_run():
+    torch.manual_seed(0)
+    encoder = InPlace().eval()
+    layers = layer_rows.Layers(encoder, nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)), ["last", "relu", "bn"])
+    images = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        normal = encoder.bn(encoder.conv(images - 0.5))
+        found = layers.apart([layers(images.clone())])
+    assert list(found) == ["pixels", "bn", "relu", "last", "features", "projection"]
+    assert torch.equal(found["pixels"][0], images.flatten(1))
+    assert torch.equal(found["bn"][0], normal.flatten(1)) and torch.equal(found["relu"][0], normal.relu().flatten(1))
+    assert torch.equal(found["features"][0], found["last"][0]) and (found["features"][0] < 0).any()
+
+
+def test_a_layer_that_never_runs_is_refused(halves):
+    layers = layer_rows.Layers(InPlace().eval(), None, ["conv", "unused"])
+    with pytest.raises(im.UserError, match="has the layer 'unused', and images do not pass it"), torch.no_grad():
+        layers(torch.rand(5, 1, 8, 8))
+    with pytest.raises(im.UserError, match="images do not pass it"):
+        mutual_information(InPlace(), halves, layers=["conv", "unused"], **ONCE)
+
+
+def test_a_layer_that_runs_for_some_images_alone_is_refused():
+    class Some(InPlace):
+        def forward(self, images):
+            return super().forward(images) if len(images) > 3 else self.last(images.new_zeros(len(images), 72))
+
+    layers = layer_rows.Layers(Some().eval(), None)
+    layers.stages = {"bn": None, "last": None}  # stages that timm names
+    with torch.no_grad():
+        layers(torch.rand(5, 1, 8, 8))
+        with pytest.raises(im.UserError, match="The layer 'bn' runs for some images and not for others"):
+            layers(torch.rand(2, 1, 8, 8))
+
+
+def test_of_a_layer_that_runs_twice_it_is_the_first_output():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.Linear(4, 4)
+
+        def forward(self, images):
+            return self.step(self.step(images.flatten(1)))
+
+    encoder, images = Twice(), torch.rand(3, 1, 2, 2)
+    layers = layer_rows.Layers(encoder, None, ["step"])
+    with torch.no_grad():
+        assert torch.equal(layers.apart([layers(images)])["step"][0], encoder.step(images.flatten(1)))
 
 
 @pytest.mark.slow

@@ -365,6 +365,9 @@ def test_the_command_writes_a_recipe_and_never_over_a_file(run, tmp_path, name):
     expected = {f"{name}.py"} | ({"simclr.py"} if name.startswith("simclr_") else set())
     assert {path.name for path in (tmp_path / "mine").iterdir()} == expected
     written = (tmp_path / "mine" / f"{name}.py").read_text()
+    for other in sorted(expected):  # what the command wrote, and nobody edited, is no obstacle
+        same = run("infomax", "recipe", other, "--into", "mine")
+        assert same.status == 0 and f"mine/{other} is there already" in same.out, same.err
     (tmp_path / "mine" / f"{name}.py").write_text("mine")
     again = run("infomax", "recipe", name, "--into", "mine")
     assert again.status == 2 and "is there already" in again.err and len(again.err.strip().splitlines()) == 1

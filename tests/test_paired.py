@@ -231,6 +231,11 @@ def test_the_information_of_correlated_gaussians_is_found(tmp_path):
     assert low <= known <= high, (found.mi.interval, known)
     assert found.pairs == 1200 and found.x_to_y.values[10] > 2 * 10 / 1200
     checkpoints.save(model, tmp_path / "run")
+    lines = str(found).splitlines()
+    assert lines[0].startswith(f"Retrieval among {found.pairs} held-out pairs") and "Recall(" not in str(found)
+    assert lines[1] == f"x -> y  {found.x_to_y}" and lines[2] == f"y -> x  {found.y_to_x}"
+    assert f"@10 {100 * found.x_to_y.values[10]:.1f} [" in lines[1]
+    assert lines[3] == f"I(X; Y) of the projections: {found.mi.statement}"
     again = evaluate_towers(tmp_path / "run", pairs)
     assert (again.x_to_y, again.y_to_x, again.mi.mi) == (found.x_to_y, found.y_to_x, found.mi.mi)
 

@@ -76,7 +76,7 @@ def test_the_page_of_an_estimate_says_it_all_and_fetches_nothing(found):
     for check in found.checks:
         assert check.name in text and " ".join(check.sentence.split()) in text
     assert "budget, steps 25" in text and found.critic in text
-    assert "viewport" in page
+    assert "viewport" in page and f"in bits: {found.bits.statement.partition(';')[0]}" in text
     assert report.of_pairs(found, "x") == report.of_pairs(found, "x")
 
 

@@ -10,6 +10,7 @@ from test_audit import at
 from test_report import Reader, flat
 
 import infomax as im
+from infomax.estimation.result import Check
 from infomax.evaluation import Evaluation, Identity, Probes, Terms, compare
 from infomax.evaluation.compare import Difference, Number, Seen, apart, paired_accuracy
 from infomax.evaluation.probing import Probe
@@ -133,6 +134,13 @@ def test_the_page_is_whole_and_says_it(tmp_path):
     assert json.loads(json.dumps([one.to_dict() for one in compared]))[1]["numbers"][0]["difference"]["how"]
 
 
+@pytest.mark.parametrize("name", ["_hidden", "\u65e5\u672c", "\u0928\u092e", "\U0001f600", "$5_$10"])
+def test_a_run_has_its_name_in_the_legend(tmp_path, name):
+    (tmp_path / "log.jsonl").write_text('{"number": 1, "mi": 1.0, "ceiling": 5.5}')
+    picture = compared_curves({name: tmp_path / "log.jsonl", "other": tmp_path / "log.jsonl"})
+    assert f">{name}</text>" in picture and ">other</text>" in picture
+
+
 def test_a_cell_has_no_negative_zero_and_draws_alone_make_no_difference_sure():
     def cell(unit, value, low, high, how="paired over test images"):
         return side_by_side._cell(Number("a", value, (low, high), unit, Difference(value, (low, high), how)))
@@ -140,6 +148,47 @@ def test_a_cell_has_no_negative_zero_and_draws_alone_make_no_difference_sure():
     assert cell("%", -0.0003, -0.0004, -0.0001) == side_by_side.Cell("0.0 [0.0, 0.0]", "+0.0 [+0.0, +0.0]", True)
     assert cell("nats", -0.003, -0.3, 0.001).difference == "+0.00 [-0.30, +0.00]"
     assert cell("%", -0.098, -0.103, -0.092).sure and not cell("%", -0.098, -0.103, -0.092, "paired over draws").sure
+
+
+def test_a_value_that_is_not_trusted_is_marked_and_its_difference_never_bold(tmp_path):
+    def of_check(mi, verdict, each):
+        of = evaluated(ANSWERS, mi=mi, each=each)
+        check = Check("views", 1.0, 0.5, verdict, f"The {verdict} has a reason.")
+        return replace(of, terms=replace(of.terms, identity=replace(of.identity, checks=(check,))))
+
+    rows = ((2.5, 3.0, 3.5, 3.0), (3.5, 4.0, 4.5, 4.01))
+    runs = [tmp_path / name for name in ("a", "b")]
+    for first, other in (("pass", "fail"), ("fail", "pass"), ("warn", "pass")):
+        found = [of_check(3.0, first, rows[0]), of_check(4.0, other, rows[1])]
+        compared = compare(found, ["a", "b"], [IMAGES] * 2, [{}] * 2)
+        text, whole = flat(page := side_by_side.page(compared, found, runs)), "4.00 [3.70, 4.30]"
+        untrusted = "fail" in (first, other)
+        assert ("NOT TRUSTED" in page) == untrusted == ("I(J; Z) is not trusted: The fail has a reason." in text)
+        assert (f"{whole}, NOT TRUSTED" in text) == (other == "fail")
+        assert ("<strong>+1.0" in page) != untrusted, "a difference of an untrusted value is not bold"
+
+
+def test_health_is_of_the_step_that_is_compared_and_of_its_data_set(tmp_path):
+    run = tmp_path / "run"
+    step = run / "step-60"
+    step.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"configuration": {"dataset": "digits"}}))
+    (step / "MANIFEST.json").write_text("{}")
+    (step / "state.json").write_text(json.dumps({"configuration": {"dataset": "digits"}}))
+    ranks = {20: 5.0, 40: 6.0, 60: 7.0, 80: 8.0}
+    lines = [{"number": n, "mi": 1.0, "ceiling": 5.5, "health/rankme": rank} for n, rank in ranks.items()]
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert side_by_side._health(step, 60, None) == ({"health/rankme": 7.0}, "")
+    assert side_by_side._health(step, 60, "digits") == ({"health/rankme": 7.0}, "")
+    numbers, note = side_by_side._health(run, 50, None)
+    assert numbers == {"health/rankme": 6.0} and note == "Health is of step 40, the last measured up to step 50."
+    assert side_by_side._health(run, 10, None) == ({}, "")
+    for place in (run, step):
+        numbers, note = side_by_side._health(place, 60, "mnist")
+        assert numbers == {} and note == "Health is left out: the log has it of digits, not of mnist."
+    found = [evaluated(ANSWERS), evaluated(BETTER)]
+    compared = compare(found, ["a", "b"], [IMAGES] * 2, [{}] * 2)
+    assert note in flat(side_by_side.page(compared, found, [run, run], ["", note]))
 
 
 def test_which_images_were_right_is_kept_and_not_written():

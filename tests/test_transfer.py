@@ -82,6 +82,36 @@ def test_a_size_that_the_encoder_does_not_read_is_refused_in_words(tmp_path):
     _require_fit(encoder, None, spots(1, 16), "an older run that does not say")
 
 
+def test_a_users_encoder_of_other_images_is_refused_in_words(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\n\ndef colour():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())\n"
+    )
+    told = "a Sequential, does not read images of 1 channel and 8 x 8 pixels, as spots has them .RuntimeError: .*: give"
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    for asked in (im.probe, im.evaluate, im.evaluation.mutual_information):
+        with pytest.raises(im.UserError, match=told):
+            asked(encoder, spots(1, 8))
+    assert encoder.training
+    with pytest.raises(im.UserError, match=told):
+        probe_all(f"{file}:colour", spots(1, 8))
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(99, 4))
+    with pytest.raises(im.UserError, match=r"3 channels and 8 x 8 pixels.*give it images of the channels and the size"):
+        im.probe(narrow, spots(3, 8))
+    saved(tmp_path / "run", cnn(3), (3, 8, 8))
+    with pytest.raises(im.UserError, match="does not read images of 1 channel"):
+        im.probe(tmp_path / "run", spots(1, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [["probe"], ["estimate"], ["report", "--output", "page.html"]])
+def test_commands_refuse_a_users_encoder_of_other_images(tmp_path, asked):
+    (tmp_path / "own.py").write_text("from torch import nn\n\nown = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())\n")
+    ended = command(tmp_path, ["infomax", *asked, "own.py:own", "--dataset", "digits"])
+    assert ended.status == 2 and "Traceback" not in ended.err and not (tmp_path / "page.html").exists()
+    assert "does not read images of 1 channel and 8 x 8 pixels, as digits has them" in " ".join(ended.err.split())
+
+
 @pytest.mark.slow
 def test_the_command_probes_another_folder(finished, tmp_path):
     other = write_images(tmp_path / "other", classes=3, each=40, side=12)

@@ -69,6 +69,9 @@ def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(run, tmp_pat
     assert trained.returncode == 0, trained.stderr
     assert "1 of 150 images are left out, as they cannot be read: cell_0007.tif." in trained.stderr
     assert "read as 4 channels" in trained.stderr
+    assert re.search(
+        r"folder:cells: \d+ training and \d+ held-out images \[4, 16, 16\], without labels\.", trained.stderr
+    )
     assert re.search(r"Pixels of uint16 are brought to 8 bits: .* by channel\.", trained.stderr)
     assert (
         "12 steps in all, 3 an epoch of 32 pairs each, are few to learn from: a smaller --batch-size" in trained.stderr

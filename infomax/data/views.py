@@ -70,7 +70,8 @@ class Views:
         if self.size is not None and (self.size[0] > images.shape[2] or self.size[1] > images.shape[3]):
             raise UserError(
                 f"A crop of {self.size[0]} x {self.size[1]} pixels is larger than the images, which have"
-                f" {images.shape[2]} x {images.shape[3]}."
+                f" {images.shape[2]} x {images.shape[3]}: choose at most that"
+                f" (--crop-size {min(images.shape[2:])}, size=)."
             )
         # A number each, in a fixed order: strengths may change without changing what the other draws are.
         u = uniforms(ids, 22 + 2 * KNOTS * KNOTS, seed, epoch, view)

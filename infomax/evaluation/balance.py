@@ -9,6 +9,7 @@ import numpy as np
 from infomax.evaluation.common import Ints, t_interval, wilson
 
 RATIO = 2  # the commonest class has so many times the test images of the rarest: then accuracy alone misleads
+FEW = 10  # test images of a class
 CONFUSION = 100  # classes at most, beyond which a table of all pairs of them is not kept
 
 
@@ -35,7 +36,7 @@ class Balance:
     knows nothing it is 1 / classes, whatever their shares.
 
     accuracy: of the linear probe, shots_10: of ten images a class (None where that was not measured), knn: of nearest
-    neighbours. Intervals of 95 %: of accuracy and knn Wilson's at as many images as would say as much of one class; of
+    neighbours. Intervals of 95 %: of accuracy and knn `balanced`'s; of
     shots_10 as Probe has it. Classes without test images are left out of the mean. majority: the class with most test
     images. share: its part of the test images, which is the accuracy of always answering it. unbalanced: whether it
     has at least twice the test images of the rarest class. classes: each class, by the linear probe. confusion: test
@@ -100,13 +101,24 @@ def balanced(t: Ints, answers: Ints) -> tuple[float, tuple[float, float]]:
     """The mean over the classes in t [m] of the share of their images that `answers` [m] gets right, and its 95 %
     interval: Wilson's at as many images as would say as much were they one class.
 
-    They are the fewer of two: k^2 / sum of 1 / (images of a class), as if every class had the mean recall, and what the
-    variance of the recalls says, each drawn to the mean by one image.
+    Where one class of fewer than 10 images carries most of the variance, the mean takes few values, of which Wilson's
+    interval misses some: there it is from the classes' own exact intervals (Clopper & Pearson, 1934), whose distances
+    add up as squares (Zou & Donner, 2008). Else the images are the fewer of two: k^2 / sum of 1 / (images of a class),
+    as if every class had the mean recall, and what the variance of the recalls says, each drawn to the mean by one
+    image.
     """
+    from scipy.stats import beta
+
     _, y = np.unique(t, return_inverse=True)
     counts = np.bincount(y)
     right = np.bincount(y, answers == t)
     mean = float((right / counts).mean())
+    if counts.min() < FEW and 1 / counts.min() > (1 / counts).sum() / 2:
+        wrong = counts - right  # where none is right or wrong, the end is 0 or 1
+        low = np.where(right > 0, beta.ppf(0.025, np.maximum(right, 1), wrong + 1), 0)
+        high = np.where(wrong > 0, beta.ppf(0.975, right + 1, np.maximum(wrong, 1)), 1)
+        reach = [float(np.sqrt(np.square(right / counts - end).sum())) / len(counts) for end in (low, high)]
+        return mean, (max(0.0, mean - reach[0]), min(1.0, mean + reach[1]))
     images = len(counts) ** 2 / float((1 / counts).sum())
     if 0 < mean < 1:
         drawn = (right + mean) / (counts + 1)

@@ -1,17 +1,18 @@
 """What probes (probing.py, targets.py) share: labels, held-out parts, intervals, refusals."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.evaluation.features import Ints
 
 if TYPE_CHECKING:
-    from infomax.data.source import Split
+    from infomax.data.source import Dataset, Split
 
 SHOTS = 10  # images a class of a draw
 CHOOSING_IMAGES = 1000  # at most, of train outside a draw, on which hyper-parameters are chosen
@@ -22,6 +23,52 @@ def labels(split: "Split", name: str = "this data set") -> Tensor:
     if split.labels is None:
         raise UserError(f"{name} has no labels, and probes need them: give a data set with labels.")
     return split.labels
+
+
+def refusal(encoder: nn.Module, shape: Sequence[int]) -> Exception | None:
+    """What an encoder raises when it reads one image, or signal, of zeros, in evaluation mode; None where it reads it.
+
+    shape: (c, h, w), or (c, time). Every submodule comes back in the mode it had.
+    """
+    modes = [(module, module.training) for module in encoder.modules()]
+    weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
+    except Exception as error:  # whatever the encoder says of what it does not take
+        return error
+    finally:
+        for module, training in modes:
+            module.training = training
+    return None
+
+
+def require_reads(encoder: nn.Module, images: "Dataset") -> None:
+    """Raises UserError where an encoder that was not trained here cannot read the images, or signals, of a data set.
+
+    encoder: in any mode. images: the data set.
+    """
+    shape = tuple(images.shape)
+    error = refusal(encoder, shape)
+    if isinstance(error, UserError):
+        raise error
+    if error is not None:
+        unit = "pixels" if len(shape) == 3 else "times"
+        why = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"The encoder, a {type(encoder).__name__}, does not read {images.train.what} of {channels(shape[0])} and "
+            f"{sized(shape)} {unit}, as {images.name} has them ({type(error).__name__}: {why}): give it "
+            f"{images.train.what} of the channels and the size that it takes."
+        ) from error
+
+
+def channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
+
+
+def sized(shape: Sequence[int]) -> str:
+    """The size of an image of shape (c, h, w), "w x h", or of a signal's, "time"."""
+    return " x ".join(map(str, reversed(shape[1:])))
 
 
 def wilson(accuracy: float, n: float, z: float = 1.959964) -> tuple[float, float]:

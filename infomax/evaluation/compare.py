@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Difference:
 class Number:
     """One number of one run: value and 95 % interval, None where there is none; unit: "%", "nats" or "".
 
-    difference: from the first run, None for the first, and where the two were not measured on the same images.
+    difference: from the first run, None for the first, and where the two were not measured on the same images. trusted:
+    False where a check of the value failed.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Number:
     interval: Interval | None
     unit: str
     difference: Difference | None = None
+    trusted: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def compare(
 
     found: one evaluation a run, of one seed. labels: of the runs. data: what each was evaluated on; where its images
     are not the first's, no difference is taken, and where its views are not, none of I(Z1; Z2) and I(J; Z), which are
-    about them. health: of each, numbers by name as log.jsonl's last line has them, without intervals. Raises UserError:
-    fewer than two runs.
+    about them. health: of each, numbers by name as log.jsonl has them for its step, without intervals. Raises
+    UserError: fewer than two runs.
     """
     if len(found) < 2:
         raise UserError("Runs are compared with each other: name two or more.")
@@ -154,7 +156,13 @@ def _numbers(found: Evaluation, health: Mapping[str, float]) -> list[Number]:
     numbers += [
         Number(NAMES["floor"], _finite(found.mi.floor), None, "nats"),
         Number(NAMES["identity_floor"], None if who is None else who.floor, None, "nats"),
-        Number(NAMES["identity"], None if who is None else who.mi, None if who is None else who.interval, "nats"),
+        Number(
+            NAMES["identity"],
+            None if who is None else who.mi,
+            None if who is None else who.interval,
+            "nats",
+            trusted=who is None or who.trusted,
+        ),
     ]
     return numbers + [Number(word, health.get(name), None, "") for name, word in HEALTH.items()]
 
@@ -195,4 +203,4 @@ def _beside(first: Number, other: Number, of_first: Mapping[str, Any], of_other:
         difference = Difference(
             by, apart(first.value, first.interval, other.value, other.interval), "from the two intervals"
         )
-    return Number(other.name, other.value, other.interval, other.unit, difference)
+    return replace(other, difference=difference)

@@ -42,13 +42,13 @@ def evaluate(
     default. seed: of splits, critics, views and the untrained encoder. device: where features are made and critics
     trained; a GPU by default, where there is one. terms=False: of MI, I(Z1; Z2) and I(J; Z) alone, as a recipe prints
     them at its end. audit: I(Z1; Z2) with the checks of `infomax.estimation.audit`, nine more estimates, and with one
-    more, of mosaics seen by the encoder. layers: names of the encoder's submodules that the chain of layers has, from
-    the first to the last; by default stages that timm names. said: is called with the name of the next stage. Of two
+    more, of mosaics seen by the encoder. layers: names of the encoder's submodules that the chain of layers has, in
+    any order; by default stages that timm names. said: is called with the name of the next stage. Of two
     towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections; of an
     encoder of given views too, between the first two. Where
     there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets
     are probed too. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to
-    estimate MI, no layer of a name.
+    estimate MI, no layer of a name, or one that images do not pass.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def mutual_information(
     are never on two sides. Of more than 60,000 training or 10,000 test images so many are drawn by the seed.
     checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options: objective, critic and budget, as
     estimate takes them. said: is called with the name of the next term. layers: names of the encoder's submodules that
-    the chain has, from the first to the last; by default stages that timm names.
+    the chain has, in the order in which they run; by default stages that timm names.
     """
     from infomax.data import views_for
 

@@ -41,7 +41,7 @@ class Layers(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module, projector: nn.Module | None, names: Sequence[str] | None = None):
-        """names: submodules whose outputs are layers, from the first to the last; by default stages that timm names.
+        """names: submodules whose outputs are layers, in any order; by default stages that timm names.
 
         Raises UserError: a name that the encoder has not.
         """
@@ -52,30 +52,48 @@ class Layers(nn.Module):
         for name in self.stages:
             if name not in known:
                 raise UserError(f"The encoder has no layer {name!r}.{nearest(name, known)}")
+        self.asked = names is not None
+        self.order: list[str] = []  # of the stages, as the first images passed them
         self.widths: dict[str, int] = {}
 
     def forward(self, images: Tensor) -> Tensor:
+        """images [b, c, h, w] or [b, c, time] -> [b, d]: pixels, stages in the order in which they first end, features,
+        projection. Of a stage that runs several times, it is the first output.
+
+        Raises UserError: a stage that was asked for and does not run, for all images or some; one that gives no tensor.
+        """
         caught: dict[str, Tensor] = {}
 
         def catch(name: str) -> Callable[..., None]:
-            return lambda module, given, out: caught.__setitem__(name, out)
+            def hook(module: nn.Module, given: Any, out: Any) -> None:
+                if name not in caught:  # a copy: what comes next may write into it, as an in-place ReLU does
+                    caught[name] = out.clone() if isinstance(out, Tensor) else out
 
+            return hook
+
+        rows = {"pixels": _summary(images, images.shape[1])}
         hooks = [self.encoder.get_submodule(name).register_forward_hook(catch(name)) for name in self.stages]
         try:
             z = self.encoder(images).flatten(1)
         finally:
             for hook in hooks:
                 hook.remove()
-        rows = {"pixels": _summary(images, images.shape[1])}
-        for name, channels in self.stages.items():
-            if name in caught:
-                if not isinstance(caught[name], Tensor):
-                    kind = type(caught[name]).__name__
-                    raise UserError(f"The layer {name!r} gives a {kind} and no tensor; name another.")
-                rows[f"layer {name}" if name in OWN else name] = _summary(caught[name], channels)
+        if self.asked and (unused := [name for name in self.stages if name not in caught]):
+            raise UserError(
+                f"The encoder has the layer {unused[0]!r}, and images do not pass it: name layers that it runs."
+            )
+        self.order = self.order or list(caught)
+        if set(self.order) != set(caught):
+            other = min(set(self.order) ^ set(caught))
+            raise UserError(f"The layer {other!r} runs for some images and not for others; name others by --layers.")
+        for name in self.order:
+            if not isinstance(caught[name], Tensor):
+                kind = type(caught[name]).__name__
+                raise UserError(f"The layer {name!r} gives a {kind} and no tensor; name another.")
+            rows[f"layer {name}" if name in OWN else name] = _summary(caught[name], self.stages[name])
         rows["features"] = z
         if self.projector is not None:
-            rows["projection"] = self.projector(z)
+            rows["projection"] = self.projector(z.clone())  # it may write into what it reads
         self.widths = {name: row.shape[1] for name, row in rows.items()}
         return torch.cat([row.float() for row in rows.values()], 1)
 

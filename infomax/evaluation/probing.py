@@ -22,6 +22,7 @@ from infomax.evaluation.common import (
     SHOTS,
     draw,
     labels,
+    require_reads,
     shown,
     stratified,
     t_interval,
@@ -134,7 +135,7 @@ def probe(
     normalise images, by default the saved run's, and for a module those that suit the data set. finetune: train copies
     of the encoder with the labels too, all of them and ten a class (`Probe.finetuned`). store: where features are kept,
     by default in memory up to a quarter of what is free, else on disk. Raises UserError where labels are missing, of
-    one class, or too few, and where a disk has no room for the features.
+    one class, or too few, where the encoder does not read such images, and where a disk has no room for the features.
     """
     from infomax.data.registry import dataset as named
     from infomax.data.views import views_from
@@ -147,6 +148,7 @@ def probe(
         preprocessing = checkpoint.preprocessing
     data = named(dataset) if isinstance(dataset, str) else dataset
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
+    require_reads(encoder, data)
     plain = (views or views_from(preprocessing, data)).plain
     train_x = held(encoder, data.train, plain, device, batch_size, store)
     test_x = held(encoder, data.test, plain, device, batch_size, store)

@@ -41,6 +41,11 @@ class Recall:
             found |= {f"recall@{k}": value, f"recall@{k}_interval": list(self.intervals[k])}
         return found
 
+    def __str__(self) -> str:
+        shown = {k: (value, *self.intervals[k]) for k, value in self.values.items()}
+        cells = {k: [f"{100 * part:.1f}".replace("100.0", "100") for part in parts] for k, parts in shown.items()}
+        return "  ".join(f"@{k} {value} [{low}, {high}]" for k, (value, low, high) in cells.items())
+
 
 @dataclass(frozen=True)
 class Towers:
@@ -61,6 +66,10 @@ class Towers:
         """{"checkpoint", "retrieval": {"x_to_y", "y_to_x", "pairs"}, "estimate"}"""
         retrieval = {"x_to_y": self.x_to_y.to_dict(), "y_to_x": self.y_to_x.to_dict(), "pairs": self.pairs}
         return {"checkpoint": self.checkpoint, "retrieval": retrieval, "estimate": self.mi.to_dict()}
+
+    def __str__(self) -> str:
+        head = f"Retrieval among {self.pairs} held-out pairs: % found among the k best, with 95 % intervals"
+        return f"{head}\nx -> y  {self.x_to_y}\ny -> x  {self.y_to_x}\nI(X; Y) of the projections: {self.mi}"
 
 
 def evaluate_towers(

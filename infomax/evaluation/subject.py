@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from infomax.errors import UserError
+from infomax.evaluation.common import channels, refusal, require_reads, sized
 from infomax.evaluation.named import named_encoder, names_encoder
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
     is a name; that of a saved run's own data set is the run's, or this.
     A saved run knows its data set, its views and their mean and deviation. The encoder is read into memory whole, with
     its checksum compared, so a run may train, save and prune meanwhile. Of another data set the images must have the
-    channels that it was trained on, and a size that the encoder reads.
+    channels that it was trained on, and a size that the encoder reads; what another encoder reads is tried with one
+    image of zeros.
     """
     from infomax import data
     from infomax.checkpoints.description import is_model
@@ -91,6 +93,8 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         images = dataset
     if preprocessing is not None:
         _require_fit(encoder, preprocessing.get("input_size"), images, checkpoint)
+    else:
+        require_reads(encoder, images)
     return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images), critic)
 
 
@@ -106,17 +110,13 @@ def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) 
     if trained[0] != shape[0]:
         grey = ", such as grey images" if trained[0] == 1 else ", such as colour images" if trained[0] == 3 else ""
         raise UserError(
-            f"{run} was trained on {images.train.what} of {_channels(trained[0])}, and those of {images.name} have "
-            f"{_channels(shape[0])}: give a data set of {_channels(trained[0])}{grey}."
+            f"{run} was trained on {images.train.what} of {channels(trained[0])}, and those of {images.name} have "
+            f"{channels(shape[0])}: give a data set of {channels(trained[0])}{grey}."
         )
-    was, now = (" x ".join(map(str, reversed(sides[1:]))) for sides in (trained, shape))
+    was, now = sized(trained), sized(shape)
     unit = "pixels" if len(shape) == 3 else "times"
-    modes = [(module, module.training) for module in encoder.modules()]
-    weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
-    try:
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
-    except Exception as error:  # whatever the encoder says of a size that it does not take
+    error = refusal(encoder, shape)
+    if error is not None:
         sides = (
             f"; --dataset folder:PATH?size={trained[1]} reads a folder's (csv:, hf:, shards:, zarr: alike) at that size"
         )
@@ -124,16 +124,9 @@ def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) 
             f"The encoder of {run} was trained on {was} {unit} and does not read those of {images.name}, {now}: give "
             f"{images.train.what} of its size{sides if len(shape) == 3 and trained[1] == trained[2] else ''}."
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     logging.getLogger("infomax").warning(
         "%s was trained on %s %s and is evaluated on %s, as %s has them.", run, was, unit, now, images.name
     )
-
-
-def _channels(count: int) -> str:
-    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def untrained_like(encoder: nn.Module, seed: int) -> nn.Module | None:
@@ -158,7 +151,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     from infomax import data
     from infomax.data.registry import KINDS
 
-    limit, saved = None, _saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
+    limit, saved = None, saved_in(Path(checkpoint)) if isinstance(checkpoint, str | Path) else {}
     if dataset is None:
         configuration = saved.get("configuration", {})
         dataset, limit = configuration.get("dataset"), configuration.get("limit")
@@ -186,7 +179,7 @@ def _as_long(name: str, preprocessing: Any) -> str:
     return f"{name}{'&' if mark else '?'}length={length}"
 
 
-def _saved_in(folder: Path) -> dict[str, Any]:
+def saved_in(folder: Path) -> dict[str, Any]:
     """What a run or checkpoint says of itself, its configuration for one; who reads them checks them."""
     for path in (folder / "run.json", folder / "state.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):

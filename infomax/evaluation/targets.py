@@ -4,17 +4,19 @@ Both are ridge regressions on standardised features, of the number or of 0 and 1
 a fifth of the training images; test images are used once, for the score and its interval.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.evaluation.common import versions
 from infomax.evaluation.features import Features, Floats, Ints, of_array
+from infomax.evaluation.jackknife import Doubles, jackknife
 from infomax.evaluation.logistic import standardiser
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the penalty, where a feature's 
 HELD_OUT = 0.2  # of the training images, on which the penalty is chosen
 LEAST = 10  # training images, and test images
 COLUMNS = 4096  # of features, or else rows: beyond both, features are projected at random to so many
-DRAWS = 500  # of the test images with replacement, for intervals
+WORD = 20  # test images that have a word, or lack it: their harmonic mean over words, below which no interval covers
+RARE, OF_RARE = 0.01, 200  # and how many are needed where they are a smaller share than this
 
-Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
@@ -37,9 +39,14 @@ class TargetProbe:
 
     name: the target's. kind: "R2", of a number: 1 is exact, 0 no better than the test images' mean; or "mAP", of
     several words: mean average precision over the words. score: its value; None where it could not be measured, and
-    protocol["reason"] says why. interval: its 95 % interval, percentiles of 500 bootstrap draws of the test images.
-    chance: the score that knows nothing, 0 of R2, of mAP the mean share of images that a word has. protocol: the
-    penalty, what it was chosen on, and of mAP each word's average precision.
+    protocol["reason"] says why. interval: the 95 % interval of the mean score of other test parts of as many images, by
+    the jackknife over images on the scale of log(1 - R2) or log(mAP / (1 - mAP)); None where none is known to cover, as
+    protocol["interval"] says: words on fewer than 20 test images, or on less than 1 % of them and fewer than 200, of
+    which 75 to 95 % would cover; a score that a single image decides. Of R2 77 to 91 % cover where the number has far
+    outliers (log-normal), else 93 % and more, of 10 images too.
+    chance: the score that knows nothing, 0 of R2, of mAP what ranking the images at random has on average, which of a
+    word on few images is far above its share of them. protocol: the penalty, what it was chosen on, and of mAP each
+    word's average precision.
     """
 
     name: str
@@ -84,8 +91,8 @@ def probe_targets(
     """Probe features for targets: train_x [n, d] with targets train, test_x [m, d] with the same targets, test.
 
     Features are read block by block, so that those on disk need not fit in memory.
-    seed: of the held-out part, of bootstrap draws, and of a random projection where n and d are both above 4,096. Same
-    inputs and seed, same numbers. Raises UserError: features that are not finite, targets that differ.
+    seed: of the held-out part, and of a random projection where n and d are both above 4,096. Same inputs and seed,
+    same numbers. Raises UserError: features that are not finite, targets that differ.
     """
     from threadpoolctl import threadpool_limits
 
@@ -98,7 +105,7 @@ def probe_targets(
     held, fit = np.sort(order[: round(HELD_OUT * len(X))]), np.sort(order[round(HELD_OUT * len(X)) :])
     how = {
         "train_images": len(X), "test_images": len(T), "features": columns, "projected": projected,
-        "grid": list(GRID), "held_out": {"images": len(held), "of": "train"}, "seed": seed, "draws": DRAWS,
+        "grid": list(GRID), "held_out": {"images": len(held), "of": "train"}, "seed": seed,
         "standardised_with": "train", "test_used": "once, after every choice", "versions": versions(),
     }  # fmt: skip
     few = f"{len(X)} training and {len(T)} test images, {LEAST} are needed" if min(len(X), len(T)) < LEAST else None
@@ -123,7 +130,7 @@ def probe_targets(
         for i, one in asked.items():
             penalty, score = chosen[i]
             protocol = how | {"penalty": penalty, "held_out_score": score}
-            probes[i] = one.probe(answers[penalty][:, own[i]], protocol, seed)
+            probes[i] = one.probe(answers[penalty][:, own[i]], protocol)
     return tuple(probe for probe in probes if probe is not None)
 
 
@@ -159,30 +166,38 @@ class _Asked:
         words = tuple(target.words[i] for i in usable)
         return cls(target, y[:, usable].astype(np.float64), t[:, usable].astype(np.float64), words)
 
-    def scores(self, t: Doubles, answers: Doubles, weights: Doubles) -> Doubles:
-        """R^2 or mAP of answers [m, k] to t [m, k], weights [b, m]: [b]."""
-        if self.words:
-            return _mean(_precisions(t > 0, answers, weights))
-        return _r2(t[:, 0], answers[:, 0], weights)
+    def score(self, t: Doubles, answers: Doubles) -> float:
+        """R^2 or mAP of answers [m, k] to t [m, k]."""
+        return _mean(_precisions(t > 0, answers)) if self.words else _r2(t[:, 0], answers[:, 0])
 
     def penalty(self, held: Ints, trials: Sequence[Doubles]) -> tuple[float, float]:
         """The penalty of the best score on held-out images, and that score; trials: [held, k], of each penalty."""
-        ones = np.ones((1, len(held)))
-        scores = [float(self.scores(self.y[held], answers, ones)[0]) for answers in trials]
+        scores = [self.score(self.y[held], answers) for answers in trials]
         best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(GRID) - 1
         return GRID[best], scores[best]
 
-    def probe(self, answers: Doubles, protocol: dict[str, Any], seed: int) -> TargetProbe:
+    def probe(self, answers: Doubles, protocol: dict[str, Any]) -> TargetProbe:
         """From answers [m, k] to test images."""
-        ones, target = np.ones((1, len(self.t))), self.target
-        score = float(self.scores(self.t, answers, ones)[0])
-        interval = _percentiles(self.scores(self.t, answers, _draws(len(self.t), seed)))
+        score, target = self.score(self.t, answers), self.target
         if not self.words:
-            return TargetProbe(target.name, "R2", score, interval, 0.0, protocol)
-        each = _precisions(self.t > 0, answers, ones)[0].tolist()
-        protocol |= {"words": dict(zip(self.words, each, strict=True))}
+            found = jackknife(score, r2_without(self.t[:, 0], answers[:, 0]), _log_left, _of_log_left)
+            protocol |= {"interval": "jackknife over test images, of log(1 - R2)"}
+            if found is None:
+                protocol |= {"interval": "none: a test image alone decides the score, or none changes it"}
+            return TargetProbe(target.name, "R2", score, found, 0.0, protocol)
+        has, m = self.t > 0, len(self.t)
+        counts = has.sum(0)
+        fewest = len(counts) / float((1 / np.minimum(counts, m - counts)).sum())
+        needed = WORD if fewest >= RARE * m else OF_RARE
+        found = jackknife(score, _mean_without(has, answers), _log_odds, _of_log_odds) if fewest >= needed else None
+        protocol |= {"interval": "jackknife over test images, of log(mAP / (1 - mAP))"}
+        if found is None:
+            few = f"words are on (or off) {fewest:.1f} test images, their harmonic mean, and {needed} are needed"
+            all_first = "without a test image, or with all, each word's images come first"
+            protocol |= {"interval": f"none: {few if fewest < needed else all_first}"}
+        protocol |= {"words": dict(zip(self.words, _precisions(has, answers).tolist(), strict=True))}
         protocol |= {"left_out": [word for word in target.words if word not in self.words]}
-        return TargetProbe(target.name, "mAP", score, interval, float(self.t.mean()), protocol)
+        return TargetProbe(target.name, "mAP", score, found, random_precision(counts, m), protocol)
 
 
 class _Ridge:
@@ -249,43 +264,106 @@ def _narrowed(X: Features, T: Features, seed: int) -> tuple[Features, Features, 
     return X.mapped(narrow), T.mapped(narrow), True
 
 
-def _draws(n: int, seed: int) -> Doubles:
-    """How often each of n test images is in each bootstrap draw, [DRAWS, n]."""
-    return np.random.default_rng([seed, 1]).multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.float64)
+def _r2(t: Doubles, answers: Doubles) -> float:
+    """t, answers [m] -> R^2; NaN where t is the same for all."""
+    spread = float(np.square(t - t.mean()).sum())
+    return 1 - float(np.square(t - answers).sum()) / spread if spread > 1e-12 * len(t) else math.nan
 
 
-def _r2(t: Doubles, answers: Doubles, weights: Doubles) -> Doubles:
-    """t, answers [m], weights [b, m] -> R^2 [b]; NaN where t is the same in all that is drawn."""
-    total = weights.sum(1)
-    t, error = t - t.mean(), np.square(t - answers)
-    spread = weights @ np.square(t) - np.square(weights @ t) / total
-    return np.where(spread > 1e-12 * total, 1 - weights @ error / np.maximum(spread, 1e-300), np.nan)
+def r2_without(t: Doubles, answers: Doubles) -> Doubles:
+    """t, answers [m] -> R^2 without each of the images [m]; NaN where the rest of t is the same for all."""
+    m, error = len(t), np.square(t - answers)
+    spread = np.square(t - t.mean()).sum() - np.square(t - t.mean()) * m / (m - 1)
+    known = spread > 1e-12 * m
+    return np.where(known, 1 - (error.sum() - error) / np.where(known, spread, 1), np.nan)
 
 
-def _precisions(t: Bools, scores: Doubles, weights: Doubles) -> Doubles:
-    """Average precision of each word: t, scores [m, k], weights [b, m] -> [b, k]; NaN where no drawn image has it.
+def _thresholds(t: Bools, scores: Doubles) -> tuple[Ints, Ints, Doubles, Doubles, Doubles]:
+    """Of t, scores [m]: images from the highest score; the threshold of each in that order; of each threshold, the
+    images at it that t has, those at it or above that t has, and all of those. Equal scores are one threshold."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    hits = np.cumsum(t[order])[ends].astype(np.float64)
+    return (
+        order,
+        np.searchsorted(ends, np.arange(len(t))),
+        np.diff(hits, prepend=0),
+        hits,
+        (ends + 1).astype(np.float64),
+    )
+
+
+def _precisions(t: Bools, scores: Doubles) -> Doubles:
+    """Average precision of each word: t, scores [m, k] -> [k]; NaN where no image has it.
 
     The sum over the scores that occur, from the highest, of precision times the rise of recall, as scikit-learn has it.
     """
-    found = np.empty((len(weights), t.shape[1]))
-    for k in range(t.shape[1]):
-        order = np.argsort(-scores[:, k], kind="stable")
-        ranked, w = scores[order, k], weights[:, order]
-        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores are one threshold
-        hits, seen = np.cumsum(w * t[order, k], 1)[:, ends], np.cumsum(w, 1)[:, ends]
-        rises = np.diff(hits, axis=1, prepend=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found[:, k] = np.nansum(rises * hits / seen, 1) / hits[:, -1]
+    found = np.full(t.shape[1], np.nan)
+    for k in np.flatnonzero(t.any(0)):
+        _, _, rises, hits, seen = _thresholds(t[:, k], scores[:, k])
+        found[k] = (rises * hits / seen).sum() / hits[-1]
     return found
 
 
-def _mean(precisions: Doubles) -> Doubles:
-    """Over the words that have one: [b, k] -> [b]."""
-    there = np.isfinite(precisions)
-    count = there.sum(1)
-    return np.where(count > 0, np.where(there, precisions, 0).sum(1) / np.maximum(count, 1), np.nan)
+def precision_without(t: Bools, scores: Doubles) -> Doubles:
+    """Average precision of a word without each of the images: t, scores [m] -> [m]; NaN where no other has it.
+
+    Without an image, thresholds above its own stay; at its own and below, one image fewer is seen, and one hit fewer
+    where it has the word. So all of them are had from sums over thresholds above and below. m is 2 or more.
+    """
+    order, own, rises, hits, seen = _thresholds(t, scores)
+    has = t[order].astype(np.float64)
+    above = np.cumsum(rises * hits / seen) - rises * hits / seen
+    fewer = np.maximum(seen - 1, 1)  # at a first threshold of one image nothing is left: its rise is 0 then
+    below = [part.sum() - np.cumsum(part) for part in (rises * hits / fewer, rises / fewer)]
+    at = (rises[own] - has) * (hits[own] - has) / fewer[own]
+    total, left = above[own] + at + below[0][own] - has * below[1][own], hits[-1] - has
+    found = np.empty(len(t))
+    found[order] = np.where(left > 0, total / np.maximum(left, 1), np.nan)
+    return found
 
 
-def _percentiles(drawn: Doubles) -> tuple[float, float]:
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
-    return float(low), float(high)
+def _mean_without(t: Bools, scores: Doubles) -> Doubles:
+    """mAP without each of the images: t, scores [m, k] -> [m]; a word that no other image has is left out."""
+    total, count = np.zeros(len(t)), np.zeros(len(t))
+    for k in range(t.shape[1]):
+        found = precision_without(t[:, k], scores[:, k])
+        total += np.nan_to_num(found)
+        count += np.isfinite(found)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def random_precision(counts: ArrayLike, images: int) -> float:
+    """The mean average precision of images ranked at random: its exact expectation over all orders of m images.
+
+    counts [k]: images that each word has, 1 to m. images: m. The image at rank i has the word with probability r / m,
+    and each of the i - 1 above it then with (r - 1) / (m - 1), so that of r such images the average precision is on
+    average (1/m) sum over i of (1 + (i - 1)(r - 1) / (m - 1)) / i = (H + (m - H)(r - 1) / (m - 1)) / m, where H is
+    1 + 1/2 + ... + 1/m. With r / m the same, it falls to r / m as m grows.
+    """
+    harmonic = float((1 / np.arange(1, images + 1)).sum())
+    others = (np.asarray(counts, np.float64) - 1) / max(images - 1, 1)
+    return float((harmonic + (images - harmonic) * others).mean()) / images
+
+
+def _mean(precisions: Doubles) -> float:
+    """Over the words that have one: [k] -> their mean; NaN where none has."""
+    there = precisions[np.isfinite(precisions)]
+    return float(there.mean()) if len(there) else math.nan
+
+
+def _log_left(r2: Doubles) -> Doubles:
+    return np.log(np.maximum(1 - r2, 0))
+
+
+def _of_log_left(value: Doubles) -> Doubles:
+    return 1 - np.exp(value)
+
+
+def _log_odds(share: Doubles) -> Doubles:
+    return np.log(share / np.maximum(1 - share, 0))
+
+
+def _of_log_odds(value: Doubles) -> Doubles:
+    return 1 / (1 + np.exp(-value))

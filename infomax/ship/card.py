@@ -97,7 +97,7 @@ def _use(record: Record, place: str) -> str:
     if config is None:
         return ""
     ours = needs_import(config["name"])
-    first = "import infomax.encoders  # pip install infomax: registers this encoder with timm\n" if ours else ""
+    first = "import infomax.encoders  # registers this encoder with timm\n" if ours else ""
     known = "values in [0, 1]" + (
         ""
         if record.mean is None or record.std is None
@@ -110,6 +110,7 @@ def _use(record: Record, place: str) -> str:
         f"features = encoder(images)  # {features_in_words(record)}\n```\n\nImages: {known}."
         + (
             f" `{config['name']}` is infomax's: without `import infomax.encoders` timm does not know the name."
+            " infomax is not on PyPI: `pip install .` in a clone installs it."
             if ours
             else ""
         )

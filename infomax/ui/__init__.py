@@ -2,7 +2,7 @@
 
 from infomax.ui.arguments import HIDDEN, arguments, sentences
 from infomax.ui.output import write_result
-from infomax.ui.progress import Progress, Stages
+from infomax.ui.progress import Progress, Stages, before_training
 from infomax.ui.tables import accuracies, print_evaluation, print_results, print_terms
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Stages",
     "accuracies",
     "arguments",
+    "before_training",
     "print_evaluation",
     "print_results",
     "print_terms",

@@ -46,7 +46,7 @@ PAGE = (
 {% macro estimate(e, told) %}
 <p class="value"><strong>{{ e.statement }}</strong></p>
 <p>Value {{ nats(e.mi) }} nats, 95 % interval [{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}],
-<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; {{ e.bits.statement.partition(";")[0] }}
+<strong>{{ "trusted" if e.trusted else "NOT TRUSTED" }}</strong>; in bits: {{ e.bits.statement.partition(";")[0] }}
 {%- if e.p_value is not none %}; p = {{ "%.3g" | format(e.p_value) }} for independence{% endif %}
 {%- if e.normalised is not none %}; {{ nats(e.normalised) }} where 1 is complete dependence{% endif %}.</p>
 <p>{{ told }} {{ e.method }}; {{ e.shared_out }}.</p>
@@ -164,12 +164,13 @@ COMPARISON = (
     HEAD
     + """<h1>{{ title }}</h1>
 <p class="small">{{ subtitle }}</p>
-<p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out are
-bold{% endif %}.</p>
+<p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out, between
+trusted values, are bold{% endif %}.</p>
 {% for run in runs if run.why_apart %}<p><strong>{{ run.why_apart }}</strong></p>{% endfor %}
 <div class="scroll"><table><thead><tr><th></th>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.name }}</th>{% for cell in row.cells %}<td class="n">
-{{ cell.value }}{% if cell.difference %}<br>{% if cell.sure %}<strong>{{ cell.difference }}</strong>{% else %}
+{{ cell.value }}{% if not cell.trusted %}, <strong>NOT TRUSTED</strong>{% endif %}
+{% if cell.difference %}<br>{% if cell.sure %}<strong>{{ cell.difference }}</strong>{% else %}
 <span class="small">{{ cell.difference }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 <p class="small">{% for how in hows %}{{ how }}{% endfor %}</p>

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,9 @@ def drawn(width: float, height: float, label: str, out: list[str], rows: int = 1
                 ax.spines[side].set_visible(False)
         yield axes if rows * columns > 1 else axes[0, 0]
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        with warnings.catch_warnings():  # the reader's fonts show the text, and may have what matplotlib's lacks
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from|Matplotlib currently does not support")
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     out.append(svg)
@@ -138,10 +141,16 @@ def compared_curves(logs: dict[str, Path]) -> str:
             ax.set_title(title, fontsize=10, loc="left")
             ax.locator_params(axis="x", nbins=5, integer=True)
         axes[-1].set_xlabel("step")
-        for i, label in enumerate(known):
+        for i in range(len(known)):
             colour, style = STYLES[i % len(STYLES)]
-            axes[0].plot([], [], style[1:] + ("-", "--", ":")[i // len(STYLES) % 3], color=colour, label=label)
-        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1.15), frameon=False, fontsize=9)
+            axes[0].plot([], [], style[1:] + ("-", "--", ":")[i // len(STYLES) % 3], color=colour)
+        # Named afterwards: a legend leaves out what is called "_...".
+        legend = axes[0].legend(
+            axes[0].get_lines()[-len(known) :], ["run"] * len(known), loc="lower left", bbox_to_anchor=(0, 1.15),
+            frameon=False, fontsize=9,
+        )  # fmt: skip
+        for text, label in zip(legend.get_texts(), known, strict=True):
+            text.set_text(label)
     return out[0]
 
 
@@ -160,9 +169,16 @@ def _objective(log: Path) -> dict[str, list[tuple[int, float]]]:
     return {"objective": means} if means else {}
 
 
-def last_health(log: Path) -> dict[str, float]:
-    """The last value of each number of health in a run's log.jsonl, by name."""
-    return {name: points[-1][1] for name, points in _series(log).items()}
+def health_at(log: Path, step: int | None) -> dict[str, tuple[int, float]]:
+    """Of each number of health in a run's log.jsonl, by name, the last that was measured up to a step, and its step.
+
+    step: None for the last of all.
+    """
+    found = {}
+    for name, points in _series(log).items():
+        if until := [point for point in points if step is None or point[0] <= step]:
+            found[name] = until[-1]
+    return found
 
 
 def _series(log: Path) -> dict[str, list[tuple[int, float]]]:

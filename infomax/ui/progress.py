@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infomax.training import Step
@@ -13,6 +13,28 @@ if TYPE_CHECKING:
 
 SILENT = 20.0  # seconds, at most, between two lines of what is not on a terminal
 FIRST = 5.0  # seconds after which a stage of a long command is named, where there is no terminal
+FEW = 100  # steps: fewer of the default learning rate have hardly left the start
+
+
+def before_training(dataset: Any, steps: int, epoch: int, pairs: int, asked: bool) -> str:
+    """What a training is about to read, and whether its steps are few, in a line each.
+
+    dataset: images, pairs or views, with train and test. steps: in all. epoch: steps of one. pairs: in a batch. asked:
+    so many steps were asked for by number, so that few are no surprise.
+    """
+    train, test = dataset.train, dataset.test
+    shape = f" {list(train.shape)}" if hasattr(train, "shape") else ""
+    labels = ""
+    if hasattr(train, "classes"):
+        labels = ", without labels" if train.labels is None else f", in {len(train.classes)} classes"
+    what = getattr(train, "what", "samples")
+    text = f"{dataset.name}: {len(train)} training and {len(test)} held-out {what}{shape}{labels}."
+    if not asked and steps < FEW:
+        text += (
+            f"\n{steps} steps in all, {epoch} an epoch of {pairs} pairs each, are few to learn from: a smaller"
+            " --batch-size or more --epochs makes more."
+        )
+    return text
 
 
 class Progress:

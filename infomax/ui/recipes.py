@@ -29,25 +29,27 @@ def place_of(name: str) -> Path:
     return folder() / f"{wanted}.py"
 
 
-def written(name: str, into: Path) -> list[Path]:
-    """Copies a recipe into a folder, with simclr.py where it needs that; returns the files. Raises UserError: one that
-    is there already, a folder that cannot be written."""
+def written(name: str, into: Path) -> tuple[Path, list[Path]]:
+    """Copies a recipe into a folder, with simclr.py where it needs that; returns its file and those that are new.
+
+    Raises UserError: one that is there already and was edited, a folder that cannot be written."""
     names = [name.removesuffix(".py")]
     if names[0].startswith("simclr_"):
         names.append("simclr")
-    sources = [place_of(each) for each in names]
-    targets = [into / source.name for source in sources]
-    for target in targets[:1]:
-        if target.exists():
-            raise UserError(f"{target} is there already; name another folder with --into, or remove it.")
+    copies = [(place_of(each), into / f"{each}.py") for each in names]
+    source, target = copies[0]
     try:
+        if target.exists() and target.read_bytes() != source.read_bytes():
+            raise UserError(
+                f"{target} is there already and is not the library's; name another folder with --into, or remove it."
+            )
         into.mkdir(parents=True, exist_ok=True)
-        for source, target in zip(sources, targets, strict=True):
-            if not target.exists():
-                target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        new = [(source, target) for source, target in copies if not target.exists()]
+        for source, target in new:
+            target.write_bytes(source.read_bytes())
     except OSError as error:
         raise UserError(f"The recipe could not be written to {into} ({error}).") from error
-    return targets
+    return copies[0][1], [target for _, target in new]
 
 
 def recipe(name: str, /, into: Path = Path()) -> None:
@@ -57,7 +59,8 @@ def recipe(name: str, /, into: Path = Path()) -> None:
         name: The recipe's, such as moco.
         into: The folder to write it into; by default this one.
     """
-    files = written(name, into)
+    file, new = written(name, into)
     # One that starts trainings is itself one process.
-    start = "python" if files[0].stem == "which_objective" else "accelerate launch"
-    print(f"Written: {', '.join(map(str, files))}. Start it with: {start} {files[0]}")
+    start = "python" if file.stem == "which_objective" else "accelerate launch"
+    told = f"Written: {', '.join(map(str, new))}." if new else f"{file} is there already, as the library has it."
+    print(f"{told} Start it with: {start} {file}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infomax import __version__
 from infomax.errors import UserError
 from infomax.ui.page import COMPARISON
-from infomax.ui.pictures import compared_curves, last_health
+from infomax.ui.pictures import compared_curves, health_at
 from infomax.ui.progress import Stages
 from infomax.ui.report import require, run_folder, write
 
@@ -30,11 +30,13 @@ HOW = {  # what to know of each kind of difference that is on the page
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as the page shows it; sure: whether the difference's interval, of test images too, leaves 0 out."""
+    """A number as the page shows it. trusted: whether no check of it failed. sure: whether both numbers are, and their
+    difference's interval, of test images too, leaves 0 out."""
 
     value: str
     difference: str = ""
     sure: bool = False
+    trusted: bool = True
 
 
 def labels(runs: Sequence[Path], steps: Sequence[int | None]) -> list[str]:
@@ -52,13 +54,16 @@ def labels(runs: Sequence[Path], steps: Sequence[int | None]) -> list[str]:
     return [name if many[name] == 1 else f"{name} ({1 + names[:i].count(name)})" for i, name in enumerate(names)]
 
 
-def page(compared: "Sequence[Compared]", found: "Sequence[Evaluation]", runs: Sequence[Path]) -> str:
-    """The page of runs side by side. compared, found: of each run its numbers and its evaluation. runs: folders."""
+def page(
+    compared: "Sequence[Compared]", found: "Sequence[Evaluation]", runs: Sequence[Path], notes: Sequence[str] = ()
+) -> str:
+    """The page of runs side by side. compared, found: of each run its numbers and its evaluation. runs: folders. notes:
+    of each, what is to be said of its health; by default nothing."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     rows = [
-        {"name": _called(number), "cells": [_cell(one.numbers[i]) for one in compared]}
+        {"name": _called(number), "cells": [_cell(one.numbers[i], number) for one in compared]}
         for i, number in enumerate(compared[0].numbers)
         if any(one.numbers[i].value is not None for one in compared)
     ]
@@ -70,8 +75,8 @@ def page(compared: "Sequence[Compared]", found: "Sequence[Evaluation]", runs: Se
         title=f"{compared[0].label} beside {' and '.join(one.label for one in compared[1:])}",
         subtitle=f"Evaluated on {names}; held-out images, one seed.",
         runs=[
-            {"label": one.label, "why_apart": one.why_apart, "reasons": _unmeasured(evaluation)}
-            for one, evaluation in zip(compared, found, strict=True)
+            {"label": one.label, "why_apart": one.why_apart, "reasons": f"{_unmeasured(evaluation)} {note}".strip()}
+            for one, evaluation, note in zip(compared, found, notes or [""] * len(compared), strict=True)
         ],
         rows=rows,
         bold=any(cell.sure for row in rows for cell in row["cells"]),
@@ -108,26 +113,51 @@ def written(place: Path, runs: Sequence[Path], dataset: str | None, seed: int, s
         Seen(about.data.name, about.data.train.checksum(), about.data.test.checksum(), repr(about.views))
         for about in subjects
     ]
-    health = [last_health(run_folder(run) / "log.jsonl") for run in runs]
+    measured = [
+        _health(run, (about.checkpoint or {}).get("step"), dataset) for run, about in zip(runs, subjects, strict=True)
+    ]
+    health, notes = zip(*measured, strict=True)
     compared = compare(found, called, images, health)
-    write(place, page(compared, found, runs))
-    each = zip(compared, found, runs, strict=True)
+    write(place, page(compared, found, runs, notes))
+    each = zip(compared, found, runs, notes, strict=True)
     return {
         "report": str(place),
-        "runs": [{"run": str(run), **one.to_dict(), "evaluation": of.to_dict()} for one, of, run in each],
+        "runs": [
+            {"run": str(run), **one.to_dict(), "of_health": note, "evaluation": of.to_dict()}
+            for one, of, run, note in each
+        ],
     }
+
+
+def _health(run: Path, step: int | None, dataset: str | None) -> tuple[dict[str, float], str]:
+    """The numbers of health that a run's log has for a step, and what is to be said of them: they are of another step,
+    or left out, being of another data set than the one that the runs are evaluated on."""
+    from infomax.evaluation.subject import saved_in
+
+    own = saved_in(run).get("configuration", {}).get("dataset")
+    found = health_at(run_folder(run) / "log.jsonl", step)
+    if found and dataset is not None and dataset != own:
+        return {}, f"Health is left out: the log has it of {own}, not of {dataset}."
+    steps = sorted({at for at, _ in found.values() if step is not None and at != step})
+    note = f"Health is of step {' and '.join(map(str, steps))}, the last measured up to step {step}." if steps else ""
+    return {name: value for name, (_, value) in found.items()}, note
 
 
 def _unmeasured(found: "Evaluation") -> str:
     reasons = {"Probes": found.probes, "I(J; Z)": found.identity}
-    return " ".join(f"{what}: not measured: {why}" for what, why in reasons.items() if isinstance(why, str))
+    said = [f"{what}: not measured: {why}" for what, why in reasons.items() if isinstance(why, str)]
+    if found.identity is not None and not isinstance(found.identity, str) and not found.identity.trusted:
+        failed = [check.sentence for check in found.identity.checks if check.verdict == "fail"]
+        said.append(f"I(J; Z) is not trusted: {' '.join(failed)}")
+    return " ".join(said)
 
 
 def _called(number: "Number") -> str:
     return f"{number.name}, {number.unit}" if number.unit else number.name
 
 
-def _cell(number: "Number") -> Cell:
+def _cell(number: "Number", first: "Number | None" = None) -> Cell:
+    """first: the first run's, from which the difference is."""
     if number.value is None:
         return Cell("-")
     times, digits = (100, 1) if number.unit == "%" else (1, 2)
@@ -140,10 +170,11 @@ def _cell(number: "Number") -> Cell:
         value += f" [{', '.join(map(shown, number.interval))}]"
     by = number.difference
     if by is None:
-        return Cell(value)
+        return Cell(value, trusted=number.trusted)
     told = shown(by.value, "+")
     if by.interval is None:
-        return Cell(value, told)
+        return Cell(value, told, trusted=number.trusted)
     low, high = by.interval
-    sure = (low > 0 or high < 0) and by.how != "paired over draws"
-    return Cell(value, f"{told} [{shown(low, '+')}, {shown(high, '+')}]", sure)
+    believed = number.trusted and (first is None or first.trusted)
+    sure = believed and (low > 0 or high < 0) and by.how != "paired over draws"
+    return Cell(value, f"{told} [{shown(low, '+')}, {shown(high, '+')}]", sure, number.trusted)

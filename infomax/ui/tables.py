@@ -137,8 +137,9 @@ def target_rows(targets: "TargetProbes") -> list[list[str]]:
         cells = []
         for probes in named.values():
             score, interval = probes[i].score, probes[i].interval
-            assert score is not None and interval is not None  # what is usable does not depend on features
-            cells.append(f"{_two(score)} [{_two(interval[0])}, {_two(interval[1])}]")
+            assert score is not None  # what is usable does not depend on features
+            between = "no interval" if interval is None else f"{_two(interval[0])}, {_two(interval[1])}"
+            cells.append(f"{_two(score)} [{between}]")
         rows.append([f"{trained.name}, {trained.kind}", *cells, _two(trained.chance)])
     return rows
 
@@ -167,12 +168,7 @@ def print_results(found: "Evaluation | Towers", saved: Any = None, health: str |
 
 def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
     """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
-    print(f"Retrieval among {found.pairs} held-out pairs: % found among the k best, with 95 % intervals")
-    for name, way in (("x -> y", found.x_to_y), ("y -> x", found.y_to_x)):
-        cells = [
-            f"@{k} {_percent(value)} [{', '.join(map(_percent, way.intervals[k]))}]" for k, value in way.values.items()
-        ]
-        print(f"{name}  {'  '.join(cells)}")
+    print("\n".join(str(found).splitlines()[:3]))  # without the MI, which follows with its reasons alone
     print(f"I(X; Y) of the {found.of}, by their projections: {_nats(found.mi)};")
     print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
     for reason in found.mi.reasons:
@@ -216,7 +212,9 @@ def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> Non
     elif terms.chain is not None:
         print("I(layer of view 1; Z of view 2), which can only fall along the layers")
         for layer, found in terms.chain.layers:
-            print(f"  {layer:12} {(found if unit == 'nats' else found.bits).statement}")
+            after, said = found.protocol.get("composed"), (found if unit == "nats" else found.bits).statement
+            said = said if after is None else f"{said.partition(';')[0]}, by the critic of {after}"
+            print(f"  {layer:12} {said}")
         check = terms.chain.check
         print(f"  {check.verdict:4}  {check.name}: {check.sentence}")
 
