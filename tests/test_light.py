@@ -9,11 +9,9 @@ import sys
 import numpy as np
 import pytest
 from scipy.stats import rankdata
-from sklearn.decomposition import FastICA
 
 import infomax as im
 from infomax import estimation, objectives
-from infomax.estimation.bases.components import unmixing
 from infomax.estimation.ranks import average_ranks
 from infomax.ui import registers
 
@@ -47,13 +45,13 @@ def test_help_and_lists_import_nothing_heavy(words):
 
 
 @pytest.mark.slow
-def test_an_estimate_of_numbers_or_labels_imports_no_scikit_learn():
-    """Whose import, with scipy.stats and pandas behind it, takes longer than a closed form of 2,000 pairs."""
+def test_an_estimate_of_a_column_imports_no_scikit_learn():
+    """Whose import, with scipy.stats and pandas behind it, takes as long as the estimate."""
     program = """
 import sys, numpy, infomax
-z = numpy.random.default_rng(0).standard_t(3, (200, 4))
-for x in (z[:, :2], (z[:, 0] > 0).astype(int)):
-    infomax.estimate(x, z[:, 2:] + z[:, :2])
+z = numpy.random.default_rng(0).standard_t(3, (200, 2))
+for x in (z[:, 0], (z[:, 0] > 0).astype(int)):
+    infomax.estimate(x, z.sum(1))
 print([name for name in ("sklearn", "scipy.stats", "pandas") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
@@ -66,14 +64,6 @@ print([name for name in ("sklearn", "scipy.stats", "pandas") if name in sys.modu
 ], ids=["numbers", "ties", "zeros"])  # fmt: skip
 def test_ranks_are_scipys(table):
     assert np.array_equal(average_ranks(table), rankdata(table, axis=0))
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("n", "d"), [(300, 2), (1000, 6)])
-def test_independent_components_are_scikit_learns(n, d, seed):
-    rows = np.random.default_rng(seed).standard_t(4, (n, d)) @ np.random.default_rng(9).normal(size=(d, d))
-    ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed).fit(rows)
-    assert np.allclose(unmixing(rows, seed), ica.components_.T, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

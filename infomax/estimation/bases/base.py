@@ -1,6 +1,7 @@
 """The base of the default: the closed form that validation pairs prefer, of columns or of components."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.bases.circular import CircularCopula, Turned, Unturned
-from infomax.estimation.bases.components import unmixing
 from infomax.estimation.bases.gains import is_gain, js_shares
 from infomax.estimation.bases.normal_scores import ROWS, NormalScores, Standard
 from infomax.estimation.bases.pair_copula import closed_form
@@ -27,13 +27,18 @@ class Unmixed:
     """Normal scores of a side's independent components, by the rows that it is made from. (Hyvärinen, 1999)"""
 
     def __init__(self, fit: Tensor, seed: int):
+        from sklearn.decomposition import FastICA
+        from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits
 
         self.standard = Standard(fit)
         z = self.standard(fit)
-        with threadpool_limits(1, user_api="blas"):
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
             # What has no components to find is not found, and then loses on the select split.
-            self.unmixing = torch.from_numpy(unmixing(z[:UNMIXED_ROWS].double().numpy(), seed))  # [d, d]
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed)
+            ica.fit(z[:UNMIXED_ROWS].double().numpy())
+        self.unmixing = torch.from_numpy(ica.components_.T.copy())  # [d, d]
         self.scores = NormalScores(self._components(z))
 
     def _components(self, z: Tensor) -> Tensor:
