@@ -7,10 +7,13 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 import infomax as im
 from infomax import estimation, objectives
+from infomax.estimation.ranks import average_ranks
 from infomax.ui import registers
 
 HEAVY = ("torch", "numpy", "scipy", "pandas", "timm", "sklearn", "accelerate", "matplotlib", "psutil")
@@ -40,6 +43,28 @@ def test_help_and_lists_import_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert len(done.stdout) > 100
+
+
+@pytest.mark.slow
+def test_an_estimate_of_a_column_imports_no_scikit_learn():
+    """Whose import, with scipy.stats and pandas behind it, takes as long as the estimate."""
+    program = """
+import sys, numpy, infomax
+z = numpy.random.default_rng(0).standard_t(3, (200, 2))
+for x in (z[:, 0], (z[:, 0] > 0).astype(int)):
+    infomax.estimate(x, z.sum(1))
+print([name for name in ("sklearn", "scipy.stats", "pandas") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("table", [
+    np.random.default_rng(0).normal(size=(200, 3)), np.random.default_rng(1).integers(0, 4, (50, 2)),
+    np.array([0.0, -0.0, 1]),
+], ids=["numbers", "ties", "zeros"])  # fmt: skip
+def test_ranks_are_scipys(table):
+    assert np.array_equal(average_ranks(table), rankdata(table, axis=0))
 
 
 @pytest.mark.parametrize(
