@@ -1,9 +1,17 @@
 """infomax: representation learning by maximising mutual information, with any objective, at any batch size."""
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it
+
+# GNU's OpenMP, which PyTorch's wheels carry, reads this once, when torch is loaded. By default a thread that waits for
+# the others spins for about a millisecond at each operation: time that on a shared machine other processes, and often
+# the very thread that is waited for, go without (docs/engine.md). Who has chosen, or has loaded torch, is left alone.
+if "torch" not in sys.modules and "GOMP_SPINCOUNT" not in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from infomax import checkpoints, critics, data, encoders, estimation, launch, objectives, scores, training

@@ -27,7 +27,7 @@ from infomax.estimation.bases.discriminant import Classifier
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.bases.pair_copula import PairwiseCopula
-from infomax.estimation.bases.student import StudentCopula
+from infomax.estimation.bases.student import StudentCopula, whitener
 from infomax.estimation.critic import FittedCritic, GatedInnerProduct, gated
 from infomax.estimation.estimators import generative, residuals
 from infomax.estimation.evidence import verdict
@@ -80,7 +80,7 @@ def made() -> dict[str, Any]:
     labels = torch.nn.functional.one_hot(torch.arange(400) % 2, 2).float()
     density = generative.CLUB(hidden=8)._model(inputs.Pairs(x, y, torch.arange(400)))
     flow = generative.BarberAgakov("MAF", 1, 8)._model(inputs.Pairs(x, y, torch.arange(400)))
-    student = StudentCopula(gaussian, x, y, 4.0)
+    student = StudentCopula(gaussian, whitener(x), whitener(y), 4.0)
     spatially = spatial.SpatialCritic((1, 8, 8), (1, 8, 8))
     nn.init.normal_(spatially.h.last.weight)
     return {

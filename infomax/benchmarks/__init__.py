@@ -5,8 +5,8 @@ from infomax.errors import UserError, nearest
 # The modules that have a command: imported when one is asked for, as some take seconds.
 BENCHMARKS = (
     "paper", "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "coverage", "scores",
-    "caching", "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select", "health",
-    "encoders", "yardstick", "plan", "large", "series", "transfer",
+    "waiting", "caching", "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select",
+    "health", "encoders", "yardstick", "plan", "large", "series", "transfer",
 )  # fmt: skip
 
 
@@ -18,7 +18,8 @@ def benchmark(what: str, /) -> None:
             consistency (independence, data processing, additivity), mosaics (images of known MI), samples (error
             against the number of pairs), tau (SMILE's trade-off), bias (every objective with a perfect critic),
             accuracy (an estimator where the MI is known), coverage (how often its intervals hold the truth, at every
-            level); scores (the engine beside plain PyTorch), caching (batches beyond the encoder's memory), training
+            level); scores (the engine beside plain PyTorch), waiting (threads that
+            spin or sleep, on a shared machine), caching (batches beyond the encoder's memory), training
             (what saving and deterministic algorithms cost), steps (a step beside lightly's, a folder beside timm's
             loader), models (every kind of model beside SimCLR, by its recipe), which_objective (every objective on one
             budget), towers (two modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside

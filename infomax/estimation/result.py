@@ -35,9 +35,9 @@ class Check:
 
 def half_width(stderr: float, freedom: float, level: float = LEVEL) -> float:
     """Half of an interval at `level`, by Student's t with so many degrees of freedom; inf: a normal's."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + level) / 2, freedom)) * stderr
+    return float(stdtrit(freedom, (1 + level) / 2)) * stderr
 
 
 @dataclass(frozen=True, slots=True)

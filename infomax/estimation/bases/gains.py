@@ -1,6 +1,8 @@
 """What each pair says of a critic, so that two critics can be compared by means and standard errors."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,34 +49,39 @@ def _told_apart(positive: Tensor) -> Tensor:
     return -softplus(-positive)
 
 
+@dataclass(frozen=True)
+class RolledScores:
+    """A critic's scores of pairs [n], and, with rows rolled against each other, of each x beside SHIFTS others' y."""
+
+    own: Tensor  # [n]
+    others: Sequence[Tensor]  # [n] each
+
+    def js_shares(self) -> Tensor:
+        """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
+        return _told_apart(self.own) - sum(softplus(other) for other in self.others) / len(self.others)
+
+    def infonce_shares(self) -> Tensor:
+        """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x,
+        which sees scores far above 0, where the Jensen-Shannon bound is flat, and where one row weighs no more than one
+        row's share of the standard error."""
+        return self.own - torch.stack([self.own, *self.others]).logsumexp(0) + math.log(1 + len(self.others))
+
+    def log_partition(self) -> float:
+        """The logarithm of the mean ratio e^s over SHIFTS negatives a row: 0 for a true ratio."""
+        found = torch.stack(list(self.others)).double()
+        return float(found.logsumexp((0, 1))) - math.log(found.numel())
+
+
 @torch.no_grad()
+def rolled_scores(critic: Any, x: Tensor, y: Tensor) -> RolledScores:
+    """Of mapped pairs x [n, dx] and y [n, dy]."""
+    ex, ey = critic.embed(x, y)
+    return RolledScores(critic.pair(ex, ey), [critic.pair(ex, ey.roll(k, 0)) for k in shifts(len(x))])
+
+
 def js_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Each row's share of the Jensen-Shannon bound [n]: a proper score of log r at any height."""
-    n = len(x)
-    ex, ey = critic.embed(x, y)
-    moves = shifts(n)
-    negative = sum(softplus(critic.pair(ex, ey.roll(k, 0))) for k in moves) / len(moves)
-    return _told_apart(critic.pair(ex, ey)) - negative
-
-
-@torch.no_grad()
-def infonce_shares(critic: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Each row's share of InfoNCE among SHIFTS others [n]: a proper score of log r up to a constant of each x, which
-    sees scores far above 0, where the Jensen-Shannon bound is flat, and where one row weighs no more than one row's
-    share of the standard error."""
-    n = len(x)
-    ex, ey = critic.embed(x, y)
-    found = [critic.pair(ex, ey.roll(k, 0)) for k in shifts(n)]
-    own = critic.pair(ex, ey)
-    return own - torch.stack([own, *found]).logsumexp(0) + math.log(1 + len(found))
-
-
-@torch.no_grad()
-def log_partition(critic: Any, x: Tensor, y: Tensor) -> float:
-    """The logarithm of the mean ratio e^s over SHIFTS negatives a row: 0 for a true ratio."""
-    ex, ey = critic.embed(x, y)
-    found = torch.stack([critic.pair(ex, ey.roll(k, 0)) for k in shifts(len(x))]).double()
-    return float(found.logsumexp((0, 1))) - math.log(found.numel())
+    """Each row's share of the Jensen-Shannon bound [n], where nothing else is asked of a critic's rolled scores."""
+    return rolled_scores(critic, x, y).js_shares()
 
 
 def shifts(n: int) -> list[int]:

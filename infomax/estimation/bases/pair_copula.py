@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from infomax.critics import InnerProduct
-from infomax.estimation.bases.gains import infonce_shares, is_gain, is_no_loss, js_shares
+from infomax.estimation.bases.gains import is_gain, is_no_loss, rolled_scores
 from infomax.estimation.bases.gaussian import COMPONENTS, STRONGEST, GaussianCopula
 from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.student import elliptical
@@ -53,7 +53,8 @@ class PairwiseCopula(InnerProduct, ClosedForm):
         self.gaussian, self.strength, self.share_read = gaussian, 1.0, gaussian.share_read
         correlations: dict[tuple[int, int], float] = {}
         tried: list[tuple[float, tuple[int, int], tuple[Tensor, Tensor]]] = []
-        for i, j in matches(fit_x, fit_y):
+        hx, hy = hermite(fit_x), hermite(fit_y)
+        for i, j in matches(fit_x, fit_y, products(hx, hy)):
             density = _Density(fit_x[:, i], fit_y[:, j])
             if density.certain:
                 factors = density.factors()
@@ -61,7 +62,7 @@ class PairwiseCopula(InnerProduct, ClosedForm):
                 if is_gain(gain):
                     tried.append((float(gain.mean()), (i, j), factors))
                     correlations[i, j] = abs(density.rho)
-        alone = [_independent(side) for side in (fit_x, fit_y)]
+        alone = [_independent(h) for h in (hx, hy)] if len(tried) > 1 else []
         self.strongest = 0.0  # correlation of the pairs that count
         self.matched: list[tuple[int, int]] = []
         rank = 0
@@ -103,10 +104,10 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     Pairs count where the select rows say so, each and together, and against Student's where they tell rows from others
     better.
     """
-    found = elliptical(fit_x, fit_y, select_x, select_y)
+    gaussian = GaussianCopula(fit_x, fit_y, select_x, select_y)
+    found = elliptical(fit_x, fit_y, select_x, select_y, gaussian)
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return found
-    gaussian = found if isinstance(found, GaussianCopula) else GaussianCopula(fit_x, fit_y, select_x, select_y)
     from threadpoolctl import threadpool_limits
 
     # One BLAS thread: on busy cores the threads of many products this small wait for each other most of the time.
@@ -114,17 +115,18 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
         pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
-    for shares in (js_shares, infonce_shares):
-        gain = shares(pairwise, select_x, select_y) - shares(found, select_x, select_y)
+    new, old = (rolled_scores(copula, select_x, select_y) for copula in (pairwise, found))
+    for gain in (new.js_shares() - old.js_shares(), new.infonce_shares() - old.infonce_shares()):
         # Of high MI both are flat: no loss is asked for, and a gain against Student's.
         if not (is_no_loss(gain) if found is gaussian else float(gain.mean()) >= 0):
             return found
     return pairwise
 
 
-def _independent(side: Tensor) -> Tensor:
-    """Which columns of normal scores [n, d] show no dependence on which others [d, d]."""
-    return products(side, side).amax((0, 2)) < noise(len(side), side.shape[1], side.shape[1])
+def _independent(h: Tensor) -> Tensor:
+    """Which columns show no dependence on which others [d, d], by their Hermite polynomials [n, 3 d]."""
+    d = h.shape[1] // 3
+    return products(h, h).amax((0, 2)) < noise(len(h), d, d)
 
 
 def _has_ties(side: Tensor) -> Tensor:
@@ -133,9 +135,9 @@ def _has_ties(side: Tensor) -> Tensor:
     return torch.tensor(most) > max(2.0, TIES * len(side))
 
 
-def products(x: Tensor, y: Tensor) -> Tensor:
-    """|correlations| of Hermite polynomials of degree 1 to 3 of normal scores x [n, dx], y [n, dy]: [3, dx, 3, dy]."""
-    return (hermite(x).T @ hermite(y) / len(x)).abs().view(3, x.shape[1], 3, y.shape[1])
+def products(hx: Tensor, hy: Tensor) -> Tensor:
+    """|correlations| of Hermite polynomials of degree 1 to 3, [n, 3 dx] and [n, 3 dy]: [3, dx, 3, dy]."""
+    return (hx.T @ hy / len(hx)).abs().view(3, hx.shape[1] // 3, 3, hy.shape[1] // 3)
 
 
 def noise(n: int, dx: int, dy: int) -> float:
@@ -143,16 +145,22 @@ def noise(n: int, dx: int, dy: int) -> float:
     return math.sqrt(2 * math.log(9 * dx * dy) / n) + 1 / math.sqrt(n)
 
 
-def matches(x: Tensor, y: Tensor) -> list[tuple[int, int]]:
-    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum."""
-    from scipy.optimize import linear_sum_assignment
+def matches(x: Tensor, y: Tensor, known: Tensor) -> list[tuple[int, int]]:
+    """Columns of x and y without ties, one to one, whose products are above the noise, and the largest in sum.
 
-    strongest = products(x, y).amax((0, 2)).clamp(max=STRONGEST)
+    known: `products` of x and y.
+    """
+    strongest = known.amax((0, 2)).clamp(max=STRONGEST)
     heard = strongest > noise(len(x), x.shape[1], y.shape[1])
     heard &= ~torch.logical_or(_has_ties(x)[:, None], _has_ties(y))
     weight = torch.where(heard, -torch.log1p(-(strongest**2)), 0.0)
-    rows, columns = linear_sum_assignment(weight.numpy(), maximize=True)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if heard[i, j]]
+    if 1 in weight.shape:  # the one that weighs most, without an import of half a second
+        found = [divmod(int(weight.argmax()), weight.shape[1])]
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        found = [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(weight.numpy(), maximize=True), strict=True)]
+    return [(i, j) for i, j in found if heard[i, j]]
 
 
 # A pair --------------------------------------------------------------------------------------------------------------
@@ -200,21 +208,18 @@ class _Density:
         found = _Best(-math.inf)
 
         @functools.cache
-        def kernel(h: float) -> np.ndarray:
-            return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
-
-        @functools.cache
         def along_p(h: float) -> np.ndarray:
-            return kernel(h) @ counts
+            return _kernel(h) @ counts
 
         @functools.cache
         def smoothed(h: tuple[float, float]) -> np.ndarray:
-            return along_p(h[0]) @ kernel(h[1]).T
+            return along_p(h[0]) @ _kernel(h[1]).T
 
         @functools.cache
         def own_of(side: int, h: float, sign: int) -> np.ndarray:
             return _normal((1 - sign * math.sqrt(1 - h * h)) * (p, q)[side], h)
 
+        @functools.cache  # once: what was tried before is no better now
         def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
             nonlocal found
             smooth = smoothed(h)
@@ -277,6 +282,13 @@ class _Density:
         lost = values.clamp(min=0).cumsum(0).sqrt() / len(points)
         right = right[:, lost > ACCURACY]
         return (table @ right).float(), right.float()
+
+
+@functools.cache
+def _kernel(h: float) -> np.ndarray:
+    """At each knot of the grid, the kernel of width h about each knot [knots, knots]."""
+    points = _Density.grid.points
+    return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
 
 
 def _normal(t: np.ndarray, deviation: float = 1.0) -> np.ndarray:

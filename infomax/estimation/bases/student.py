@@ -1,5 +1,6 @@
 """Student's copula: a Gaussian's with heavier joint tails, and the choice between the two."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -27,26 +28,20 @@ class StudentCopula(ClosedForm):
     rho: Tensor  # [k]
     table: Tensor  # asinh of the t-score at each normal score of a grid
 
-    def __init__(self, gaussian: GaussianCopula, fit_x: Tensor, fit_y: Tensor, dof: float):
+    def __init__(self, gaussian: GaussianCopula, wx: Tensor, wy: Tensor, dof: float):
+        """wx, wy: what `whitener` makes of each side's fit rows, the same for all degrees of freedom."""
         super().__init__()
-        dx, dy = fit_x.shape[1], fit_y.shape[1]
+        dx, dy = len(wx), len(wy)
         self.dof, self.strength, self.share_read = dof, 1.0, gaussian.share_read
-        roots = []
-        for side in (fit_x, fit_y):
-            axes = Axes(Moments(side, side[:, :1]).xx)
-            roots.append(axes.basis * axes.values.rsqrt())
         k = gaussian.rho.numel()
-        self.register_buffer("wx", roots[0].float())
-        self.register_buffer("wy", roots[1].float())
+        self.register_buffer("wx", wx.float())
+        self.register_buffer("wy", wy.float())
         self.register_buffer("left", gaussian.a.clone())
         self.register_buffer("right", gaussian.b.clone())
         self.register_buffer("rho", gaussian.rho.clone())
-        from scipy.special import gammaln, ndtr, stdtrit
+        self.register_buffer("table", torch.from_numpy(_t_scores(dof)).float())
+        from scipy.special import gammaln
 
-        grid = np.linspace(-REACH, REACH, KNOTS)
-        half = grid[: KNOTS // 2 + 1]  # the lower half, where a probability keeps its digits
-        lower = np.arcsinh(stdtrit(dof, ndtr(half)))
-        self.register_buffer("table", torch.from_numpy(np.concatenate([lower, -lower[-2::-1]])).float())
         gammas = [float(gammaln((dof + p) / 2)) for p in (dx + dy, dx, dy, 0)]
         constant = gammas[0] - gammas[1] - gammas[2] + gammas[3] - 0.5 * float(torch.log1p(-(self.rho**2)).sum())
         self.sizes, self.constant, self.k = (dx, dy), constant, k
@@ -67,7 +62,10 @@ class StudentCopula(ClosedForm):
         return self.rho.numel() + 3
 
     def embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self.t_scores(x), self.t_scores(y)
+        return self._embed(self.t_scores(x), self.t_scores(y))
+
+    def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of t-scores."""
         dof, (dx, dy), rho = self.dof, self.sizes, self.rho
         own = [((side @ root) ** 2).sum(1, keepdim=True) for side, root in ((x, self.wx), (y, self.wy))]
         u, v = x @ self.left, y @ self.right
@@ -97,29 +95,52 @@ class StudentCopula(ClosedForm):
         from scipy.special import gammaln
 
         dof, p = self.dof, sum(self.sizes)
-        ex, ey = self.embed(x, y)
-        each = 0.5 * (dof + 1) * sum(torch.log1p(self.t_scores(s) ** 2 / dof).sum(1) for s in (x, y))
+        x, y = self.t_scores(x), self.t_scores(y)
+        ex, ey = self._embed(x, y)
+        each = 0.5 * (dof + 1) * sum(torch.log1p(side**2 / dof).sum(1) for side in (x, y))
         gammas = gammaln((dof + p) / 2) + (p - 1) * gammaln(dof / 2) - p * gammaln((dof + 1) / 2)
         return each - self._joint((ex[:, :-1] * ey[:, :-1]).sum(1)) + float(gammas)
 
 
-def elliptical(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor) -> GaussianCopula | StudentCopula:
+def whitener(side: Tensor) -> Tensor:
+    """What makes a side's normal scores [n, d] uncorrelated, of variance 1 [d, k]."""
+    axes = Axes(Moments(side, side[:, :1]).xx)
+    return axes.basis * axes.values.rsqrt()
+
+
+@functools.cache
+def _t_scores(dof: float) -> np.ndarray:
+    """asinh of the t-score at each normal score of the grid."""
+    from scipy.special import ndtr, stdtrit
+
+    half = np.linspace(-REACH, REACH, KNOTS)[: KNOTS // 2 + 1]  # the lower half, where a probability keeps its digits
+    lower = np.arcsinh(stdtrit(dof, ndtr(half)))
+    return np.concatenate([lower, -lower[-2::-1]])
+
+
+def elliptical(
+    fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor, gaussian: GaussianCopula | None = None
+) -> GaussianCopula | StudentCopula:
     """The Gaussian copula, or Student's where the select rows are the likelier under it, beyond one standard error.
 
     And where it tells them from other rows as well: columns that repeat each other have no joint density to speak of,
-    and look like tails.
+    and look like tails. gaussian: the Gaussian copula of these rows, where it is fitted already.
     """
-    gaussian = GaussianCopula(fit_x, fit_y, select_x, select_y)
+    if gaussian is None:
+        gaussian = GaussianCopula(fit_x, fit_y, select_x, select_y)
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return gaussian
     found: GaussianCopula | StudentCopula = gaussian
-    best = StudentCopula(gaussian, fit_x, fit_y, 1000.0).log_density(select_x, select_y)
+    wx, wy = whitener(fit_x), whitener(fit_y)
+    best = StudentCopula(gaussian, wx, wy, 1000.0).log_density(select_x, select_y)
     for dof in DEGREES:
-        tried = StudentCopula(gaussian, fit_x, fit_y, dof)
+        tried = StudentCopula(gaussian, wx, wy, dof)
         gain = (each := tried.log_density(select_x, select_y)) - best
         if not is_no_loss(gain):
             break  # from light tails to heavy ones, it only falls from here
         if is_gain(gain):
             found, best = tried, each
+    if found is gaussian:
+        return gaussian
     as_ratios = [float(js_shares(copula, select_x, select_y).mean()) for copula in (found, gaussian)]
     return found if as_ratios[0] >= as_ratios[1] else gaussian

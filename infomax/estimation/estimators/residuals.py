@@ -14,8 +14,9 @@ from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases import discriminant, kernels
 from infomax.estimation.bases.base import Base, Map, Unmixed
-from infomax.estimation.bases.gains import infonce_shares, is_gain, jensen_shannon, js_shares, log_partition
+from infomax.estimation.bases.gains import is_gain, jensen_shannon, rolled_scores
 from infomax.estimation.bases.gaussian import COMPONENTS
+from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.pair_copula import noise, products
 from infomax.estimation.critic import GatedCritic, gated
 from infomax.estimation.estimator import Budget, Estimator, Fitted
@@ -124,7 +125,7 @@ def _columns(fit: Pairs) -> tuple[Columns, Columns]:
     """
     if max(fit.x.shape[1], fit.y.shape[1]) > COMPONENTS:
         return Columns(torch.ones(fit.x.shape[1])), Columns(torch.ones(fit.y.shape[1]))
-    known = products(fit.x, fit.y)
+    known = products(hermite(fit.x), hermite(fit.y))
     heard = noise(len(fit), fit.x.shape[1], fit.y.shape[1])
     found = []
     for strongest in (known.amax((0, 2, 3)), known.amax((0, 1, 2))):
@@ -190,12 +191,12 @@ def _gain(model: Any, rival: Any, select: Pairs) -> float:
     they do not prefer it. The best of many is better by luck alone, so by one standard error; and not at the expense of
     high scores, which that bound hardly sees and a residual may spoil for the rest, nor of the value, which what was
     missing raises and too smooth a residual may lower: by no more than a mean ratio above 1 had raised it."""
-    gain = js_shares(model, select.x, select.y) - js_shares(rival, select.x, select.y)
-    high = infonce_shares(model, select.x, select.y) - infonce_shares(rival, select.x, select.y)
-    value, before = (float(critic.pair(*critic.embed(select.x, select.y)).mean()) for critic in (model, rival))
+    new, old = (rolled_scores(critic, select.x, select.y) for critic in (model, rival))
+    gain, high = new.js_shares() - old.js_shares(), new.infonce_shares() - old.infonce_shares()
     if not (is_gain(gain) and float(high.mean()) > 0):
         return 0.0
-    return float(gain.mean()) if value > before - max(0.0, log_partition(rival, select.x, select.y)) else 0.0
+    value, before = float(new.own.mean()), float(old.own.mean())
+    return float(gain.mean()) if value > before - max(0.0, old.log_partition()) else 0.0
 
 
 def _networks(

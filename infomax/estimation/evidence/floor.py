@@ -67,11 +67,11 @@ def lower_bound(values: NDArray[np.float64], level: float = LEVEL) -> float:
     Student's t, less what failures could lower the mean by that are too rare to be seen: of n values none of which
     failed, -log(level) / n of all may (the rule of three), each down to LOWEST.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n, mean = len(values), float(values.mean())
     unseen = -math.log(level) / n * max(0.0, mean - LOWEST)
-    return mean - float(t.ppf(1 - level, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) - unseen
+    return mean - float(stdtrit(n - 1, 1 - level)) * float(values.std(ddof=1)) / math.sqrt(n) - unseen
 
 
 def calibrated(scores: Sequence[Tensor]) -> tuple[float, float]:

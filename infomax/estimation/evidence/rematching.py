@@ -90,7 +90,8 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
         return Misfit(products, products, moved)
     distances = [torch.cdist(z, z, p=math.inf) for z in normal if z is not None]
     own = by_distances(distances[0], distances[1], NEIGHBOURS)
-    others = [by_distances(distances[0], distances[1][m][:, m], NEIGHBOURS) for m in drawn]
+    drawn_distances = (distances[1].index_select(0, m).index_select(1, m) for m in drawn)
+    others = [by_distances(distances[0], each, NEIGHBOURS) for each in drawn_distances]
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / DRAWN)
     return Misfit(max(0.0, gap, products), max(products, gap if gap > 3 * noise else 0.0), moved)
@@ -121,7 +122,8 @@ def matched(s: Tensor, number: int, generator: torch.Generator, sweeps: int = SW
             gap = torch.randint(2, (chains, 1), generator=generator)
             i, j = (centre + steps) % n, (centre + gap - steps) % n
             a, b = found.gather(1, i), found.gather(1, j)
-            odds = flat[i * n + b] + flat[j * n + a] - flat[i * n + a] - flat[j * n + b]
+            at_i, at_j = i * n, j * n
+            odds = flat.take(at_i + b) + flat.take(at_j + a) - flat.take(at_i + a) - flat.take(at_j + b)
             swap = torch.rand(odds.shape, generator=generator) < odds.sigmoid()
             found.scatter_(1, i, torch.where(swap, b, a)).scatter_(1, j, torch.where(swap, a, b))
     return found

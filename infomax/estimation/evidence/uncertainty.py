@@ -187,11 +187,11 @@ def jackknife(fitted: Fitted, report: Pairs, seed: int) -> tuple[float, int]:
 
 def one_sided(mi: float, stderr: float, folds: int) -> float:
     """The p-value of "the value is not above 0", by Student's t with the degrees of freedom of all folds' groups."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if not stderr > 0 or not math.isfinite(mi):
         return 1.0
-    return float(t.sf(mi / stderr, (GROUPS - 1) * folds))
+    return float(stdtr((GROUPS - 1) * folds, -mi / stderr))
 
 
 def jackknife_values(fitted: Fitted, report: Pairs, seed: int) -> list[float]:

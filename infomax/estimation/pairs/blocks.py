@@ -10,6 +10,7 @@ import torch
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
 from infomax.estimation.pairs.pairs import FEWEST_IDS
+from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
 AUTO = "auto"
@@ -194,16 +195,13 @@ def _predictors(given: np.ndarray, there: np.ndarray) -> np.ndarray | None:
 
 def _normal_scores(table: np.ndarray) -> np.ndarray:
     from scipy.special import ndtri
-    from scipy.stats import rankdata
 
-    return ndtri((rankdata(table, axis=0) - 0.5) / len(table))
+    return ndtri((average_ranks(table) - 0.5) / len(table))
 
 
 def _functions(table: np.ndarray) -> np.ndarray:
     """Of columns [m, d] that vary: ranks, and how far they are from the middle, standardised [2 d, m]."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(table, axis=0) / len(table)
+    ranks = average_ranks(table) / len(table)
     both = np.concatenate([ranks, np.abs(ranks - ranks.mean(0))], 1).T
     both = both - both.mean(1, keepdims=True)
     spread = both.std(1, keepdims=True)

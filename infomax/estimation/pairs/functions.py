@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
 NAME = "function"
@@ -77,12 +78,10 @@ def _check(relation: Relation) -> list[Check]:
 
 def _copy(x: Tensor, y: Tensor) -> Relation | None:
     """A column whose order is that of a column of the other side, upwards or downwards, ties and all."""
-    from scipy.stats import rankdata
-
     if x.shape[1] * y.shape[1] > PRODUCTS:
         return None
     some = [side[:ROWS] for side in _shuffled(x, y)]
-    ranks = [torch.from_numpy(rankdata(side.numpy(), axis=0)) for side in some]
+    ranks = [torch.from_numpy(average_ranks(side.numpy())) for side in some]
     ranks = [(r - r.mean(0)) / r.std(0, correction=0).clamp(min=1e-12) for r in ranks]
     rho = (ranks[0].T @ ranks[1] / len(some[0])).abs()
     for flat in rho.flatten().topk(min(20, rho.numel())).indices.tolist():
@@ -114,9 +113,7 @@ def _constant_within(along: Tensor, sizes: Tensor) -> bool:
 
 
 def _rank_distance(one: Tensor, other: Tensor) -> float:
-    from scipy.stats import rankdata
-
-    return 1 - float(np.corrcoef(rankdata(one.numpy()), rankdata(other.numpy()))[0, 1])
+    return 1 - float(np.corrcoef(average_ranks(one.numpy()), average_ranks(other.numpy()))[0, 1])
 
 
 def _combination(x: Tensor, y: Tensor) -> Relation | None:
@@ -191,10 +188,11 @@ def _curve(x: Tensor, y: Tensor) -> Relation | None:
 
 def _unpredicted(seen: Tensor, columns: Tensor) -> Tensor:
     """The median error [k] with which columns [n, k] are predicted, each row by a plane through its neighbours'."""
-    from sklearn.neighbors import KDTree
+    from scipy.spatial import KDTree  # of scikit-learn's, the import costs more than all searches
 
     d = seen.shape[1]
-    index = torch.from_numpy(KDTree(seen.numpy()).query(seen.numpy(), 2 * d + 4)[1][:, 1:].astype(np.int64))
+    near = np.asarray(KDTree(seen.numpy()).query(seen.numpy(), 2 * d + 4)[1], np.int64)
+    index = torch.from_numpy(near[:, 1:].copy())
     design = torch.cat([torch.ones(*index.shape, 1).double(), seen[index] - seen[:, None]], 2)  # [n, neighbours, 1 + d]
     gram = design.transpose(1, 2) @ design
     gram = gram + 1e-9 * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(1 + d).double()

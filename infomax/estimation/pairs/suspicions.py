@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from infomax.estimation.pairs.pairs import FEWEST, is_label
+from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
 ROWS = 1024  # at a time
@@ -101,8 +102,6 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
     """Rows that resemble the next on both sides. Rows in time, or in blocks of one origin, share more than x tells of
     y, and a random split then has neighbours on both sides: fail. Rows that were sorted by a column, or grouped by a
     label, resemble each other for that alone, and are harmless once they are shuffled: a warning."""
-    from scipy.stats import rankdata
-
     found = []
     generator = torch.Generator().manual_seed(1)
     for side in sides:
@@ -110,7 +109,7 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
         # Ranks, as one far row decides nothing; equal rows share theirs, as they have no order. A product differs in
         # its last digits between equal rows.
         z = ((t - t.mean(0)) / t.std(0)).float().numpy()
-        ranks = torch.from_numpy(rankdata(z, axis=0))
+        ranks = torch.from_numpy(average_ranks(z))
         ranks = (ranks - ranks.mean(0)) / ranks.std(0).clamp(min=1e-12)
         found.append(float((ranks[1:] * ranks[:-1]).mean()))
     least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
