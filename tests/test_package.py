@@ -80,11 +80,11 @@ def commands(job: dict) -> list[list[str]]:
     return [shlex.split(line) for step in job["steps"] for line in step.get("run", "").splitlines()]
 
 
-def test_all_tests_run_on_the_lowest_python_and_the_quick_ones_on_another():
+def test_all_tests_run_on_the_lowest_python_and_the_quick_ones_on_two_others():
     check = jobs_of("ci")["check"]
     tests = {each["python"]: shlex.split(each["tests"]) for each in check["strategy"]["matrix"]["include"]}
     assert PROJECT["requires-python"] == f">={next(iter(tests))}"
-    assert tests == {"3.11": [], "3.12": ["-m", "not slow"]}
+    assert tests == {"3.11": [], "3.12": ["-m", "not slow"], "3.13": ["-m", "not slow"]}
     assert commands(check)[-1] == [".ci/run", "${{", "matrix.tests", "}}"]
     run, of_tests = (ROOT / ".ci/run").read_text(), (ROOT / "check.sh").read_text()
     assert 'check.sh "$@"' in run and re.search(r'^run .*pytest .*"\$@"$', of_tests, re.MULTILINE)  # and then the wheel

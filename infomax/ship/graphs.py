@@ -107,7 +107,9 @@ def torch_export(record: Record, path: Path) -> float:
         nonlocal worst
         held = io.BytesIO()  # torch's own writer tells of a full disk by a RuntimeError with a C++ stack
         torch.export.save(program, held, extra_files={"infomax.json": json.dumps(_about(record))})
-        temporary.write_bytes(held.getbuffer())
+        # Not write_bytes, whose own view outlives an error: from Python 3.13 on, `held` complains of it on stderr.
+        with held.getbuffer() as view, temporary.open("wb") as file:
+            file.write(view)
         with temporary.open("rb") as file:
             worst = _compared(encoder, torch.export.load(file).module(), record)
         _require_alike(worst, "torch.export", path)
