@@ -9,7 +9,9 @@ import threading
 import pytest
 import torch
 
+import infomax as im
 from infomax import critics, objectives
+from infomax.estimation import Budget
 from infomax.scores import Scores, dense, workers
 
 
@@ -82,6 +84,29 @@ def test_every_worker_takes_part_and_has_one_thread(threads):
         assert crew.in_turn(work, [5, 6, 7]) == [10, 12, 14]
     assert seen == {0: 1, 1: 1, 2: 1} and torch.get_num_threads() == 3
     assert started == [3], "a thread that starts meanwhile has torch's threads, not a worker's one"
+
+
+def test_a_small_estimate_has_one_value_on_any_number_of_threads(threads, monkeypatch):
+    asked, backward = [], torch.Tensor.backward
+
+    def spied(loss):
+        asked.append(torch.get_num_threads())
+        return backward(loss)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spied)
+    x, noise = torch.randn(2, 300, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for count in (1, 3):
+        threads(count)
+        found.append(
+            [im.estimate(x, x.abs() + noise, of, budget=Budget(steps=30)).to_dict() for of in ("CopulaJS", "NWJ")]
+        )
+        assert torch.get_num_threads() == count
+    assert found[0] == found[1]
+    assert set(asked) == {1}
+    x, noise = torch.randn(2, 12_000, 2, generator=torch.Generator().manual_seed(0))
+    im.estimate(x, x.abs() + noise, "NWJ", budget=Budget(steps=2))
+    assert asked[-1] == 3, "where there is more to compute, all of them take part"
 
 
 def test_threads_may_change_between_forward_and_backward(threads):

@@ -24,7 +24,6 @@ FORMS = {
 }
 TASKS = {
     "training step, 256 pairs": "caching.step_of('resnet10_tiny', 256, None, 28, 'cpu')",
-    "estimate, 300 pairs of 2 columns": "estimate(300, 2)",
     "estimate, 2,000 pairs of 3 columns": "estimate(2000, 3)",
     "estimate, 8,000 pairs of 8 columns": "estimate(8000, 8)",
 }

@@ -174,16 +174,15 @@ def limited(split: Any, limit: int | None) -> Any:
 def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if split.batch([0]).is_floating_point():
         return _of_numbers(split)
-    # Sums of integers: exact, so the same in every process and on every machine.
+    # By counts of each value: exact, so the same in every process and on every machine, and faster than squares.
     chosen = torch.arange(len(split))
     if not split.in_memory:
         chosen = chosen[:: max(1, -(-len(split) // _STATISTICS))]
-    total = torch.zeros(split.shape[0], dtype=torch.int64)
-    square = torch.zeros(split.shape[0], dtype=torch.int64)
+    counts, values = torch.zeros(split.shape[0], 256, dtype=torch.int64), torch.arange(256)
     for part in chosen.split(128):  # a few, for photographs are large
-        pixels = split.batch(part).to(torch.int32)
-        total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
-        square += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
+        for channel, pixels in zip(counts, split.batch(part).transpose(0, 1), strict=True):
+            channel += torch.bincount(pixels.flatten(), minlength=256)
+    total, square = counts @ values, counts @ values.square()
     count = len(chosen) * split.shape[1] * split.shape[2]
     mean = [value / count for value in total.tolist()]
     variance = [value / count - m * m for value, m in zip(square.tolist(), mean, strict=True)]

@@ -1,5 +1,6 @@
 """estimate(x, y): three splits, a fresh critic, a value on pairs that it never saw, and whether to believe it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,8 +23,10 @@ from infomax.estimation.questions.given import conditional
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate
 from infomax.objectives import Objective
+from infomax.scores.workers import at_work
 
 IMPOSSIBLE = 0.1  # nats outside of what the entropy of few different rows allows: more than shares by chance make
+FEW = 20_000  # numbers in both sides, up to which threads wait as long as they compute (docs/engine.md): one has it all
 WIDE = 50_000_000  # numbers in both sides, above which one split is fitted instead of folds
 
 
@@ -90,7 +93,7 @@ def estimate(
         return tables.described(_estimate([(x, y, ids)], request, method, critic, "".join(tables.unordered)))
     if fitting.reads_images(critic):
         raise UserError(f"given cannot stand beside an image's pixels: leave the critic {critic!r} out.")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), at_work(_numbers([(x, y, ids)]) <= FEW):
 
         def read(x: torch.Tensor, y: torch.Tensor, unordered: str) -> tuple[Evidence, tuple[Check, ...]]:
             return _evidence([(x, y, ids)], request, method, critic, unordered)
@@ -145,8 +148,13 @@ def _estimate(
     """Of each part's x, y and ids. request: from what `inputs.prepared` makes of them. unordered: as it takes it."""
     # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
     # all devices would reach a user's GPU state.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), at_work(_numbers(parts) <= FEW):
         return _concluded(*_evidence(parts, request, method, critic, unordered))
+
+
+def _numbers(parts: Sequence[tuple[Any, Any, Any]]) -> int:
+    """In both sides of all parts, as far as they are arrays already."""
+    return sum(math.prod(getattr(side, "shape", ())) for part in parts for side in part[:2])
 
 
 def _evidence(
