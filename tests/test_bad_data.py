@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import TINY, write_images
 from PIL import Image
 
 from infomax.data import dataset
+from infomax.data.readable import in_threads
 from infomax.errors import UserError
 
 
@@ -159,3 +161,18 @@ def test_one_class_trains_and_cannot_be_probed(run, unlabelled, finished):
     assert (ended.status, ended.out) == (2, "")
     assert re.match(r"Every training image has the label 0: a probe needs at least two classes", ended.err), ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_an_error_stops_all_threads_at_their_next_item():
+    done = []
+
+    def work(item):
+        done.append(item)
+        if item == 0:
+            raise OSError("item 0")
+        time.sleep(0.002)
+
+    with pytest.raises(OSError, match="item 0"):
+        in_threads(work, range(5_000))
+    assert len(done) < 200
+    assert in_threads(lambda item: item + 1, range(1_000)) == list(range(1, 1_001)) and in_threads(work, []) == []

@@ -421,7 +421,7 @@ def test_bad_tensors(words):
         (lambda p: Policy(flip="often"), "flip"),
         (lambda p: Policy(padding="none"), "padding"),
         (lambda p: Views(Policy(), [0.5], [0.0]), "positive"),
-        (lambda p: Views(Policy(), [0.5], [0.5]).plain(noise(2, 3)), "1 channels"),
+        (lambda p: Views(Policy(), [0.5], [0.5]).plain(noise(2, 3)), "1 channel,"),
         (lambda p: Views(Policy(), [0.5], [0.5]).plain(noise(2).float()), "uint8"),
         (lambda p: Views(Policy(), [0.5], [0.5])(noise(2), torch.arange(3), 0, 0, 0), "ids"),
     ],

@@ -187,11 +187,31 @@ def test_layers_are_as_they_were_and_in_the_order_in_which_they_run():
     assert torch.equal(found["features"][0], found["last"][0]) and (found["features"][0] < 0).any()
 
 
+def test_a_shared_layer_goes_by_either_name_and_stages_that_come_late_are_refused():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(1, 2, 3)
+            self.b = self.a
+
+        def forward(self, x):
+            return self.a(x).flatten(1) if len(x) > 1 else torch.zeros(1, 72)
+
+    images = torch.rand(3, 1, 8, 8)
+    named = layer_rows.Layers(Shared(), None, ["b"])
+    assert named.apart([named(images)])["b"][0].shape[0] == 3
+    late = layer_rows.Layers(Shared(), None, ["a"])
+    late.asked = False  # as stages that timm names are
+    late(images[:1])
+    with pytest.raises(im.UserError, match="'a' runs for some images and not for others"):
+        late(images)
+
+
 def test_a_layer_that_never_runs_is_refused(halves):
     layers = layer_rows.Layers(InPlace().eval(), None, ["conv", "unused"])
-    with pytest.raises(im.UserError, match="has the layer 'unused', and images do not pass it"), torch.no_grad():
+    with pytest.raises(im.UserError, match="has the layer 'unused', and no image is seen to pass it"), torch.no_grad():
         layers(torch.rand(5, 1, 8, 8))
-    with pytest.raises(im.UserError, match="images do not pass it"):
+    with pytest.raises(im.UserError, match="no image is seen to pass it"):
         mutual_information(InPlace(), halves, layers=["conv", "unused"], **ONCE)
 
 

@@ -11,7 +11,9 @@ from PIL import Image
 from torch import nn
 
 import infomax as im
+from infomax import data
 from infomax.evaluation import probe_all, subject
+from infomax.evaluation.common import require_reads
 
 
 def saved(folder, encoder, shape):
@@ -74,12 +76,12 @@ def test_a_size_that_the_encoder_does_not_read_is_refused_in_words(tmp_path):
 
     from infomax.evaluation.subject import _require_fit
 
-    encoder = Flat().train()
+    encoder, plain = Flat().train(), data.views_for(spots(1, 16)).plain
     told = r"trained on 8 x 8 pixels and does not read those of spots, 16 x 16: .*folder:PATH.size=8"
     with pytest.raises(im.UserError, match=told):
-        _require_fit(encoder, [1, 8, 8], spots(1, 16), "run")
+        _require_fit(encoder, [1, 8, 8], spots(1, 16), "run", plain)
     assert encoder.training
-    _require_fit(encoder, None, spots(1, 16), "an older run that does not say")
+    _require_fit(encoder, None, spots(1, 16), "an older run that does not say", plain)
 
 
 def test_a_users_encoder_of_other_images_is_refused_in_words(tmp_path):
@@ -99,8 +101,36 @@ def test_a_users_encoder_of_other_images_is_refused_in_words(tmp_path):
     with pytest.raises(im.UserError, match=r"3 channels and 8 x 8 pixels.*give it images of the channels and the size"):
         im.probe(narrow, spots(3, 8))
     saved(tmp_path / "run", cnn(3), (3, 8, 8))
-    with pytest.raises(im.UserError, match="does not read images of 1 channel"):
+    with pytest.raises(
+        im.UserError, match="what was trained by them, are for images of 3 channels, and these have 1: give"
+    ):
         im.probe(tmp_path / "run", spots(1, 8))
+
+
+class Odd(nn.Module):
+    """Reads what `features` feeds, float32 images, and no constant ones; draws numbers in evaluation mode too."""
+
+    num_features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x):
+        x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+        assert x.isfinite().all()
+        return self.conv(x + 0.01 * torch.randn_like(x)).mean((2, 3))
+
+
+def test_the_image_that_is_tried_first_is_read_as_all_are():
+    images = spots(1, 8)
+    views = data.views_for(images)
+    odd, before = Odd(), torch.random.get_rng_state()
+    require_reads(odd, images, views.plain)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(im.UserError, match="does not read images of 1 channel"):
+        require_reads(nn.Conv2d(1, 4, 3).bfloat16(), images, views.plain)  # which features, float32, would not fit
 
 
 @pytest.mark.slow

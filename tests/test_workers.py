@@ -104,6 +104,8 @@ def test_a_small_estimate_has_one_value_on_any_number_of_threads(threads, monkey
         assert torch.get_num_threads() == count
     assert found[0] == found[1]
     assert set(asked) == {1}
+    listed = im.estimate(x.tolist(), (x.abs() + noise).tolist(), "NWJ", budget=Budget(steps=30))
+    assert listed.mi == found[1][1]["mi"], "lists are counted as arrays are"
     x, noise = torch.randn(2, 12_000, 2, generator=torch.Generator().manual_seed(0))
     im.estimate(x, x.abs() + noise, "NWJ", budget=Budget(steps=2))
     assert asked[-1] == 3, "where there is more to compute, all of them take part"

@@ -92,7 +92,10 @@ def _once(worker: "subprocess.Popen[str]") -> tuple[float, float]:
     assert worker.stdin is not None and worker.stdout is not None
     worker.stdin.write("\n")
     worker.stdin.flush()
-    wall, used = map(float, worker.stdout.readline().split())
+    line = worker.stdout.readline()
+    if not line:
+        raise UserError("A worker of the benchmark ended; what it said stands above.")
+    wall, used = map(float, line.split())
     return wall, used
 
 
@@ -108,6 +111,8 @@ def command(names: tuple[str, ...] = tuple(TASKS), rounds: int = 3, busy: int = 
     errors.require_positive(rounds=rounds)
     if busy < 0:
         raise UserError(f"busy is a number of processes, 0 or more, not {busy}.")
+    if not names:
+        raise UserError(f"Name a row at least: {', '.join(map(repr, TASKS))}.")
     for name in names:
         if name not in TASKS:
             raise UserError(f"There is no task {name!r}.{errors.nearest(name, TASKS)}")

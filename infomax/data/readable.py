@@ -68,8 +68,13 @@ def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list
         1, min(64, len(items) // (8 * threads))
     )  # a thread is handed so many: to hand one takes as long as a stat
 
+    ended = False  # by an error or Ctrl-C: who has been handed some items stops at the next
+
     def done(place: int) -> list[_Result]:
-        return [work(item) for item in items[place : place + size]]
+        return [work(item) for item in items[place : place + size] if not ended]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="infomax-images") as pool:
-        return [result for part in pool.map(done, range(0, len(items), size)) for result in part]
+        try:
+            return [result for part in pool.map(done, range(0, len(items), size)) for result in part]
+        finally:
+            ended = True

@@ -111,7 +111,11 @@ class Views:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise UserError(f"Views are made of uint8 images [b, c, h, w], not {images.dtype} {list(images.shape)}.")
         if images.shape[1] != len(self.mean):
-            raise UserError(f"These views are for images of {len(self.mean)} channels, not {images.shape[1]}.")
+            known = "1 channel" if len(self.mean) == 1 else f"{len(self.mean)} channels"
+            raise UserError(
+                f"These views, and what was trained by them, are for images of {known}, and these have"
+                f" {images.shape[1]}: give images of {known}."
+            )
 
     def _normalise(self, x: Tensor) -> Tensor:
         mean = torch.tensor(self.mean, device=x.device)[:, None, None]

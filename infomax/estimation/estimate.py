@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -153,8 +154,15 @@ def _estimate(
 
 
 def _numbers(parts: Sequence[tuple[Any, Any, Any]]) -> int:
-    """In both sides of all parts, as far as they are arrays already."""
-    return sum(math.prod(getattr(side, "shape", ())) for part in parts for side in part[:2])
+    """In both sides of all parts, of arrays or lists; of anything else, which is about to be refused, one each."""
+
+    def counted(side: Any) -> int:
+        try:
+            return math.prod(side.shape if hasattr(side, "shape") else np.shape(side))
+        except (TypeError, ValueError):  # rows of several lengths, say
+            return 1
+
+    return sum(counted(side) for part in parts for side in part[:2])
 
 
 def _evidence(

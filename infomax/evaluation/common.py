@@ -1,7 +1,7 @@
 """What probes (probing.py, targets.py) share: labels, held-out parts, intervals, refusals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
-from infomax.evaluation.features import Ints
+from infomax.evaluation.features import Ints, encoded
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset, Split
@@ -25,33 +25,29 @@ def labels(split: "Split", name: str = "this data set") -> Tensor:
     return split.labels
 
 
-def refusal(encoder: nn.Module, shape: Sequence[int]) -> Exception | None:
-    """What an encoder raises when it reads one image, or signal, of zeros, in evaluation mode; None where it reads it.
+def refusal(encoder: nn.Module, images: "Dataset", plain: Callable[[Tensor], Tensor]) -> Exception | None:
+    """What an encoder raises when it reads the first image, or signal, as `features` reads all; None where it reads it.
 
-    shape: (c, h, w), or (c, time). Every submodule comes back in the mode it had.
+    plain: what standardises images. The random state is left as it was. Raises UserError: what says enough itself.
     """
-    modes = [(module, module.training) for module in encoder.modules()]
-    weight = next((p for p in encoder.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
+        with torch.random.fork_rng(devices=[]):
+            for _ in encoded(encoder, images.train.subset([0]), plain):
+                pass
+    except UserError:
+        raise
     except Exception as error:  # whatever the encoder says of what it does not take
         return error
-    finally:
-        for module, training in modes:
-            module.training = training
     return None
 
 
-def require_reads(encoder: nn.Module, images: "Dataset") -> None:
+def require_reads(encoder: nn.Module, images: "Dataset", plain: Callable[[Tensor], Tensor]) -> None:
     """Raises UserError where an encoder that was not trained here cannot read the images, or signals, of a data set.
 
-    encoder: in any mode. images: the data set.
+    encoder: in any mode. images: the data set. plain: what standardises them.
     """
     shape = tuple(images.shape)
-    error = refusal(encoder, shape)
-    if isinstance(error, UserError):
-        raise error
+    error = refusal(encoder, images, plain)
     if error is not None:
         unit = "pixels" if len(shape) == 3 else "times"
         why = str(error).strip().partition("\n")[0]

@@ -293,8 +293,9 @@ def encoded(
             if not isinstance(out, Tensor) or out.ndim < 2:
                 shown = f"shape {list(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
                 raise UserError(
-                    f"The encoder, a {type(encoder).__name__}, returns {shown} for {len(indices)} images, where one"
-                    " tensor with a row for each is needed, [n, d]: take one entry of a dictionary or tuple."
+                    f"The encoder, a {type(encoder).__name__}, returns {shown} for {len(indices)}"
+                    f" {'images' if len(indices) > 1 else 'image'}, where one tensor with a row for each is needed,"
+                    " [n, d]: take one entry of a dictionary or tuple."
                 )
             yield out.flatten(1).float().cpu()
     finally:

@@ -48,12 +48,12 @@ class Layers(nn.Module):
         super().__init__()
         self.encoder, self.projector = encoder, projector
         self.stages: dict[str, int | None] = dict(_stages(encoder)) if names is None else dict.fromkeys(names)
-        known = [name for name, _ in encoder.named_modules() if name]
+        known = [name for name, _ in encoder.named_modules(remove_duplicate=False) if name]
         for name in self.stages:
             if name not in known:
                 raise UserError(f"The encoder has no layer {name!r}.{nearest(name, known)}")
         self.asked = names is not None
-        self.order: list[str] = []  # of the stages, as the first images passed them
+        self.order: list[str] | None = None  # of the stages, as the first images passed them
         self.widths: dict[str, int] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -80,9 +80,11 @@ class Layers(nn.Module):
                 hook.remove()
         if self.asked and (unused := [name for name in self.stages if name not in caught]):
             raise UserError(
-                f"The encoder has the layer {unused[0]!r}, and images do not pass it: name layers that it runs."
+                f"The encoder has the layer {unused[0]!r}, and no image is seen to pass it: name layers that it runs."
+                " In a compiled or traced encoder none is seen; give the module itself."
             )
-        self.order = self.order or list(caught)
+        if self.order is None:
+            self.order = list(caught)
         if set(self.order) != set(caught):
             other = min(set(self.order) ^ set(caught))
             raise UserError(f"The layer {other!r} runs for some images and not for others; name others by --layers.")

@@ -148,8 +148,8 @@ def probe(
         preprocessing = checkpoint.preprocessing
     data = named(dataset) if isinstance(dataset, str) else dataset
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
-    require_reads(encoder, data)
     plain = (views or views_from(preprocessing, data)).plain
+    require_reads(encoder, data, plain)
     train_x = held(encoder, data.train, plain, device, batch_size, store)
     test_x = held(encoder, data.test, plain, device, batch_size, store)
     found = probe_features(train_x, train_y, test_x, test_y, seed=seed, names=data.classes)

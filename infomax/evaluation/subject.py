@@ -3,12 +3,13 @@
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.evaluation.common import channels, refusal, require_reads, sized
@@ -91,14 +92,20 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
         )
     else:
         images = dataset
+
+    def plain(read: Tensor) -> Tensor:  # made when asked for, as there are no such views of every other data set
+        return data.views_from(preprocessing, images).plain(read)
+
     if preprocessing is not None:
-        _require_fit(encoder, preprocessing.get("input_size"), images, checkpoint)
+        _require_fit(encoder, preprocessing.get("input_size"), images, checkpoint, plain)
     else:
-        require_reads(encoder, images)
+        require_reads(encoder, images, plain)
     return Subject(encoder, projector, images, identity, data.views_from(preprocessing, images), critic)
 
 
-def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) -> None:
+def _require_fit(
+    encoder: nn.Module, trained: Any, images: "Dataset", run: Any, plain: Callable[[Tensor], Tensor]
+) -> None:
     """Raises UserError where a run's encoder cannot read the images of another data set; other sizes that it can read
     are a line on standard error. trained: the shape of what it was trained on, (c, h, w) or (c, time)."""
     shape = tuple(images.shape)
@@ -115,7 +122,7 @@ def _require_fit(encoder: nn.Module, trained: Any, images: "Dataset", run: Any) 
         )
     was, now = sized(trained), sized(shape)
     unit = "pixels" if len(shape) == 3 else "times"
-    error = refusal(encoder, shape)
+    error = refusal(encoder, images, plain)
     if error is not None:
         sides = (
             f"; --dataset folder:PATH?size={trained[1]} reads a folder's (csv:, hf:, shards:, zarr: alike) at that size"
