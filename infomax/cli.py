@@ -378,5 +378,6 @@ def main() -> None:
         ui.arguments(
             {command.__name__: command for command in COMMANDS},
             prog="infomax",
-            description="Mutual information that can be believed, and encoders that maximise it.",
+            description="Mutual information that can be believed, and encoders that maximise it. infomax"
+            " --version says which one this is.",
         )

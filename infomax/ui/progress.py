@@ -26,13 +26,15 @@ def before_training(dataset: Any, steps: int, epoch: int, pairs: int, asked: boo
     shape = f" {list(train.shape)}" if hasattr(train, "shape") else ""
     labels = ""
     if hasattr(train, "classes"):
-        labels = ", without labels" if train.labels is None else f", in {len(train.classes)} classes"
+        classes = "1 class" if len(train.classes) == 1 else f"{len(train.classes)} classes"
+        unlabelled = ", with targets" if train.targets else ", without labels"
+        labels = unlabelled if train.labels is None else f", in {classes}"
     what = getattr(train, "what", "samples")
     text = f"{dataset.name}: {len(train)} training and {len(test)} held-out {what}{shape}{labels}."
     if not asked and steps < FEW:
         text += (
-            f"\n{steps} steps in all, {epoch} an epoch of {pairs} pairs each, are few to learn from: a smaller"
-            " --batch-size or more --epochs makes more."
+            f"\n{steps} step{'s' * (steps > 1)} in all, {epoch} an epoch of {pairs} pairs each, are few to learn from:"
+            " a smaller --batch-size or more --epochs makes more."
         )
     return text
 
