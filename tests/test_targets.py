@@ -514,7 +514,7 @@ def test_the_page_has_targets(tmp_path):
     found = probe_all(Rows(), arrays(target_names=["<age>"]))
     page = report.of_run(Terms(at(2.0)), found.probes, None, tmp_path / "run", "bright", found.targets)
     Reader(page)
-    assert "No interval" not in flat(page)
+    assert "No interval" not in flat(page) and found.targets is not None
     rare = replace(found.targets.trained[0], interval=None, protocol={"interval": "none: <few> images"})
     shown = replace(found.targets, trained=(rare,))
     page = report.of_run(Terms(at(2.0)), found.probes, None, tmp_path / "run", "bright", shown)

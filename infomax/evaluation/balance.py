@@ -102,10 +102,10 @@ def balanced(t: Ints, answers: Ints) -> tuple[float, tuple[float, float]]:
     interval: Wilson's at as many images as would say as much were they one class.
 
     Where one or two classes of fewer than 10 images carry most of the variance, the mean takes few values, of which
-    Wilson's interval misses some: there it is from the classes' own exact intervals (Clopper & Pearson, 1934), whose
-    distances add up as squares (Zou & Donner, 2008). Where many share it, those cover less often. Else the images are the fewer of two: k^2 / sum of 1 / (images of a class),
-    as if every class had the mean recall, and what the variance of the recalls says, each drawn to the mean by one
-    image.
+    Wilson's interval misses some: there it is from the classes' own exact intervals (Clopper & Pearson, 1934),
+    whose distances add up as squares (Zou & Donner, 2008). Where many share it, those cover less often. Else the
+    images are the fewer of two: k^2 / sum of 1 / (images of a class), as if every class had the mean recall, and
+    what the variance of the recalls says, each drawn to the mean by one image.
     """
     from scipy.stats import beta
 

@@ -17,10 +17,11 @@ def jackknife(
 ) -> tuple[float, float] | Literal["undefined", "wide"]:
     """The 95 % interval of a score of m images, or why there is none.
 
-    score: of all images. without [m]: its values with each image left out. scale, back: to a logarithm without ends,
-    and from there. There the jackknife's variance (Tukey, 1958) makes an interval of Student's t, whose degrees of freedom
-    are those of the variance itself, 2m / (kurtosis - 1) of the images' shares (Satterthwaite, 1946): few, where few
-    images carry most of it, and m - 1 at most. An image has all its words, so that words may depend on each other.
+    score: of all images. without [m]: its values with each image left out. scale, back: to a logarithm without
+    ends, and from there. There the jackknife's variance (Tukey, 1958) makes an interval of Student's t, whose
+    degrees of freedom are those of the variance itself, 2m / (kurtosis - 1) of the images' shares (Satterthwaite,
+    1946): few, where few images carry most of it, and m - 1 at most. An image has all its words, so that words may
+    depend on each other.
     "undefined": a score, or one without an image, at an end of the scale or undefined; no variance. "wide": half of it
     is more than WIDEST. Few degrees of freedom are no reason: such intervals are wide and cover, and of R2 those that
     are left cover less often without them.
