@@ -91,6 +91,20 @@ def test_the_interval_covers_where_one_class_is_small(small, recall):
     assert covered >= 0.94 * 300, covered
 
 
+@pytest.mark.parametrize("counts", [(2, 2, 500), (3, 4, 200), (2, 2, 200, 200), (8, 9, 300)])
+@pytest.mark.parametrize("recall", [0.5, 0.8])
+def test_the_interval_covers_where_two_classes_are_small(counts, recall):
+    """Wilson's at as many images covers as few as 90 %."""
+    recalls = np.array([recall, recall, 0.95, 0.95])[: len(counts)]
+    t, right = np.repeat(np.arange(len(counts)), counts), np.repeat(recalls, counts)
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(300):
+        answers = np.where(rng.random(len(t)) < right, t, -1)
+        low, high = balanced(t, answers)[1]
+        covered += low <= recalls.mean() <= high
+    assert covered >= 0.94 * 300, covered
+
+
 def test_of_even_classes_it_is_accuracy_and_about_its_interval():
     t = np.repeat(np.arange(4), 25)
     answers = np.where(np.arange(100) % 7, t, 0)

@@ -381,7 +381,10 @@ def test_a_card_of_unbalanced_classes_and_of_targets(finished, tmp_path):
     text = card(replace(record, results=results), "hf-hub:me/cats")
     assert "always answering cats is right 90.0 % of the time" in text and "| 50.0 [40.0, 60.0] |" in text
     assert "| age, number | 0.81 [0.70, 0.90] | not measured | 0.30 [0.70, 0.90] | 0.00 |" in text
-    assert 'timm.create_model("hf-hub:me/cats", pretrained=True)' in text
+    assert 'timm.create_model("hf-hub:me/cats", pretrained=True)' in text and "No interval" not in text
+    rare = target | {"interval": None, "protocol": {"interval": "none: few images"}}
+    probe["targets"] = {"age": {**rare, "pixels": rare, "untrained": None}}
+    assert card(replace(record, results=results), "hf-hub:me/cats").count("\n\nNo interval of age: few images.") == 1
 
 
 @pytest.mark.parametrize(

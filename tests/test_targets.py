@@ -3,6 +3,7 @@
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -58,9 +59,83 @@ def test_the_interval_of_r2_covers():
         for seed in range(400):
             rng = np.random.default_rng([m, seed])
             seen = r2**0.5 * rng.normal(size=m)
-            low, high = r2_interval(seen + (1 - r2) ** 0.5 * rng.normal(size=m), seen)
-            covered += low <= r2 <= high
+            interval = r2_interval(seen + (1 - r2) ** 0.5 * rng.normal(size=m), seen)
+            covered += isinstance(interval, tuple) and interval[0] <= r2 <= interval[1]  # none: a miss
         assert covered >= 0.92 * 400, (m, r2, covered)
+
+
+def r2_probe(t, answers):
+    """What a number t [m] and answers [m] to it give."""
+    y = t[:, None]
+    return targets._Asked(Target("rare", torch.from_numpy(t), ()), y, y, ()).probe(answers[:, None], {})
+
+
+@pytest.mark.parametrize(("m", "share"), [(50, 0.05), (100, 0.05), (200, 0.02), (200, 0.05), (500, 0.02)])
+def test_the_interval_of_r2_covers_rare_values_where_there_is_one(m, share):
+    """Without counting them, 66, 80 and 80 % would cover of the first three."""
+    scores, intervals = [], []
+    for seed in range(500):
+        rng = np.random.default_rng([m, seed])
+        t = (rng.random(m) < share).astype(float)
+        answers = share + 0.5 * (t - share) * (rng.random(m) < 0.7) + 0.02 * rng.normal(size=m)
+        if t.any():
+            probe = r2_probe(t, answers)
+            scores.append(probe.score)
+            intervals.append(probe.interval)
+    there = [interval for interval in intervals if interval is not None]
+    if m * share < 10:
+        assert len(there) < 0.06 * len(intervals)
+        return
+    mean = np.mean(scores)
+    assert len(there) > 0.4 * len(intervals)
+    assert sum(low <= mean <= high for low, high in there) >= 0.92 * len(there)
+
+
+def test_r2_of_a_value_on_few_images_has_no_interval():
+    rng = np.random.default_rng(0)
+    for images in (1, 2, 9, 10):
+        probe = r2_probe((np.arange(100) < images).astype(float), 0.01 * rng.normal(size=100))
+        assert (probe.interval is None) == (images < 10)
+        if 1 < images < 10:
+            assert f"{images} test images lack the number's commonest value, and 10" in probe.protocol["interval"]
+    two = r2_probe(np.repeat([0.0, 1.0], 5), np.repeat([0.1, 0.8], 5) + 0.1 * rng.normal(size=10))
+    assert two.interval is None and "5 test images lack" in two.protocol["interval"]
+    three = np.arange(12) % 3
+    assert r2_probe(three.astype(float), three + 0.3 * rng.normal(size=12)).interval is not None
+
+
+def test_an_interval_that_says_nothing_is_none(recwarn):
+    t = np.random.default_rng(0).normal(size=30)
+    off = t.copy()
+    off[0] += 1e5
+    off[1:] += 0.1
+    probe = r2_probe(t, off)
+    assert probe.score is not None and probe.score < -1e8
+    assert probe.interval is None and "leave 1 - R2 uncertain by a factor above 55" in probe.protocol["interval"]
+    without = np.full(30, 0.5)
+    without[0] = 1e-300
+    assert jackknife(0.5, without, targets._log_odds, targets._of_log_odds) == "wide"
+    far = -np.exp(np.linspace(708.9, 709.7, 30))  # the upper end is no double
+    assert jackknife(float(far[29]), far, targets._log_left, targets._of_log_left) == "undefined"
+    rng = np.random.default_rng(0)
+    has = np.arange(46)[:, None] % 2 == 0
+    scores = has + 1e-3 * rng.random((46, 1))
+    scores[0] = -1  # the last of all, without which the order is right
+    asked = targets._Asked(Target("tags", torch.from_numpy(has), ("a",)), has * 1.0, has * 1.0, ("a",))
+    found = asked.probe(scores, {})
+    assert found.score is not None and 0.9 < found.score < 1 and found.interval is None
+    assert not recwarn.list
+
+
+def test_what_held_out_images_cannot_score_is_null():
+    """Two images of a word, none of them held out."""
+    has = torch.zeros(12, 2, dtype=torch.bool)
+    has[:2] = True
+    x, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), (Target("tags", has, ("a", "b")),)
+    probes = [probe_targets(x, y, x, y, seed=seed)[0] for seed in range(5)]
+    assert any(probe.protocol["held_out_score"] is None for probe in probes)
+    for probe in probes:
+        json.dumps(probe.to_dict(), allow_nan=False)
 
 
 def drawn_words(rng, m, share, words, strength):
@@ -162,6 +237,9 @@ def test_a_score_that_says_nothing_of_its_spread_has_no_interval(capsys):
     assert number.interval is None and number.protocol["interval"].startswith("none: a test image alone")
     ui.print_evaluation("none", None, targets=targets.TargetProbes((found, number), (found, number), None))
     out = capsys.readouterr().out
+    said = " ".join(out.split())
+    assert said.count("No interval of tags: words are on (or off) 4.8 test images") == 1
+    assert said.count("No interval of age: a test image alone decides the score") == 1
     assert f"{found.score:.2f} [no interval]" in out and all(len(line) <= 80 for line in out.splitlines())
 
 
@@ -436,4 +514,9 @@ def test_the_page_has_targets(tmp_path):
     found = probe_all(Rows(), arrays(target_names=["<age>"]))
     page = report.of_run(Terms(at(2.0)), found.probes, None, tmp_path / "run", "bright", found.targets)
     Reader(page)
+    assert "No interval" not in flat(page) and found.targets is not None
+    rare = replace(found.targets.trained[0], interval=None, protocol={"interval": "none: <few> images"})
+    shown = replace(found.targets, trained=(rare,))
+    page = report.of_run(Terms(at(2.0)), found.probes, None, tmp_path / "run", "bright", shown)
+    assert "No interval of <age>: <few> images." in flat(page) and "<few>" not in page
     assert "Targets" in flat(page) and "<age>, R2" in flat(page) and "<age>" not in page

@@ -101,11 +101,11 @@ def balanced(t: Ints, answers: Ints) -> tuple[float, tuple[float, float]]:
     """The mean over the classes in t [m] of the share of their images that `answers` [m] gets right, and its 95 %
     interval: Wilson's at as many images as would say as much were they one class.
 
-    Where one class of fewer than 10 images carries most of the variance, the mean takes few values, of which Wilson's
-    interval misses some: there it is from the classes' own exact intervals (Clopper & Pearson, 1934), whose distances
-    add up as squares (Zou & Donner, 2008). Else the images are the fewer of two: k^2 / sum of 1 / (images of a class),
-    as if every class had the mean recall, and what the variance of the recalls says, each drawn to the mean by one
-    image.
+    Where one or two classes of fewer than 10 images carry most of the variance, the mean takes few values, of which
+    Wilson's interval misses some: there it is from the classes' own exact intervals (Clopper & Pearson, 1934),
+    whose distances add up as squares (Zou & Donner, 2008). Where many share it, those cover less often. Else the
+    images are the fewer of two: k^2 / sum of 1 / (images of a class), as if every class had the mean recall, and
+    what the variance of the recalls says, each drawn to the mean by one image.
     """
     from scipy.stats import beta
 
@@ -113,7 +113,8 @@ def balanced(t: Ints, answers: Ints) -> tuple[float, tuple[float, float]]:
     counts = np.bincount(y)
     right = np.bincount(y, answers == t)
     mean = float((right / counts).mean())
-    if counts.min() < FEW and 1 / counts.min() > (1 / counts).sum() / 2:
+    rarest = np.sort(counts)[:2]
+    if (1 / rarest[rarest < FEW]).sum() > (1 / counts).sum() / 2:
         wrong = counts - right  # where none is right or wrong, the end is 0 or 1
         low = np.where(right > 0, beta.ppf(0.025, np.maximum(right, 1), wrong + 1), 0)
         high = np.where(wrong > 0, beta.ppf(0.975, right + 1, np.maximum(wrong, 1)), 1)

@@ -7,6 +7,7 @@ from typing import Any
 from infomax.evaluation.probing import COLUMNS
 from infomax.ship.record import Record, shortened, started_by
 from infomax.ui.registers import objective_rows
+from infomax.ui.tables import without_interval
 
 HEALTH = (  # of log.jsonl: its name, the name that people know, and what is healthy
     ("rankme", "RankMe", "effective rank of features; 1 is collapsed"),
@@ -210,7 +211,8 @@ def _targets(record: Record) -> str:
         rows.append(f"| {_cell(name)}, {of.get('kind', '')} | {' | '.join(cells)} | {_two(of.get('chance'), None)} |")
     head = "| | the encoder | untrained encoder | raw pixels | chance |\n|---|---|---|---|---|\n"
     said = "## Targets\n\nR2 of numbers and mean average precision of words, with 95 % intervals:\n\n"
-    return said + head + "\n".join(rows) if rows else ""
+    reasons = [f"\n\n{_cell(line)}" for line in without_interval(targets)]
+    return said + head + "\n".join(rows) + "".join(reasons) if rows else ""
 
 
 def _retrieval(record: Record) -> str:

@@ -138,6 +138,7 @@ choices were made on training images.</p>
 <div class="scroll"><table><thead><tr>{% for cell in targets[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in targets[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% for line in without_interval %}<p>{{ line }}</p>{% endfor %}
 {% for p in unmeasured %}<p>{{ p.name }}: not measured: {{ p.protocol["reason"] }}</p>{% endfor %}{% endif %}
 {{ training() }}
 {% for name, told, term in others %}<h2>{{ name }}</h2>

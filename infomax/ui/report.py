@@ -37,7 +37,7 @@ def of_run(
     targets: "TargetProbes | None" = None,
 ) -> str:
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
-    from infomax.ui.tables import probe_rows, target_rows
+    from infomax.ui.tables import probe_rows, target_rows, without_interval
 
     told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
     others = [
@@ -61,6 +61,7 @@ def of_run(
         probes=probes,
         rows=[] if shown is None else probe_rows(shown),
         targets=[] if targets is None else target_rows(targets),
+        without_interval=[] if targets is None else without_interval(targets.to_dict()),
         unmeasured=[] if targets is None else [p for p in targets.trained if p.score is None],
         balance=None if shown is None else shown.trained.balance,
         balanced=[] if shown is None else probe_rows(shown, balanced=True),
@@ -151,7 +152,7 @@ def _page(**content: Any) -> str:
         content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {
         "value": None, "probes": None, "rows": [], "others": [], "version": __version__, "told": "", "retrieval": [],
-        "balance": None, "targets": [], "unmeasured": [], "balanced": [],
+        "balance": None, "targets": [], "without_interval": [], "unmeasured": [], "balanced": [],
     }  # fmt: skip
     return environment.from_string(PAGE).render(empty | content)
 

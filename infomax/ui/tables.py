@@ -5,6 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from infomax.estimation import Estimate
     from infomax.evaluation import Evaluation, Identity, Probes, Terms, Towers
     from infomax.evaluation.balance import Balance
@@ -53,6 +55,8 @@ def print_evaluation(
         for row in rows:
             table.add_row(*row)
         console.print(table)
+        for line in without_interval(targets.to_dict()):
+            console.print(line)
         for probe in targets.trained:
             if probe.score is None:
                 console.print(f"{probe.name}: not measured: {probe.protocol['reason']}")
@@ -142,6 +146,18 @@ def target_rows(targets: "TargetProbes") -> list[list[str]]:
             cells.append(f"{_two(score)} [{between}]")
         rows.append([f"{trained.name}, {trained.kind}", *cells, _two(trained.chance)])
     return rows
+
+
+def without_interval(targets: "Mapping[str, Any]") -> list[str]:
+    """Why cells of target_rows have no interval, a line for each reason; targets: TargetProbes.to_dict()."""
+    names: dict[str, list[str]] = {}
+    for name, of in targets.items():
+        for side in (of, of.get("untrained") or {}, of.get("pixels") or {}):
+            reason = (side.get("protocol") or {}).get("interval")
+            if side.get("score") is not None and side.get("interval") is None and reason:
+                mine = names.setdefault(reason.removeprefix("none: "), [])
+                mine += [] if name in mine else [name]
+    return [f"No interval of {', '.join(of)}: {reason}." for reason, of in names.items()]
 
 
 def _two(value: float) -> str:
