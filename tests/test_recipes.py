@@ -251,7 +251,7 @@ def test_a_run_that_breaks_says_where_and_keeps_its_checkpoint(short, tmp_path, 
     ended = short("--objective", "own:Stops", "--run-dir", "broken")
     assert ended.status == 1
     [read, told] = [line for line in ended.err.splitlines() if not line.startswith("step ")]
-    assert re.fullmatch(r"\S+: \d+ training and \d+ held-out images \[.*\], in \d+ classes\.", read)
+    assert re.fullmatch(r"\S+: \d+ training and \d+ held-out images \[.*\], in 1 class\.", read)
     assert re.match(r"Training stopped at step 5: the surrogate is nan, .*Try a lower learning rate", told)
     found = checkpoints.read(tmp_path / "broken")
     assert found.step == 3 and all(value.isfinite().all() for value in weights(tmp_path / "broken").values())
