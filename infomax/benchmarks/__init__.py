@@ -18,17 +18,16 @@ def benchmark(what: str, /) -> None:
             consistency (independence, data processing, additivity), mosaics (images of known MI), samples (error
             against the number of pairs), tau (SMILE's trade-off), bias (every objective with a perfect critic),
             accuracy (an estimator where the MI is known), coverage (how often its intervals hold the truth, at every
-            level); scores (the engine beside plain PyTorch), waiting (threads that
-            spin or sleep, on a shared machine), caching (batches beyond the encoder's memory), training
-            (what saving and deterministic algorithms cost), steps (a step beside lightly's, a folder beside timm's
-            loader), models (every kind of model beside SimCLR, by its recipe), which_objective (every objective on one
-            budget), towers (two modalities, beside open_clip's loss), given (I(X; Y | Z) where it is known, beside
-            other packages); pairwise (all pairs of columns beside scikit-learn and ennemi), select (columns chosen for
-            classifiers and regressions); health (which numbers go with accuracy, and planted collapses), encoders
-            (what is said of encoders whose MI is known, and how often it is trusted); yardstick (our estimates beside
-            other packages', which it installs in environments of their own); plan (infomax plan beside what steps take
-            here, and on paper to 1,024 GPUs); large (probes of features in memory and on disk); series (how often
-            independent series have a small p-value, with and without blocks); transfer (transfer entropy where it is
-            known, beside other packages').
+            level); scores (the engine beside plain PyTorch), waiting (threads that spin or sleep, on a shared machine),
+            caching (batches beyond the encoder's memory), training (what saving and deterministic algorithms cost),
+            steps (a step beside lightly's, a folder beside timm's loader), models (every kind of model beside SimCLR,
+            by its recipe), which_objective (every objective on one budget), towers (two modalities, beside open_clip's
+            loss), given (I(X; Y | Z) where it is known, beside other packages); pairwise (all pairs of columns beside
+            scikit-learn and ennemi), select (columns chosen for classifiers and regressions); health (which numbers go
+            with accuracy, and planted collapses), encoders (what is said of encoders whose MI is known, and how often
+            it is trusted); yardstick (our estimates beside other packages', which it installs in environments of their
+            own); plan (infomax plan beside what steps take here, and on paper to 1,024 GPUs); large (probes of features
+            in memory and on disk); series (how often independent series have a small p-value, with and without blocks);
+            transfer (transfer entropy where it is known, beside other packages').
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")

@@ -62,12 +62,9 @@ def readable(name: str, found: Found) -> tuple[Found, tuple[str, ...]]:
 
 def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
     """work of each of the items, in their order, a few at once in threads."""
-
     threads = min(8, os.cpu_count() or 1)
-    size = max(
-        1, min(64, len(items) // (8 * threads))
-    )  # a thread is handed so many: to hand one takes as long as a stat
-
+    # A thread is handed so many at a time: to hand one over takes as long as to look at a file's size.
+    size = max(1, min(64, len(items) // (8 * threads)))
     ended = False  # by an error or Ctrl-C: who has been handed some items stops at the next
 
     def done(place: int) -> list[_Result]:
