@@ -1,10 +1,10 @@
 """Two towers beside open_clip's loss: the same towers, data, batches and steps, in one run; and every objective's."""
 
-import copy
 import json as _json
 import math
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +12,12 @@ from torch import nn
 
 import infomax as im
 from infomax import data, encoders, errors, launch, objectives, training
+from infomax.benchmarks import cells
+from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
 from infomax.evaluation.retrieval import evaluate_towers
+
+PEER = "open_clip ClipLoss"
 
 
 def command(
@@ -23,6 +27,7 @@ def command(
     dataset: str = "halves:mnist5k",
     batch_size: int = 256,
     temperature: float = 0.07,
+    output: Path = Path("results/towers"),
     json: bool = False,
 ) -> None:
     """Retrieval and I(X; Y) of two modalities: open_clip's ClipLoss, where it is installed, and each objective.
@@ -37,24 +42,34 @@ def command(
         dataset: Pairs, as recipes/clip.py takes them.
         batch_size: Pairs in a batch.
         temperature: Where the learnt temperature starts.
+        output: The folder where each finished training is kept: a run that was stopped goes on, several share the work.
         json: Print one JSON object, and nothing else.
     """
     errors.require_positive(seeds=seeds, epochs=epochs, batch_size=batch_size, temperature=temperature)
     calls = names or ("InfoNCE(symmetric=True)", *(repr(kind()) for kind in objectives.registry.values()))
+    losses = [repr(objectives.objective(call)) for call in calls]
     pairs = data.paired(dataset)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(seeds):
-        torch.manual_seed(seed)
-        towers = _towers(pairs)
-        loader = data.PairedLoader(pairs.train, batch_size, seed)
-        steps = epochs * len(loader)
-        if (peer := _open_clip()) is not None:
-            scored = _peer(peer, copy.deepcopy(towers), pairs, loader, steps, temperature)
-            found.setdefault("open_clip ClipLoss", []).append(scored)
-        for call in calls:
-            own = copy.deepcopy(towers)
-            model = _model(own, im.Cosine(temperature, learn=True), objectives.objective(call))
-            found.setdefault(call, []).append(_ours(model, pairs, loader, steps))
+    setting = {"dataset": dataset, "epochs": epochs, "batch_size": batch_size, "temperature": temperature}
+    peer = _open_clip()
+
+    def job(loss: str, seed: int) -> Cell:
+        def work() -> dict[str, Any]:
+            torch.manual_seed(seed)
+            towers = _towers(pairs)
+            loader = data.PairedLoader(pairs.train, batch_size, seed)
+            steps = epochs * len(loader)
+            if loss == PEER:
+                return _peer(peer, towers, pairs, loader, steps, temperature)
+            model = _model(towers, im.Cosine(temperature, learn=True), objectives.objective(loss))
+            return _ours(model, pairs, loader, steps)
+
+        return Cell({"experiment": "towers", "loss": loss, "seed": seed, **setting}, cells.at_once(work))
+
+    planned = [*([] if peer is None else [PEER]), *losses]
+    jobs = [job(loss, seed) for seed in range(seeds) for loss in planned]
+    found: dict[str, list[dict[str, Any]]] = {loss: [] for loss in planned}
+    for done, result in zip(jobs, cells.run(jobs, output, shown=not json), strict=True):
+        found[done.key["loss"]].append(result)
     rows = [_row(name, runs) for name, runs in found.items()]
     if json:
         print(_json.dumps({"towers": rows, "pairs": len(pairs.test)}))
@@ -64,9 +79,9 @@ def command(
     )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        cells = [f"{100 * m:.1f} ({100 * a:.1f} to {100 * b:.1f})" for m, a, b in row["recalls"]]
-        cells += [f"{row['mi']:.2f} ({row['trusted']} of {seeds})", f"{row['floor']:.2f}"]
-        print(f"| {row['loss']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+        shown = [f"{100 * m:.1f} ({100 * a:.1f} to {100 * b:.1f})" for m, a, b in row["recalls"]]
+        shown += [f"{row['mi']:.2f} ({row['trusted']} of {seeds})", "{:.2f} ({:.2f} to {:.2f})".format(*row["floors"])]
+        print(f"| {row['loss']} | {' | '.join(shown)} | {row['seconds']:.0f} |")
 
 
 def _open_clip() -> Any:
@@ -132,12 +147,13 @@ def _row(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds, with the lowest and the highest."""
     columns = zip(*(run["recalls"] for run in runs), strict=True)
     recalls = [(statistics.fmean(values), min(values), max(values)) for values in columns]
-    means = {key: statistics.fmean(run[key] for run in runs) for key in ("mi", "floor")}
+    floors = [run["floor"] for run in runs]
     seconds = statistics.median(run["seconds"] for run in runs)
     return {
         "loss": name,
         "recalls": recalls,
         "trusted": sum(run["trusted"] for run in runs),
         "seconds": seconds,
-        **means,
+        "mi": statistics.fmean(run["mi"] for run in runs),
+        "floors": (statistics.fmean(floors), min(floors), max(floors)),
     }
