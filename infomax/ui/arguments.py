@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import os
 import sys
+import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ _PACKAGES = {
     "tyro": "tyro",
 }  # fmt: skip
 _METAVARS = {"str": "TEXT"}
+GRACE = 10.0  # seconds in which the first process of a machine says what is wrong, before another one does
 HIDDEN = "hidden"  # in a parameter's Annotated: an earlier name, which is read and not shown
 
 
@@ -43,8 +45,17 @@ def sentences() -> Iterator[None]:
 
 
 def _fail(sentence: str, status: int) -> int:
+    # What is wrong is mostly wrong in every process: the first one of a machine says it, and its launcher ends the
+    # others while they wait. A mistake that the first one has not made is said all the same.
+    if _is_another():
+        time.sleep(GRACE)
     print(" ".join(sentence.split()), file=sys.stderr)
     return status
+
+
+def _is_another() -> bool:
+    """Whether a launcher started this process beside a first one on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def arguments(target: Any, prog: str, description: str | None = None) -> Any:
@@ -62,7 +73,8 @@ def arguments(target: Any, prog: str, description: str | None = None) -> Any:
     config = (tyro.conf.FlagCreatePairsOff,)
     if isinstance(target, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(target), prog=prog, description=description, config=config)
-    return tyro.cli(target, prog=prog, description=description, config=config)
+    # What one process reads, all read: a wrong option, or --help, is said by the first.
+    return tyro.cli(target, prog=prog, description=description, config=config, console_outputs=not _is_another())
 
 
 def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:
