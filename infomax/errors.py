@@ -49,12 +49,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a whole number of at least 1; True is none."""
+    """Whether `value` is a whole number of at least 1; True is none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, NaN and infinity included; True is none."""
+    """Whether `value` is a real number, NaN and infinity included; True is none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
