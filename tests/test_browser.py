@@ -101,7 +101,7 @@ def opened(browser, width: int, scheme: str):
     page.on("request", asked)
     page.on("console", logged)
     page.on("pageerror", lambda error: wrong.append(f"raises {error}"))
-    page.on("response", lambda answer: answer.ok or wrong.append(f"{answer.status} for {answer.url}"))
+    page.on("response", lambda answer: answer.status < 400 or wrong.append(f"{answer.status} for {answer.url}"))
     try:
         yield page, wrong
     finally:
@@ -225,7 +225,7 @@ def reports(tmp_path_factory) -> dict[str, Path]:
     row = Probe(
         0.9, (0.8, 0.95), 0.75, (0.6, 0.9), 0.7, (0.6, 0.8),
         {"test_images": 90, "shots_10": {"accuracies": [0.7, 0.8, 0.75]}},
-        balance=balance(labels, labels, answers, [answers, labels], answers, names),
+        balance=balance(labels, labels, answers, [answers, labels, answers], answers, names),
         right={"accuracy": right, "knn": right},
     )  # fmt: skip
     who = Identity(1.0, 0.8, (0.79, 1.2), math.log(4), 4, 16, 64, ((2, 0.6), (4, 0.9), (8, 1.1), (16, 1.2)), ())

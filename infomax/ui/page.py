@@ -22,9 +22,10 @@ ul.checks { list-style: none; padding: 0 } ul.checks li { margin: .5rem 0; paddi
   border-radius: .25rem; color: #fff; font-size: .8rem; font-weight: 600 }
 .pass { background: #00694d } .warn { background: #8a5a00 } .fail { background: #a93e00 }
 td .small { font-size: inherit } details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-@media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal } }
+@media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal }
+  .runs th { overflow-wrap: anywhere; min-width: 5rem } }
 @media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818 } figcaption, .small { color: #aaa } th, td { border-color: #444 }
+  body { color: #ddd; background: #1a1a1a } figcaption, .small { color: #aaa } th, td { border-color: #444 }
   svg { filter: invert(.9) hue-rotate(180deg) } .v { color: #fff }
 }
 </style>
@@ -174,7 +175,7 @@ COMPARISON = (
 <p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out, between
 trusted values, are bold{% endif %}.</p>
 {% for run in runs if run.why_apart %}<p><strong>{{ run.why_apart }}</strong></p>{% endfor %}
-<div class="scroll" tabindex="0"><table><thead>
+<div class="scroll" tabindex="0"><table class="runs"><thead>
 <tr><td></td>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.name }}</th>{% for cell in row.cells %}<td class="n">
 {{ cell.value }}{% if not cell.trusted %}, <strong>NOT TRUSTED</strong>{% endif %}
