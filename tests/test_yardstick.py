@@ -202,7 +202,7 @@ def test_a_rival_is_compared_on_what_it_gave():
 def test_aims_are_met_or_missed():
     lines = {line["aim"]: line for line in yardstick.aims(ROWS)}
     below = lines["held out, N = 2000: a mean error below every rival's on its samples"]
-    assert below == {"aim": below["aim"], "measured": "gmm-mi 0.050, ours 0.100", "": "**missed**"}
+    assert below == {"aim": below["aim"], "measured": "gmm-mi 0.050, ours 0.100", "result": "**missed**"}
     half = lines["held out, N = 2000: at most half of every rival's on its samples"]
     assert half["measured"] == "0.22 of ennemi's (2 samples); 2.00 of gmm-mi's (1 samples)"
     assert half["result"] == "**missed**"
