@@ -2,14 +2,14 @@
 # anndata: a mask that is a pandas Series selects by place, and not by the names of its cells.
 #
 # Expected: adata[mask] with a boolean Series whose index holds the cells' names selects those cells, as a DataFrame's
-#   .loc[mask] does and as adata.obs["kept"] = mask aligns it; or it is refused, as adata.obsm["x"] = frame refuses a frame
-#   in another order.
-# Happens: the Series' index is not looked at. A mask in another order of the cells, as another table or a sort gives it,
-#   selects other cells, without a warning. So it is with a DataFrame that becomes a layer.
+#   .loc[mask] does and as adata.obs["kept"] = mask aligns it; or it is refused, as adata.obsm["x"] = frame refuses a
+#   frame in another order.
+# Happens: the Series' index is not looked at. A mask in another order of the cells, as another table or a sort gives
+#   it, selects other cells, without a warning. So it is with a DataFrame that becomes a layer.
 # Version: anndata 0.12.19.
-# Why it matters: quality control and annotations come as tables of their own, sorted by their own key. Bad cells are kept
-#   and good ones dropped, in the right number. A layer's rows are paired with other cells: MI of two modalities is that
-#   of shuffled pairs.
+# Why it matters: quality control and annotations come as tables of their own, sorted by their own key. Bad cells are
+#   kept and good ones dropped, in the right number. A layer's rows are paired with other cells: the MI of two
+#   modalities is that of shuffled pairs.
 #
 # Exit status: 0 as stated; 1 changed, with a sentence; 2 the packages could not be installed.
 set -euo pipefail
@@ -69,5 +69,5 @@ except ValueError:
 check(refused, "obsm[name] = frame refuses a frame in another order")
 data.layers["copy"] = sorted_counts
 correlation = np.corrcoef(data.layers["copy"][:, 0], data.X[:, 0])[0, 1]
-check(abs(correlation) < 0.1, f"layers[name] = frame takes it by place: a gene correlates {correlation:.2f} with itself")
+check(abs(correlation) < 0.1, f"layers[name] = frame goes by place: a gene correlates {correlation:.2f} with itself")
 PYTHON

@@ -7,8 +7,8 @@
 #   string's place in it. The same column has [0, 1, 2, 0] in a new process and [1000, 1001, 1002, 1000] beside another
 #   column of 1,000 names. Test labels read beside the training labels have other codes than those read alone.
 # Version: polars 2.1.0.
-# Why it matters: codes that are saved as targets, or made anew in the process that evaluates, name other classes: an
-#   accuracy of 0 for a classifier that is right, with no error as long as the numbers are in range. Enum has fixed codes.
+# Why it matters: codes that are saved as targets, or made anew in the process that evaluates, name other classes: a
+#   classifier that is right looks wrong, with no error as long as the numbers are in range. An Enum's codes are fixed.
 #
 # Exit status: 0 as stated; 1 changed, with a sentence; 2 the packages could not be installed.
 set -euo pipefail

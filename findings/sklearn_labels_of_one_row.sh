@@ -3,9 +3,9 @@
 #
 # Expected: mutual_info_classif(X, y) estimates I(X; y) of all rows. A finer label tells as much about x or more: from
 #   "known or new" to "who of the new", MI cannot fall (data processing).
-# Happens: rows whose label occurs once are taken out before anything is measured, of x as of y, without a warning. Of 1,000
-#   rows 600 are background and 400 a new subject each, and x tells the two groups apart: the coarse label has .67 nats,
-#   its entropy, and the fine one 0, since one label is left. With two rows for each subject .67 is exceeded.
+# Happens: rows whose label occurs once are taken out before anything is measured, of x as of y, without a warning. Of
+#   1,000 rows 600 are background and 400 a new subject each, and x tells the two groups apart: the coarse label has .67
+#   nats, its entropy, and the fine one 0, since one label is left. With two rows for each subject .67 is exceeded.
 # Version: scikit-learn 1.9.1.
 # Why it matters: labels of the long tail (species, cell types, speakers, products) have many classes of one row. Their
 #   columns look useless, SelectKBest drops them, and the value is of other rows than those that were handed over.
@@ -61,5 +61,5 @@ check(twice > entropy, f"the same with two rows each: {twice:.3f} nats")
 half = np.where(np.arange(rows) % 4 == 3, np.arange(rows), new)  # every fourth row of each group has a label of its own
 kept = np.arange(rows) % 4 != 3
 same = mutual_info_classif(x[kept], new[kept].astype(int), discrete_features=False, random_state=0)[0]
-check(abs(nats(half) - same) < 0.05, f"with labels of one row among others: {nats(half):.3f} nats, and {same:.3f} without those rows")
+check(abs(nats(half) - same) < 0.05, f"every fourth row a label: {nats(half):.3f}, without these {same:.3f}")
 PYTHON
