@@ -9,8 +9,8 @@
 #   and compute() ranks both together. Average precision shares that step.
 # Version: torchmetrics 1.9.0.
 # Why it matters: out-of-distribution scores are log likelihoods and distances; pairs are told apart by cosines and by
-#   critics' scores. A detector looks like chance, or two papers differ by their batch size. Scores that are scaled to 0
-#   .. 1 first are ranked rightly.
+#   critics' scores. A detector looks like chance, or two papers differ by their batch size. Scores scaled to 0 .. 1
+#   beforehand are ranked rightly.
 #
 # Exit status: 0 as stated; 1 changed, with a sentence; 2 the packages could not be installed.
 set -euo pipefail
