@@ -147,6 +147,15 @@ def test_dependence_that_five_neighbours_and_single_columns_miss_is_seen(kind, l
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [waves, parity, mass, epistasis])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_the_default_misses_of_these_kinds_is_not_trusted(kind, seed):
+    """Each was trusted near 0, where the truth is .6 to 1.2 nats."""
+    found = estimate(*kind(np.random.default_rng(seed)))
+    assert not found.trusted and "drawn pairs" in [check.name for check in found.checks if check.verdict == "fail"]
+
+
+@pytest.mark.slow
 def test_what_is_not_there_is_seldom_seen():
     """Of independent pairs, in the shapes that each statistic looks at: all at once, 4 of 100 at most."""
     rng, seen = np.random.default_rng(0), []

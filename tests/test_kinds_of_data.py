@@ -607,6 +607,13 @@ def test_an_order_that_was_chosen_is_no_failure():
         assert told("row order", shown, (3.0 * shown + noise)[:, None]) is None
 
 
+def test_rows_of_few_values_may_be_names():
+    genes = RNG.integers(0, 3, (600, 3)).astype(float)
+    found = told("different rows of x", genes, A[:600, :1])
+    assert found is not None and found.verdict == "pass" and "labels='x'" in found.sentence
+    assert told("different rows of x", genes + A[:600, :1], A[:600, :1]) is None
+
+
 def test_blocks_stay_together():
     names = np.repeat(np.arange(20), 50)
     assert np.array_equal(inputs.of_blocks(50, 1000), names)

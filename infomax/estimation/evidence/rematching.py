@@ -96,19 +96,18 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     for rows, to, order in ((x, hy, drawn), (y, hx, drawn.argsort(1))):
         if not is_label(rows) and rows.shape[1] in SEVERAL and (near := _predicted(rows, to, order)) is not None:
             shown.append(_beyond(*near)[1])
-    distances = [torch.cdist(z, z, p=math.inf) if z is not None and is_dense else None
-                 for z, is_dense in zip(normal, dense, strict=True)]  # fmt: skip
     if all(dense):
-        dx, dy = (d for d in distances if d is not None)
-        ways = [(dx, dy, dy), *((dx, dy, dy.index_select(0, m).index_select(1, m)) for m in drawn)]
-        few, one = zip(*((by_distances(a, b, NEIGHBOURS), by_distances(a, b, 1)) for a, _, b in ways), strict=True)
+        dx, dy = (torch.cdist(z, z, p=math.inf) for z in normal if z is not None)
+        ways = [dy, *(dy.index_select(0, m).index_select(1, m) for m in drawn)]
+        few, one = zip(*((by_distances(dx, each, NEIGHBOURS), by_distances(dx, each, 1)) for each in ways), strict=True)
         gap, seen = _beyond(few[0], few[1:])
         mean, shown = max(0.0, gap, products), [*shown, seen, _beyond(one[0], one[1:])[1]]
     elif any(dense):
         side = 0 if dense[0] else 1
-        d, code = distances[side], codes[1 - side]
-        if code is not None and d is not None:
+        z, code = normal[side], codes[1 - side]
+        if code is not None and z is not None:
             orders = drawn if side == 0 else drawn.argsort(1)  # of codes beside the rows that have distances
+            d = torch.cdist(z, z)  # of several columns, Euclidean ones tell more
             shown.append(_beyond(by_codes(d, code, NEIGHBOURS), [by_codes(d, code[m], NEIGHBOURS) for m in orders])[1])
     return Misfit(max(mean, *shown), max(shown), moved)
 
