@@ -27,6 +27,7 @@ DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of t
 SWEEPS = 200
 LARGEST = 1500  # pairs that are looked at: beyond, their n^2 distances cost more than they tell
 NEIGHBOURS = 5
+FAR = 4  # deviations of one neighbour's MI, so noisy that what exceeds three by luck is several times what there is
 RECUR = 20  # rows that a combination of few values has on average, from which on it is looked at as a label is
 SEVERAL = range(2, 13)  # columns of a side whose products are looked at
 
@@ -101,7 +102,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
         ways = [dy, *(dy.index_select(0, m).index_select(1, m) for m in drawn)]
         few, one = zip(*((by_distances(dx, each, NEIGHBOURS), by_distances(dx, each, 1)) for each in ways), strict=True)
         gap, seen = _beyond(few[0], few[1:])
-        mean, shown = max(0.0, gap, products), [*shown, seen, _beyond(one[0], one[1:])[1]]
+        mean, shown = max(0.0, gap, products), [*shown, seen, _beyond(one[0], one[1:], FAR)[1]]
     elif any(dense):
         side = 0 if dense[0] else 1
         z, code = normal[side], codes[1 - side]
@@ -112,12 +113,12 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     return Misfit(max(mean, *shown), max(shown), moved)
 
 
-def _beyond(own: float, others: Sequence[float]) -> tuple[float, float]:
+def _beyond(own: float, others: Sequence[float], deviations: float = 3) -> tuple[float, float]:
     """By how much the pairs' statistic exceeds the mean of re-matched ones; and the same where noise, as these have
-    it, cannot be all of it, else 0."""
+    it, cannot be all of it, else 0: beyond so many of its deviations."""
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / len(others))
-    return gap, gap if gap > 3 * noise and own > max(others) else 0.0
+    return gap, gap if gap > deviations * noise and own > max(others) else 0.0
 
 
 def _codes(side: Tensor) -> Tensor | None:
