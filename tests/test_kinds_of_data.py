@@ -583,6 +583,37 @@ def test_series_on_both_sides_fail_and_sorted_rows_are_harmless():
     assert found is not None and found.verdict == "warn"
 
 
+def test_an_order_that_the_next_row_does_not_show_fails_too():
+    z = series(1000, 0.95, 0)
+    volume = 1e6 * np.exp(RNG.normal(size=(1000, 1)))
+    found = told("row order", np.c_[volume, z[:, 0]], z[:, 1:])
+    assert found is not None and found.verdict == "fail", "a column in millions hides none"
+    swings = series(1000, -0.95, 0)
+    found = told("row order", swings[:, :1], swings[:, 1:])
+    assert found is not None and found.verdict == "fail" and "goes with the next" in found.sentence
+    of_subject = RNG.normal(size=(20, 2))[np.arange(1000) % 20] + 0.5 * RNG.normal(size=(1000, 2))  # twenty, in turns
+    found = told("row order", of_subject[:, :1], of_subject[:, 1:])
+    assert found is not None and found.verdict == "fail" and "one 20 rows later" in found.sentence
+    assert found.sentence.endswith("best by a name for each row, such as its subject or its day.")
+
+
+def test_an_order_that_was_chosen_is_no_failure():
+    noise = RNG.normal(size=800)
+    for shown in (np.arange(800) % 2, np.arange(800) % 8):
+        found = told("row order", shown, (3.0 * shown + noise)[:, None])
+        assert found is not None and found.verdict == "warn" and "come in one cycle" in found.sentence
+    for size in (2, 4):  # each once a block, in random order
+        shown = np.concatenate([RNG.permutation(size) for _ in range(800 // size)])
+        assert told("row order", shown, (3.0 * shown + noise)[:, None]) is None
+
+
+def test_rows_of_few_values_may_be_names():
+    genes = RNG.integers(0, 3, (600, 3)).astype(float)
+    found = told("different rows of x", genes, A[:600, :1])
+    assert found is not None and found.verdict == "pass" and "labels='x'" in found.sentence
+    assert told("different rows of x", genes + A[:600, :1], A[:600, :1]) is None
+
+
 def test_blocks_stay_together():
     names = np.repeat(np.arange(20), 50)
     assert np.array_equal(inputs.of_blocks(50, 1000), names)

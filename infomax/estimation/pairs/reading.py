@@ -19,6 +19,7 @@ from infomax.estimation.result import Check
 
 MOST_COUNTS = 100  # different numbers
 STATES = 4  # different rows a column, at most, that are read as labels
+RECUR = 20  # times that a row of several columns comes, on average, from which on it may be meant as a name
 NARROW = 8  # an image's height and width at least: smaller arrays have no places to speak of
 
 
@@ -183,6 +184,12 @@ def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple
         sentence = f"{name} has {len(found.counts)} different rows, which were read as so many labels (one-hot)."
         checks.append(Check(f"states of {name}", float(len(found.counts)), 0.0, "pass", sentence))
         side = torch.nn.functional.one_hot(found.index, len(found.counts)).float()
+    elif side.shape[1] > 1 and not is_label(side) and RECUR * len(found.counts) <= len(side):
+        sentence = (
+            f"{name} has {len(found.counts)} different rows, which were read as numbers; if they are names, such as"
+            f" genotypes or codes of places, labels='{name}' reads them so."
+        )
+        checks.append(Check(f"different rows of {name}", float(len(found.counts)), 0.0, "pass", sentence))
     return side, checks, found.entropy
 
 

@@ -95,34 +95,78 @@ def duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> 
     return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
 
 
-ALIKE = 0.1  # correlation of a row with the next, from which on rows are in some order
+ALIKE = 0.1  # correlation of a row with a later one, from which on rows are in some order
+UNLIKE = 0.5  # negative: where labels come in random order once a block, rows are up to so unlike the next by design
+LONGEST = 4  # lags go to this part of the rows
 
 
 def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
-    """Rows that resemble the next on both sides. Rows in time, or in blocks of one origin, share more than x tells of
-    y, and a random split then has neighbours on both sides: fail. Rows that were sorted by a column, or grouped by a
-    label, resemble each other for that alone, and are harmless once they are shuffled: a warning."""
-    found = []
-    generator = torch.Generator().manual_seed(1)
-    for side in sides:
-        t = side.double() @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
-        # Ranks, as one far row decides nothing; equal rows share theirs, as they have no order. A product differs in
-        # its last digits between equal rows.
-        z = ((t - t.mean(0)) / t.std(0)).float().numpy()
-        ranks = torch.from_numpy(average_ranks(z))
-        ranks = (ranks - ranks.mean(0)) / ranks.std(0).clamp(min=1e-12)
-        found.append(float((ranks[1:] * ranks[:-1]).mean()))
-    least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
+    """Rows that resemble the next, or those some rows later, on both sides. Rows in time, in blocks of one origin or in
+    a panel share more than x tells of y, and a random split then has alike ones on both sides: fail. Rows that were
+    sorted by a column, grouped by a label, or in a cycle that was chosen, resemble each other for that alone, and are
+    harmless once they are shuffled: a warning."""
+    x, y = (_autocorrelations(_ranked(side)) for side in sides)
+    both = np.where(x * y > 0, np.minimum(abs(x), abs(y)), 0.0)
+    both[x < 0] -= UNLIKE - ALIKE
+    allowed = max(ALIKE, 4 / math.sqrt(len(sides[0])))
+    lag = 1 if both[0] > allowed else 1 + int((both > 0.8 * both.max()).argmax())  # the first that is as clear
+    least, of_x, of_y = float(both[lag - 1]), x[lag - 1], y[lag - 1]
     if least <= allowed:
         return []
-    by = next((n for n, side in zip(("x", "y"), sides, strict=True) if _is_sorted(side)), None)
-    sentence = f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}), " + (
-        f"and rows are sorted by a column of {by}: harmless unless that is the time; then give blocks."
-        if by
-        else "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the "
-        "number of rows beyond which they are alike no more, 'auto', or a block's name for each row."
-    )
-    return [Check("row order", least, allowed, "warn" if by else "fail", sentence)]
+    named = list(zip(("x", "y"), sides, (x, y), strict=True))
+    chosen = [
+        *(f"are sorted by a column of {name}: harmless unless that is the time; then" for name, side, _ in named
+          if _is_sorted(side)),
+        *(f"of {name} come in one cycle: harmless where that was chosen; else" for name, side, r in named
+          if _is_cycle(side, r)),
+    ]  # fmt: skip
+    if lag == 1 and of_x > 0:
+        told = "each row is like the next"
+        why = (
+            "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the number "
+            "of rows beyond which they are alike no more, 'auto', or a block's name for each row."
+        )
+    else:
+        told = f"each row goes with the {'next' if lag == 1 else f'one {lag} rows later'}"
+        why = (
+            "as in a panel, a season or a series that swings, and the value is too high for such; give blocks, best by "
+            "a name for each row, such as its subject or its day."
+        )
+    sentence = f"{told} on both sides (rank correlation {of_x:.2f} and {of_y:.2f}), "
+    sentence += f"and rows {chosen[0]} give blocks." if chosen else why
+    return [Check("row order", least, allowed, "warn" if chosen else "fail", sentence)]
+
+
+def _ranked(side: Tensor) -> np.ndarray:
+    """Standardised ranks of up to eight random directions of a side [n, p]: one far row decides nothing.
+
+    Of standardised columns, so that one in millions hides no other. Equal rows share their ranks, as they have no
+    order. A product differs in its last digits between equal rows.
+    """
+    t = side.double()
+    if not is_label(side):
+        t = (t - t.mean(0)) / t.std(0).clamp(min=torch.finfo(torch.float64).tiny)
+    generator = torch.Generator().manual_seed(1)
+    t = t @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
+    ranks = average_ranks(((t - t.mean(0)) / t.std(0)).float().numpy())
+    ranks = ranks - ranks.mean(0)
+    return ranks / ranks.std(0, ddof=1).clip(min=1e-12)
+
+
+def _autocorrelations(ranks: np.ndarray) -> np.ndarray:
+    """Of standardised columns [n, p], the mean product of a row and the one so many rows later: lags from 1 on."""
+    n = len(ranks)
+    lags = np.arange(1, max(n // LONGEST, 1) + 1)
+    power = np.zeros(n + 1)
+    for column in ranks.T:  # each by itself, as many rows of all at once are large
+        power += np.abs(np.fft.rfft(column, 2 * n)) ** 2
+    return np.fft.irfft(power, 2 * n)[lags] / (n - lags) / ranks.shape[1]
+
+
+def _is_cycle(side: Tensor, r: np.ndarray) -> bool:
+    """Whether nearly all rows come again, equal, after one number of rows; r: correlations by lag, from 1 on."""
+    step = int((r > 0.8 * r.max()).argmax()) + 1
+    return float((side[step:] == side[:-step]).all(1).double().mean()) > 0.9
 
 
 def _is_sorted(side: Tensor) -> bool:
