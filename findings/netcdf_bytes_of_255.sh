@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # netCDF4: the white pixels of a byte image are missing; xarray has them, and keeps what valid_range declares invalid.
 #
-# Expected: every value of a byte is data where no _FillValue is named: the NetCDF User's Guide takes all values of a
-#   byte as valid then. Two readers of one file agree on what is missing.
+# Expected: every value of a byte is data where no _FillValue is named, as a byte has no value to spare, and every value
+#   was written. Two readers of one file agree on what is missing.
 # Happens: netCDF4 masks 255 in uint8 and -127 in int8, the library's default fills, though the file names no _FillValue
 #   and every value was written. The mean of the image leaves the brightest pixels out; np.asarray brings them back.
 #   xarray gives them as data, but also those outside valid_range, which netCDF4 masks: a sensor's 9,000 of 0 .. 500.
