@@ -607,6 +607,26 @@ def test_an_order_that_was_chosen_is_no_failure():
         assert told("row order", shown, (3.0 * shown + noise)[:, None]) is None
 
 
+@pytest.mark.parametrize("copies", [2, 3, 5])
+def test_repeated_measurements_are_near_copies(copies):
+    """In any order; an estimate of independent samples certified 3 nats of them."""
+    of_sample = RNG.normal(size=(200, 8)).repeat(copies, 0)
+    x, y = np.split(RNG.permutation(of_sample + 0.01 * RNG.normal(size=of_sample.shape)), 2, axis=1)
+    found = told("near copies", x, y)
+    assert found is not None and found.verdict == "fail" and found.statistic > 0.5
+    assert told("near copies", x, RNG.permutation(y)) is None, "one side's copies have other partners"
+    assert told("near copies", x, y, np.arange(len(x))) is None, "ids say who is who"
+    wide = np.concatenate([x] * 20, 1)
+    assert told("near copies", wide, y) is not None
+
+
+def test_what_is_near_by_nature_is_no_copy():
+    x = A[:, :1]
+    assert told("near copies", x, x**3) is None
+    assert told("near copies", mostly_zero(400, 0.4, RNG), mostly_zero(400, 0.4, RNG)) is None
+    assert told("near copies", np.cumsum(A, 0), np.cumsum(B, 0)) is None
+
+
 def test_rows_of_few_values_may_be_names():
     genes = RNG.integers(0, 3, (600, 3)).astype(float)
     found = told("different rows of x", genes, A[:600, :1])

@@ -10,7 +10,7 @@ NATS_A_BIT = math.log(2)
 UNITS = {"nats": 1.0, "bits": NATS_A_BIT}  # nats in one of each
 LEVEL = 0.05  # of a p-value that shows dependence
 # A floor holds for independent pairs. Where these checks fail, they are not, and nothing is certified.
-DEPENDENT = ("row order", "duplicated pairs")
+DEPENDENT = ("row order", "duplicated pairs", "near copies")
 # By the name of a check that failed, why its value is not trusted. The check's own sentence says more.
 WHY = {
     "finite": "it is not finite",
@@ -34,6 +34,7 @@ WHY = {
     "identical": "x and y are the same array",
     "function": "one side is a function of the other",
     "duplicated pairs": "pairs repeat each other",
+    "near copies": "pairs nearly repeat each other",
     "row order": "each row is like the next, and no blocks were given",
 }
 

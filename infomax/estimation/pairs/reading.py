@@ -14,7 +14,7 @@ from infomax.estimation.pairs.circle import sectors
 from infomax.estimation.pairs.compositions import coordinates
 from infomax.estimation.pairs.functions import functions
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs, is_label
-from infomax.estimation.pairs.suspicions import duplicates, order_of_rows, row_keys
+from infomax.estimation.pairs.suspicions import duplicates, near_copies, order_of_rows, row_keys
 from infomax.estimation.result import Check
 
 MOST_COUNTS = 100  # different numbers
@@ -75,6 +75,7 @@ def prepared(
         checks += functions(sides)
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
+        checks += [] if any(labels) else near_copies(sides)
     for k, name in enumerate(("x", "y")):
         if log_ratios and not keep_constant and not labels[k] and images[k] is None:
             sides[k], found = coordinates(name, sides[k])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.pairs.pairs import FEWEST, is_label
+from infomax.estimation.pairs.pairs import FEWEST, has_density, is_label
 from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
@@ -93,6 +93,53 @@ def duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> 
         "one sample the same id, or leave out those that were recorded twice."
     )
     return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
+
+
+GROUP = 10  # rows of one sample, at most, that are looked for
+ASKED = 100  # rows that are asked for their nearest
+DIRECTIONS = 32  # at random, in which wider sides are looked at: what is near stays so
+
+
+def near_copies(sides: Sequence[Tensor]) -> list[Check]:
+    """Rows in small groups, on both sides ten times nearer to each other than to any other row, as repeated
+    measurements of one sample are: fail, where half of the rows have such. Of one column, and y a function of x, a
+    tenth has by chance. Sides with a density alone, as equal values are no copies."""
+    n = len(sides[0])
+    if n < 4 * GROUP or not all(map(has_density, sides)):
+        return []
+    generator = torch.Generator().manual_seed(2)
+    some = torch.randperm(n, generator=generator)[:ASKED]
+    grouped = torch.zeros(len(some), dtype=torch.bool)
+    (dx, near_x), (dy, near_y) = (_nearest(side, some, generator) for side in sides)
+    for size in range(1, GROUP):
+        # NaN of equal rows, which are no nearer than others.
+        apart = [d[:, size - 1] / d[:, size] < 0.1 for d in (dx, dy)]
+        same = (near_x[:, :size].sort().values == near_y[:, :size].sort().values).all(1)
+        grouped |= apart[0] & apart[1] & same
+    share = float(grouped.double().mean())
+    if share <= 0.5:
+        return []
+    sentence = (
+        f"{share:.0%} of the rows are in groups of {GROUP} or fewer that lie on both sides ten times nearer to each"
+        " other than to all others, as repeated measurements of one sample do: in two splits they inflate the value;"
+        " give rows of one sample the same id, or keep one of each."
+    )
+    return [Check("near copies", share, 0.5, "fail", sentence)]
+
+
+def _nearest(side: Tensor, some: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Distances to the nearest other rows of `some` rows of a side, and which rows these are [k, GROUP] each."""
+    z = side.double()
+    z = (z - z.mean(0)) / z.std(0).clamp(min=torch.finfo(torch.float64).tiny)
+    if z.shape[1] > DIRECTIONS:
+        z = z @ torch.randn(z.shape[1], DIRECTIONS, generator=generator, dtype=torch.float64)
+    found = []
+    for rows in some.split(max(1, min(ASKED, 20_000_000 // len(z)))):
+        # By differences: a product's rounding is larger than what lies between copies.
+        d = torch.cdist(z[rows], z, compute_mode="donot_use_mm_for_euclid_dist")
+        d[torch.arange(len(rows)), rows] = torch.inf  # itself
+        found.append(d.topk(GROUP, largest=False))
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 ALIKE = 0.1  # correlation of a row with a later one, from which on rows are in some order
