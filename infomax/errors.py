@@ -59,9 +59,12 @@ def is_number(value: Any) -> bool:
 
 
 def require_flags(**flags: Any) -> None:
-    """Raises UserError for one of `flags`, by its name, that is neither True nor False: a text would count as True."""
+    """Raises UserError for one of `flags`, by its name, that is neither True nor False, be it NumPy's, or 1 or 0.
+
+    A text, such as "no", would count as True.
+    """
     for name, flag in flags.items():
-        if not isinstance(flag, bool):
+        if isinstance(flag, str) or flag not in (True, False):
             raise UserError(f"{name} is True or False, not {flag!r}.")
 
 

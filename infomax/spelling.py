@@ -115,12 +115,26 @@ def _spelt(made: Any) -> str:
 
 
 def is_readable(text: str, parts: Mapping[str, Any]) -> bool:
-    """Whether `text` is a call whose arguments parse() reads; parts: as it takes them."""
+    """Whether `text` is a call whose arguments parse() reads; parts: as it takes them. Nothing is made."""
+
+    def read(node: ast.expr) -> bool:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() in parts:
+            return all(map(read, node.args)) and all(keyword.arg and read(keyword.value) for keyword in node.keywords)
+        try:
+            _argument(node, {})
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return False
+        return True
+
     try:
-        _call(text, "part", parts)
-    except UserError:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return True
+    return (
+        isinstance(node, ast.Call)
+        and all(map(read, node.args))
+        and all(keyword.arg is not None and read(keyword.value) for keyword in node.keywords)
+    )
 
 
 def _call(text: str, kind: str, parts: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:

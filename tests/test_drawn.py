@@ -146,6 +146,15 @@ def test_dependence_that_five_neighbours_and_single_columns_miss_is_seen(kind, l
     assert rematching.misfit_of([shuffled], [silent], 0).shown < 0.02
 
 
+def test_one_row_of_a_rare_class_hides_nothing():
+    x, y = mass(np.random.default_rng(0))
+    label = (y[:, 0] > np.median(y)).astype(int)
+    label[0] = 2
+    sides = torch.from_numpy(x).float(), torch.nn.functional.one_hot(torch.from_numpy(label)).float()
+    pairs = inputs.Pairs(*sides, torch.arange(600))
+    assert rematching.misfit_of([pairs], [torch.zeros(600, 600)], 0).shown > 0.1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [waves, parity, mass, epistasis])
 @pytest.mark.parametrize("seed", [0, 1])

@@ -597,7 +597,21 @@ def test_an_order_that_the_next_row_does_not_show_fails_too():
     assert found.sentence.endswith("best by a name for each row, such as its subject or its day.")
 
 
+def test_rows_in_no_order_are_told_of_none():
+    """y is nearly x, so that both sides' correlations at each of many lags are one draw."""
+    told_of = 0
+    for seed in range(100):
+        x = np.random.default_rng(seed).normal(size=(1600, 1))
+        told_of += told("row order", x, x + 0.1 * np.random.default_rng(seed + 1000).normal(size=x.shape)) is not None
+    assert told_of <= 1
+
+
 def test_an_order_that_was_chosen_is_no_failure():
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(3, rng=0).random(1024)
+    found = told("row order", points, points[:, :1] + 0.3 * RNG.normal(size=(1024, 1)))
+    assert found is None or (found.verdict == "warn" and "more evenly than chance" in found.sentence)
     noise = RNG.normal(size=800)
     for shown in (np.arange(800) % 2, np.arange(800) % 8):
         found = told("row order", shown, (3.0 * shown + noise)[:, None])

@@ -35,9 +35,13 @@ def read_names(name: str, root: Path, limit: int | None = None) -> Paired:
     if not asked:
         whole, held, emojis = emoji_with_names(root)
         train, test = (np.flatnonzero(part) for part in (~held, held))
-        y = Modality(torch.stack([tokens(called) for _, called, _ in emojis]), vocabulary=VOCABULARY)
+        y = Modality(
+            torch.stack([tokens(called) for _, called, _ in emojis]), vocabulary=VOCABULARY, tokens="characters"
+        )
         return _made(name, standardised(whole.images, _limited(train, limit)), y, train, test, limit)
-    languages = asked.get("language", "").split(",")
+    if "language" not in asked:
+        raise UserError(f"{name!r}: tokens and length go with a language, as in names:emoji?language=en&tokens=bytes.")
+    languages = asked["language"].split(",")
     if len(languages) > 2 or len(set(languages)) < len(languages) or not all(languages):
         raise UserError(f"{name!r}: language names one language, as in ?language=de, or two, ?language=en,ja.")
     length, package = whole_number(name, asked, "length", 1, 4096), _package()

@@ -26,7 +26,7 @@ class InfoMax(Model):
     features take, and the gradient is that of the whole batch. ring: as Model has it.
     targets: of more than two views, how many are columns, from the first; the others are rows alone, as the small
     crops of multi-crop are (Caron et al., 2020). None: all of them.
-    Raises UserError: microbatch < 1, targets < 1 or beside ntxent, no encoder or projector.
+    Raises UserError: microbatch < 1, targets < 1; no encoder or projector.
     """
 
     encoder: nn.Module
@@ -50,8 +50,6 @@ class InfoMax(Model):
             raise UserError(
                 f"targets is how many of the views are columns, 1 or more, or None for all; not {targets!r}."
             )
-        if ntxent and targets is not None:
-            raise UserError("NT-Xent has all of two views as rows and as columns: take targets=None, or ntxent=False.")
         self.ntxent, self.targets = ntxent, targets
 
     def forward(

@@ -133,6 +133,8 @@ def a_number_a_row(network: torch.nn.Module, name: str, rows: Tensor) -> Tensor:
     other than one number a row."""
     try:
         found = network(rows)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"The {name} cannot read x, rows of {list(rows.shape[1:])} numbers: {why}.") from error

@@ -286,8 +286,9 @@ def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
 
 def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     try:
-        model(inputs)
-        model.try_later(inputs)
+        with meeting_nonfinite():
+            model(inputs)
+            model.try_later(inputs)
     except UserError:
         raise
     except Exception as error:  # a formula of the user's own may raise anything

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infomax.estimation.bases.circular import Unturned
 from infomax.estimation.bases.gaussian import COMPONENTS
-from infomax.estimation.bases.normal_scores import NormalScores, Standard, hermite
+from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.estimator import Fitted
 from infomax.estimation.neighbours import by_codes, by_distances
 from infomax.estimation.pairs import Pairs, has_density, is_label, shuffled
@@ -29,6 +29,7 @@ LARGEST = 1500  # pairs that are looked at: beyond, their n^2 distances cost mor
 NEIGHBOURS = 5
 FAR = 4  # deviations of one neighbour's MI, so noisy that what exceeds three by luck is several times what there is
 RECUR = 20  # rows that a combination of few values has on average, from which on it is looked at as a label is
+ROWS = 20  # for each coefficient of a quadratic form, at least
 SEVERAL = range(2, 13)  # columns of a side whose products are looked at
 
 
@@ -108,7 +109,8 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
         z, code = normal[side], codes[1 - side]
         if code is not None and z is not None:
             orders = drawn if side == 0 else drawn.argsort(1)  # of codes beside the rows that have distances
-            d = torch.cdist(z, z)  # of several columns, Euclidean ones tell more
+            # Of several columns Euclidean distances tell more; by differences, as a product's rounding is as large.
+            d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
             shown.append(_beyond(by_codes(d, code, NEIGHBOURS), [by_codes(d, code[m], NEIGHBOURS) for m in orders])[1])
     return Misfit(max(mean, *shown), max(shown), moved)
 
@@ -149,9 +151,9 @@ def _predicted(rows: Tensor, to: Tensor, orders: Tensor) -> tuple[float, list[fl
     """
     n, d = rows.shape
     i, j = torch.triu_indices(d, d)
-    if 8 * (d + len(i)) > n or to.shape[1] > 3 * SEVERAL[-1]:
+    if ROWS * (d + len(i)) > n or to.shape[1] > 3 * SEVERAL[-1]:
         return None
-    z = Standard(rows)(rows).double()
+    z = _robust(rows.double())
     raw = torch.cat([z, z[:, i] * z[:, j]], 1)
     form = torch.cat([torch.ones(n, 1).double(), (raw - raw.mean(0)) / raw.std(0).clamp(min=1e-12)], 1)
     ways = torch.stack([to, *(to[order] for order in orders)]).double()  # [1 + m, n, p]
@@ -160,13 +162,21 @@ def _predicted(rows: Tensor, to: Tensor, orders: Tensor) -> tuple[float, list[fl
         a = form[fit]
         square = a.T @ a + 1e-7 * len(a) * torch.eye(a.shape[1]).double()
         weights = torch.linalg.solve(square, a.T @ ways[:, fit].transpose(0, 1).flatten(1))
-        missed = (ways[:, rest].transpose(0, 1).flatten(1) - form[rest] @ weights).square().sum(0)
-        whole = ways[:, rest].transpose(0, 1).flatten(1)
-        told.append(1 - missed / (whole - whole.mean(0)).square().sum(0).clamp(min=1e-12))
-    share = ((told[0] + told[1]) / 2).view(len(ways), -1)  # [1 + m, p]
+        missed = (ways[:, rest].transpose(0, 1).flatten(1) - form[rest] @ weights).square().mean(0)
+        # By the variance of all rows, which no order changes: that of half of a rare class may be 0.
+        told.append(1 - missed.view(len(ways), -1) / to.double().var(0).clamp(min=1e-12))
+    share = ((told[0] + told[1]) / 2).clamp(min=-1)  # [1 + m, p]
     more = (share - share.mean(0)).amax(1).clamp(max=1 - 1e-6)  # each in its own best column, so that all are alike
     own, *others = (-0.5 * torch.log1p(-more)).tolist()
     return own, others
+
+
+def _robust(rows: Tensor) -> Tensor:
+    """Columns by their median and the median distance from it, a deviation of normal ones, no further than 5."""
+    apart = rows - rows.median(0).values
+    scale = 1.4826 * apart.abs().median(0).values
+    scale = torch.where(scale > 0, scale, rows.std(0)).clamp(min=torch.finfo(torch.float64).tiny)
+    return (apart / scale).clamp(-5, 5)
 
 
 def _scores(side: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
 ROWS = 1024  # at a time
+COLUMNS = 64  # at a time in float64
 
 
 def row_keys(side: Tensor) -> Tensor:
@@ -129,10 +130,8 @@ def near_copies(sides: Sequence[Tensor]) -> list[Check]:
 
 def _nearest(side: Tensor, some: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Distances to the nearest other rows of `some` rows of a side, and which rows these are [k, GROUP] each."""
-    z = side.double()
-    z = (z - z.mean(0)) / z.std(0).clamp(min=torch.finfo(torch.float64).tiny)
-    if z.shape[1] > DIRECTIONS:
-        z = z @ torch.randn(z.shape[1], DIRECTIONS, generator=generator, dtype=torch.float64)
+    wide = side.shape[1] > DIRECTIONS
+    z = _standard_in_directions(side, DIRECTIONS, generator) if wide else _standard(side)
     found = []
     for rows in some.split(max(1, min(ASKED, 20_000_000 // len(z)))):
         # By differences: a product's rounding is larger than what lies between copies.
@@ -155,17 +154,23 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
     x, y = (_autocorrelations(_ranked(side)) for side in sides)
     both = np.where(x * y > 0, np.minimum(abs(x), abs(y)), 0.0)
     both[x < 0] -= UNLIKE - ALIKE
-    allowed = max(ALIKE, 4 / math.sqrt(len(sides[0])))
-    lag = 1 if both[0] > allowed else 1 + int((both > 0.8 * both.max()).argmax())  # the first that is as clear
-    least, of_x, of_y = float(both[lag - 1]), x[lag - 1], y[lag - 1]
-    if least <= allowed:
+    n, lags = len(sides[0]), np.arange(1, len(both) + 1)
+    # Of many lags the largest is looked at: what the noise of one of them exceeds once in some 10,000 draws.
+    far = np.sqrt((2 * math.log(len(lags)) + 9) / (n - lags))
+    allowed = np.maximum(ALIKE, np.where(lags == 1, 4 / math.sqrt(n), far))
+    clear = np.flatnonzero((both > allowed) & (both > 0.8 * (both / allowed).max() * allowed))
+    if not len(clear):
         return []
+    lag = 1 if both[0] > allowed[0] else 1 + int(clear[0])  # the first that is as clear as any
+    least, of_x, of_y = float(both[lag - 1]), x[lag - 1], y[lag - 1]
     named = list(zip(("x", "y"), sides, (x, y), strict=True))
     chosen = [
         *(f"are sorted by a column of {name}: harmless unless that is the time; then" for name, side, _ in named
           if _is_sorted(side)),
         *(f"of {name} come in one cycle: harmless where that was chosen; else" for name, side, r in named
           if _is_cycle(side, r)),
+        *(f"of {name} are spread more evenly than chance has it: harmless in a design; else" for name, side, _ in named
+          if _is_even(side)),
     ]  # fmt: skip
     if lag == 1 and of_x > 0:
         told = "each row is like the next"
@@ -181,7 +186,7 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
         )
     sentence = f"{told} on both sides (rank correlation {of_x:.2f} and {of_y:.2f}), "
     sentence += f"and rows {chosen[0]} give blocks." if chosen else why
-    return [Check("row order", least, allowed, "warn" if chosen else "fail", sentence)]
+    return [Check("row order", least, float(allowed[lag - 1]), "warn" if chosen else "fail", sentence)]
 
 
 def _ranked(side: Tensor) -> np.ndarray:
@@ -190,14 +195,25 @@ def _ranked(side: Tensor) -> np.ndarray:
     Of standardised columns, so that one in millions hides no other. Equal rows share their ranks, as they have no
     order. A product differs in its last digits between equal rows.
     """
-    t = side.double()
-    if not is_label(side):
-        t = (t - t.mean(0)) / t.std(0).clamp(min=torch.finfo(torch.float64).tiny)
     generator = torch.Generator().manual_seed(1)
-    t = t @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
+    t = _standard_in_directions(side, min(8, side.shape[1]), generator, as_they_are=is_label(side))
     ranks = average_ranks(((t - t.mean(0)) / t.std(0)).float().numpy())
     ranks = ranks - ranks.mean(0)
     return ranks / ranks.std(0, ddof=1).clip(min=1e-12)
+
+
+def _standard(side: Tensor) -> Tensor:
+    t = side.double()
+    return (t - t.mean(0)) / t.std(0).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def _standard_in_directions(side: Tensor, number: int, generator: torch.Generator, as_they_are: bool = False) -> Tensor:
+    """Standardised columns [n, d] in so many random directions [n, number]; some columns at a time in float64."""
+    directions = torch.randn(side.shape[1], number, generator=generator, dtype=torch.float64)
+    found = torch.zeros(len(side), number, dtype=torch.float64)
+    for columns, weights in zip(side.split(COLUMNS, 1), directions.split(COLUMNS), strict=True):
+        found += (columns.double() if as_they_are else _standard(columns)) @ weights
+    return found
 
 
 def _autocorrelations(ranks: np.ndarray) -> np.ndarray:
@@ -214,6 +230,19 @@ def _is_cycle(side: Tensor, r: np.ndarray) -> bool:
     """Whether nearly all rows come again, equal, after one number of rows; r: correlations by lag, from 1 on."""
     step = int((r > 0.8 * r.max()).argmax()) + 1
     return float((side[step:] == side[:-step]).all(1).double().mean()) > 0.9
+
+
+def _is_even(side: Tensor) -> bool:
+    """Whether values of a column, in no order, are spread as evenly as those of a Sobol sequence or a shuffled grid."""
+    for column in side.double().T[:64]:
+        values = column.sort().values
+        span = values[-1] - values[0]
+        even = torch.linspace(0, 1, len(values), dtype=torch.float64)
+        if span > 0 and float(((values - values[0]) / span - even).abs().max()) < 0.2 / math.sqrt(len(values)):
+            steps = column.diff()
+            if not (bool((steps >= 0).all()) or bool((steps <= 0).all())):  # a clock's are
+                return True
+    return False
 
 
 def _is_sorted(side: Tensor) -> bool:
