@@ -106,7 +106,7 @@ def test_names_in_other_languages_are_of_the_same_drawings_in_the_same_parts(roo
     [
         ("language=dee", r"no names in 'dee'\. Did you mean 'de'.*Known: ar, de, en, es, fa"),
         ("language=de,en,ja", "names one language"), ("language=de,de", "names one language"),
-        ("tokens=bytes", "names one language"), ("language=de,", "names one language"), ("german", "by a choice"),
+        ("tokens=bytes", "go with a language"), ("language=de,", "names one language"), ("german", "by a choice"),
         ("language=de&length=0", "length is a whole number"), ("size=3", "chooses 'size'"),
     ],
 )  # fmt: skip
