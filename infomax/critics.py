@@ -7,7 +7,6 @@ A critic splits into `embed`, once per side, O(n), and `score`, once per pair of
 import itertools
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Literal
 
 import torch
@@ -15,7 +14,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.errors import UserError
+from infomax.errors import UserError, is_count, is_number
+from infomax.scores.face import dense
 from infomax.spelling import Spelled
 
 Embedded = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # what score reads of x and of y
@@ -40,7 +40,7 @@ class Critic(Spelled, nn.Module):
 
     def forward(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"]) -> Float[Tensor, "n m"]:
         """x [n, dx], y [m, dy] -> the dense matrix of scores [n, m], with autograd; for small n."""
-        return self.score(*self.embed(x, y))
+        return dense(self, x, y)
 
 
 class InnerProduct(Critic):
@@ -77,13 +77,13 @@ class Cosine(InnerProduct):
         minimum: float = 0.01,
     ):
         super().__init__()
-        if not (isinstance(temperature, Real) and temperature > 1e-37 and math.isfinite(temperature)):
+        if not (is_number(temperature) and temperature > 1e-37 and math.isfinite(temperature)):
             raise UserError(f"temperature must be a positive number, not {temperature!r}; 0.05 to 0.5 are usual.")
-        if not (isinstance(bias, Real) and math.isfinite(bias)):
+        if not (is_number(bias) and math.isfinite(bias)):
             raise UserError(f"bias is a finite number that is added to scores, not {bias!r}.")
-        if learn not in (True, False, "bias"):
+        if not isinstance(learn, bool | str) or learn not in (True, False, "bias"):
             raise UserError(f'learn is True, False or "bias", not {learn!r}.')
-        if not (isinstance(minimum, Real) and minimum > 0 and math.isfinite(minimum)):
+        if not (is_number(minimum) and minimum > 0 and math.isfinite(minimum)):
             raise UserError(f"minimum must be a positive temperature, not {minimum!r}; 0.01 is usual.")
         if learn is True and temperature < minimum:
             raise UserError(
@@ -185,7 +185,7 @@ class Concat(Critic):
     def __init__(self, dx: int, dy: int, hidden: int = 256, layers: int = 2):
         super().__init__()
         _check_counts(self, dx=dx, dy=dy, hidden=hidden)
-        if not (isinstance(layers, int) and layers >= 1):
+        if not is_count(layers):
             raise UserError(f"Concat needs at least one hidden layer, and layers={layers!r}.")
         self.dx, self.dy, self.hidden, self.layers = dx, dy, hidden, layers
         # One layer of dx + dy inputs, initialised as one, then split by columns.
@@ -228,6 +228,7 @@ class ConvSeparable(InnerProduct):
     ):
         super().__init__()
         self.shape, self.shape_y = _shape(shape), None if shape_y is None else _shape(shape_y)
+        _check_counts(self, channels=channels)
         self.channels, self.hidden, self.out = channels, hidden, out
         self.g = _images(self.shape, channels, hidden, out)
         self.h = _images(self.shape_y or self.shape, channels, hidden, out)
@@ -260,6 +261,7 @@ class ConvConcat(Critic):
                 f"ConvConcat lays images on each other, so {self.shape} and {other} need one height and width; use "
                 "ConvSeparable."
             )
+        _check_counts(self, channels=channels)
         self.channels, self.hidden = channels, hidden
         # One convolution of both images' channels, initialised as one, then split by channels.
         first = nn.Conv2d(self.shape[0] + other[0], channels, 3, stride=2, padding=1)
@@ -294,17 +296,15 @@ def _check(critic: Critic, x: Tensor, y: Tensor, dx: int | None = None, dy: int 
         if t.ndim != 2 or t.shape[1] == 0:
             raise UserError(f"{name} takes {side} as rows of features, [n, d], and not of shape {list(t.shape)}.")
         if not t.is_floating_point():
-            raise UserError(
-                f"{name} takes {side} in floating point, and not in {str(t.dtype).removeprefix('torch.')}; convert it,"
-                " as by .float()."
-            )
+            kind = str(t.dtype).removeprefix("torch.")
+            raise UserError(f"{name} takes {side} in floating point, and not in {kind}; convert it, as by .float().")
         if width is not None and t.shape[1] != width:
             raise UserError(f"{name} was made for {side} of {width} features, and is given {t.shape[1]}.")
 
 
 def _check_counts(critic: Critic, **counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not is_count(count):
             raise UserError(f"{type(critic).__name__}'s {name} is how many features it has, 1 or more, not {count!r}.")
 
 
@@ -376,9 +376,9 @@ def _factor(x: Tensor, length: float) -> Tensor:
 def mlp(inputs: int, hidden: int, out: int, layers: int) -> nn.Sequential:
     """[n, inputs] -> [n, out] by so many hidden ReLU layers. Raises UserError: sizes that are no positive numbers."""
     for name, size in (("hidden", hidden), ("out", out)):
-        if not isinstance(size, int) or size < 1:  # torch makes networks of no numbers, which score 0
+        if not is_count(size):  # torch makes networks of no numbers, which score 0
             raise UserError(f"A critic's {name} is a number of units, 1 or more, and not {size!r}.")
-    if not (isinstance(layers, int) and layers >= 0):
+    if not (is_count(layers) or (layers == 0 and not isinstance(layers, bool))):
         raise UserError(f"A critic's layers is a number of hidden ones, 0 or more, and not {layers!r}.")
     sizes = [inputs] + [hidden] * layers
     body = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]

@@ -1,9 +1,13 @@
 """The exceptions that a user sees, UserError, NonFinite and Collapsed, and the checks of options that raise them."""
 
+import contextlib
+import contextvars
 import difflib
 import math
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
+from typing import Any
 
 
 class UserError(ValueError):
@@ -18,6 +22,19 @@ class Collapsed(ArithmeticError):
     """Features that have collapsed while a run trained; what was saved stays, and the exit status is 1."""
 
 
+MEETS_NONFINITE = contextvars.ContextVar("meets_nonfinite", default=False)
+
+
+@contextlib.contextmanager
+def meeting_nonfinite() -> Iterator[None]:
+    """Within it a model takes inputs that are not finite: a training loop meets what comes of them by its own rule."""
+    token = MEETS_NONFINITE.set(True)
+    try:
+        yield
+    finally:
+        MEETS_NONFINITE.reset(token)
+
+
 def signal_name(number: int) -> str:
     """The name of the signal of this number: SIGTERM, SIGINT, ..."""
     return signal.Signals(number).name
@@ -29,6 +46,26 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"{hint} Known: {', '.join(shown.values())}." if len(shown) <= 40 else hint
+
+
+def is_count(value: Any) -> bool:
+    """Whether `value` is a whole number of at least 1; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number, NaN and infinity included; True is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def require_flags(**flags: Any) -> None:
+    """Raises UserError for one of `flags`, by its name, that is neither True nor False, be it NumPy's, or 1 or 0.
+
+    A text, such as "no", would count as True.
+    """
+    for name, flag in flags.items():
+        if isinstance(flag, str) or flag not in (True, False):
+            raise UserError(f"{name} is True or False, not {flag!r}.")
 
 
 def require_seed(seed: int) -> None:

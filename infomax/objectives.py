@@ -6,7 +6,6 @@ two differ. An objective knows of no device, tile, process or file.
 """
 
 import math
-from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.errors import UserError
+from infomax.errors import UserError, is_number, require_flags
+from infomax.scores.face import a_number_a_row
 from infomax.scores.functions import Clip, Softplus, softplus
 from infomax.spelling import Renamed, Spelled, parse
 
@@ -99,8 +99,7 @@ class InfoNCE(Objective):
 
     def __init__(self, symmetric: bool = False):
         super().__init__()
-        if not isinstance(symmetric, bool):
-            raise UserError(f"symmetric is True or False, not {symmetric!r}.")
+        require_flags(symmetric=symmetric)
         self.symmetric = symmetric
 
     def estimate(self, s):
@@ -146,7 +145,7 @@ class CalibratedNWJ(Objective):
     def __init__(self, decay: float = 0.9, limit: float = 1.0):
         super().__init__()
         _check_decay(decay)
-        if not (isinstance(limit, Real) and limit > 0):
+        if not (is_number(limit) and limit > 0):
             raise UserError(f"limit must be a positive number of nats, and {limit!r} is not; 1 is usual.")
         self.decay, self.limit = decay, float(limit)
         self.register_buffer("constant", torch.zeros((), dtype=torch.float64))
@@ -298,7 +297,7 @@ class TUBA(Objective):
         self.scalar = nn.Parameter(torch.zeros(())) if baseline is None else None
 
     def estimate(self, s):
-        a = self.scalar if self.baseline is None else self.baseline(s.x).reshape(-1)
+        a = self.scalar if self.baseline is None else a_number_a_row(self.baseline, "baseline", s.x)
         return 1 + (s.positive - a).mean() - (s.negative.logmeanexp(dim=1) - a).exp().mean()
 
 
@@ -338,7 +337,7 @@ class Anchor(Objective):
 
     def __init__(self, nu: float = 1.0):
         super().__init__()
-        if not (isinstance(nu, Real) and nu > 0 and math.isfinite(nu)):
+        if not (is_number(nu) and nu > 0 and math.isfinite(nu)):
             raise UserError(f"nu must be a positive number, and {nu!r} is not; 1 is usual.")
         self.nu = nu
 
@@ -365,7 +364,7 @@ def _log(number: float) -> float:
 
 
 def _check_decay(decay: float) -> None:
-    if not (isinstance(decay, Real) and 0 <= decay < 1):
+    if not (is_number(decay) and 0 <= decay < 1):
         raise UserError(f"decay must be in [0, 1), and {decay!r} is not; 0.9 and 0.99 are usual.")
 
 

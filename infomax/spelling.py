@@ -41,17 +41,28 @@ class Spelled:
     def __repr__(self) -> str:
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
         names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={_plain(getattr(self, name))!r}' for name in names)})"
 
     def extra_repr(self) -> str:
         return ""
 
 
-def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool = True) -> Any:
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own number, whose text is read back; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
+
+
+def parse(
+    text: str,
+    registry: Mapping[str, Any],
+    kind: str,
+    allow_imports: bool = True,
+    parts: Mapping[str, Any] | None = None,
+) -> Any:
     """The object that `text` spells: "SMILE(tau=3)", "smile", or "module:Class(argument=1)" for a user's own class.
 
-    Arguments are literals only (numbers, inf, strings, booleans, None, lists): nothing is evaluated.
-    `registry` maps lower-cased names to classes, `kind` names them in messages.
+    Arguments are literals only (numbers, inf, strings, booleans, None, lists), or calls of `parts`, which maps
+    lower-cased names to classes, as registry does: nothing is evaluated. `kind` names what is spelled in messages.
     Raises UserError: an unknown name (with the nearest ones), arguments that cannot be read or are refused by the
     class, and `module:Class` where allow_imports is False (a text from a file that may be hostile).
     """
@@ -60,7 +71,7 @@ def parse(text: str, registry: Mapping[str, Any], kind: str, allow_imports: bool
         module, rest = "", text
     elif not allow_imports:
         raise UserError(_not_imported(text))
-    name, positional, keywords = _call(rest, kind)
+    name, positional, keywords = _call(rest, kind, parts or {})
     made = found(module, name, text, registry, kind, allow_imports)
     try:
         return made(*positional, **keywords)
@@ -103,7 +114,30 @@ def _spelt(made: Any) -> str:
     return (made.func if isinstance(made, partial) else made).__name__
 
 
-def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
+def is_readable(text: str, parts: Mapping[str, Any]) -> bool:
+    """Whether `text` is a call whose arguments parse() reads; parts: as it takes them. Nothing is made."""
+
+    def read(node: ast.expr) -> bool:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() in parts:
+            return all(map(read, node.args)) and all(keyword.arg and read(keyword.value) for keyword in node.keywords)
+        try:
+            _argument(node, {})
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return False
+        return True
+
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return (
+        isinstance(node, ast.Call)
+        and all(map(read, node.args))
+        and all(keyword.arg is not None and read(keyword.value) for keyword in node.keywords)
+    )
+
+
+def _call(text: str, kind: str, parts: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
@@ -114,8 +148,10 @@ def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise ValueError("** is not read")
-            keywords[keyword.arg] = _literal(keyword.value)
-        return node.func.id, [_literal(argument) for argument in node.args], keywords
+            keywords[keyword.arg] = _argument(keyword.value, parts)
+        return node.func.id, [_argument(argument, parts) for argument in node.args], keywords
+    except UserError:
+        raise
     except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:  # the last of nested or odd ones
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or "it is nested too deep"
         raise UserError(
@@ -123,9 +159,14 @@ def _call(text: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
         ) from error
 
 
-def _literal(node: ast.expr) -> Any:
+def _argument(node: ast.expr, parts: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
         return math.inf if node.id == "inf" else math.nan
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_literal(node.operand)
-    return ast.literal_eval(node)
+        return -_argument(node.operand, parts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() in parts:
+        return parse(ast.unparse(node), parts, "part", allow_imports=False, parts=parts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:  # whose message names an object of the parser
+        raise ValueError(f"{ast.unparse(node)} is no number, string, boolean, None or list of these") from error

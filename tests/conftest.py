@@ -223,3 +223,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory, images: Path) -> tuple[Pa
         place, ["simclr_smile", *TINY, "--steps", "6", "--limit", "60", "--dataset", f"folder:{images}", "--seed", "3"]
     )
     return place / "checkpoints" / "simclr_smile", ended
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation site, built in a copy of what it is made of, as a build writes into its tree."""
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("site")
+    for name in ("docs", "infomax"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "zensical.toml", folder)
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / "site"

@@ -218,7 +218,8 @@ def objectives_index(rows: list[dict[str, str]]) -> str:
         "# Objectives\n\nA page for each, with its formula, its bias and variance, and when to use it. They differ in"
         " what they do to\nscores; any of them trains any model, and estimates MI of any pairs.\n\n"
         + "\n".join(lines)
-        + f"\n\n{SCALE}; here N = 64 ([all numbers](bias.csv)). {RARE}\n\n![Values and deviations](bias.png)\n\n"
+        + f"\n\n{SCALE}; here N = 64 ([all numbers](bias.csv)). {RARE}\n\n"
+        "![Value and deviation of each objective against the true MI](bias.png)\n\n"
         "How right a *trained* critic's values are: [Beside known MI](../accuracy.md), and"
         " [the laboratory](../estimation.md).\nOne of your own: [Add an objective](../tutorials/add-objective.md).\n"
     )

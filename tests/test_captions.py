@@ -14,7 +14,7 @@ from test_model_recipes import tree
 import infomax as im
 from infomax import checkpoints, data
 from infomax.checkpoints import open_run
-from infomax.data.characters import CHARACTERS, VOCABULARY, tokens
+from infomax.data.characters import BYTES, CHARACTERS, VOCABULARY, byte_tokens, tokens
 from infomax.encoders import Tokens
 from infomax.evaluation import pairs_of, retrieval
 
@@ -237,7 +237,9 @@ def test_texts_of_other_characters_may_read_alike(tmp_path):
         ([("pictures/000.png", "", "train")], ("path", "text", "split"), "", "Line 5 of .* has no text"),
         ([("a.png", "a text", "mine")], ("path", "text", "split"), "", "'mine' in line 5"),
         ([], ("path", "text", "text"), "", "has the column text twice"),
-        ([("pictures/spare.png", "一二三四五六七八九十" * 9, "test")], ("path", "text", "split"), "", "a tokenizer"),
+        ([("pictures/spare.png", "一二三四五六七八九十" * 9, "test")], ("path", "text", "split"), "?tokens=characters",
+         r"%.* and would be one token: read them by \?tokens=bytes, or make tokens of them by a tokenizer"),
+        (None, ("path", "text", "split"), "?tokens=words", "tokens=words names no tokens.*Known: bytes, characters"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_no_captions_is_a_sentence_and_no_folder(run, tmp_path, rows, columns, options, says):
@@ -263,6 +265,95 @@ def test_unreadable_pictures_are_named_or_left_out_with_their_captions(tmp_path)
     length = texts.shape[1]
     left = [text for i, (_, text, part) in enumerate(rows) if part == "train" and i != 5]
     assert torch.equal(texts, torch.stack([tokens(text, length) for text in left]))
+
+
+RUSSIAN = {"red": "красный", "green": "зелёный", "blue": "синий", "white": "белый", "square": "квадрат",
+           "bar": "брусок", "pole": "столб"}  # fmt: skip
+
+
+def in_russian(rows):
+    """The same pictures, each caption in Russian."""
+    return [(path, " ".join(RUSSIAN.get(word.strip(","), word) for word in text.split()[1:3]) + f" №{i}", part)
+            for i, (path, text, part) in enumerate(rows)]  # fmt: skip
+
+
+def test_captions_in_other_letters_are_read_as_bytes(tmp_path):
+    rows = in_russian(files(tmp_path, 24))
+    assert rows[0][1] == "красный квадрат №0"
+    rows[8] = (rows[8][0], "ЗЕЛЁНЫЙ щит", "test")
+    rows[3] = (*rows[2][:2], "test")
+    rows[3] = (f"{tmp_path}/pictures/003.png", *rows[3][1:])
+    name = f"captions:{table(tmp_path / 't.csv', rows)}"
+    found = data.paired(name)
+    longest = max(len(text.encode()) for _, text, part in rows if part == "train")
+    assert found.train.y.vocabulary == BYTES and found.train.y.shape == (longest,)
+    texts = [text for part in ("train", "test") for _, text, of in rows if of == part]
+    assert torch.equal(found.train.y.rows, torch.stack([byte_tokens(text, longest) for text in texts]))
+    notes = "\n".join(found.notes)
+    rule = r"79% of the characters of \S+t.csv's texts are none of .*, so they are read as bytes of UTF-8 \(\?tokens="
+    assert re.search(rule, notes), notes
+    assert f"Captions of 21 to {longest} bytes of UTF-8 are read as {longest} tokens, shorter ones with 0" in notes
+    assert "Characters of held-out captions that training captions lack: 4 ('3' 2, 'щ' 1, '8' 1)." in notes
+    assert "1 of 24 captions read as another does" in notes
+    cut = data.paired(f"{name}?length=15")
+    assert "longer ones cut after a whole character (?length=N takes another number)" in "\n".join(cut.notes)
+    assert cut.train.y.rows[0].tolist() == [byte + 1 for byte in "красный".encode()] + [32 + 1]
+    # The first training pairs alone would be read as characters; what is kept of a table does not choose.
+    mixed = [(path, "x" if i < 3 else text, part) for i, (path, text, part) in enumerate(rows)]
+    few = data.paired(f"captions:{table(tmp_path / 'mixed.csv', mixed)}", limit=2)
+    assert few.train.y.vocabulary == BYTES and few.train.y.shape == (1,)
+    assert data.paired(f"{name}?tokens=bytes").fingerprint == found.fingerprint
+
+
+def test_latin_captions_are_read_as_bytes_where_that_is_asked_for(place):
+    name = f"captions:{place}/captions.csv"
+    usual, asked, found = (data.paired(f"{name}{options}") for options in ("", "?tokens=characters", "?tokens=bytes"))
+    assert usual.train.y.vocabulary == VOCABULARY and usual.fingerprint == asked.fingerprint
+    assert usual.notes == asked.notes and not any("tokens=bytes" in note for note in found.notes)
+    assert found.train.y.vocabulary == BYTES and not any("share one" in note for note in found.notes)
+
+
+def test_a_run_of_bytes_reads_any_table_as_bytes(place, tmp_path):
+    rows = [(f"{place}/{path}", text, part) for path, text, part in in_russian(files(tmp_path))]
+    known = data.paired(f"captions:{table(tmp_path / 'r.csv', rows)}")
+    kept(tmp_path / "run", towers(known), known)
+    said, length = checkpoints.read(tmp_path / "run").preprocessing, known.train.y.shape[0]
+    assert said["y"]["tokens"] == "bytes" and "tokens" not in said["x"]
+    latin = f"captions:{place}/captions.csv"
+    found = pairs_of(tmp_path / "run", latin)
+    assert (found.train.y.vocabulary, found.train.y.shape) == (BYTES, (length,))
+    assert pairs_of(tmp_path / "run", f"{latin}?tokens=characters").train.y.vocabulary == VOCABULARY
+    # In hand, cut to the length of training without half a character.
+    longer = data.paired(f"captions:{tmp_path}/r.csv?length={length + 9}")
+    assert torch.equal(data.pairs_from(said, longer).train.y.rows, known.train.y.rows)
+    short = {**said, "y": {**said["y"], "shape": [9]}}
+    want = data.paired(f"captions:{tmp_path}/r.csv?length=9").train.y.rows
+    assert torch.equal(data.pairs_from(short, longer).train.y.rows, want)
+    with pytest.raises(
+        im.UserError, match=r"trained on y of bytes of UTF-8, and .* characters there: \S+\?tokens=bytes"
+    ):
+        data.pairs_from(said, data.paired(latin))
+    usual = data.describe_pairs(data.paired(latin))
+    assert "tokens" not in usual["y"]
+    with pytest.raises(im.UserError, match=r"y of other tokens than bytes, and .* bytes there: \S+\?tokens=characters"):
+        data.pairs_from(usual, known)
+
+
+@pytest.mark.slow
+def test_captions_in_other_letters_are_trained_on_resumed_and_read(run, place, tmp_path):
+    rows = [(f"{place}/{path}", text, part) for path, text, part in in_russian(files(tmp_path))]
+    name = f"captions:{table(tmp_path / 'r.csv', rows)}"
+    asked = ("clip", "--encoder", "resnet10_small_gn", "--batch-size", 16, "--dataset", name, "--limit", 70)
+    first = run(*asked, "--steps", 4, "--run-dir", "here")
+    assert first.status == 0, first.err
+    assert "so they are read as bytes of UTF-8" in str(json.loads((tmp_path / "here/run.json").read_text()))
+    assert run(*asked, "--steps", 6, "--run-dir", "here", "--resume").status == 0
+    assert im.load(tmp_path / "here").encoder_y.vocabulary == BYTES
+    for command in ("probe", "estimate", "report"):
+        ended = run("infomax", command, "here")
+        assert ended.status == 0, (command, ended.err)
+    other = run("infomax", "probe", "here", "--dataset", f"captions:{place}/captions.csv", "--json")
+    assert other.status == 0, other.err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.special import digamma
 
 import infomax as im
 from infomax import estimation
@@ -18,7 +19,7 @@ from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.critic import gated
 from infomax.estimation.estimators.classical import KSG
 from infomax.estimation.evidence import rematching
-from infomax.estimation.neighbours import by_distances
+from infomax.estimation.neighbours import by_codes, by_distances
 
 
 def normals(d: int, rho: float, claimed: float, n: int = 400, seed: int = 0) -> tuple[estimator.Fitted, inputs.Pairs]:
@@ -108,6 +109,93 @@ def test_labels_that_a_classifier_missed_are_seen():
     assert alone.interval[0] < 0 < alone.interval[1]
     more = estimate(rng.normal(size=(300, 64)), rng.integers(0, 2, 300))
     assert more.trusted, more.reasons
+
+
+def waves(rng):
+    x = rng.random((500, 1))
+    return x, np.sin(20 * math.pi * x) + 0.2 * rng.normal(size=(500, 1))  # ten waves, of which five neighbours see none
+
+
+def parity(rng):
+    x = rng.normal(size=(500, 6))
+    return x, (np.sign(x[:, :3]).prod(1) > 0).astype(int)
+
+
+def mass(rng):
+    """A small difference of large numbers: m^2 = E^2 - p^2."""
+    p, m = 10 * rng.normal(size=(600, 3)), 5 + 0.5 * rng.normal(size=(600, 1))
+    return np.c_[np.sqrt(m**2 + (p**2).sum(1, keepdims=True)), p], m + 0.2 * rng.normal(size=(600, 1))
+
+
+def epistasis(rng):
+    """Genes of three values each, of which combinations matter and no column by itself."""
+    genes = rng.integers(0, 3, (600, 3))
+    return genes.astype(float), ((genes.sum(1) % 3)[:, None] - 1.0) + 0.4 * rng.normal(size=(600, 1))
+
+
+@pytest.mark.parametrize(("kind", "least"), [(waves, 0.3), (parity, 0.03), (mass, 0.5), (epistasis, 0.1)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_dependence_that_five_neighbours_and_single_columns_miss_is_seen(kind, least, turned):
+    x, y = kind(np.random.default_rng(0))
+    y = torch.nn.functional.one_hot(torch.from_numpy(y)) if y.ndim == 1 else torch.from_numpy(y)
+    sides = (torch.from_numpy(x).float(), y.float())
+    sides = sides[::-1] if turned else sides
+    pairs, silent = inputs.Pairs(*sides, torch.arange(len(x))), torch.zeros(len(x), len(x))
+    assert rematching.misfit_of([pairs], [silent], 0).shown > least  # a ratio of 1 everywhere says nothing
+    shuffled = inputs.Pairs(sides[0], sides[1][torch.randperm(len(x))], torch.arange(len(x)))
+    assert rematching.misfit_of([shuffled], [silent], 0).shown < 0.02
+
+
+def test_one_row_of_a_rare_class_hides_nothing():
+    x, y = mass(np.random.default_rng(0))
+    label = (y[:, 0] > np.median(y)).astype(int)
+    label[0] = 2
+    sides = torch.from_numpy(x).float(), torch.nn.functional.one_hot(torch.from_numpy(label)).float()
+    pairs = inputs.Pairs(*sides, torch.arange(600))
+    assert rematching.misfit_of([pairs], [torch.zeros(600, 600)], 0).shown > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [waves, parity, mass, epistasis])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_the_default_misses_of_these_kinds_is_not_trusted(kind, seed):
+    """Each was trusted near 0, where the truth is .6 to 1.2 nats."""
+    found = estimate(*kind(np.random.default_rng(seed)))
+    assert not found.trusted and "drawn pairs" in [check.name for check in found.checks if check.verdict == "fail"]
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_seldom_seen():
+    """Of independent pairs, in the shapes that each statistic looks at: all at once, 4 of 100 at most."""
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(25):
+        for x, y in (
+            (rng.normal(size=(300, 4)), rng.normal(size=(300, 1))),
+            (rng.normal(size=(300, 3)), rng.integers(0, 2, 300)),
+            (rng.integers(0, 3, (300, 2)).astype(float), rng.normal(size=(300, 1))),
+            (rng.standard_t(2, (300, 2)), rng.standard_t(2, (300, 2))),
+        ):  # fmt: skip
+            y = torch.nn.functional.one_hot(torch.from_numpy(y)) if y.ndim == 1 else torch.from_numpy(y)
+            pairs = inputs.Pairs(torch.from_numpy(x).float(), y.float(), torch.arange(300))
+            seen.append(rematching.misfit_of([pairs], [torch.zeros(300, 300)], 0).shown > 0.02)
+    assert sum(seen) <= 4, sum(seen)
+
+
+def test_neighbours_of_a_label_are_as_the_formula_has_them():
+    """Row by row, as the paper has it. (Ross, 2014)"""
+    rng, k = np.random.default_rng(0), 3
+    x, label = rng.normal(size=(80, 2)), rng.integers(0, 3, 80)
+    label[:2] = 7, 8  # each alone: left out
+    d = np.abs(x[:, None] - x[None]).max(2)
+    each = []
+    for i in range(80):
+        own = np.flatnonzero(label == label[i])
+        if len(own) > 1:
+            near = min(k, len(own) - 1)
+            reach = np.sort(d[i, own])[near]
+            each.append(digamma(80) + digamma(near) - digamma(len(own)) - digamma((d[i] < reach).sum()))
+    assert by_codes(torch.from_numpy(d), torch.from_numpy(label), k) == pytest.approx(np.mean(each), abs=1e-12)
+    assert by_codes(torch.from_numpy(d), torch.arange(80), k) == 0.0
 
 
 def test_what_cannot_be_compared_is_not():

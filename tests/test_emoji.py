@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from infomax import checkpoints
-from infomax.data import dataset, emoji, paired
+from infomax.data import dataset, emoji, emoji_names, paired
+from infomax.data.characters import BYTES, byte_tokens
+from infomax.data.characters import tokens as characters
 from infomax.data.emoji import CHARACTERS, LENGTH, SIDE, VOCABULARY, tokens
 from infomax.encoders import Tokens
 from infomax.errors import UserError
@@ -73,6 +75,59 @@ def test_names_are_of_the_same_drawings_in_the_same_parts(root):
     assert len(paired("names:emoji", root=root, limit=40).train) == 40
     with pytest.raises(UserError, match="names:emoji"):
         paired("emoji", root=root)
+
+
+@pytest.mark.slow
+def test_names_in_other_languages_are_of_the_same_drawings_in_the_same_parts(root, caplog):
+    usual = paired("names:emoji", root=root)
+    german = paired("names:emoji?language=de", root=root)
+    assert torch.equal(german.train.x.rows, usual.train.x.rows) and torch.equal(german.train.x.mean, usual.train.x.mean)
+    for one, other in ((german.train, usual.train), (german.test, usual.test)):
+        assert torch.equal(one.indices, other.indices)
+    grinning = [row.tolist() for row in usual.train.y.rows].index(tokens("grinning face").tolist())
+    length = german.train.y.shape[0]
+    assert german.train.y.vocabulary == VOCABULARY
+    assert torch.equal(german.train.y.rows[grinning], characters("grinsendes gesicht", length))
+    said = [record.getMessage() for record in caplog.records]
+    assert any("names:emoji?language=de: de: Characters without a token" in line and "'ü'" in line for line in said), (
+        said
+    )
+    both = paired("names:emoji?language=en,ja", root=root, limit=50)
+    assert (both.train.x.vocabulary, both.train.y.vocabulary) == (VOCABULARY, BYTES) and len(both.train) == 50
+    assert torch.equal(both.train.x.rows[grinning], characters("grinning face", both.train.x.shape[0]))
+    assert torch.equal(both.train.y.rows[grinning], byte_tokens("にっこり笑う", both.train.y.shape[0]))
+    assert torch.equal(both.test.indices, usual.test.indices)
+    asked = paired("names:emoji?language=fr&tokens=bytes&length=8", root=root)
+    assert asked.train.y.vocabulary == BYTES and asked.train.y.shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("language=dee", r"no names in 'dee'\. Did you mean 'de'.*Known: ar, de, en, es, fa"),
+        ("language=de,en,ja", "names one language"), ("language=de,de", "names one language"),
+        ("tokens=bytes", "go with a language"), ("language=de,", "names one language"), ("german", "by a choice"),
+        ("language=de&length=0", "length is a whole number"), ("size=3", "chooses 'size'"),
+    ],
+)  # fmt: skip
+def test_what_names_no_language_is_a_sentence(options, says, tmp_path):
+    with pytest.raises(UserError, match=says):
+        paired(f"names:emoji?{options}", root=tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_emojis_without_a_name_are_counted_and_left_out():
+    names = emoji_names.names_in("fr", ["\U0001f600", "q", "☀"])  # the sun's entry has a second code
+    assert names[1] == "" and all(names[::2]) and not any(mark in "".join(names) for mark in ":_")
+    there, notes = emoji_names.with_names(["fr", "de"], [names, ["Gesicht", "Buchstabe", "Sonne"]])
+    assert there.tolist() == [0, 2] and notes == ["1 of 3 emojis have no name in fr, and are left out."]
+
+
+def test_a_missing_package_of_names_is_one_sentence(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "emoji", None)  # as Python itself marks what cannot be imported
+    with pytest.raises(UserError, match=r'other languages need the package emoji: pip install "infomax\[emoji\]"'):
+        paired("names:emoji?language=de", root=root)
+    assert paired("names:emoji", root=root).train.y.vocabulary == VOCABULARY
 
 
 def test_characters_are_tokens():

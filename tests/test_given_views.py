@@ -131,6 +131,31 @@ def test_a_run_keeps_what_views_are_standardised_by(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    """Where no BatchNorm normalises each process's rows by themselves; the recipe's projector has one."""
+    np.save(tmp_path / "views.npy", np.stack(sources()))
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\nimport infomax as im\n"
+        "with im.Run(im.Settings, None, im.InfoNCE()) as run:\n"
+        "    views = im.data.given_views(*np.load('views.npy'))\n"
+        "    projector = im.encoders.Projector(8, hidden=8, out=4, norm='layer')\n"
+        "    model = im.InfoMax(im.encoders.MLP(5, 16, 8), projector, im.Cosine(0.2), run.settings.maximised())\n"
+        "    for _ in run.train(model, im.data.PairedLoader(views.train, 24), None, views):\n        pass\n"
+    )
+    two = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc_per_node", "2"]
+    for starts, folder in (([sys.executable], "one"), (two, "two")):
+        words = [*starts, "own.py", "--steps", "5", "--run-dir", folder]
+        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == 0, ended.stderr
+    one, two = (
+        [json.loads(line)["mi"] for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        for folder in ("one", "two")
+    )
+    assert len(one) == 5
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "named"),
     [

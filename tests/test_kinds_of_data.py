@@ -583,6 +583,71 @@ def test_series_on_both_sides_fail_and_sorted_rows_are_harmless():
     assert found is not None and found.verdict == "warn"
 
 
+def test_an_order_that_the_next_row_does_not_show_fails_too():
+    z = series(1000, 0.95, 0)
+    volume = 1e6 * np.exp(RNG.normal(size=(1000, 1)))
+    found = told("row order", np.c_[volume, z[:, 0]], z[:, 1:])
+    assert found is not None and found.verdict == "fail", "a column in millions hides none"
+    swings = series(1000, -0.95, 0)
+    found = told("row order", swings[:, :1], swings[:, 1:])
+    assert found is not None and found.verdict == "fail" and "goes with the next" in found.sentence
+    of_subject = RNG.normal(size=(20, 2))[np.arange(1000) % 20] + 0.5 * RNG.normal(size=(1000, 2))  # twenty, in turns
+    found = told("row order", of_subject[:, :1], of_subject[:, 1:])
+    assert found is not None and found.verdict == "fail" and "one 20 rows later" in found.sentence
+    assert found.sentence.endswith("best by a name for each row, such as its subject or its day.")
+
+
+def test_rows_in_no_order_are_told_of_none():
+    """y is nearly x, so that both sides' correlations at each of many lags are one draw."""
+    told_of = 0
+    for seed in range(100):
+        x = np.random.default_rng(seed).normal(size=(1600, 1))
+        told_of += told("row order", x, x + 0.1 * np.random.default_rng(seed + 1000).normal(size=x.shape)) is not None
+    assert told_of <= 1
+
+
+def test_an_order_that_was_chosen_is_no_failure():
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(3, rng=0).random(1024)
+    found = told("row order", points, points[:, :1] + 0.3 * RNG.normal(size=(1024, 1)))
+    assert found is None or (found.verdict == "warn" and "more evenly than chance" in found.sentence)
+    noise = RNG.normal(size=800)
+    for shown in (np.arange(800) % 2, np.arange(800) % 8):
+        found = told("row order", shown, (3.0 * shown + noise)[:, None])
+        assert found is not None and found.verdict == "warn" and "come in one cycle" in found.sentence
+    for size in (2, 4):  # each once a block, in random order
+        shown = np.concatenate([RNG.permutation(size) for _ in range(800 // size)])
+        assert told("row order", shown, (3.0 * shown + noise)[:, None]) is None
+
+
+@pytest.mark.parametrize("copies", [2, 3, 5])
+def test_repeated_measurements_are_near_copies(copies):
+    """In any order; an estimate of independent samples certified 3 nats of them."""
+    of_sample = RNG.normal(size=(200, 8)).repeat(copies, 0)
+    x, y = np.split(RNG.permutation(of_sample + 0.01 * RNG.normal(size=of_sample.shape)), 2, axis=1)
+    found = told("near copies", x, y)
+    assert found is not None and found.verdict == "fail" and found.statistic > 0.5
+    assert told("near copies", x, RNG.permutation(y)) is None, "one side's copies have other partners"
+    assert told("near copies", x, y, np.arange(len(x))) is None, "ids say who is who"
+    wide = np.concatenate([x] * 20, 1)
+    assert told("near copies", wide, y) is not None
+
+
+def test_what_is_near_by_nature_is_no_copy():
+    x = A[:, :1]
+    assert told("near copies", x, x**3) is None
+    assert told("near copies", mostly_zero(400, 0.4, RNG), mostly_zero(400, 0.4, RNG)) is None
+    assert told("near copies", np.cumsum(A, 0), np.cumsum(B, 0)) is None
+
+
+def test_rows_of_few_values_may_be_names():
+    genes = RNG.integers(0, 3, (600, 3)).astype(float)
+    found = told("different rows of x", genes, A[:600, :1])
+    assert found is not None and found.verdict == "pass" and "labels='x'" in found.sentence
+    assert told("different rows of x", genes + A[:600, :1], A[:600, :1]) is None
+
+
 def test_blocks_stay_together():
     names = np.repeat(np.arange(20), 50)
     assert np.array_equal(inputs.of_blocks(50, 1000), names)

@@ -652,7 +652,9 @@ def test_what_a_step_could_not_read_is_a_sentence_before_it():
     for ntxent in (False, True):
         broken = x.clone()
         broken[3] = math.nan
-        with pytest.raises(im.UserError, match=r"x has NaN or infinite numbers in 1 of 16 rows \(3\)"):
+        with pytest.raises(
+            im.UserError, match=r"Input 1 of the batch has NaN or infinite numbers in 1 of 16 rows \(3\)"
+        ):
             im.InfoMax(identity, identity, cosine, im.InfoNCE(), ntxent=ntxent)([broken, y])
     with pytest.raises(im.UserError, match="There is no projector"):
         im.MoCo(nn.Linear(8, 4), None, cosine, im.InfoNCE(), queue=32)  # pyright: ignore[reportArgumentType]

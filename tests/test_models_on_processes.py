@@ -16,7 +16,8 @@ from infomax import launch
 from infomax.training import loop
 
 N = 12  # divisible by 1, 2 and 3
-OBJECTIVES = ("InfoNCE()", "NWJ()", "SMILE()", "MINE()")
+ALWAYS = ("InfoNCE()", "MINE()")  # one of rows, and one with a state of its own
+OTHERS = tuple(text for kind in im.objectives.registry.values() if (text := f"{kind.__name__}()") not in ALWAYS)
 # The ways that only some objectives are taken on: each is the engine's, and the model's part in it is the same.
 WAYS = {"ring": {"ring": True}, "microbatch": {"microbatch": 2}}
 
@@ -38,10 +39,20 @@ class Batches:
         return *(t[own] for t in inputs), torch.arange(N).roll(step)[own]
 
 
+def objectives(place: int) -> tuple[str, ...]:
+    """Of the kind of model at this place: two that all have, and two of the others in turn."""
+    return (*ALWAYS, *(OTHERS[(2 * place + more) % len(OTHERS)] for more in range(2)))
+
+
+def test_every_objective_is_met():
+    met = {text for place in range(len(zoo.KINDS)) for text in objectives(place)}
+    assert met == {*ALWAYS, *OTHERS} and len(met) == len(im.objectives.registry)
+
+
 def cases():
     """Name -> model and batches."""
-    for name in zoo.KINDS:
-        for text in OBJECTIVES:
+    for place, name in enumerate(zoo.KINDS):
+        for text in objectives(place):
             yield f"{name} {text}", zoo.made(name, text), name
         for way, options in WAYS.items():
             yield f"{name} {way}", zoo.made(name, "MINE()", **options), name

@@ -50,7 +50,8 @@ def test_lags_that_cannot_be_read_are_told(text):
 def test_lags_of_two_files_are_a_line_each(run, files):
     done = run("infomax", "estimate", "x.npy", "y.npy", "--lags=-1:2", "--blocks", 12, "--method", "GCMI")
     found = im.lagged(Z[:, 0], Z[:, 1], [-1, 0, 1, 2], blocks=12, estimator="GCMI")
-    assert (done.status, done.out, done.err) == (0, f"{found}\n", "")
+    assert (done.status, done.out) == (0, f"{found}\n")
+    assert all(line.endswith(" s") for line in done.err.splitlines()), done.err  # how long it takes, on a busy machine
     assert [line.split()[1] for line in done.out.splitlines()] == ["-1", "0", "1", "2"]
     assert found[1].trusted and f"{found[1].statement}, p = " in done.out
     bits = run("infomax", "estimate", "x.npy", "y.npy", "--lags", "1", "--blocks", 12, "--method", "GCMI", "--bits")

@@ -12,6 +12,7 @@ import infomax as im
 from infomax.data import from_tensors
 from infomax.evaluation import probing
 from infomax.evaluation.features import features, of_array
+from infomax.evaluation.nearest import votes
 from infomax.evaluation.probing import probe_features, wilson
 
 
@@ -49,10 +50,10 @@ def test_planted_classes_are_found_and_the_numbers_carry_intervals(found):
 def test_neighbours_do_not_depend_on_the_length_of_rows(length):
     (x, y), (t, u) = clouds(400), clouds(200, seed=1)
     own = np.random.default_rng(2).uniform(0.5, 2, (600, 1)).astype(np.float32)
-    [same] = probing._votes(of_array(x, "x"), y, of_array(t, "t"), [5], 4)
+    [same] = votes(of_array(x, "x"), y, of_array(t, "t"), [5], 4)
     assert 0.85 < (same == u).mean() <= 0.98
     bank, queries = of_array(length * own[:400] * x, "x"), of_array(length * own[400:] * t, "t")
-    assert np.array_equal(probing._votes(bank, y, queries, [5], 4)[0], same)
+    assert np.array_equal(votes(bank, y, queries, [5], 4)[0], same)
 
 
 def test_shuffled_labels_are_not_found():

@@ -482,6 +482,14 @@ def test_a_batch_that_two_processes_cannot_share_is_refused_by_both(images, tmp_
 
 
 @pytest.mark.slow
+def test_an_option_that_two_processes_do_not_know_is_said_once(tmp_path):
+    done = process([*TORCHRUN, RECIPES / "simclr_nwj.py", "--epocs", "3"], tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("Unrecognized options: --epocs") == 1, done.stderr
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_bitwise_the_same_weights(run, unlabelled, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     data = ["--limit", "48", "--dataset", f"folder:{unlabelled}"]

@@ -139,9 +139,9 @@ def test_a_page_is_dark_where_the_screen_is_its_tables_scroll_and_checks_that_pa
     assert dark is not None and re.search(r"body \{ color: #\w+; background: #\w+ \}", dark[1])
     assert ".scroll { overflow-x: auto }" in head
     tables = [match.start() for match in re.finditer("<table", body)]
-    assert tables and all(re.search(r'<div class="scroll">\s*$', body[:start]) for start in tables)
+    assert tables and all(re.search(r'<div class="scroll" tabindex="0">\s*$', body[:start]) for start in tables)
     probes = body.partition("<h2>Probes</h2>")[2].partition("<h2>")[0]
-    assert re.search(r'<div class="scroll"><table>.*trained encoder.*</table></div>', probes, re.DOTALL)
+    assert re.search(r'<div class="scroll" tabindex="0"><table>.*trained encoder.*</table></div>', probes, re.DOTALL)
     folded = re.findall(r"<details><summary>3 of 4 checks passed</summary>(.*?)</details>", body, re.DOTALL)
     assert len(folded) == 1 and all(f"sentence {i}." in folded[0] for i in range(3))
     assert "a doubt." in body and "a doubt." not in folded[0] and body.index("a doubt.") < body.index("sentence 0.")

@@ -14,6 +14,8 @@ from infomax.estimation.result import Check
 from infomax.evaluation import Evaluation, Identity, Probes, Terms, compare
 from infomax.evaluation.compare import Difference, Number, Seen, apart, paired_accuracy
 from infomax.evaluation.probing import Probe
+from infomax.evaluation.result import Chain
+from infomax.evaluation.targets import TargetProbe, TargetProbes
 from infomax.ui import side_by_side
 from infomax.ui.pictures import compared_curves
 
@@ -33,6 +35,26 @@ def evaluated(right, draws=(0.7, 0.8, 0.75), mi=3.0, each=()):
     who = Identity(mi, mi - 0.2, (mi - 0.3, mi + 0.3), math.log(64), 64, 256, 64, ((2, 0.6),), (), each)
     row = probed(right, draws)
     return Evaluation(Probes(row, row, None), Terms(replace(at(2.0), floor=1.5), identity=who))
+
+
+def test_an_evaluation_is_printed_as_what_there_is_to_believe():
+    found = evaluated([True] * 9 + [False])
+    target = TargetProbe("age", "R2", 0.5, None, 0.0, {})
+    unknown = TargetProbe("size", "R2", None, None, 0.0, {"reason": "it is constant"})
+    both = TargetProbes((target, unknown), (replace(target, score=0.2, interval=(0.1, 0.3)), unknown), None)
+    shown = str(replace(found, targets=both)).splitlines()
+    row = "linear 0.900 [0.880, 0.920], 10 images a class 0.750 [0.650, 0.850], kNN 0.900 [0.880, 0.920]"
+    assert shown == [
+        f"trained encoder: {row}", f"raw pixels: {row}",
+        "age, R2: trained encoder 0.500 [no interval], raw pixels 0.200 [0.100, 0.300], chance 0.000",
+        "size: not measured: it is constant",
+        f"I(Z1; Z2): {found.mi.statement}", f"I(J; Z): {found.identity.statement}",
+    ]  # fmt: skip
+    bare = replace(found, probes="there are no labels.", terms=replace(found.terms, chain="too few images."))
+    assert str(bare).startswith("not probed: there are no labels.\nI(Z1; Z2)")
+    assert str(bare).endswith("chain of layers: too few images.")
+    chained = replace(found.terms, chain=Chain((("features", at(2.0)),), Check("data processing", 0, 0, "pass", "")))
+    assert f"I(features of view 1; Z of view 2): {at(2.0).statement}" in str(chained)
 
 
 ANSWERS = [i % 10 != 0 for i in range(200)]  # 90 % right

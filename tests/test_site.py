@@ -97,6 +97,13 @@ def test_calls_on_the_pages_for_users_are_the_librarys():
                 value = getattr(value, name)
 
 
+def test_every_picture_says_in_words_what_it_shows():
+    """To those who do not see it: axe-core (tests/test_browser.py) takes any text."""
+    for page in PAGES:
+        for said in re.findall(r"!\[([^\]]*)\]", (DOCS / page).read_text()):
+            assert len(said.split()) >= 3, f"docs/{page}: {said!r}"
+
+
 class Fetched(HTMLParser):
     """What a browser loads by itself to show a page: scripts, styles, pictures, frames; not links to follow."""
 
@@ -121,19 +128,6 @@ def test_a_page_that_loads_something_from_elsewhere_is_caught():
     text = '<a href="https://a.org"></a><link rel="stylesheet" href="//b.org/x"><script src="https://c.org"></script>'
     assert elsewhere(Fetched(text).urls) == ["//b.org/x", "https://c.org"]
     assert elsewhere(Fetched('<script src="assets/a.js"></script>').urls) == []
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site, built once in a copy of what it is made of, as a build writes into its tree."""
-    folder = tmp_path_factory.mktemp("site")
-    for name in ("docs", "infomax"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "zensical.toml", folder)
-    command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder / "site"
 
 
 @pytest.mark.slow

@@ -70,6 +70,14 @@ def test_a_floor_is_never_rounded_up(floor, certain):
     assert an_estimate(floor=floor, checks=(FAILED,)).statement.startswith(certain)
 
 
+def test_what_a_small_p_value_says_stands_beside_a_floor_of_0():
+    found = an_estimate(floor=-0.3, p_value=0.001, checks=(FAILED,))
+    told = "nothing above 0 nats is certified (95 %), though they are dependent (p = 0.001)"
+    assert found.statement.startswith(f"{told}; the point estimate")
+    assert "dependent" not in replace(found, p_value=0.2).statement
+    assert "dependent" not in replace(found, floor=0.1).statement
+
+
 @pytest.mark.parametrize("name", ["row order", "duplicated pairs", "I(X; YZ): row order"])
 def test_nothing_is_certified_of_pairs_that_depend_on_each_other(name):
     found = an_estimate(floor=3.0, checks=(replace(FAILED, name=name),))

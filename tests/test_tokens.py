@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_training import accelerator
 
 import infomax as im
 from infomax import data, encoders
+from infomax.data.characters import BYTES, byte_tokens, of_length
 from infomax.evaluation.retrieval import recalls
 
 ATTRIBUTES, VALUES = 3, 8
@@ -211,3 +213,42 @@ def test_held_out_rows_that_are_training_rows_are_counted():
     x, tokens = described(60)
     [line] = data.pairs(np.repeat(x, 5, 0), np.repeat(tokens, 5, 0), vocabulary={"y": VOCABULARY}).notes
     assert re.match(r"\d+ of 60 held-out rows of x are training rows as well", line) and int(line.split()[0]) > 50
+
+
+TEXTS = ("Ünïcode", "красная роза", "顔文字を見る", "ゆきだるま", "ورد أحمر", "🌹 rose 👩‍🚀", "한국어", "a", "\0", "")
+
+
+def decoded(row):
+    """The text whose bytes these tokens are."""
+    numbers = row.tolist()
+    end = numbers.index(0) if 0 in numbers else len(numbers)
+    assert not any(numbers[end:])
+    return bytes(number - 1 for number in numbers[:end]).decode("utf-8")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_are_tokens_and_no_character_is_cut(text):
+    whole = byte_tokens(text, 64)
+    assert whole.dtype == torch.int64 and len(whole) == 64 and int(whole.max()) < BYTES == 257
+    spelt = decoded(whole)
+    assert spelt == unicodedata.normalize("NFC", text.casefold())
+    for length in range(1, len(spelt.encode()) + 2):
+        cut = decoded(byte_tokens(text, length))  # strict: half a character is an error
+        assert spelt.startswith(cut) and len(cut.encode()) <= length
+        assert cut == spelt or len(spelt[: len(cut) + 1].encode()) > length  # one more would not have fitted
+
+
+def test_a_text_of_several_spellings_has_one_row_of_bytes():
+    for one, *others in (("é", "e\u0301", "É", "E\u0301"), ("straße", "STRASSE"), ("όδυσσεύς", "ΌΔΥΣΣΕΎΣ"),
+                         ("각", "\u1100\u1161\u11a8")):  # fmt: skip
+        for other in others:
+            assert torch.equal(byte_tokens(one, 40), byte_tokens(other, 40)), (one, other)
+    assert not torch.equal(byte_tokens("e", 40), byte_tokens("é", 40))
+
+
+def test_rows_of_bytes_are_cut_as_texts_are():
+    rows = torch.stack([byte_tokens(text, 30) for text in TEXTS])
+    for length in (1, 2, 3, 7, 20, 30, 35):
+        want = torch.stack([byte_tokens(text, length) for text in TEXTS])
+        assert torch.equal(of_length(rows, length, "bytes"), want)
+    assert torch.equal(of_length(rows, 7), rows[:, :7])  # of other tokens nothing is known

@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import infomax as im
-from infomax import encoders
+from infomax import critics, encoders, objectives
 from infomax.errors import NonFinite
+from infomax.spelling import parse
 
 torch.manual_seed(0)
 X, Y = torch.randn(8, 4), torch.randn(8, 4)
@@ -76,6 +78,77 @@ def test_a_context_of_another_width_than_the_encoder():
     refused(lambda: cpc(VIEWS[:1]), "made for 7 features a place, and is given 6")
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: im.Cosine(number(0.2), bias=number(0.5), minimum=number(0.05)),
+        lambda number: im.Anchor(number(0.5)),
+        lambda number: im.MINE(number(0.5)), lambda number: im.CalibratedNWJ(number(0.5), number(2)),
+        lambda number: im.SMILE(number(2)),
+    ],
+)  # fmt: skip
+def test_numpys_numbers_are_spelled_as_pythons(make):
+    part = make(np.float64)
+    registry = critics.registry if isinstance(part, im.Critic) else objectives.registry
+    assert "np." not in repr(part)
+    assert repr(parse(repr(part), registry, "part")) == repr(part)
+
+
+def test_a_baseline_is_loaded_with_its_model(tmp_path):
+    def model(baseline):
+        return im.InfoMax(encoders.MLP(8, 8, 6), nn.Linear(6, 4), im.Cosine(0.2), im.TUBA(baseline))
+
+    kept = model(nn.Linear(4, 1))
+    im.checkpoints.save(kept, tmp_path / "known")
+    again = im.load(tmp_path / "known")
+    assert isinstance(again.objective.baseline, nn.Linear)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in kept.state_dict().items())
+    im.checkpoints.save(model(nn.Sequential(nn.Linear(4, 1))), tmp_path / "unknown")
+    refused(lambda: im.load(tmp_path / "unknown"), "Nothing was saved that says how to build the model's objective")
+
+
+def test_a_description_draws_nothing():
+    """Else a run that saves would train otherwise than one that does not."""
+    baseline = encoders.Projector(8, hidden=16, out=1)
+    model = im.InfoMax(encoders.MLP(8, 8, 6), nn.Linear(6, 8), im.Cosine(0.2), im.TUBA(baseline))
+    before = torch.get_rng_state()
+    assert im.checkpoints.describe(model)["parts"]["objective"].startswith("TUBA(baseline=Projector(")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_no_literal_is_named():
+    refused(lambda: im.objectives.objective("SMILE(tau=float('inf'))"), re.escape("float('inf') is no number, string"))
+
+
+def test_what_says_nothing_is_refused():
+    refused(lambda: im.critics.ConvSeparable((1, 8, 8), channels=0), "channels is how many features it has, 1 or more")
+
+
+def test_critics_called_by_themselves_name_what_they_cannot_take():
+    for critic in (im.Bilinear(4, 4), im.Separable(4, 4), im.Concat(4, 4)):
+        refused(lambda critic=critic: critic(X.double(), Y.double()), "several dtypes, float32, float64")
+    holed = X.clone()
+    holed[3, 0] = math.nan
+    refused(lambda: im.Cosine(0.1)(X.double(), Y), "x is float64 and y is float32")
+    refused(lambda: im.Cosine(0.1)(holed, Y), "x has NaN or infinite numbers in 1 of 8 rows", r"\(3\)")
+    for critic in (im.Cosine(0.1), im.Bilinear(4, 4), im.Concat(4, 4)):
+        refused(lambda critic=critic: im.Scores(critic, X.to_sparse(), Y), "x is a sparse tensor", "to_dense")
+
+
+def test_ids_and_positives_of_another_kind():
+    x, y = torch.randn(2, 4, 3)
+    refused(lambda: im.Scores.of(im.Cosine(0.1), im.Sides(x, y, torch.tensor([True, False] * 2))), "and are bool")
+    positive = torch.arange(4).to(torch.complex64)
+    refused(lambda: im.Scores.of(im.Cosine(0.1), im.Sides(x, y, positive=positive)), "whole numbers", "complex64")
+
+
+def test_a_baseline_that_cannot_read_rows():
+    refused(
+        lambda: im.TUBA(nn.Linear(7, 1))(im.Scores(im.Cosine(0.1), X, Y)), "baseline cannot read x, rows of \\[4\\]"
+    )
+    refused(lambda: im.TUBA(nn.Linear(4, 3))(im.Scores(im.Cosine(0.1), X, Y)), "one number for each of the 8 rows")
+
+
 class Batches:
     """A loader of one batch, again and again."""
 
@@ -124,6 +197,24 @@ def test_rows_of_a_batch_that_are_not_finite_are_named():
     assert all(torch.equal(p, old) for p, old in zip(plain.parameters(), before, strict=True))
 
 
+def test_what_a_model_is_called_with_is_looked_at():
+    parts = (nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), nn.Linear(6, 4), im.Cosine(0.2), im.InfoNCE())
+    holed = [view.clone() for view in VIEWS]
+    holed[1][5] = math.inf
+    for model in (im.InfoMax(*parts), im.MoCo(*parts, queue=16), im.TwoTower(parts[0], parts[0], parts[1], *parts[1:])):
+        refused(lambda model=model: model(holed), "Input 2 of the batch has NaN or infinite numbers in 1 of 8 rows")
+        refused(lambda model=model: model([view[:0] for view in VIEWS]), "batch is empty")
+        refused(lambda model=model: model(VIEWS, IDS[:6]), r"one number a sample, \[8\], and have shape \[6\]")
+        refused(lambda model=model: im.Model.forward(model, VIEWS[0]), "several tensors, and not one")
+    refused(lambda: im.InfoMax(*parts)([*VIEWS, VIEWS[0]], IDS[:6]), r"\[8\], and have shape \[6\]")
+
+
+def test_a_training_without_an_optimiser():
+    model = im.InfoMax(nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), nn.Linear(6, 4), im.Cosine(0.2), im.InfoNCE())
+    steps = im.train(model, Batches(VIEWS, IDS), None, lambda step: 1.0, im.launch.make_accelerator(), steps=1)
+    refused(lambda: list(steps), "optimizer is one of torch.optim")
+
+
 def test_ids_after_a_sequence_of_views():
     plain = small()
     want = plain(VIEWS, ids=IDS // 2)
@@ -132,7 +223,7 @@ def test_ids_after_a_sequence_of_views():
 
 
 WRONG_KINDS = """
-import torch, infomax as im
+import numpy as np, torch, infomax as im
 t, net, cosine, nce = torch.eye(4), torch.nn.Linear(4, 4), im.Cosine(0.1), im.InfoNCE()
 calls = [
     (lambda: im.Scores(cosine, t.numpy(), t), "x is a ndarray, and scores are of tensors"),
@@ -154,7 +245,24 @@ calls = [
       for of, word in ((im.SMILE, "tau"), (im.MINE, "decay"), (im.CalibratedNWJ, "limit"), (im.Anchor, "nu"))
       for wrong in ("a", None, [1.0])),
     (lambda: im.InfoMax(net, None, cosine, nce)([t, t]), "There is no projector: give torch.nn.Identity()"),
+    (lambda: cosine(t.numpy(), t), "x is a ndarray, and scores are of tensors"),
+    (lambda: im.InfoMax(net, net, cosine, nce)([t, t], [0, 1, 2, 3]), "ids is a list, and scores are of tensors"),
+    *((lambda learn=learn: im.Cosine(0.1, learn=learn), 'learn is True, False or "bias"')
+      for learn in (1, np.True_, "temperature")),
+    (lambda: im.InfoMax(net, net, cosine, nce, ntxent="no"), "ntxent is True or False, not 'no'"),
+    (lambda: im.InfoMax(net, net, cosine, nce, ring="no"), "ring is True or False"),
+    (lambda: im.MoCo(net, net, cosine, nce, shuffle=2), "shuffle is True or False, not 2"),
+    (lambda: im.DeepInfoMax(net, net, None, cosine, nce, local="no"), "local is True or False"),
+    (lambda: im.InfoNCE(symmetric="yes"), "symmetric is True or False"),
+    (lambda: im.Cosine(True), "temperature must be a positive number, not True"),
+    (lambda: im.Anchor(nu=True), "nu must be a positive number, and True is not"),
+    (lambda: im.Concat(4, 4, layers=True), "Concat needs at least one hidden layer, and layers=True"),
+    (lambda: im.InfoMax(None, net, cosine, nce), "There is no encoder: give torch.nn.Identity"),
+    (lambda: im.DeepInfoMax(None, net, net, cosine, nce), "There is no encoder"),
+    (lambda: im.TwoTower(net, net, net, None, cosine, nce), "There is no projector_y"),
+    (lambda: im.CPC(net, None, cosine, nce), "There is no context"),
 ]
+assert im.Bilinear(np.int64(4), 4).dx == 4 and "np." not in repr(im.Cosine(np.float32(0.5)))
 for call, sentence in calls:
     try:
         call()
@@ -170,7 +278,7 @@ print(len(calls))
 def test_things_of_another_kind():
     """In a process of its own, where no hook checks annotations first."""
     done = subprocess.run([sys.executable, "-c", WRONG_KINDS], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0 and done.stdout == "27\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "44\n", done.stderr
 
 
 class _Broken(im.Model):

@@ -202,15 +202,15 @@ def test_a_rival_is_compared_on_what_it_gave():
 def test_aims_are_met_or_missed():
     lines = {line["aim"]: line for line in yardstick.aims(ROWS)}
     below = lines["held out, N = 2000: a mean error below every rival's on its samples"]
-    assert below == {"aim": below["aim"], "measured": "gmm-mi 0.050, ours 0.100", "": "**missed**"}
+    assert below == {"aim": below["aim"], "measured": "gmm-mi 0.050, ours 0.100", "result": "**missed**"}
     half = lines["held out, N = 2000: at most half of every rival's on its samples"]
     assert half["measured"] == "0.22 of ennemi's (2 samples); 2.00 of gmm-mi's (1 samples)"
-    assert half[""] == "**missed**"
-    assert lines["held out, N = 2000: coverage of 93 to 99 %"][""] == "**missed**"
-    assert lines["held out, N = 2000: wrong of trusted at most 0 %"][""] == "met"
+    assert half["result"] == "**missed**"
+    assert lines["held out, N = 2000: coverage of 93 to 99 %"]["result"] == "**missed**"
+    assert lines["held out, N = 2000: wrong of trusted at most 0 %"]["result"] == "met"
     atoms = [row("infomax", published.ATOMS_NAME, 1.01, 0.1, True, n=200, table="mixtures", seed=s) for s in (0, 1)]
     [line] = yardstick.aims(atoms)
-    assert line["measured"] == "1.0e-04, 2 of 2 trusted" and line[""] == "met"
+    assert line["measured"] == "1.0e-04, 2 of 2 trusted" and line["result"] == "met"
 
 
 def test_aims_count_samples_without_a_value_as_not_trusted():
@@ -220,14 +220,14 @@ def test_aims_count_samples_without_a_value_as_not_trusted():
     ]  # fmt: skip
     below, coverage, wrong, trusted = yardstick.aims(rows)
     said = "; no value for 1 of 2 samples"
-    assert (below["measured"], below[""]) == (f"below each of 2{said}", "met")
+    assert (below["measured"], below["result"]) == (f"below each of 2{said}", "met")
     assert coverage["measured"] == f"100 %{said}" and wrong["measured"] == "0 of 1"
-    assert (trusted["measured"], trusted[""]) == (f"50 %{said}", "**missed**")
+    assert (trusted["measured"], trusted["result"]) == (f"50 %{said}", "**missed**")
     atoms = [row("infomax", published.ATOMS_NAME, mi, 0.1, mi and True, n=200, table="mixtures") for mi in (1.0, None)]
     [line] = yardstick.aims(atoms)
-    assert line["measured"] == f"0.0e+00, 1 of 2 trusted{said}" and line[""] == "**missed**"
+    assert line["measured"] == f"0.0e+00, 1 of 2 trusted{said}" and line["result"] == "**missed**"
     [line] = yardstick.aims(atoms[1:])
-    assert line["measured"].startswith("-, 0 of 1 trusted") and line[""] == "**missed**"
+    assert line["measured"].startswith("-, 0 of 1 trusted") and line["result"] == "**missed**"
 
 
 def test_tables_mark_the_nearer_and_the_doubted(tmp_path):

@@ -198,7 +198,7 @@ def aims(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     lines: list[dict[str, str]] = []
 
     def say(aim: str, measured: str, met: bool) -> None:
-        lines.append({"aim": aim, "measured": measured, "": "met" if met else "**missed**"})
+        lines.append({"aim": aim, "measured": measured, "result": "met" if met else "**missed**"})
 
     own = [row for row in rows if row["estimator"] == OURS and row["table"] in accuracy.SETS]
     pairs = [line for line in head_to_head(rows) if line["table"] == "held out"]

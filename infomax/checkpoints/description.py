@@ -14,6 +14,7 @@ from torch import nn
 from infomax.checkpoints.tensors import put_together, take_apart
 from infomax.distributed import own_classes
 from infomax.errors import UserError, nearest
+from infomax.spelling import is_readable
 
 _CALL = "Or build the model yourself and fill it: infomax.checkpoints.read(path).restore(model)."
 _ABSENT = object()
@@ -31,6 +32,13 @@ def registry_of(part: str) -> Mapping[str, Any]:
     }
     everything = {name: made for kind in kinds.values() for name, made in kind.items()}
     return kinds.get(_kind(part), everything)
+
+
+def _nested() -> Mapping[str, Any]:
+    """The classes that an argument of a part may be of, as TUBA's baseline."""
+    from infomax import encoders, models
+
+    return {**encoders.parts, **models.parts}
 
 
 def _kind(part: str) -> str:
@@ -108,7 +116,7 @@ def _described(name: str, part: nn.Module) -> Any:
     with contextlib.suppress(UserError):
         return encoder_config(part)
     if registry_of(name).get(type(part).__name__.lower()) is type(part):
-        return repr(part)
+        return repr(part) if is_readable(repr(part), _nested()) else None
     if _kind(name) == "encoder":
         return None
     if type(part) is nn.ModuleList:
@@ -195,7 +203,7 @@ def build_part(name: str, form: Any, allow_imports: bool = False, inside: bool =
     if isinstance(form, list) and not inside and _kind(name) != "encoder":
         return nn.ModuleList([build_part(name, item, allow_imports, inside=True) for item in form])
     if isinstance(form, str):
-        made = parse(form, registry_of(name), name, allow_imports=allow_imports)
+        made = parse(form, registry_of(name), name, allow_imports=allow_imports, parts=_nested())
         if not isinstance(made, nn.Module):
             raise UserError(f"The saved {name} {form!r} is no module.")
         return made

@@ -97,8 +97,14 @@ def _named(dtype: np.dtype) -> str:
 
 
 def _mapped(path: File) -> np.ndarray:
+    def loaded() -> np.ndarray:
+        return np.load(readable(path), mmap_mode="r" if isinstance(path, Path) else None, allow_pickle=False)
+
     try:
-        values = np.load(readable(path), mmap_mode="r" if isinstance(path, Path) else None, allow_pickle=False)
+        try:
+            values = loaded()
+        except SystemError:  # headers are parsed by Python 3.11's parser, which threads can disturb (CPython 106905)
+            values = loaded()
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise ValueError("it holds Python objects, which are never loaded: save an array of numbers") from error

@@ -1,14 +1,12 @@
 """Images with a text each, named by a table: `captions:TABLE`, a text file with the columns path, text and split."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from infomax.data.characters import CHARACTERS, VOCABULARY, tokens
-from infomax.data.choice import chosen
+from infomax.data.characters import Texts, read_texts, vocabulary_of
+from infomax.data.choice import chosen, whole_number
 from infomax.data.folder import FileSplit, dataset_of_files
 from infomax.data.listing import found_in_rows
 from infomax.data.memory import MemorySplit
@@ -19,9 +17,7 @@ from infomax.data.table import check_files, held_out, read_table
 from infomax.data.targets import Target
 from infomax.errors import UserError, nearest
 
-LONGEST = 256  # characters that are read of a caption at most, unless ?length= says so
 _COLUMNS = ("path", "text", "split")
-_FOREIGN = 0.5  # of the characters: where so many have one token, a caption says nothing
 
 _Rows = list[tuple[int, dict[str, str]]]  # lines of the table with their numbers, by our names of the columns
 
@@ -29,18 +25,19 @@ _Rows = list[tuple[int, dict[str, str]]]  # lines of the table with their number
 def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired:
     """The pairs of `captions:TABLE`: x images [n, c, h, w], y their captions as tokens int64 [n, length].
 
-    rest: TABLE?path=NAME&text=NAME&split=NAME&size=N&length=N, of which all but TABLE may be left out. path, text,
+    rest: TABLE?path=NAME&text=NAME&split=NAME&size=N&length=N&tokens=KIND, of which TABLE alone is needed. path, text,
     split: what the table calls these columns. Paths start from the table's folder; without a column split a fixed fifth
-    of the images is the test part. size: side in pixels, as of `csv:`. length: characters that are read of a caption,
-    by default all of the longest training caption, at most 256. Of several captions of one image the first is read.
-    limit: training pairs that are kept. skip: leave out images that cannot be read. Raises UserError as `csv:` does,
-    and for a caption that is empty, or captions that are mostly of characters that the vocabulary lacks.
+    of the images is the test part. size: side in pixels, as of `csv:`. tokens: characters, or bytes of UTF-8; by
+    default bytes where most characters of all captions would share a token. length: tokens that are read of a caption,
+    by default all of the longest training caption, at most 256 characters or 768 bytes. Of several captions of one
+    image the first is read. limit: training pairs that are kept. skip: leave out images that cannot be read. Raises
+    UserError as `csv:` does, for a caption that is empty, and where characters are asked for and most share a token.
     """
-    place, asked = chosen(rest, (*_COLUMNS, "size", "length"))
+    place, asked = chosen(rest, (*_COLUMNS, "size", "length", "tokens"))
     if not place:
         raise UserError("captions:TABLE names a table of images and texts, and none is named.")
     require_limit(limit)
-    size, length = _count(name, asked, "size", 4, 4096), _count(name, asked, "length", 1, 4096)
+    size, length = whole_number(name, asked, "size", 4, 4096), whole_number(name, asked, "length", 1, 4096)
     file, notes = Path(place).expanduser(), list[str]()
     rows, held = _rows(file, rest, asked), None
     if "split" in rows[0][1]:
@@ -50,6 +47,7 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     else:
         rows = _first_of_each(rows, notes)
         notes.append("There is no column split, so a fixed fifth of the images is held out.")
+    vocabulary, chosen_by = vocabulary_of(f"{file}'s texts", [row["text"] for _, row in rows], asked.get("tokens"))
     names = [row["path"] for _, row in rows]
     files = [file.parent / name for name in names]
     check_files(file, rows, files, skip)
@@ -58,17 +56,15 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     found = found_in_rows(str(file), files, names, None, None, held, notes)._replace(targets=(of,))
     images = dataset_of_files(name, found, limit, size, skip)
     train, test = ([rows[i][1]["text"] for i in _row_numbers(split)] for split in (images.train, images.test))
-    length = min(max(map(len, train)), LONGEST) if length is None else length
-    notes_of_all = (*images.notes, *_on_captions(file, train, test, length))
-    return _made(name, images, torch.stack([tokens(text, length) for text in train + test]), notes_of_all)
+    return _made(name, images, read_texts("captions", train, test, vocabulary, length), chosen_by)
 
 
-def _made(name: str, images: Dataset, texts: Tensor, notes: tuple[str, ...]) -> Paired:
+def _made(name: str, images: Dataset, texts: Texts, chosen_by: list[str]) -> Paired:
     mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (images.mean, images.std))
-    x, y = Modality(_joined(images.train, images.test), mean, std), Modality(texts, vocabulary=VOCABULARY)
-    both = torch.arange(len(texts)).split([len(images.train), len(images.test)])
+    x, y = Modality(_joined(images.train, images.test), mean, std), texts.modality
+    both = torch.arange(len(y)).split([len(images.train), len(images.test)])
     parts = (PairedSplit(x, y, rows) for rows in both)
-    return Paired(name, *parts, notes=notes, left_out=images.left_out)
+    return Paired(name, *parts, notes=(*images.notes, *chosen_by, *texts.notes), left_out=images.left_out)
 
 
 def _joined(train: Split, test: Split) -> Split:
@@ -81,13 +77,6 @@ def _joined(train: Split, test: Split) -> Split:
 
 def _row_numbers(split: Split) -> list[int]:
     return split.targets[0].values.long().tolist()
-
-
-def _count(name: str, asked: dict[str, str], option: str, low: int, high: int) -> int | None:
-    text = asked.get(option)
-    if text is not None and not (text.isdecimal() and low <= int(text) <= high):
-        raise UserError(f"{name!r}: {option} is a whole number from {low} to {high}, as in ?{option}=64.")
-    return None if text is None else int(text)
 
 
 def _rows(file: Path, rest: str, asked: dict[str, str]) -> _Rows:
@@ -123,42 +112,3 @@ def _first_of_each(rows: _Rows, notes: list[str]) -> _Rows:
     if len(seen) < len(rows):
         notes.append(f"{len(rows) - len(seen)} of {len(rows)} captions are left out: of each image the first is read.")
     return list(seen.values())
-
-
-def _on_captions(file: Path, train: list[str], test: list[str], length: int) -> list[str]:
-    """Lines on what is read of the captions. Raises UserError where nearly nothing is."""
-    both = train + test
-    sizes = sorted(map(len, both))
-    cut = sum(size > length for size in sizes)
-    notes = [
-        f"Captions of {sizes[0]} to {sizes[-1]} characters are read as {length} tokens, shorter ones with 0 after their"
-        f" end{f', {cut} longer ones cut (?length=N takes another number)' if cut else ''}."
-    ]
-    others = Counter({c: n for c, n in _characters(both).items() if c not in CHARACTERS})
-    if others.total() > _FOREIGN * sum(sizes):
-        raise UserError(
-            f"{others.total() / sum(sizes):.0%} of the characters of {file}'s texts are none of {CHARACTERS.strip()!r},"
-            " and would be one token: make tokens of them by a tokenizer of your own, for pairs:X.npy,Y.npy?tokens=y."
-        )
-    if others:
-        notes.append(f"Characters without a token of their own share one: {_shown(others)}.")
-    learnt = _characters(train)
-    unseen = Counter({c: n for c, n in _characters(test).items() if c not in learnt})
-    if unseen:
-        notes.append(f"Characters of held-out captions that training captions lack: {_shown(unseen)}.")
-    copies = len(both) - len({tuple(tokens(text, length).tolist()) for text in both})
-    if copies:
-        notes.append(
-            f"{copies} of {len(both)} captions read as another does: retrieval cannot tell them apart, and in training "
-            "they are negatives of each other."
-        )
-    return notes
-
-
-def _characters(texts: list[str]) -> Counter[str]:
-    return Counter("".join(texts).lower())
-
-
-def _shown(counts: Counter[str]) -> str:
-    shown = ", ".join(f"{character!r} {count}" for character, count in counts.most_common(8))
-    return f"{counts.total()} ({shown}{', ...' if len(counts) > 8 else ''})"

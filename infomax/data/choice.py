@@ -27,6 +27,15 @@ def chosen(text: str, options: Sequence[str]) -> tuple[str, dict[str, str]]:
     return place, {name: unquote(value) for name, _, value in pairs}
 
 
+def whole_number(source: str, asked: Mapping[str, str], option: str, low: int, high: int) -> int | None:
+    """What is chosen of a whole number from low to high, or None. source: as the user spelt it. asked: as chosen() has
+    it. Raises UserError for what is no such number."""
+    text = asked.get(option)
+    if text is not None and not (text.isdecimal() and low <= int(text) <= high):
+        raise UserError(f"{source!r}: {option} is a whole number from {low} to {high}, as in ?{option}=64.")
+    return None if text is None else int(text)
+
+
 def image_column(source: str, where: str, images: Sequence[str], columns: Sequence[str], asked: str | None) -> str:
     """The column of images. source: as the user spelt it, without its choices. where: in messages. images: the columns
     that hold images. columns: all. asked: the one chosen. Raises UserError where that is not there, and for none or

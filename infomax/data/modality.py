@@ -24,12 +24,13 @@ class Modality:
     rows: numbers [n, ...], or a Split of images. mean, std: what floating-point rows are standardised by, one number a
     column of [n, d] and one a channel of [n, c, ...], in float64, as numbers far from 0 (times, large counts) differ in
     digits that float32 does not have; None leaves them as they are, as tokens are. vocabulary: where rows are tokens,
-    whole numbers that name words or characters, how many there are, from 0; None where they are quantities.
+    whole numbers that name words or characters, how many there are, from 0; None where they are quantities. tokens:
+    which vocabulary that ships the tokens are of, "characters" or "bytes" of UTF-8; None where it is another.
     """
 
     def __init__(self, rows: "Tensor | Split", mean: Tensor | None = None, std: Tensor | None = None,
-                 vocabulary: int | None = None):  # fmt: skip
-        self.rows, self.mean, self.std, self.vocabulary = rows, mean, std, vocabulary
+                 vocabulary: int | None = None, tokens: str | None = None):  # fmt: skip
+        self.rows, self.mean, self.std, self.vocabulary, self.tokens = rows, mean, std, vocabulary, tokens
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.characters import of_length
 from infomax.data.loader import Order
 from infomax.data.modality import Modality, drawn, notes_on, rows_of, standardised
 from infomax.data.source import Opened, tell
@@ -169,7 +170,8 @@ def describe_pairs(pairs: "Paired | GivenViews") -> dict[str, Any]:
     """What a checkpoint's `preprocessing` says of the pairs that a model was trained on; pairs_from() reads it.
 
     pairs: of whose modalities "x" and "y", or views "view1", "view2", ..., the mean and deviation that rows are
-    standardised by are given, or null; of modalities the shape of a row too, of tokens [length].
+    standardised by are given, or null; of modalities the shape of a row too, of tokens [length]; and of tokens that are
+    bytes of UTF-8 "tokens": "bytes".
     """
     described: dict[str, Any] = {
         name: {key: None if numbers is None else numbers.tolist() for key, numbers in found}
@@ -179,15 +181,16 @@ def describe_pairs(pairs: "Paired | GivenViews") -> dict[str, Any]:
     if isinstance(pairs, Paired):
         for name, side in pairs.train.sides.items():
             described[name]["shape"] = list(side.shape)
+            if side.tokens == "bytes":  # said of these alone: what older checkpoints say of others stays as it is
+                described[name]["tokens"] = side.tokens
     return described
 
 
-def _of_length(source: str, side: str, rows: Tensor, length: int) -> Tensor:
-    # Tokens [n, any] -> [n, length], with 0 after their end.
+def _as_long(source: str, side: str, rows: Tensor, length: int, vocabulary: str | None) -> Tensor:
     lost = int((rows[:, length:] != 0).any(1).sum())
     if lost:
         tell(source, [f"{lost} of {len(rows)} rows of {side} are cut to the {length} tokens that training had."])
-    return torch.nn.functional.pad(rows, (0, length - rows.shape[1]))
+    return of_length(rows, length, vocabulary)
 
 
 def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: "Paired | GivenViews") -> Paired:
@@ -195,7 +198,8 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: "Paired | GivenVi
 
     preprocessing: a checkpoint's; what it does not say, as older ones do not, is as `pairs` has it. Tokens get the
     length of training, with 0 after their end or cut, since a tower's features of a text depend on it; a line counts
-    the cut ones. Raises UserError: one that describe_pairs() did not write, rows of other columns or channels.
+    the cut ones. Raises UserError: one that describe_pairs() did not write, rows of other columns or channels, texts
+    read as bytes where those of training were not, or the reverse.
     """
     if not isinstance(pairs, Paired):
         known = preprocessing or {}
@@ -216,6 +220,12 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: "Paired | GivenVi
             raise UserError(f"The saved standardisation of {name}, {known!r}, is no mean and std.") from None
         if mean is not None and side.vocabulary is not None:
             raise UserError(f"The towers were trained on {name} of quantities, and these pairs have tokens there.")
+        if side.tokens is not None and (side.tokens == "bytes") != (known.get("tokens") == "bytes"):
+            was = "bytes of UTF-8" if side.tokens == "characters" else "other tokens than bytes"
+            raise UserError(
+                f"The towers were trained on {name} of {was}, and these pairs have {side.tokens} there: "
+                f"{pairs.name.split('?')[0]}?tokens={'bytes' if side.tokens == 'characters' else 'characters'}."
+            )
         if mean is not None and side.mean is not None and mean.shape != side.mean.shape:
             raise UserError(
                 f"The towers were trained on {name} of {len(mean)} columns or channels, and these pairs have"
@@ -223,7 +233,7 @@ def pairs_from(preprocessing: Mapping[str, Any] | None, pairs: "Paired | GivenVi
             )
         rows, shape = side.rows, known.get("shape")
         if side.vocabulary is not None and isinstance(rows, Tensor) and isinstance(shape, list) and len(shape) == 1:
-            rows = _of_length(pairs.name, name, rows, shape[0])
-        sides[name] = Modality(rows, mean, std, side.vocabulary)
+            rows = _as_long(pairs.name, name, rows, shape[0], known.get("tokens"))
+        sides[name] = Modality(rows, mean, std, side.vocabulary, side.tokens)
     parts = (PairedSplit(sides["x"], sides["y"], split.indices) for split in (pairs.train, pairs.test))
     return Paired(pairs.name, *parts, notes=pairs.notes, left_out=pairs.left_out)

@@ -6,15 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from infomax.data.captions import read_captions
 from infomax.data.choice import chosen
-from infomax.data.emoji import VOCABULARY, emoji_with_names, tokens
+from infomax.data.emoji_names import read_names
 from infomax.data.given import GivenViews, given_views, views_of
-from infomax.data.keyed import permutation
-from infomax.data.modality import Modality, standardised
-from infomax.data.paired import Paired, PairedSplit, halves, pairs
+from infomax.data.paired import Paired, halves, pairs
 from infomax.data.registry import dataset
 from infomax.data.source import opened_as, tell
 from infomax.errors import UserError
@@ -73,21 +70,6 @@ def _asked(text: str, asked: Mapping[str, str], arrays: Mapping[str, np.ndarray]
     return {side: size(arrays[side]) for side in sides["tokens"]} | dict.fromkeys(sides["numbers"])
 
 
-def emoji_names(root: Path, limit: int | None = None) -> Paired:
-    """Pairs of drawing and name: x float32 [n, 3, 32, 32], y tokens int64 [n, 40]; the parts are those of `emoji`.
-
-    root: the folder that the drawings are kept in. limit: keep this many training pairs, drawn at random, always the
-    same. Raises UserError for packages that are missing or cannot be read.
-    """
-    whole, held, names = emoji_with_names(root)
-    train, test = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
-    if limit is not None:
-        train = train[permutation(len(train), 0)[:limit]].sort().values
-    x = standardised(whole.images, train)
-    y = Modality(torch.stack([tokens(name) for name in names]), vocabulary=VOCABULARY)
-    return Paired("names:emoji", PairedSplit(x, y, train), PairedSplit(x, y, test))
-
-
 def paired(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, *, skip_unreadable: bool = False
 ) -> Paired:
@@ -118,8 +100,10 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, skip_unr
     if colon and kind == "views":
         raise UserError(f"{name!r} names views of one kind, which recipes/given_views.py trains on (infomax recipe "
                         "given_views) and im.data.named_views opens; two arrays are pairs:X.npy,Y.npy.")  # fmt: skip
-    if name == "names:emoji":
-        return emoji_names(Path(root).expanduser(), limit)
+    if colon and kind == "names" and rest.partition("?")[0] == "emoji":
+        made = read_names(name, Path(root).expanduser(), limit)
+        tell(name, made.notes)
+        return made
     raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, "
                     "captions:TABLE, or names:emoji.")  # fmt: skip
 

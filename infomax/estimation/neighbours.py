@@ -40,6 +40,25 @@ def by_distances(dx: Tensor, dy: Tensor, k: int) -> float:
     return _value(k, [np.count_nonzero(d.numpy() < reach, axis=1).clip(min=1) for d in (dx, dy)])
 
 
+def by_codes(d: Tensor, codes: Tensor, k: int) -> float:
+    """MI in nats of rows at distances d [n, n] and of whole numbers, codes [n], by the k-th neighbour of a row's own
+    code. (Ross, 2014) Rows whose code is a row's alone are left out."""
+    from scipy.special import digamma
+
+    alike = codes[:, None] == codes
+    count = alike.sum(1)
+    most = min(k, int(count.max()) - 1)
+    if most < 1:
+        return 0.0
+    nearest = torch.where(alike, d, torch.inf).topk(most + 1, dim=1, largest=False).values.numpy()
+    place = np.minimum(count.numpy() - 1, most)
+    kept = place > 0
+    reach = nearest[np.arange(len(d)), place][:, None]
+    near = np.count_nonzero(d.numpy() < reach, axis=1).clip(min=1)
+    each = digamma(len(d)) + digamma(place[kept]) - digamma(count.numpy()[kept]) - digamma(near[kept])
+    return float(np.mean(each))
+
+
 def _value(k: int, counts: Sequence[np.ndarray]) -> float:
     """counts: for each side [n], how many pairs lie nearer than the k-th neighbour, with the pair itself."""
     from scipy.special import digamma

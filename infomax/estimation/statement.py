@@ -8,8 +8,9 @@ if TYPE_CHECKING:
 
 NATS_A_BIT = math.log(2)
 UNITS = {"nats": 1.0, "bits": NATS_A_BIT}  # nats in one of each
+LEVEL = 0.05  # of a p-value that shows dependence
 # A floor holds for independent pairs. Where these checks fail, they are not, and nothing is certified.
-DEPENDENT = ("row order", "duplicated pairs")
+DEPENDENT = ("row order", "duplicated pairs", "near copies")
 # By the name of a check that failed, why its value is not trusted. The check's own sentence says more.
 WHY = {
     "finite": "it is not finite",
@@ -33,6 +34,7 @@ WHY = {
     "identical": "x and y are the same array",
     "function": "one side is a function of the other",
     "duplicated pairs": "pairs repeat each other",
+    "near copies": "pairs nearly repeat each other",
     "row order": "each row is like the next, and no blocks were given",
 }
 
@@ -52,11 +54,16 @@ def statement(estimate: "Estimate", unit: str = "nats") -> str:
 
 
 def certified(estimate: "Estimate", unit: str = "nats") -> str:
-    """What holds at 95 % whatever the critic: "at least 5.20 nats (95 %)", or that nothing does."""
+    """What holds at 95 % whatever the critic: "at least 5.20 nats (95 %)", or that nothing does, and what a small
+    p-value says all the same."""
     if any(_base(check.name) in DEPENDENT for check in _failed(estimate)):
         return "nothing is certified, as pairs depend on each other"
     floor = rounded_down(estimate.floor / UNITS[unit])
-    return f"at least {floor:.2f} {unit} (95 %)" if floor > 0 else f"nothing above 0 {unit} is certified (95 %)"
+    if floor > 0:
+        return f"at least {floor:.2f} {unit} (95 %)"
+    p = estimate.p_value
+    dependent = "" if p is None or p > LEVEL else f", though they are dependent (p = {p:.2g})"
+    return f"nothing above 0 {unit} is certified (95 %){dependent}"
 
 
 def rounded_down(floor: float) -> float:

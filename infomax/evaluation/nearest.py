@@ -1,6 +1,6 @@
-"""The search behind the kNN probe of probing.py: exact, by blocks of queries and bank, so neither need be in memory."""
+"""The search and vote behind the kNN probe of probing.py: exact, by blocks, so that neither side need be in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from infomax.evaluation.features import Features, Ints
 QUERIES = 1024  # rows of a block at most
 BANK = 8192
 NUMBERS = 2**20  # of a block of either at most: 4 MiB
+KNN_TEMPERATURE = 0.1  # of a neighbour's weight in the vote, exp(cosine / temperature)
 
 
 def nearest(
@@ -33,6 +34,23 @@ def nearest(
             best, places = _better(torch.cat([best, values], 1), torch.cat([places, index + start], 1), k)
             start += len(block)
         yield best, places
+
+
+def votes(
+    bank: Features, y: Ints, queries: Features, ks: Sequence[int], classes: int, of: Ints | None = None,
+    at: Ints | None = None,
+) -> list[Ints]:  # fmt: skip
+    """The class, int64 [m], that the k nearest rows of the bank give to each query, for every k of ks.
+
+    bank, queries, of, at: as nearest() takes them. y: labels 0 .. classes - 1 of the bank's rows `of`.
+    """
+    labels, parts = torch.from_numpy(y), []
+    for similar, index in nearest(bank, queries, max(ks), of=of, at=at):
+        weight = ((similar - similar[:, :1]) / KNN_TEMPERATURE).exp()
+        empty = torch.zeros(len(similar), classes)
+        sums = [empty.scatter_add(1, labels[index[:, :k]], weight[:, :k]) for k in ks]
+        parts.append([each.argmax(1).numpy() for each in sums])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def _unit(rows: "np.ndarray") -> Tensor:

@@ -34,7 +34,7 @@ from infomax.evaluation.features import Features, Floats, Ints, Store, held, of_
 from infomax.evaluation.features import features as features  # infomax.probing.features, a public name
 from infomax.evaluation.finetune import Finetuned, finetuned
 from infomax.evaluation.logistic import Linear, path, rows_of, standardiser
-from infomax.evaluation.nearest import nearest
+from infomax.evaluation.nearest import KNN_TEMPERATURE, votes
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset
@@ -49,7 +49,6 @@ K_GRID = (1, 3, 5, 10, 20, 50)
 HELD_OUT = 0.2  # part of train on which C and k are chosen
 DRAWS = 20
 CHOOSING_DRAWS = 4  # other draws than the reported ones
-KNN_TEMPERATURE = 0.1
 KNN_HELD_OUT = 10_000  # of the held-out images at most: k is chosen on them, each of which is compared with the others
 
 
@@ -314,10 +313,10 @@ def _knn(
     grid = [k for k in K_GRID if k <= len(fit)]
     if len(held_out) > KNN_HELD_OUT:
         held_out = np.sort(np.random.default_rng([seed, 1]).choice(held_out, KNN_HELD_OUT, replace=False))
-    trials = _votes(X, y[fit], X, grid, classes, of=fit, at=held_out)
+    trials = votes(X, y[fit], X, grid, classes, of=fit, at=held_out)
     scores = [_right(answers, y[held_out]) for answers in trials]
     k = grid[int(np.argmax(scores))]
-    [answers] = _votes(X, y, T, [k], classes)
+    [answers] = votes(X, y, T, [k], classes)
     return answers, {
         "k": k,
         "grid": grid,
@@ -327,19 +326,6 @@ def _knn(
         "similarity": "cosine",
         "weights": f"exp(similarity / {KNN_TEMPERATURE})",
     }
-
-
-def _votes(
-    X: Features, y: Ints, T: Features, ks: Sequence[int], classes: int, of: Ints | None = None, at: Ints | None = None
-) -> list[Ints]:
-    """The answers to T's rows `at` for each k, from X's rows `of`, whose labels are y."""
-    labels, parts = torch.from_numpy(y), []
-    for similar, index in nearest(X, T, max(ks), of=of, at=at):
-        weight = ((similar - similar[:, :1]) / KNN_TEMPERATURE).exp()
-        empty = torch.zeros(len(similar), classes)
-        votes = [empty.scatter_add(1, labels[index[:, :k]], weight[:, :k]) for k in ks]
-        parts.append([each.argmax(1).numpy() for each in votes])
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 # Small parts --------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from infomax.estimation import Check, Estimate
+from infomax.evaluation.common import shown
 from infomax.evaluation.identity import Identity
-from infomax.evaluation.probing import Probe
+from infomax.evaluation.probing import COLUMNS, Probe
 from infomax.evaluation.targets import TargetProbes
 
 
@@ -21,6 +22,18 @@ class Probes:
         """The trained encoder's numbers and protocol, and under their names the baselines'."""
         untrained = None if self.untrained is None else self.untrained.to_dict()
         return {**self.trained.to_dict(), "pixels": self.pixels.to_dict(), "untrained": untrained}
+
+    def __str__(self) -> str:
+        rows = {"trained encoder": self.trained, "untrained encoder": self.untrained, "raw pixels": self.pixels}
+        return "\n".join(f"{name}: {_accuracies(probe)}" for name, probe in rows.items() if probe is not None)
+
+
+def _accuracies(probe: Probe) -> str:
+    """In one line, each with its interval."""
+    cells = [
+        f"{name} {_scored(getattr(probe, key), getattr(probe, f'{key}_interval'))}" for key, name in COLUMNS.items()
+    ]
+    return ", ".join(cells)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,19 @@ class Terms:
             if term is not None
         }
 
+    def __str__(self) -> str:
+        """What there is to believe of each term, a line each."""
+        named = {"I(Z1; Z2)": self.mi, "I(J; Z)": self.identity, "I(Z; label)": self.label,
+                 "I(X; Z + noise)": self.noise, "I(Z1 + noise; Z2 + noise)": self.noisy_views}  # fmt: skip
+        if isinstance(self.chain, Chain):
+            named |= {f"I({layer} of view 1; Z of view 2)": found for layer, found in self.chain.layers}
+        elif self.chain is not None:
+            named["chain of layers"] = self.chain
+        told = {
+            name: term if isinstance(term, str) else term.statement for name, term in named.items() if term is not None
+        }
+        return "\n".join(f"{name}: {text}" for name, text in told.items())
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -119,3 +145,30 @@ class Evaluation:
         """checkpoint, probe (as Probed has it) and estimate, each as JSON has it."""
         probed = Probed(self.probes, self.targets)
         return {"checkpoint": self.checkpoint, "probe": probed.to_dict(), "estimate": self.terms.to_dict()}
+
+    def __str__(self) -> str:
+        """The probes, the targets' where there are some, and what there is to believe of each MI."""
+        probed = f"not probed: {self.probes}" if isinstance(self.probes, str) else str(self.probes)
+        targets = [] if self.targets is None else _of_targets(self.targets)
+        return "\n".join([probed, *targets, str(self.terms)])
+
+
+def _of_targets(found: TargetProbes) -> list[str]:
+    """A line a target, the trained encoder's score before the baselines'."""
+    sides = {"trained encoder": found.trained, "untrained encoder": found.untrained, "raw pixels": found.pixels}
+
+    def line(i: int) -> str:
+        of = {side: probes[i] for side, probes in sides.items() if probes is not None}
+        trained = found.trained[i]
+        if trained.score is None:
+            return f"{trained.name}: not measured: {trained.protocol['reason']}"
+        cells = [f"{side} {_scored(probe.score, probe.interval)}" for side, probe in of.items()]
+        return f"{trained.name}, {trained.kind}: {', '.join(cells)}, chance {trained.chance:.3f}"
+
+    return [line(i) for i in range(len(found.trained))]
+
+
+def _scored(score: float | None, interval: tuple[float, float] | None) -> str:
+    if score is None:
+        return "not measured"
+    return f"{score:.3f} [no interval]" if interval is None else shown(score, interval)

@@ -164,7 +164,7 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
         dataset, limit = configuration.get("dataset"), configuration.get("limit")
         skip_unreadable = skip_unreadable or bool(configuration.get("skip_unreadable"))
     elif isinstance(dataset, str):
-        dataset = _as_long(dataset, saved.get("preprocessing"))
+        dataset = _as_read(dataset, saved.get("preprocessing"))
     if isinstance(dataset, data.Paired | data.GivenViews):
         return dataset
     if isinstance(dataset, str) and dataset.startswith("views:"):
@@ -174,16 +174,20 @@ def pairs_of(checkpoint: Source, dataset: Any = None, skip_unreadable: bool = Fa
     return None
 
 
-def _as_long(name: str, preprocessing: Any) -> str:
-    """Captions of another table, read as far as the towers of a run read them: their features depend on the length."""
+def _as_read(name: str, preprocessing: Any) -> str:
+    """Captions of another table, read by the tokens that the towers of a run read, and as far: their features depend on
+    the length."""
+    place, mark, options = name.partition("?")
+    if not place.startswith("captions:"):
+        return name
     try:
         (length,) = preprocessing["y"]["shape"]
+        vocabulary = preprocessing["y"].get("tokens", "characters")
     except (KeyError, TypeError, ValueError):  # older runs, and those of other pairs, do not say
         return name
-    place, mark, options = name.partition("?")
-    if not place.startswith("captions:") or "length=" in options:
-        return name
-    return f"{name}{'&' if mark else '?'}length={length}"
+    missing = [f"{option}={value}" for option, value in (("length", length), ("tokens", vocabulary))
+               if f"{option}=" not in options]  # fmt: skip
+    return name if not missing else f"{name}{'&' if mark else '?'}{'&'.join(missing)}"
 
 
 def saved_in(folder: Path) -> dict[str, Any]:

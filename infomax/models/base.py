@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.distributed import rank, world
-from infomax.errors import UserError
+from infomax.errors import MEETS_NONFINITE, UserError, is_count, is_number, require_flags
 from infomax.models.grad_cache import encode_in_chunks
 from infomax.models.trial import tried
 from infomax.objectives import Objective
 from infomax.scores import Scores, Sides
+from infomax.scores.face import refuse_rows
+from infomax.scores.layout import check_ids
 
 Encode = Callable[..., tuple[Tensor, ...]]
 
@@ -42,6 +43,7 @@ class Model(nn.Module):
         **networks: nn.Module | None,
     ):
         super().__init__()
+        require_flags(ring=ring)
         if microbatch is not None and not is_count(microbatch):
             raise UserError(
                 f"microbatch is a number of pairs, 1 or more, or None for the whole batch; not {microbatch!r}."
@@ -126,6 +128,7 @@ class Model(nn.Module):
         lengths = [len(t) for t in inputs]
         if len(set(lengths)) > 1:
             raise UserError(f"All inputs of a batch show the same samples, in one order; they have {lengths} rows.")
+        check_ids("ids", ids, lengths[0], "a sample")
         found = self._terms_of(self._sides(inputs, ids))
         values, surrogates, ceiling = [], [], 0.0
         with torch.autocast(found[0].x.device.type, enabled=False):
@@ -195,17 +198,17 @@ class Model(nn.Module):
         return encode_in_chunks(encode, inputs, sizes, self)
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number of at least 1; True is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, Real)
+def require_parts(**parts: Any) -> None:
+    """Raises UserError for one of `parts`, by its name, that is None, where a model cannot be without it."""
+    for name, part in parts.items():
+        if part is None:
+            raise UserError(f"There is no {name}: give torch.nn.Identity() to take what comes as it is.")
 
 
 def check_tensors(inputs: Sequence[Any]) -> None:
-    """Raises UserError for inputs of a batch that are not tensors [n, ...], one or more."""
+    """Raises UserError for inputs of a batch that are not finite tensors [n, ...], one or more, of n > 0 samples."""
+    if isinstance(inputs, Tensor):
+        raise UserError("The inputs of a batch are several tensors, and not one: give them as a list, [view1, view2].")
     kinds = [type(t).__name__ for t in inputs if not isinstance(t, Tensor) or t.ndim == 0]
     if kinds or len(inputs) == 0:
         shown = f"there is a {kinds[0]}" if kinds else "there is none"
@@ -213,6 +216,16 @@ def check_tensors(inputs: Sequence[Any]) -> None:
             f"The inputs of a batch are tensors [n, ...], one or more, and {shown}; give a dictionary's tensors one by"
             " one, or let an encoder of your own take one tensor apart."
         )
+    if all(len(t) == 0 for t in inputs):
+        raise UserError("The batch is empty: it has 0 samples.")
+    for number, t in enumerate(inputs, 1):
+        # On a GPU nothing is asked, for that is to wait for it. A sum is the cheapest to ask.
+        if (
+            not (MEETS_NONFINITE.get() or t.is_cuda)
+            and t.is_floating_point()
+            and not math.isfinite(float(t.detach().sum()))
+        ):
+            refuse_rows(f"Input {number} of the batch", ~t.isfinite())
 
 
 def sample_ids(ids: Tensor | None, inputs: Sequence[Tensor]) -> Tensor:

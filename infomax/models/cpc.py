@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows, is_count, sample_ids
+from infomax.errors import UserError, is_count
+from infomax.models.base import Model, features_of_rows, require_parts, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -51,6 +51,7 @@ class CPC(Model):
         ring: bool = False,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, context=context)
+        require_parts(encoder=encoder, context=context)
         for name, size in (("steps", steps), ("patch", patch), ("stride", stride)):
             if size is not None and not is_count(size):
                 raise UserError(f"CPC's {name} is a whole number of at least 1, not {size!r}.")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.errors import UserError
+from infomax.errors import UserError, is_number, require_flags
 from infomax.maps import MapEncoder, gives_maps_alone, of_maps, places_of
-from infomax.models.base import Model, features_of_rows, is_number, projected, sample_ids
+from infomax.models.base import Model, features_of_rows, projected, require_parts, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -53,6 +53,8 @@ class DeepInfoMax(Model):
         microbatch: int | None = None,
         ring: bool = False,
     ):
+        require_parts(encoder=encoder, projector=projector)
+        require_flags(local=local, globally=globally)
         encoder = of_maps(encoder, layer) if local or gives_maps_alone(encoder) else encoder
         networks: dict[str, Any] = {"encoder": encoder, "projector": projector, "patch_projector": patch_projector}
         super().__init__(critic, objective, microbatch, ring, **networks)

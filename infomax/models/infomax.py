@@ -8,8 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from infomax.critics import Critic
-from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows, is_count, projected, sample_ids
+from infomax.errors import UserError, is_count, require_flags
+from infomax.models.base import Model, features_of_rows, projected, require_parts, sample_ids
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -26,7 +26,7 @@ class InfoMax(Model):
     features take, and the gradient is that of the whole batch. ring: as Model has it.
     targets: of more than two views, how many are columns, from the first; the others are rows alone, as the small
     crops of multi-crop are (Caron et al., 2020). None: all of them.
-    Raises UserError: microbatch < 1, targets < 1.
+    Raises UserError: microbatch < 1, targets < 1; no encoder or projector.
     """
 
     encoder: nn.Module
@@ -44,6 +44,8 @@ class InfoMax(Model):
         targets: int | None = None,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
+        require_parts(encoder=encoder, projector=projector)
+        require_flags(ntxent=ntxent)
         if targets is not None and not is_count(targets):
             raise UserError(
                 f"targets is how many of the views are columns, 1 or more, or None for all; not {targets!r}."

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.distributed import Ranks
-from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows, is_count, is_number, projected
+from infomax.errors import UserError, is_count, is_number, require_flags
+from infomax.models.base import Model, features_of_rows, projected, require_parts
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -61,9 +61,8 @@ class MoCo(Model):
         ring: bool = False,
     ):
         super().__init__(critic, objective, microbatch, ring, encoder=encoder, projector=projector)
-        for name, network in (("encoder", encoder), ("projector", projector)):
-            if network is None:
-                raise UserError(f"There is no {name}: give torch.nn.Identity() to take what comes as it is.")
+        require_parts(encoder=encoder, projector=projector)
+        require_flags(shuffle=shuffle)
         if not is_count(queue):
             raise UserError(f"A queue holds a whole number of keys, 1 or more, not {queue!r}.")
         if not (is_number(momentum) and 0 <= momentum < 1):

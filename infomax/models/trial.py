@@ -74,7 +74,7 @@ def _refusal(
 def _what(given: Any) -> str:
     if not isinstance(given, torch.Tensor):
         return f"a {type(given).__name__}"
-    shape = "x".join(map(str, given.shape[1:]))
+    shape = "x".join(map(str, given.shape[1:])) or "one number"
     if given.ndim == 4:
         return f"images of {shape} (channels, height, width)"
     return f"rows of {shape} numbers" if given.ndim == 2 else f"inputs of {shape} a sample"

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from infomax.critics import Critic
 from infomax.errors import UserError
-from infomax.models.base import Model, features_of_rows, projected
+from infomax.models.base import Model, features_of_rows, projected, require_parts
 from infomax.objectives import Objective
 from infomax.scores import Sides
 
@@ -39,6 +39,7 @@ class TwoTower(Model):
             critic, objective, microbatch, ring,
             encoder_x=encoder_x, encoder_y=encoder_y, projector_x=projector_x, projector_y=projector_y,
         )  # fmt: skip
+        require_parts(encoder_x=encoder_x, encoder_y=encoder_y, projector_x=projector_x, projector_y=projector_y)
 
     def sides(self, inputs: Sequence[Tensor], ids: Tensor | None) -> Sides:
         """inputs: x [n, ...] and y [n, ...]; ids [n] -> n rows and n columns. Raises UserError: towers whose widths

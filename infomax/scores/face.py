@@ -79,12 +79,14 @@ def refuse_shape(critic: Any, method: str, found: Tensor, wanted: tuple[int, ...
 
 
 def refuse_other_than_tensors(**sides: Any) -> None:
-    """Raises UserError for one of `sides`, by its name, that is no tensor."""
+    """Raises UserError for one of `sides`, by its name, that is no tensor, or a sparse one."""
     for name, t in sides.items():
         if not isinstance(t, Tensor):
             raise UserError(
                 f"{name} is a {type(t).__name__}, and scores are of tensors: give torch.as_tensor(...) of it."
             )
+        if t.layout is not torch.strided:
+            raise UserError(f"{name} is a sparse tensor, and scores are of dense ones: give .to_dense() of it.")
 
 
 def refuse_features(critic: Any, x: Tensor, y: Tensor, extra: Tensor | None = None) -> None:
@@ -102,11 +104,44 @@ def refuse_features(critic: Any, x: Tensor, y: Tensor, extra: Tensor | None = No
         if t is None or t.requires_grad or t.is_cuda or not t.is_floating_point() or math.isfinite(float(t.sum())):
             continue
         wrong = t.isnan() | t.isposinf() if given else ~t.isfinite()
-        rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if t.ndim > 1 else []
-        if rows:
-            shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            what = "NaN or infinite numbers" if not given else "NaN" if bool(t.isnan().any()) else "+inf"
-            raise UserError(f"{name} has {what} in {len(rows)} of {len(t)} rows ({shown}); leave those rows out.")
+        what = "NaN or infinite numbers" if not given else "NaN" if bool(t.isnan().any()) else "+inf"
+        refuse_rows(name, wrong, what)
+
+
+def refuse_rows(name: str, wrong: Tensor, what: str = "NaN or infinite numbers") -> None:
+    """Raises UserError where numbers [n, ...] of `name` are wrong, with the rows that have some; what: they are."""
+    rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if wrong.ndim > 1 else []
+    if rows:
+        shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        raise UserError(f"{name} has {what} in {len(rows)} of {len(wrong)} rows ({shown}); leave those rows out.")
+
+
+def dense(critic: Any, x: Tensor, y: Tensor) -> Tensor:
+    """critic.score of all pairs of rows [n, m]. Raises UserError for rows that are no tensors, are not finite, or do
+    not fit."""
+    refuse_other_than_tensors(x=x, y=y)
+    refuse_features(critic, x, y)
+    ex, ey = embedded(critic, x, y)
+    if offset_of(critic) is not None and ex.dtype != ey.dtype:
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (x, y)]
+        raise UserError(f"x is {kinds[0]} and y is {kinds[1]}: bring them to one dtype, as by .float().")
+    return critic.score(ex, ey)
+
+
+def a_number_a_row(network: torch.nn.Module, name: str, rows: Tensor) -> Tensor:
+    """network(rows [n, d]) as [n]. Raises UserError, which calls it by `name`, for what cannot read them, or gives
+    other than one number a row."""
+    try:
+        found = network(rows)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"The {name} cannot read x, rows of {list(rows.shape[1:])} numbers: {why}.") from error
+    if not isinstance(found, Tensor) or found.numel() != len(rows):
+        shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise UserError(f"The {name} gives one number for each of the {len(rows)} rows of x, and not {shown}.")
+    return found.reshape(-1)
 
 
 def embedded(critic: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -252,7 +252,7 @@ def check_ids(name: str, ids: Tensor | None, size: int, what: str) -> None:
     refuse_other_than_tensors(**{name: ids})
     if ids.shape != (size,):
         raise UserError(f"{name} must be one number {what}, [{size}], and have shape {list(ids.shape)}.")
-    if ids.dtype.is_floating_point or ids.dtype.is_complex:
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype is torch.bool:
         kind = str(ids.dtype).removeprefix("torch.")
         raise UserError(f"{name} name samples by whole numbers, and are {kind}: give .long() of them.")
 
@@ -272,7 +272,8 @@ def _check(sides: Sides, n: int, m: int) -> None:
     if sides.ids is not None and sides.column_ids is None and n != m:
         raise UserError(f"ids are of x's {n} rows; y has {m}, so say in column_ids of which sample each is.")
     if positive is not None:
-        if positive.shape != (n,) or positive.dtype.is_floating_point or positive.dtype in (torch.bool,):
+        kind = positive.dtype
+        if positive.shape != (n,) or kind.is_floating_point or kind.is_complex or kind is torch.bool:
             raise UserError(
                 f"positive must be one column a row, whole numbers [{n}], and is {list(positive.shape)} of"
                 f" {str(positive.dtype).removeprefix('torch.')}."

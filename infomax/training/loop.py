@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from infomax.distributed import full, gather_objects
-from infomax.errors import NonFinite, UserError
+from infomax.errors import NonFinite, UserError, meeting_nonfinite
 from infomax.randomness import random_state, set_random_state
 from infomax.training.batches import batch_at
 from infomax.training.wrapping import is_sharding, reduce_whole, refuse_sharding, wrap
@@ -131,7 +131,7 @@ def train(
         if step > start:
             inputs, ids = batch_at(loader, step, rank, world, accelerator.device)
         try:
-            with accelerator.autocast():  # FSDP2's wrapper has none of its own
+            with accelerator.autocast(), meeting_nonfinite():  # FSDP2's wrapper has no autocast of its own
                 mi = wrapped(inputs, ids=ids)
         except RuntimeError as error:
             if step == start and world == 1 and not isinstance(error, torch.OutOfMemoryError):
@@ -192,6 +192,10 @@ def train(
 
 def _refuse_untrained(model: "Model", optimizer: torch.optim.Optimizer) -> None:
     """Raises UserError where no step could change the model."""
+    if not hasattr(optimizer, "param_groups"):
+        raise UserError(
+            f"optimizer is one of torch.optim, of model.parameters(), such as AdamW, and not {optimizer!r}."
+        )
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     if not trainable:
         raise UserError("No parameter of the model is to be trained (requires_grad): freeze fewer of them.")
@@ -212,7 +216,7 @@ def _unused(model: "Model", loader: Loader, accelerator: "Accelerator", step: in
     inputs, ids = batch_at(
         loader, step, accelerator.process_index, accelerator.num_processes, accelerator.device
     )  # fmt: skip
-    with accelerator.autocast():
+    with accelerator.autocast(), meeting_nonfinite():
         mi = trial(inputs, ids=ids)
     found = torch.autograd.grad(mi, [*named.values()], allow_unused=True) if mi.requires_grad else [mi] * len(named)
     set_random_state(before)
@@ -273,7 +277,8 @@ def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        model.try_later([t[:4] for t in inputs])
+        with meeting_nonfinite():
+            model.try_later([t[:4] for t in inputs])
     finally:
         for module, training in modes:
             module.training = training
@@ -281,8 +286,9 @@ def _try_later(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
 
 def _try_objective(model: "Model", inputs: Sequence[torch.Tensor]) -> None:
     try:
-        model(inputs)
-        model.try_later(inputs)
+        with meeting_nonfinite():
+            model(inputs)
+            model.try_later(inputs)
     except UserError:
         raise
     except Exception as error:  # a formula of the user's own may raise anything

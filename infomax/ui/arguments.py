@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import os
 import sys
+import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ _PACKAGES = {
     "tyro": "tyro",
 }  # fmt: skip
 _METAVARS = {"str": "TEXT"}
+GRACE = 10.0  # seconds in which the first process of a machine says what is wrong, before another one does
+INTERRUPTED = 130  # exit status
 HIDDEN = "hidden"  # in a parameter's Annotated: an earlier name, which is read and not shown
 
 
@@ -35,7 +38,7 @@ def sentences() -> Iterator[None]:
             raise
         sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}.", 2))
     except KeyboardInterrupt:
-        sys.exit(_fail("Interrupted.", 130))
+        sys.exit(_fail("Interrupted.", INTERRUPTED))
     except BrokenPipeError:
         # The reader has left (`| head`). Standard output is flushed once more at exit, where nothing could be caught.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,8 +46,22 @@ def sentences() -> Iterator[None]:
 
 
 def _fail(sentence: str, status: int) -> int:
+    # What is wrong is mostly wrong in every process: the first one of a machine says it, and its launcher ends the
+    # others while they wait. A mistake that the first one has not made is said all the same.
+    if _is_another() and status != INTERRUPTED:
+        _wait()
     print(" ".join(sentence.split()), file=sys.stderr)
     return status
+
+
+def _is_another() -> bool:
+    """Whether a launcher started this process beside a first one on this machine."""
+    return os.environ.get("LOCAL_RANK", "") not in ("", "0") and os.environ.get("WORLD_SIZE", "") not in ("", "1")
+
+
+def _wait() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(GRACE)
 
 
 def arguments(target: Any, prog: str, description: str | None = None) -> Any:
@@ -62,7 +79,14 @@ def arguments(target: Any, prog: str, description: str | None = None) -> Any:
     config = (tyro.conf.FlagCreatePairsOff,)
     if isinstance(target, Mapping):
         return tyro.extras.subcommand_cli_from_dict(dict(target), prog=prog, description=description, config=config)
-    return tyro.cli(target, prog=prog, description=description, config=config)
+    # What one process reads, all read: a wrong option, or --help, is said by the first. The others wait for it, as the
+    # launcher ends all of them with the first that has ended.
+    try:
+        return tyro.cli(target, prog=prog, description=description, config=config, console_outputs=not _is_another())
+    except SystemExit as ended:
+        if ended.code and _is_another():
+            _wait()
+        raise
 
 
 def _annotate(target: Callable[..., Any], arg: Callable[..., Any]) -> None:

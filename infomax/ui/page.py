@@ -22,14 +22,16 @@ ul.checks { list-style: none; padding: 0 } ul.checks li { margin: .5rem 0; paddi
   border-radius: .25rem; color: #fff; font-size: .8rem; font-weight: 600 }
 .pass { background: #00694d } .warn { background: #8a5a00 } .fail { background: #a93e00 }
 td .small { font-size: inherit } details { margin: 1rem 0 } summary { cursor: pointer } code { overflow-wrap: anywhere }
-@media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal } }
+@media (max-width: 34rem) { table { font-size: .8rem } th, td { padding-right: .4rem } td.n { white-space: normal }
+  .runs th { overflow-wrap: anywhere; min-width: 5rem } }
 @media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818 } figcaption, .small { color: #aaa } th, td { border-color: #444 }
+  body { color: #ddd; background: #1a1a1a } figcaption, .small { color: #aaa } th, td { border-color: #444 }
   svg { filter: invert(.9) hue-rotate(180deg) } .v { color: #fff }
 }
 </style>
 </head>
 <body>
+<main>
 """
 
 PAGE = (
@@ -54,7 +56,8 @@ PAGE = (
 log of {{ e.splits[2] }} report pairs, nothing can be certified.{% if e.cap is not none %} The cap is an
 upper bound, of a label the entropy that its shares in these pairs give.{% endif %}</figcaption></figure>
 {{ checks(e.checks) }}
-{% if e.protocol.get("audit") %}<details><summary>What each estimate of the audit gave</summary><div class="scroll">
+{% if e.protocol.get("audit") %}<details><summary>What each estimate of the audit gave</summary>
+<div class="scroll" tabindex="0">
 <table><thead><tr><th>estimate</th><th>nats</th><th>95 % interval</th><th>pairs</th></tr></thead><tbody>
 {% for name, r in e.protocol["audit"].items() %}<tr><td>{{ name }}</td><td class="n">{{ nats(r.mi) }}</td>
 <td class="n">[{{ nats(r.interval[0]) }}, {{ nats(r.interval[1]) }}]</td><td class="n">{{ r.n }}</td></tr>
@@ -63,7 +66,7 @@ upper bound, of a label the entropy that its shares in these pairs give.{% endif
 {{ e.protocol["scores"]["pairs"] }} held-out pairs (positives) and of all others among their rows (negatives). The less
 they overlap, the higher the MI; where they do not, few negatives decide a value that leans on them.</figcaption>
 </figure>{% endif %}
-<details><summary>Protocol</summary><div class="scroll"><table><tbody>
+<details><summary>Protocol</summary><div class="scroll" tabindex="0"><table><tbody>
 {% for key, v in protocol(e) %}<tr><th scope="row">{{ key }}</th><td>{{ v }}</td></tr>
 {% endfor %}</tbody></table></div></details>
 {% endmacro %}
@@ -79,7 +82,7 @@ near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figur
 {% if balance.unbalanced %}<p>Classes are unbalanced: always answering {{ balance.majority }} is right for
 {{ percent(balance.share) }} % of the test images. Balanced accuracy, the mean over classes of the % that is right of
 each:</p>
-<div class="scroll"><table><thead><tr><th></th>{% for name in columns %}<th>{{ name }}</th>
+<div class="scroll" tabindex="0"><table><thead><tr><td></td>{% for name in columns %}<th>{{ name }}</th>
 {% endfor %}</tr></thead><tbody>
 {% for name, row in balanced %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
@@ -87,7 +90,7 @@ each:</p>
 {% if balance.confusion is not none %}<figure>{{ confusion(balance) }}<figcaption>Of the test images of each class
 (rows), the % that the linear probe of the trained encoder takes for each class (columns).</figcaption></figure>
 {% endif %}
-<details><summary>Each class, by the linear probe of the trained encoder</summary><div class="scroll">
+<details><summary>Each class, by the linear probe of the trained encoder</summary><div class="scroll" tabindex="0">
 <table><thead><tr><th>class</th><th>training images</th><th>test images</th><th>% right of them</th>
 <th>95 % interval</th><th>% right of what is taken for it</th></tr></thead><tbody>
 {% for c in balance.classes %}<tr><th scope="row">{{ c.name }}</th><td class="n">{{ c.train }}</td>
@@ -102,7 +105,8 @@ each:</p>
 {% if terms is none %}{{ estimate(value, told or value.quantity ~ ".") }}
 {% if retrieval %}<h2>Retrieval</h2>
 <p>% of {{ pairs }} held-out pairs whose right candidate is among the k best of all, with 95 % intervals.</p>
-<div class="scroll"><table><thead><tr><th></th>{% for k in retrieval[0][1] %}<th>recall@{{ k }}</th>{% endfor %}</tr>
+<div class="scroll" tabindex="0"><table><thead>
+<tr><td></td>{% for k in retrieval[0][1] %}<th>recall@{{ k }}</th>{% endfor %}</tr>
 </thead><tbody>{% for name, row in retrieval %}<tr><th scope="row">{{ name }}</th>
 {% for cell in row.values() %}<td class="n">{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% endif %}{{ training() }}{% else %}
@@ -127,7 +131,7 @@ of each, and the most that there can be, log N. The mark is the value, with its 
 {% elif probes is not none %}<h2>Probes</h2>
 <p>% right of {{ probes.trained.protocol["test_images"] }} test images, on frozen features, with 95 % intervals. All
 choices were made on training images.</p>
-<div class="scroll"><table><thead><tr><th></th>{% for name in columns %}<th>{{ name }}</th>
+<div class="scroll" tabindex="0"><table><thead><tr><td></td>{% for name in columns %}<th>{{ name }}</th>
 {% endfor %}</tr></thead><tbody>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
@@ -135,7 +139,8 @@ choices were made on training images.</p>
 {% if targets %}<h2>Targets</h2>
 <p>Predicted from frozen features by ridge regression, on test images, with 95 % intervals: R2 of a number (1 is exact,
 0 no better than the mean), mean average precision (mAP) of several words.</p>
-<div class="scroll"><table><thead><tr>{% for cell in targets[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
+<div class="scroll" tabindex="0"><table><thead>
+<tr>{% for cell in targets[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in targets[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% for line in without_interval %}<p>{{ line }}</p>{% endfor %}
@@ -149,13 +154,15 @@ choices were made on training images.</p>
 <figure>{{ chain(terms.chain.layers) }}<figcaption>In nats, with 95 % intervals; filled where trusted.</figcaption>
 </figure>
 {{ checks([terms.chain.check]) }}
-<div class="scroll"><table><thead><tr><th>layer</th><th>nats</th><th>95 % interval</th><th>why not trusted</th></tr>
+<div class="scroll" tabindex="0"><table><thead>
+<tr><th>layer</th><th>nats</th><th>95 % interval</th><th>why not trusted</th></tr>
 </thead><tbody>
 {% for name, e in terms.chain.layers %}<tr><th scope="row">{{ name }}</th><td class="n">{{ nats(e.mi) }}</td>
 <td class="n">[{{ nats(e.interval[0]) }}, {{ nats(e.interval[1]) }}]</td><td>{{ e.reasons | join(" ") }}</td></tr>
 {% endfor %}</tbody></table></div>{% endif %}{% endif %}
 {% endif %}
 <p class="small">Written by infomax {{ version }}.</p>
+</main>
 </body>
 </html>
 """
@@ -168,7 +175,8 @@ COMPARISON = (
 <p>Differences are from {{ runs[0].label }}, with 95 % intervals{% if bold %}; those that leave 0 out, between
 trusted values, are bold{% endif %}.</p>
 {% for run in runs if run.why_apart %}<p><strong>{{ run.why_apart }}</strong></p>{% endfor %}
-<div class="scroll"><table><thead><tr><th></th>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
+<div class="scroll" tabindex="0"><table class="runs"><thead>
+<tr><td></td>{% for run in runs %}<th>{{ run.label }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row">{{ row.name }}</th>{% for cell in row.cells %}<td class="n">
 {{ cell.value }}{% if not cell.trusted %}, <strong>NOT TRUSTED</strong>{% endif %}
 {% if cell.difference %}<br>{% if cell.sure %}<strong>{{ cell.difference }}</strong>{% else %}
@@ -180,6 +188,7 @@ trusted values, are bold{% endif %}.</p>
 with each other; the other panels are.</figcaption></figure>{% endif %}
 {% for run in runs if run.reasons %}<p>{{ run.label }}: {{ run.reasons }}</p>{% endfor %}
 <p class="small">Written by infomax {{ version }}.</p>
+</main>
 </body>
 </html>
 """

@@ -14,11 +14,12 @@ from infomax.estimation.pairs.circle import sectors
 from infomax.estimation.pairs.compositions import coordinates
 from infomax.estimation.pairs.functions import functions
 from infomax.estimation.pairs.pairs import FEWEST, Image, Pairs, is_label
-from infomax.estimation.pairs.suspicions import duplicates, order_of_rows, row_keys
+from infomax.estimation.pairs.suspicions import duplicates, near_copies, order_of_rows, row_keys
 from infomax.estimation.result import Check
 
 MOST_COUNTS = 100  # different numbers
 STATES = 4  # different rows a column, at most, that are read as labels
+RECUR = 20  # times that a row of several columns comes, on average, from which on it may be meant as a name
 NARROW = 8  # an image's height and width at least: smaller arrays have no places to speak of
 
 
@@ -74,6 +75,7 @@ def prepared(
         checks += functions(sides)
     if all(part[2] is None for part in parts):
         checks += order_of_rows(sides)
+        checks += [] if any(labels) else near_copies(sides)
     for k, name in enumerate(("x", "y")):
         if log_ratios and not keep_constant and not labels[k] and images[k] is None:
             sides[k], found = coordinates(name, sides[k])
@@ -183,6 +185,12 @@ def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple
         sentence = f"{name} has {len(found.counts)} different rows, which were read as so many labels (one-hot)."
         checks.append(Check(f"states of {name}", float(len(found.counts)), 0.0, "pass", sentence))
         side = torch.nn.functional.one_hot(found.index, len(found.counts)).float()
+    elif side.shape[1] > 1 and not is_label(side) and RECUR * len(found.counts) <= len(side):
+        sentence = (
+            f"{name} has {len(found.counts)} different rows, which were read as numbers; if they are names, such as"
+            f" genotypes or codes of places, labels='{name}' reads them so."
+        )
+        checks.append(Check(f"different rows of {name}", float(len(found.counts)), 0.0, "pass", sentence))
     return side, checks, found.entropy
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.pairs.pairs import FEWEST, is_label
+from infomax.estimation.pairs.pairs import FEWEST, has_density, is_label
 from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
 ROWS = 1024  # at a time
+COLUMNS = 64  # at a time in float64
 
 
 def row_keys(side: Tensor) -> Tensor:
@@ -95,34 +96,153 @@ def duplicates(sides: Sequence[Tensor], labels: Sequence[bool], ids: Tensor) -> 
     return [Check("duplicated pairs", share, 0.01, "fail" if share > 0.01 else "warn", sentence)]
 
 
-ALIKE = 0.1  # correlation of a row with the next, from which on rows are in some order
+GROUP = 10  # rows of one sample, at most, that are looked for
+ASKED = 100  # rows that are asked for their nearest
+DIRECTIONS = 32  # at random, in which wider sides are looked at: what is near stays so
+
+
+def near_copies(sides: Sequence[Tensor]) -> list[Check]:
+    """Rows in small groups, on both sides ten times nearer to each other than to any other row, as repeated
+    measurements of one sample are: fail, where half of the rows have such. Of one column, and y a function of x, a
+    tenth has by chance. Sides with a density alone, as equal values are no copies."""
+    n = len(sides[0])
+    if n < 4 * GROUP or not all(map(has_density, sides)):
+        return []
+    generator = torch.Generator().manual_seed(2)
+    some = torch.randperm(n, generator=generator)[:ASKED]
+    grouped = torch.zeros(len(some), dtype=torch.bool)
+    (dx, near_x), (dy, near_y) = (_nearest(side, some, generator) for side in sides)
+    for size in range(1, GROUP):
+        # NaN of equal rows, which are no nearer than others.
+        apart = [d[:, size - 1] / d[:, size] < 0.1 for d in (dx, dy)]
+        same = (near_x[:, :size].sort().values == near_y[:, :size].sort().values).all(1)
+        grouped |= apart[0] & apart[1] & same
+    share = float(grouped.double().mean())
+    if share <= 0.5:
+        return []
+    sentence = (
+        f"{share:.0%} of the rows are in groups of {GROUP} or fewer that lie on both sides ten times nearer to each"
+        " other than to all others, as repeated measurements of one sample do: in two splits they inflate the value;"
+        " give rows of one sample the same id, or keep one of each."
+    )
+    return [Check("near copies", share, 0.5, "fail", sentence)]
+
+
+def _nearest(side: Tensor, some: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Distances to the nearest other rows of `some` rows of a side, and which rows these are [k, GROUP] each."""
+    wide = side.shape[1] > DIRECTIONS
+    z = _standard_in_directions(side, DIRECTIONS, generator) if wide else _standard(side)
+    found = []
+    for rows in some.split(max(1, min(ASKED, 20_000_000 // len(z)))):
+        # By differences: a product's rounding is larger than what lies between copies.
+        d = torch.cdist(z[rows], z, compute_mode="donot_use_mm_for_euclid_dist")
+        d[torch.arange(len(rows)), rows] = torch.inf  # itself
+        found.append(d.topk(GROUP, largest=False))
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
+
+ALIKE = 0.1  # correlation of a row with a later one, from which on rows are in some order
+UNLIKE = 0.5  # negative: where labels come in random order once a block, rows are up to so unlike the next by design
+LONGEST = 4  # lags go to this part of the rows
 
 
 def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
-    """Rows that resemble the next on both sides. Rows in time, or in blocks of one origin, share more than x tells of
-    y, and a random split then has neighbours on both sides: fail. Rows that were sorted by a column, or grouped by a
-    label, resemble each other for that alone, and are harmless once they are shuffled: a warning."""
-    found = []
-    generator = torch.Generator().manual_seed(1)
-    for side in sides:
-        t = side.double() @ torch.randn(side.shape[1], min(8, side.shape[1]), generator=generator, dtype=torch.float64)
-        # Ranks, as one far row decides nothing; equal rows share theirs, as they have no order. A product differs in
-        # its last digits between equal rows.
-        z = ((t - t.mean(0)) / t.std(0)).float().numpy()
-        ranks = torch.from_numpy(average_ranks(z))
-        ranks = (ranks - ranks.mean(0)) / ranks.std(0).clamp(min=1e-12)
-        found.append(float((ranks[1:] * ranks[:-1]).mean()))
-    least, allowed = min(found), max(ALIKE, 4 / math.sqrt(len(sides[0])))
-    if least <= allowed:
+    """Rows that resemble the next, or those some rows later, on both sides. Rows in time, in blocks of one origin or in
+    a panel share more than x tells of y, and a random split then has alike ones on both sides: fail. Rows that were
+    sorted by a column, grouped by a label, or in a cycle that was chosen, resemble each other for that alone, and are
+    harmless once they are shuffled: a warning."""
+    x, y = (_autocorrelations(_ranked(side)) for side in sides)
+    both = np.where(x * y > 0, np.minimum(abs(x), abs(y)), 0.0)
+    both[x < 0] -= UNLIKE - ALIKE
+    n, lags = len(sides[0]), np.arange(1, len(both) + 1)
+    # Of many lags the largest is looked at: what the noise of one of them exceeds once in some 10,000 draws.
+    far = np.sqrt((2 * math.log(len(lags)) + 9) / (n - lags))
+    allowed = np.maximum(ALIKE, np.where(lags == 1, 4 / math.sqrt(n), far))
+    clear = np.flatnonzero((both > allowed) & (both > 0.8 * (both / allowed).max() * allowed))
+    if not len(clear):
         return []
-    by = next((n for n, side in zip(("x", "y"), sides, strict=True) if _is_sorted(side)), None)
-    sentence = f"each row is like the next on both sides (rank correlation {found[0]:.2f} and {found[1]:.2f}), " + (
-        f"and rows are sorted by a column of {by}: harmless unless that is the time; then give blocks."
-        if by
-        else "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the "
-        "number of rows beyond which they are alike no more, 'auto', or a block's name for each row."
-    )
-    return [Check("row order", least, allowed, "warn" if by else "fail", sentence)]
+    lag = 1 if both[0] > allowed[0] else 1 + int(clear[0])  # the first that is as clear as any
+    least, of_x, of_y = float(both[lag - 1]), x[lag - 1], y[lag - 1]
+    named = list(zip(("x", "y"), sides, (x, y), strict=True))
+    chosen = [
+        *(f"are sorted by a column of {name}: harmless unless that is the time; then" for name, side, _ in named
+          if _is_sorted(side)),
+        *(f"of {name} come in one cycle: harmless where that was chosen; else" for name, side, r in named
+          if _is_cycle(side, r)),
+        *(f"of {name} are spread more evenly than chance has it: harmless in a design; else" for name, side, _ in named
+          if _is_even(side)),
+    ]  # fmt: skip
+    if lag == 1 and of_x > 0:
+        told = "each row is like the next"
+        why = (
+            "as in time order or in blocks of one origin, and the value is too high for such; give blocks, the number "
+            "of rows beyond which they are alike no more, 'auto', or a block's name for each row."
+        )
+    else:
+        told = f"each row goes with the {'next' if lag == 1 else f'one {lag} rows later'}"
+        why = (
+            "as in a panel, a season or a series that swings, and the value is too high for such; give blocks, best by "
+            "a name for each row, such as its subject or its day."
+        )
+    sentence = f"{told} on both sides (rank correlation {of_x:.2f} and {of_y:.2f}), "
+    sentence += f"and rows {chosen[0]} give blocks." if chosen else why
+    return [Check("row order", least, float(allowed[lag - 1]), "warn" if chosen else "fail", sentence)]
+
+
+def _ranked(side: Tensor) -> np.ndarray:
+    """Standardised ranks of up to eight random directions of a side [n, p]: one far row decides nothing.
+
+    Of standardised columns, so that one in millions hides no other. Equal rows share their ranks, as they have no
+    order. A product differs in its last digits between equal rows.
+    """
+    generator = torch.Generator().manual_seed(1)
+    t = _standard_in_directions(side, min(8, side.shape[1]), generator, as_they_are=is_label(side))
+    ranks = average_ranks(((t - t.mean(0)) / t.std(0)).float().numpy())
+    ranks = ranks - ranks.mean(0)
+    return ranks / ranks.std(0, ddof=1).clip(min=1e-12)
+
+
+def _standard(side: Tensor) -> Tensor:
+    t = side.double()
+    return (t - t.mean(0)) / t.std(0).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def _standard_in_directions(side: Tensor, number: int, generator: torch.Generator, as_they_are: bool = False) -> Tensor:
+    """Standardised columns [n, d] in so many random directions [n, number]; some columns at a time in float64."""
+    directions = torch.randn(side.shape[1], number, generator=generator, dtype=torch.float64)
+    found = torch.zeros(len(side), number, dtype=torch.float64)
+    for columns, weights in zip(side.split(COLUMNS, 1), directions.split(COLUMNS), strict=True):
+        found += (columns.double() if as_they_are else _standard(columns)) @ weights
+    return found
+
+
+def _autocorrelations(ranks: np.ndarray) -> np.ndarray:
+    """Of standardised columns [n, p], the mean product of a row and the one so many rows later: lags from 1 on."""
+    n = len(ranks)
+    lags = np.arange(1, max(n // LONGEST, 1) + 1)
+    power = np.zeros(n + 1)
+    for column in ranks.T:  # each by itself, as many rows of all at once are large
+        power += np.abs(np.fft.rfft(column, 2 * n)) ** 2
+    return np.fft.irfft(power, 2 * n)[lags] / (n - lags) / ranks.shape[1]
+
+
+def _is_cycle(side: Tensor, r: np.ndarray) -> bool:
+    """Whether nearly all rows come again, equal, after one number of rows; r: correlations by lag, from 1 on."""
+    step = int((r > 0.8 * r.max()).argmax()) + 1
+    return float((side[step:] == side[:-step]).all(1).double().mean()) > 0.9
+
+
+def _is_even(side: Tensor) -> bool:
+    """Whether values of a column, in no order, are spread as evenly as those of a Sobol sequence or a shuffled grid."""
+    for column in side.double().T[:64]:
+        values = column.sort().values
+        span = values[-1] - values[0]
+        even = torch.linspace(0, 1, len(values), dtype=torch.float64)
+        if span > 0 and float(((values - values[0]) / span - even).abs().max()) < 0.2 / math.sqrt(len(values)):
+            steps = column.diff()
+            if not (bool((steps >= 0).all()) or bool((steps <= 0).all())):  # a clock's are
+                return True
+    return False
 
 
 def _is_sorted(side: Tensor) -> bool:
