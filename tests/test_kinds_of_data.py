@@ -608,6 +608,7 @@ def test_rows_in_no_order_are_told_of_none():
 
 def test_an_order_that_was_chosen_is_no_failure():
     from scipy.stats import qmc
+    from sklearn.datasets import load_digits
 
     points = qmc.Sobol(3, rng=0).random(1024)
     found = told("row order", points, points[:, :1] + 0.3 * RNG.normal(size=(1024, 1)))
@@ -615,7 +616,16 @@ def test_an_order_that_was_chosen_is_no_failure():
     noise = RNG.normal(size=800)
     for shown in (np.arange(800) % 2, np.arange(800) % 8):
         found = told("row order", shown, (3.0 * shown + noise)[:, None])
+        assert found is not None and found.verdict == "warn" and "order of x's labels" in found.sentence
+        found = told("row order", shown[:, None] + 0.0, (3.0 * shown + noise)[:, None])
         assert found is not None and found.verdict == "warn" and "come in one cycle" in found.sentence
+    digits = load_digits()  # 0 to 9 again and again, over long stretches
+    found = told("row order", digits.data, digits.target)
+    assert found is not None and found.verdict == "warn" and "order of y's labels" in found.sentence
+    of_subject = RNG.normal(size=(20, 1))[np.arange(1000) % 20]  # in turns, as are their groups
+    group = (np.arange(20) < 10).astype(int)[np.arange(1000) % 20]
+    found = told("row order", of_subject + 0.5 * RNG.normal(size=(1000, 1)), group)
+    assert found is not None and found.verdict == "fail"
     for size in (2, 4):  # each once a block, in random order
         shown = np.concatenate([RNG.permutation(size) for _ in range(800 // size)])
         assert told("row order", shown, (3.0 * shown + noise)[:, None]) is None

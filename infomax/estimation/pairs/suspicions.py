@@ -163,15 +163,7 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
         return []
     lag = 1 if both[0] > allowed[0] else 1 + int(clear[0])  # the first that is as clear as any
     least, of_x, of_y = float(both[lag - 1]), x[lag - 1], y[lag - 1]
-    named = list(zip(("x", "y"), sides, (x, y), strict=True))
-    chosen = [
-        *(f"are sorted by a column of {name}: harmless unless that is the time; then" for name, side, _ in named
-          if _is_sorted(side)),
-        *(f"of {name} come in one cycle: harmless where that was chosen; else" for name, side, r in named
-          if _is_cycle(side, r)),
-        *(f"of {name} are spread more evenly than chance has it: harmless in a design; else" for name, side, _ in named
-          if _is_even(side)),
-    ]  # fmt: skip
+    why_not = _chosen(sides, (x, y), allowed)
     if lag == 1 and of_x > 0:
         told = "each row is like the next"
         why = (
@@ -185,8 +177,34 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
             "a name for each row, such as its subject or its day."
         )
     sentence = f"{told} on both sides (rank correlation {of_x:.2f} and {of_y:.2f}), "
-    sentence += f"and rows {chosen[0]} give blocks." if chosen else why
-    return [Check("row order", least, float(allowed[lag - 1]), "warn" if chosen else "fail", sentence)]
+    sentence += why if why_not is None else f"and rows {why_not} give blocks."
+    return [Check("row order", least, float(allowed[lag - 1]), "fail" if why_not is None else "warn", sentence)]
+
+
+def _chosen(sides: Sequence[Tensor], r: Sequence[np.ndarray], allowed: np.ndarray) -> str | None:
+    """By what an order of rows was chosen, so that it is harmless; None where nothing tells that it was.
+
+    r: of each side, the correlations by lag; allowed: as large as chance has them. Of a label beside numbers it is
+    asked whether these are in an order beyond the label's own: less the means of labels, subjects of two groups in
+    turns still resemble themselves.
+    """
+    labels = [is_label(side) for side in sides]
+    for name, label, other in (("x", *sides), ("y", *sides[::-1])):
+        if is_label(label) and not all(labels):
+            if bool((_autocorrelations(_ranked(_within(other, label))) > allowed).any()):
+                return None
+            return f"come in an order of {name}'s labels, and of nothing else: harmless where that was chosen; else"
+    named = list(zip(("x", "y"), sides, r, strict=True))
+    for name, side, _ in named:
+        if _is_sorted(side):
+            return f"are sorted by a column of {name}: harmless unless that is the time; then"
+    for name, side, correlations in named:
+        if _is_cycle(side, correlations):
+            return f"of {name} come in one cycle: harmless where that was chosen; else"
+    for name, side, _ in named:
+        if _is_even(side):
+            return f"of {name} are spread more evenly than chance has it: harmless in a design; else"
+    return None
 
 
 def _ranked(side: Tensor) -> np.ndarray:
@@ -230,6 +248,13 @@ def _is_cycle(side: Tensor, r: np.ndarray) -> bool:
     """Whether nearly all rows come again, equal, after one number of rows; r: correlations by lag, from 1 on."""
     step = int((r > 0.8 * r.max()).argmax()) + 1
     return float((side[step:] == side[:-step]).all(1).double().mean()) > 0.9
+
+
+def _within(side: Tensor, label: Tensor) -> Tensor:
+    """Rows less the mean of their label's."""
+    of = label.argmax(1)
+    sums = torch.zeros(label.shape[1], side.shape[1], dtype=torch.float64).index_add_(0, of, side.double())
+    return side.double() - (sums / label.sum(0).clamp(min=1)[:, None])[of]
 
 
 def _is_even(side: Tensor) -> bool:
