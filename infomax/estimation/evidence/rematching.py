@@ -27,7 +27,7 @@ DRAWN = 19  # matchings: what is there exceeds all of them by chance in one of t
 SWEEPS = 200
 LARGEST = 1500  # pairs that are looked at: beyond, their n^2 distances cost more than they tell
 NEIGHBOURS = 5
-FAR = 4  # deviations of one neighbour's MI, so noisy that what exceeds three by luck is several times what there is
+FAR = 4  # deviations, of statistics so noisy that what exceeds three by luck is several times what there is
 RECUR = 20  # rows that a combination of few values has on average, from which on it is looked at as a label is
 ROWS = 20  # for each coefficient of a quadratic form, at least
 SEVERAL = range(2, 13)  # columns of a side whose products are looked at
@@ -97,7 +97,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     mean, shown = products, [products]
     for rows, to, order in ((x, hy, drawn), (y, hx, drawn.argsort(1))):
         if not is_label(rows) and rows.shape[1] in SEVERAL and (near := _predicted(rows, to, order)) is not None:
-            shown.append(_beyond(*near)[1])
+            shown.append(_beyond(*near, FAR)[1])
     if all(dense):
         dx, dy = (torch.cdist(z, z, p=math.inf) for z in normal if z is not None)
         ways = [dy, *(dy.index_select(0, m).index_select(1, m) for m in drawn)]
@@ -111,7 +111,8 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
             orders = drawn if side == 0 else drawn.argsort(1)  # of codes beside the rows that have distances
             # Of several columns Euclidean distances tell more; by differences, as a product's rounding is as large.
             d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
-            shown.append(_beyond(by_codes(d, code, NEIGHBOURS), [by_codes(d, code[m], NEIGHBOURS) for m in orders])[1])
+            own, *others = (by_codes(d, each, NEIGHBOURS) for each in (code, *(code[m] for m in orders)))
+            shown.append(_beyond(own, others, FAR)[1])
     return Misfit(max(mean, *shown), max(shown), moved)
 
 

@@ -142,6 +142,7 @@ def _nearest(side: Tensor, some: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 ALIKE = 0.1  # correlation of a row with a later one, from which on rows are in some order
+LATER = 0.3  # beyond the next row: below it, as where classes come in turns, little is shared
 UNLIKE = 0.5  # negative: where labels come in random order once a block, rows are up to so unlike the next by design
 LONGEST = 4  # lags go to this part of the rows
 
@@ -157,7 +158,7 @@ def order_of_rows(sides: Sequence[Tensor]) -> list[Check]:
     n, lags = len(sides[0]), np.arange(1, len(both) + 1)
     # Of many lags the largest is looked at: what the noise of one of them exceeds once in some 10,000 draws.
     far = np.sqrt((2 * math.log(len(lags)) + 9) / (n - lags))
-    allowed = np.maximum(ALIKE, np.where(lags == 1, 4 / math.sqrt(n), far))
+    allowed = np.where(lags == 1, max(ALIKE, 4 / math.sqrt(n)), np.maximum(LATER, far))
     clear = np.flatnonzero((both > allowed) & (both > 0.8 * (both / allowed).max() * allowed))
     if not len(clear):
         return []
