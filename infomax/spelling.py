@@ -41,14 +41,14 @@ class Spelled:
     def __repr__(self) -> str:
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
         names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        return f"{type(self).__name__}({', '.join(f'{name}={_plain(getattr(self, name))!r}' for name in names)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={of_python(getattr(self, name))!r}' for name in names)})"
 
     def extra_repr(self) -> str:
         return ""
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own number, whose text is read back; anything else as it is."""
+def of_python(value: Any) -> Any:
+    """`value`, where it is a NumPy scalar as Python's own number, whose text is read back."""
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 

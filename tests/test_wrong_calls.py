@@ -94,6 +94,18 @@ def test_numpys_numbers_are_spelled_as_pythons(make):
     assert repr(parse(repr(part), registry, "part")) == repr(part)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        im.data.Policy(scale=(np.float64(0.5), np.float32(1)), rotate=np.float64(10), flip=np.int64(1)),
+        im.data.SignalPolicy(crop=[np.float64(0.5), 1.0], jitter=np.float32(0.25)),
+    ],
+)
+def test_views_of_numpys_numbers_are_read_back(policy):
+    kinds = {"policy": im.data.Policy, "signalpolicy": im.data.SignalPolicy}
+    assert "np." not in repr(policy) and parse(repr(policy), kinds, "policy") == policy
+
+
 def test_a_baseline_is_loaded_with_its_model(tmp_path):
     def model(baseline):
         return im.InfoMax(encoders.MLP(8, 8, 6), nn.Linear(6, 4), im.Cosine(0.2), im.TUBA(baseline))

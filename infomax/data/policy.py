@@ -3,12 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, final
+from typing import Any, final
 
-from infomax.errors import UserError
-
-if TYPE_CHECKING:
-    pass
+from infomax.errors import UserError, is_number
+from infomax.spelling import of_python
 
 
 @final
@@ -57,7 +55,7 @@ class Policy:
                 0 < pair[0] <= pair[1] < math.inf
             ):
                 raise UserError(f"Policy's {name} is a range (low, high) with 0 < low <= high, not {pair!r}.")
-            object.__setattr__(self, name, tuple(pair))  # a list, where JSON gives it back
+            _keep(self, name, tuple(map(of_python, pair)))  # a list, where JSON gives it back
         if self.erase_area[1] > 1:
             raise UserError(f"Policy's erase_area is a part of the image, at most 1, not {self.erase_area!r}.")
         if self.padding not in ("zeros", "border", "reflection"):
@@ -67,6 +65,7 @@ class Policy:
             value, low, high = getattr(self, name), int(name == "ratio"), limits.get(name, 1)
             if not is_number(value) or not low <= value <= high:
                 raise UserError(f"Policy's {name} lies in {low} .. {high}, not {value!r}.")
+            _keep(self, name, of_python(value))
 
 
 @final
@@ -92,15 +91,16 @@ class SignalPolicy:
             0 < pair[0] <= pair[1] <= 1
         ):
             raise UserError(f"SignalPolicy's crop is a range (low, high) with 0 < low <= high <= 1, not {pair!r}.")
-        object.__setattr__(self, "crop", tuple(pair))  # a list, where JSON gives it back
+        _keep(self, "crop", tuple(map(of_python, pair)))  # a list, where JSON gives it back
         for name, high in (("shift", 1), ("scale", 5), ("jitter", 10), ("mask", 1)):
             value = getattr(self, name)
             if not is_number(value) or not 0 <= value <= high:
                 raise UserError(f"SignalPolicy's {name} lies in 0 .. {high}, not {value!r}.")
+            _keep(self, name, of_python(value))
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _keep(policy: Policy | SignalPolicy, name: str, value: Any) -> None:
+    object.__setattr__(policy, name, value)  # frozen
 
 
 def digits() -> Policy:

@@ -27,8 +27,8 @@ from infomax.data.augment import (
     thickened,
 )
 from infomax.data.keyed import uniforms
-from infomax.data.policy import Policy, SignalPolicy, digits, is_number, natural, policies, signals
-from infomax.errors import UserError
+from infomax.data.policy import Policy, SignalPolicy, digits, natural, policies, signals
+from infomax.errors import UserError, is_number
 from infomax.spelling import parse
 
 if TYPE_CHECKING:

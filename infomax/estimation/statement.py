@@ -35,7 +35,7 @@ WHY = {
     "function": "one side is a function of the other",
     "duplicated pairs": "pairs repeat each other",
     "near copies": "pairs nearly repeat each other",
-    "row order": "each row is like the next, and no blocks were given",
+    "row order": "rows are like later ones, and no blocks were given",
 }
 
 
