@@ -532,7 +532,7 @@ for make in (
     lambda: im.Scores.from_matrix(torch.eye(3)).negative.mean(torch.exp),
     lambda: im.Scores(c, torch.ones(3, 2), torch.ones(3, 2), [0, 1, 2]),
     lambda: im.DeepInfoMax(e, p, p, c, o, local_weight="1"), lambda: im.CPC(e, p, c, o, steps=1.5),
-    lambda: Weighed(c, o)(torch.randn(2, 5, 3)),
+    lambda: Weighed(c, o)([*torch.randn(2, 5, 3)]),
     lambda: im.TwoTower(OfTokens(), e, p, p, c, o)([{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]),
     lambda: im.training.check_inputs(
         im.TwoTower(OfTokens(), e, p, p, c, o), [{"tokens": torch.randn(5, 4)}, torch.randn(5, 3)]

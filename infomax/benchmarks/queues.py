@@ -116,7 +116,7 @@ def trained(
     model = MoCo(network, projector, critics.Cosine(temperature), objectives.InfoNCE(), queue=extra).to(device).train()
     model.keys.normal_()
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-    views = torch.randn(2, pairs, 1, 28, 28, device=device)
+    views = [*torch.randn(2, pairs, 1, 28, 28, device=device)]
 
     def step(filled: int) -> None:
         model.filled.fill_(filled)
