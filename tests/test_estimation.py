@@ -279,6 +279,7 @@ def test_each_check_fires_and_does_not():
         (checks.splits(2.1, 2.0, 2.0, 0.05), checks.splits(4.0, 2.0, 2.0, 0.05), checks.splits(2.5, 2, 2, 0.05)),
         (checks.bracket(0.9, 1.1, 0.5, 1.4), checks.bracket(0.1, 0.2, 0.5, None), None),
         (checks.bracket(1.3, 1.5, 0.5, 1.4), checks.bracket(1.5, 1.6, 0.5, 1.4), None),
+        (checks.bracket(3.1, 3.7, 3.5, None, 3.46), checks.bracket(3.1, 3.7, 3.5, None, 3.43), None),
         (checks.bracket(0.693, 0.8, 0.3, 0.691), checks.bracket(0.693, 0.8, 0.81, 0.691), None),
         (checks.rival(2.0, 2.1, 0.04), checks.rival(2.0, 2.5, 0.04), None),
         (checks.negative(0.1), checks.negative(-0.3), None),

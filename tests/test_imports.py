@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports its own layer and those before it.
 LAYERS = (
-    ("errors", "spelling", "files", "randomness"),
+    ("errors", "spelling", "files", "randomness", "threads"),
     ("distributed", "launch"),
     ("scores",),
     ("objectives", "critics", "maps"),

@@ -33,11 +33,22 @@ def by_trees(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 
 def by_distances(dx: Tensor, dy: Tensor, k: int) -> float:
-    """The same from the distances [n, n] within each side."""
+    """The same from the distances [n, n] within each side. Pairs that have k copies or more count their copies on both
+    sides and on each. (Gao et al., 2017)"""
     k = min(k, len(dx) - 1)
-    nearest = torch.maximum(dx, dy).topk(k + 1, dim=1, largest=False).values  # in a seventh of kthvalue's time
+    both = torch.maximum(dx, dy)
+    nearest = both.topk(k + 1, dim=1, largest=False).values  # in a seventh of kthvalue's time
     reach = nearest[:, -1:].numpy()
-    return _value(k, [np.count_nonzero(d.numpy() < reach, axis=1).clip(min=1) for d in (dx, dy)])
+    counts = [np.count_nonzero(d.numpy() < reach, axis=1).clip(min=1) for d in (dx, dy)]
+    copied = reach[:, 0] == 0
+    if not copied.any():
+        return _value(k, counts)
+    near = [np.count_nonzero(d.numpy()[copied] == 0, axis=1) for d in (both, dx, dy)]
+    for count, own in zip(counts, near[1:], strict=True):
+        count[copied] = own
+    within = np.full(len(dx), k)
+    within[copied] = near[0]
+    return _value(within, counts)
 
 
 def by_codes(d: Tensor, codes: Tensor, k: int) -> float:
@@ -59,9 +70,9 @@ def by_codes(d: Tensor, codes: Tensor, k: int) -> float:
     return float(np.mean(each))
 
 
-def _value(k: int, counts: Sequence[np.ndarray]) -> float:
+def _value(k: int | np.ndarray, counts: Sequence[np.ndarray]) -> float:
     """counts: for each side [n], how many pairs lie nearer than the k-th neighbour, with the pair itself."""
     from scipy.special import digamma
 
     near = sum(digamma(count) for count in counts)
-    return float(digamma(k) + digamma(len(counts[0])) - np.mean(near))
+    return float(np.mean(digamma(k)) + digamma(len(counts[0])) - np.mean(near))

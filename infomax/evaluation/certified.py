@@ -56,7 +56,7 @@ def certify(mi: Estimate, about: Subject, fit: Views, select: Views, report: Vie
         "floor_on_validation": on_select,
         "floor_views": [len(side) for side in report],
     }
-    crossed = checks.bracket(*mi.interval, bound, mi.cap)
+    crossed = checks.bracket(*mi.interval, bound, mi.cap, mi.mi)
     told = tuple(crossed if check.name == crossed.name else check for check in mi.checks)
     return replace(mi, floor=bound, checks=told, protocol=protocol)
 

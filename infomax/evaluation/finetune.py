@@ -31,6 +31,7 @@ from infomax.evaluation.common import (
 from infomax.evaluation.features import Ints, Store, encoded, held
 from infomax.evaluation.logistic import path, rows_of, standardiser
 from infomax.evaluation.subject import Source, subject, untrained_like
+from infomax.threads import one_blas_thread
 from infomax.training import warmup_cosine
 
 if TYPE_CHECKING:
@@ -236,11 +237,9 @@ class _Job:
 
     def _head(self, at: Ints) -> list[nn.Module]:
         """Standardised features to the logistic regression's scores of the classes."""
-        from threadpoolctl import threadpool_limits
-
         scale, classes = standardiser(self.z), int(self.y.max()) + 1
         rows = rows_of(self.z, at, scale, classes)
-        with threadpool_limits(1, user_api="blas"):  # a start, which training goes on from
+        with one_blas_thread():  # a start, which training goes on from
             [model] = path(rows, self.y[at].numpy(), self.z.shape[1], classes, [STRENGTH], iterations=100)
         weight, bias = torch.from_numpy(model.weight), torch.from_numpy(model.bias)
         if len(weight) == 1:  # of two classes, the score of the second

@@ -195,7 +195,7 @@ def _heard_through(
     axes = principal_axes(x[0], COMPONENTS, given["seed"])
     seen_x, seen_y = ([axes(part) for part in side] for side in sides)
     found = estimated_on(seen_x, seen_y, ids, given)
-    crossed = checks.bracket(*found.interval, found.floor, capacity)
+    crossed = checks.bracket(*found.interval, found.floor, capacity, found.mi)
     told = tuple(crossed if check.name == crossed.name else check for check in found.checks)
     protocol = {**found.protocol, "noise": {"deviation": scale, "of_rms": NOISE, "capacity": capacity}}
     return replace(found, cap=capacity, checks=told, protocol=protocol)

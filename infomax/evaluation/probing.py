@@ -35,6 +35,7 @@ from infomax.evaluation.features import features as features  # infomax.probing.
 from infomax.evaluation.finetune import Finetuned, finetuned
 from infomax.evaluation.logistic import Linear, path, rows_of, standardiser
 from infomax.evaluation.nearest import KNN_TEMPERATURE, votes
+from infomax.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset
@@ -177,8 +178,6 @@ def probe_features(
     Raises UserError: lengths that differ, values that are not finite, one class, a class with fewer than two training
     images, a test label that train does not have.
     """
-    from threadpoolctl import threadpool_limits
-
     X, y = _checked(train_x, train_y, "training")
     T, t = _checked(test_x, test_y, "test")
     if X.shape[1] != T.shape[1]:
@@ -199,9 +198,7 @@ def probe_features(
     ]
 
     fit, held_out = stratified(y, HELD_OUT, seed)
-    # One BLAS thread: products this small gain little from more, and beside other work on the same cores threads that
-    # wait for each other were measured ten times slower. It also keeps the order of sums the same on every machine.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         linear_answers, linear = _linear(X, y, T, fit, held_out)
         draws, shots_protocol = _shots(X, y, T, seed)
     knn_answers, neighbours = _knn(X, y, T, fit, held_out, len(classes), seed)

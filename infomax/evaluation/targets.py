@@ -18,6 +18,7 @@ from infomax.evaluation.common import versions
 from infomax.evaluation.features import Features, Floats, Ints, of_array
 from infomax.evaluation.jackknife import WIDEST, Doubles, jackknife
 from infomax.evaluation.logistic import standardiser
+from infomax.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from infomax.data.targets import Target
@@ -100,8 +101,6 @@ def probe_targets(
     seed: of the held-out part, and of a random projection where n and d are both above 4,096. Same inputs and seed,
     same numbers. Raises UserError: features that are not finite, targets that differ.
     """
-    from threadpoolctl import threadpool_limits
-
     if [(t.name, t.words) for t in train] != [(t.name, t.words) for t in test]:
         raise UserError("The training and the test part have other targets: give both the same, of the same words.")
     X, T = of_array(train_x, "The training features"), of_array(test_x, "The test features")
@@ -127,7 +126,7 @@ def probe_targets(
         Y = np.concatenate([one.y for one in asked.values()], 1)
         ends = np.cumsum([one.y.shape[1] for one in asked.values()]).tolist()
         own = {i: slice(end - one.y.shape[1], end) for (i, one), end in zip(asked.items(), ends, strict=True)}
-        with threadpool_limits(1, user_api="blas"):  # as probing.probe_features does, and for its reasons
+        with one_blas_thread():
             trials = _Ridge(X, Y[fit], fit).predict(X, GRID, held)
             chosen = {i: one.penalty(held, [part[:, own[i]] for part in trials]) for i, one in asked.items()}
             del trials

@@ -15,6 +15,7 @@ from infomax.estimation.bases.pair_copula import closed_form
 from infomax.estimation.critic import ClosedForm
 from infomax.estimation.pairs import Pairs
 from infomax.estimation.pairs.circle import is_smooth_circle
+from infomax.threads import one_blas_thread
 
 Map = Callable[[Tensor], Tensor]
 UNMIXED = 64  # columns at most whose independent components are sought
@@ -29,11 +30,10 @@ class Unmixed:
     def __init__(self, fit: Tensor, seed: int):
         from sklearn.decomposition import FastICA
         from sklearn.exceptions import ConvergenceWarning
-        from threadpoolctl import threadpool_limits
 
         self.standard = Standard(fit)
         z = self.standard(fit)
-        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
+        with warnings.catch_warnings(), one_blas_thread():
             # What has no components to find is not found, and then loses on the select split.
             warnings.simplefilter("ignore", ConvergenceWarning)
             ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed)

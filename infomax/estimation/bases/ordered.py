@@ -4,6 +4,8 @@ Names of classes need a mean each; counts need one direction and their threshold
 1975; with uneven noise: Alvarez & Brehm, 1995)
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ WIDEST = 64  # columns
 LABELS = (3, 100)  # fewer have no order that matters, more are numbers
 RIDGE = 2.0  # rows, as which weights of 0 count
 SMOOTH = 2.0  # rows, as which labels as wide as their neighbours count
+LEAST = 1e-12  # probability of a label
+LOG_GAPS = (-20.0, 5.0)  # of thresholds
 
 
 class Ordered(nn.Module):
@@ -39,7 +43,7 @@ def log_probabilities(z: Tensor, weights: Tensor, thresholds: Tensor) -> Tensor:
     place, spread = (z @ w for w in weights)
     below = torch.special.ndtr((thresholds - place[:, None]) * (-spread)[:, None].exp())
     one = below.new_ones(len(z), 1)
-    return (torch.cat([below, one], 1) - torch.cat([0 * one, below], 1)).clamp(min=1e-12).log()
+    return (torch.cat([below, one], 1) - torch.cat([0 * one, below], 1)).clamp(min=LEAST).log()
 
 
 def ordered(z: Tensor, y: Tensor, log_prior: Tensor) -> Ordered | None:
@@ -51,27 +55,51 @@ def ordered(z: Tensor, y: Tensor, log_prior: Tensor) -> Ordered | None:
     if not LABELS[0] <= labels <= LABELS[1] or d > WIDEST:
         return None
     number = MOST // labels
-    z, y = z[:number].double().clamp(-REACH, REACH), y[:number]
+    rows, own = z[:number].double().clamp(-REACH, REACH).numpy(), y[:number].numpy()
     start = ndtri(np.clip(np.cumsum(log_prior.double().exp().numpy())[:-1], 1e-6, 1 - 1e-6))
     gaps = np.log(np.maximum(np.diff(start), 1e-4))
-
-    def parts(t: Tensor) -> tuple[Tensor, Tensor]:
-        steps = torch.cat([t[2 * d : 2 * d + 1], t[2 * d + 1 :].clamp(-20, 5).exp()])
-        return t[: 2 * d].view(2, d), steps.cumsum(0)
-
-    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        t = torch.from_numpy(values).requires_grad_()
-        weights, thresholds = parts(t)
-        each = log_probabilities(z, weights, thresholds).gather(1, y[:, None])
-        # A label that few rows have, or none, is as wide as its neighbours.
-        rough = t[2 * d + 1 :].diff().square().sum()
-        value = -each.mean() + (RIDGE * weights.square().sum() + SMOOTH * rough) / len(z)
-        value.backward()
-        assert t.grad is not None
-        return float(value.detach()), t.grad.numpy()
-
     found = minimize(
-        loss, np.concatenate([np.zeros(2 * d), start[:1], gaps]), jac=True, method="L-BFGS-B", options={"maxiter": 200}
-    )
-    weights, thresholds = parts(torch.from_numpy(found.x))
-    return Ordered(weights, thresholds, log_prior)
+        _loss, np.concatenate([np.zeros(2 * d), start[:1], gaps]), (rows, own), jac=True, method="L-BFGS-B",
+        options={"maxiter": 200},
+    )  # fmt: skip
+    weights, thresholds = _parts(found.x, d)
+    return Ordered(torch.from_numpy(weights), torch.from_numpy(thresholds), log_prior)
+
+
+def _parts(values: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [2, d], and thresholds [labels - 1], of which the first and the logarithms of the gaps are given."""
+    steps = np.concatenate([values[2 * d : 2 * d + 1], np.exp(np.clip(values[2 * d + 1 :], *LOG_GAPS))])
+    return values[: 2 * d].reshape(2, d), np.cumsum(steps)
+
+
+def _loss(values: np.ndarray, z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Minus the mean log-likelihood of labels y [n] of rows z [n, d], with its ridges, and the gradient by hand, which
+    takes a tenth of autograd's time."""
+    from scipy.special import ndtr
+
+    n, d = z.shape
+    weights, thresholds = _parts(values, d)
+    place, narrow = z @ weights[0], np.exp(-(z @ weights[1]))
+    ends = np.concatenate([[-np.inf], thresholds, [np.inf]])
+    above, below = ((ends[y + side] - place) * narrow for side in (1, 0))
+    share = ndtr(above) - ndtr(below)
+    by_share = np.where(share > LEAST, -1 / (n * np.maximum(share, LEAST)), 0.0)
+    by_above, by_below = (by_share * np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) for t in (above, below))
+    by_place = -(by_above - by_below) * narrow
+    # An end at infinity has a density of 0, and moves with nothing.
+    moved = (by * np.where(np.isfinite(t), t, 0.0) for by, t in ((by_above, above), (by_below, below)))
+    by_spread = -next(moved) + next(moved)
+    by_ends = np.bincount(y + 1, by_above * narrow, len(ends)) - np.bincount(y, by_below * narrow, len(ends))
+    by_steps = np.cumsum(by_ends[-2:0:-1])[::-1]  # a step moves all thresholds from its own on
+    logs = values[2 * d + 1 :]
+    inside = (logs >= LOG_GAPS[0]) & (logs <= LOG_GAPS[1])
+    by_logs = np.where(inside, by_steps[1:] * np.exp(np.clip(logs, *LOG_GAPS)), 0.0)
+    # A label that few rows have, or none, is as wide as its neighbours.
+    rough = np.diff(logs)
+    by_rough = np.zeros(len(logs))
+    by_rough[1:] += rough
+    by_rough[:-1] -= rough
+    value = -np.log(np.maximum(share, LEAST)).mean()
+    value += (RIDGE * np.square(weights).sum() + SMOOTH * np.square(rough).sum()) / n
+    by_weights = np.stack([by_place @ z, by_spread @ z]) + 2 * RIDGE / n * weights
+    return float(value), np.concatenate([by_weights.ravel(), by_steps[:1], by_logs + 2 * SMOOTH / n * by_rough])

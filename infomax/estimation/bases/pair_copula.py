@@ -6,6 +6,7 @@ by one. Two columns alone need no network: their joint density is estimated from
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from infomax.estimation.bases.gaussian import COMPONENTS, STRONGEST, GaussianCop
 from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.student import elliptical
 from infomax.estimation.critic import ClosedForm
+from infomax.threads import one_blas_thread
 
 BANDWIDTHS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.55, 0.75)  # of decorrelated normal scores; 1 would be the Gaussian itself
 SHARE = 0.99  # of the kernels, the rest the Gaussian's: no pair of rows is impossible
@@ -108,10 +110,7 @@ def closed_form(fit_x: Tensor, fit_y: Tensor, select_x: Tensor, select_y: Tensor
     found = elliptical(fit_x, fit_y, select_x, select_y, gaussian)
     if max(fit_x.shape[1], fit_y.shape[1]) > COMPONENTS:
         return found
-    from threadpoolctl import threadpool_limits
-
-    # One BLAS thread: on busy cores the threads of many products this small wait for each other most of the time.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         pairwise = PairwiseCopula(gaussian, fit_x, fit_y, select_x, select_y)
     if not pairwise.matched:
         return found
@@ -173,9 +172,15 @@ class _Grid:
     reach: float
     knots: int
 
-    @property
+    @functools.cached_property
     def points(self) -> np.ndarray:
         return np.linspace(-self.reach, self.reach, self.knots)
+
+    def around(self, t: np.ndarray) -> "_Grid":
+        """Of these knots, 0 in their middle, those that reach around all of t and around -t."""
+        step = 2 * self.reach / (self.knots - 1)
+        each_side = min(self.knots // 2, 1 + int(np.abs(t).max() / step))
+        return _Grid(each_side * step, 2 * each_side + 1)
 
     def at(self, t: np.ndarray) -> np.ndarray:
         return np.clip((t + self.reach) * ((self.knots - 1) / (2 * self.reach)), 0, self.knots - 1)
@@ -189,7 +194,6 @@ class _Best:
     deviations: float = 0.0
     h: tuple[float, float] = (1.0, 1.0)
     mirrors: Mirrors = ((1, 1),)
-    density: np.ndarray | None = None
 
 
 class _Density:
@@ -202,18 +206,25 @@ class _Density:
         n = len(a)
         self.rho = float(np.clip(np.mean(a * b), -STRONGEST, STRONGEST))
         p, q = self._decorrelated(a, b)
-        among = self._among(p, q)
-        counts = (among.T @ np.full(n, 1 / n)).reshape(self.grid.knots, -1)
-        points, base = self.grid.points, _normal(p) * _normal(q)
+        # Most knots are far from all rows. Those that are not, and their mirror images, are looked at while widths are
+        # tried, which takes a tenth of the time.
+        inner = [self.grid.around(t) for t in (p, q)]
+        among = _among(inner, p, q)
+        counts = (among.T @ np.full(n, 1 / n)).reshape(*(grid.knots for grid in inner))
+        base = _normal(p) * _normal(q)
         found = _Best(-math.inf)
 
         @functools.cache
+        def kernel(side: int, h: float) -> np.ndarray:
+            return _kernel(h, inner[side], inner[side])
+
+        @functools.cache
         def along_p(h: float) -> np.ndarray:
-            return _kernel(h) @ counts
+            return kernel(0, h) @ counts
 
         @functools.cache
         def smoothed(h: tuple[float, float]) -> np.ndarray:
-            return along_p(h[0]) @ _kernel(h[1]).T
+            return along_p(h[0]) @ kernel(1, h[1]).T
 
         @functools.cache
         def own_of(side: int, h: float, sign: int) -> np.ndarray:
@@ -223,12 +234,12 @@ class _Density:
         def attempt(mirrors: Mirrors, h: tuple[float, float]) -> None:
             nonlocal found
             smooth = smoothed(h)
-            density = sum((smooth[::i, ::j] for i, j in mirrors), np.zeros(())) / len(mirrors)
+            density = _mirrored(smooth, mirrors)
             own = sum(own_of(0, h[0], i) * own_of(1, h[1], j) for i, j in mirrors) / len(mirrors)
             rest = (among @ density.ravel() - own / n).clip(min=0) * (n / (n - 1))
             each = np.log(SHARE * rest / base + 1 - SHARE)
             if (value := float(each.mean())) > found.value:
-                found = _Best(value, value / max(float(each.std()), 1e-12) * math.sqrt(n), h, mirrors, density)
+                found = _Best(value, value / max(float(each.std()), 1e-12) * math.sqrt(n), h, mirrors)
 
         for mirrors in MIRRORS:
             for h in BANDWIDTHS:
@@ -242,32 +253,17 @@ class _Density:
             if found is before:
                 break
         self.h, self.mirrors = found.h, found.mirrors
-        assert found.density is not None
-        self.table = np.log(SHARE * found.density / (_normal(points)[:, None] * _normal(points)) + 1 - SHARE)
+        along = [_kernel(h, self.grid, grid) for h, grid in zip(found.h, inner, strict=True)]
+        density, normal = _mirrored(along[0] @ counts @ along[1].T, found.mirrors), _normal(self.grid.points)
+        self.table = np.log(SHARE * density / (normal[:, None] * normal) + 1 - SHARE)
         self.certain = found.deviations > CERTAIN
 
     def _decorrelated(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p, q = (u + v) / math.sqrt(2 * (1 + self.rho)), (u - v) / math.sqrt(2 * (1 - self.rho))
         return np.clip(p, -REACH, REACH), np.clip(q, -REACH, REACH)
 
-    def _among(self, p: np.ndarray, q: np.ndarray) -> Any:
-        """A sparse matrix [n, knots^2]: of each row, the weights of the four knots of the grid around it.
-
-        It bins rows, and reads a table linearly between its knots.
-        """
-        from scipy.sparse import csr_array
-
-        at = [self.grid.at(t) for t in (p, q)]
-        low = [np.minimum(t.astype(np.int64), self.grid.knots - 2) for t in at]
-        part = [t - below for t, below in zip(at, low, strict=True)]
-        near = [(i, j) for i in (0, 1) for j in (0, 1)]
-        weights = np.stack([np.abs(1 - i - part[0]) * np.abs(1 - j - part[1]) for i, j in near], 1)
-        knots = np.stack([(low[0] + i) * self.grid.knots + low[1] + j for i, j in near], 1)
-        starts = np.arange(0, 4 * len(p) + 1, 4)
-        return csr_array((weights.ravel(), knots.ravel(), starts), shape=(len(p), self.grid.knots**2))
-
     def _read(self, table: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return self._among(p, q) @ table.ravel()
+        return _among([self.grid, self.grid], p, q) @ table.ravel()
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """left [grid, rank] and right, on a grid of u and v: their product is the table, and so an inner product."""
@@ -284,11 +280,31 @@ class _Density:
         return (table @ right).float(), right.float()
 
 
-@functools.cache
-def _kernel(h: float) -> np.ndarray:
-    """At each knot of the grid, the kernel of width h about each knot [knots, knots]."""
-    points = _Density.grid.points
-    return _normal(points[:, None] - math.sqrt(1 - h * h) * points, h)
+def _among(grids: Sequence[_Grid], p: np.ndarray, q: np.ndarray) -> Any:
+    """A sparse matrix [n, knots of p's grid * knots of q's]: of each row, the weights of the four knots around it.
+
+    It bins rows, and reads a table linearly between its knots.
+    """
+    from scipy.sparse import csr_array
+
+    at = [grid.at(t) for grid, t in zip(grids, (p, q), strict=True)]
+    low = [np.minimum(t.astype(np.int64), grid.knots - 2) for grid, t in zip(grids, at, strict=True)]
+    part = [t - below for t, below in zip(at, low, strict=True)]
+    near = [(i, j) for i in (0, 1) for j in (0, 1)]
+    weights = np.stack([np.abs(1 - i - part[0]) * np.abs(1 - j - part[1]) for i, j in near], 1)
+    knots = np.stack([(low[0] + i) * grids[1].knots + low[1] + j for i, j in near], 1)
+    starts = np.arange(0, 4 * len(p) + 1, 4)
+    return csr_array((weights.ravel(), knots.ravel(), starts), shape=(len(p), grids[0].knots * grids[1].knots))
+
+
+def _mirrored(smooth: np.ndarray, mirrors: Mirrors) -> np.ndarray:
+    """The mean of a table's mirror images."""
+    return sum((smooth[::i, ::j] for i, j in mirrors), np.zeros(())) / len(mirrors)
+
+
+def _kernel(h: float, at: _Grid, about: _Grid) -> np.ndarray:
+    """At each knot of a grid, the kernel of width h about each knot of another [knots, knots]."""
+    return _normal(at.points[:, None] - math.sqrt(1 - h * h) * about.points, h)
 
 
 def _normal(t: np.ndarray, deviation: float = 1.0) -> np.ndarray:

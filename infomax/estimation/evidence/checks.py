@@ -101,13 +101,17 @@ def splits(fit: float, select: float, report: float, stderr: float) -> Check:
     return Check("splits", statistic, fail, _verdict(statistic > fail, statistic > warn), sentence)
 
 
-def bracket(low: float, high: float, floor: float, cap: float | None) -> Check:
-    """The interval against what is certain: the floor below, and the entropy of a label above. The entropy is that of
-    all pairs, and a part's labels are shared out otherwise by chance: of two in 40 pairs, by .02 nats."""
+def bracket(low: float, high: float, floor: float, cap: float | None, value: float = math.inf) -> Check:
+    """The interval, and the value that is believed, against what is certain: the floor below, and the entropy of a
+    label above. The entropy is that of all pairs, and a part's labels are shared out otherwise by chance: of two in 40
+    pairs, by .02 nats. What is certain is so at 95 %, and a value may be below by .02 nats and 1 %."""
     chance = 0.05
-    crossed = max(floor - high, low - cap - chance if cap is not None else -math.inf)
+    under = floor - value - 0.02 - 0.01 * floor
+    crossed = max(floor - high, under, low - cap - chance if cap is not None else -math.inf)
     if floor > high:
         sentence = f"all of the interval lies below the certified floor {floor:.2f}: the value is too low."
+    elif under > 0:
+        sentence = f"the value {value:.2f} lies below the certified floor {floor:.2f}: believe the floor."
     elif cap is not None and low > cap + chance:
         sentence = f"all of the interval lies above the label's entropy {cap:.2f}: the value is too high."
     else:

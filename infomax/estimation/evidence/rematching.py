@@ -79,7 +79,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     squares of those that differ by more than in any matching, which is a ratio's divergence to second order. And how
     well a quadratic form of several columns predicts another side, which neighbours miss where it is a small
     difference of large numbers. Labels have no distances; their products are with indicators, and so are those of
-    columns of few values, by the combinations that recur.
+    columns of few values, by the combinations that recur. Numbers that repeat have distances, some of them 0.
     """
     x, y = (torch.cat(sides) for sides in zip(*((test.x, test.y) for test in tests), strict=True))
     generator = torch.Generator().manual_seed(seed)
@@ -98,13 +98,13 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     for rows, to, order in ((x, hy, drawn), (y, hx, drawn.argsort(1))):
         if not is_label(rows) and rows.shape[1] in SEVERAL and (near := _predicted(rows, to, order)) is not None:
             shown.append(_beyond(*near, FAR)[1])
-    if all(dense):
+    if all(z is not None for z in normal):
         dx, dy = (torch.cdist(z, z, p=math.inf) for z in normal if z is not None)
         ways = [dy, *(dy.index_select(0, m).index_select(1, m) for m in drawn)]
         few, one = zip(*((by_distances(dx, each, NEIGHBOURS), by_distances(dx, each, 1)) for each in ways), strict=True)
         gap, seen = _beyond(few[0], few[1:])
         mean, shown = max(0.0, gap, products), [*shown, seen, _beyond(one[0], one[1:], FAR)[1]]
-    elif any(dense):
+    if any(dense) and not all(dense):
         side = 0 if dense[0] else 1
         z, code = normal[side], codes[1 - side]
         if code is not None and z is not None:

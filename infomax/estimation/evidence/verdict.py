@@ -48,7 +48,7 @@ def splits(e: Evidence) -> Check | None:
 
 
 def bracket(e: Evidence) -> Check:
-    return checks.bracket(*e.whole.interval, e.whole.floor, e.cap)
+    return checks.bracket(*e.whole.interval, e.whole.floor, e.cap, e.whole.mi)
 
 
 def rival(e: Evidence) -> Check:
