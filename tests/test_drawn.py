@@ -11,7 +11,7 @@ from scipy.special import digamma
 
 import infomax as im
 from infomax import estimation
-from infomax.benchmarks import tasks
+from infomax.benchmarks import published, tasks
 from infomax.estimation import Budget, estimate, estimator
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases.discriminant import Classifier, as_they_are
@@ -166,7 +166,7 @@ def test_what_the_default_misses_of_these_kinds_is_not_trusted(kind, seed):
 
 @pytest.mark.slow
 def test_what_is_not_there_is_seldom_seen():
-    """Of independent pairs, in the shapes that each statistic looks at: all at once, 4 of 100 at most."""
+    """Of independent pairs, in the shapes that each statistic looks at: all at once, 5 of 125 at most."""
     rng, seen = np.random.default_rng(0), []
     for _ in range(25):
         for x, y in (
@@ -174,11 +174,12 @@ def test_what_is_not_there_is_seldom_seen():
             (rng.normal(size=(300, 3)), rng.integers(0, 2, 300)),
             (rng.integers(0, 3, (300, 2)).astype(float), rng.normal(size=(300, 1))),
             (rng.standard_t(2, (300, 2)), rng.standard_t(2, (300, 2))),
+            (rng.poisson(1, (300, 1)).astype(float), rng.normal(size=(300, 1)).round(1)),
         ):  # fmt: skip
             y = torch.nn.functional.one_hot(torch.from_numpy(y)) if y.ndim == 1 else torch.from_numpy(y)
             pairs = inputs.Pairs(torch.from_numpy(x).float(), y.float(), torch.arange(300))
             seen.append(rematching.misfit_of([pairs], [torch.zeros(300, 300)], 0).shown > 0.02)
-    assert sum(seen) <= 4, sum(seen)
+    assert sum(seen) <= 5, sum(seen)
 
 
 def test_neighbours_of_a_label_are_as_the_formula_has_them():
@@ -198,13 +199,43 @@ def test_neighbours_of_a_label_are_as_the_formula_has_them():
     assert by_codes(torch.from_numpy(d), torch.arange(80), k) == 0.0
 
 
+def test_neighbours_of_numbers_that_repeat_are_as_the_formula_has_them():
+    """Row by row: a pair with k copies or more counts its copies. (Gao et al., 2017)"""
+    rng, n, k = np.random.default_rng(0), 120, 3
+    x = np.where(rng.random(n) < 0.6, rng.integers(0, 2, n), rng.normal(size=n))
+    y = np.where(rng.random(n) < 0.6, x, rng.normal(size=n))
+    dx, dy = (np.abs(side[:, None] - side) for side in (x, y))
+    both, each = np.maximum(dx, dy), []
+    for i in range(n):
+        reach = np.sort(both[i])[k]
+        if reach > 0:
+            within, near = k, [(d[i] < reach).sum() for d in (dx, dy)]
+        else:
+            within, near = (both[i] == 0).sum(), [(d[i] == 0).sum() for d in (dx, dy)]
+        each.append(digamma(within) + digamma(n) - sum(map(digamma, near)))
+    assert (both == 0).sum(1).max() > k + 1
+    assert by_distances(torch.from_numpy(dx), torch.from_numpy(dy), k) == pytest.approx(np.mean(each), abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "n"), [(published.smoothed_labels(110), 2000), (published.erasures(55), 1000)], ids=["smoothed", "erased"]
+)
+def test_what_the_default_misses_of_numbers_that_repeat_is_not_trusted(task, n):
+    """Columns of some hundred values: each was trusted, .6 nats too low, with an interval that left out the truth."""
+    found = estimate(*task.sample(n, [0, n]))
+    assert found.mi < task.mi - 0.25
+    assert not found.trusted and "drawn pairs" in [check.name for check in found.checks if check.verdict == "fail"]
+    assert found.interval[0] < task.mi < found.interval[1]
+
+
 def test_what_cannot_be_compared_is_not():
     fitted, pairs = normals(2, 0.6, 0.6)
     assert rematching.misfit([fitted], [inputs.Pairs(pairs.x, pairs.y, pairs.ids // 2)], 0, "cpu") is None
     wide = inputs.Pairs(torch.randn(400, 300), pairs.y, pairs.ids)
     assert rematching.misfit([fitted], [wide], 0, "cpu") is None
     rounded = inputs.Pairs((2 * pairs.x).round() / 2, pairs.y, pairs.ids)
-    assert lack(fitted, rounded).moved > 0.8  # of neighbours nothing can be said, of products all
+    assert lack(fitted, rounded).moved > 0.8  # numbers that repeat on one side are compared too
 
 
 def test_dependence_so_strong_that_nothing_moves_is_told():
