@@ -107,7 +107,7 @@ def audit_splits(
             train, validation, test, critic=critic, seed=seed, budget=budget, device=device, estimator=other or method
         )
 
-    return _audited([(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)], again, seed)
+    return _audited(frames.splits(fit, select, report), again, seed)
 
 
 # What each says ------------------------------------------------------------------------------------------------------

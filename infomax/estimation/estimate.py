@@ -124,7 +124,7 @@ def estimate_splits(
     does, and for a split of fewer than 10 pairs.
     """
     method = chosen(estimator, objective)
-    parts = [(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)]
+    parts = frames.splits(fit, select, report)
     budget = budget or Budget()
 
     def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:
