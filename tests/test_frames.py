@@ -188,7 +188,39 @@ def test_missing_values_of_arrays_are_dropped_where_asked():
         mi(x, B)
     with pytest.raises(im.UserError, match="infinity"):
         mi(np.where(np.isnan(x), np.inf, x), B, missing="drop")
+    noise = np.random.default_rng(1).normal(size=N)
+    for gone in (masked, objects, x):
+        for options in ({"x": gone, "y": B}, {"x": A, "y": gone}, {"x": noise, "y": B, "given": gone}):
+            with pytest.raises(im.UserError, match=r"\(missing='drop'\)\.$"):
+                mi(**options)
+            assert mi(**options, missing="drop").n == N - 3
+    with pytest.raises(im.UserError, match=r"repair them\.$"):
+        mi(np.where(np.isnan(x), np.inf, x), B)
     assert mi(A, B, missing="drop") == PLAIN, "where nothing is missing"
+
+
+def test_missing_values_of_what_is_given_go_with_their_rows():
+    z = A[:, 1] + np.random.default_rng(1).normal(size=N)
+    gone = z.copy()
+    gone[GONE] = np.nan
+    kept = np.setdiff1d(np.arange(N), GONE)
+    known = mi(A[kept, 0], B[kept], given=z[kept]).mi
+    for given in (gone, torch.from_numpy(gone), gone.tolist(), np.ma.masked_invalid(gone), pd.Series(gone)):
+        assert mi(A[:, 0], B, given=given, missing="drop").mi == known
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, torch.from_numpy, np.ma.masked_invalid, pd.Series, pl.Series])
+def test_a_series_that_misses_values_is_not_told_to_drop_rows(kind):
+    gone = B.copy()
+    gone[GONE] = np.nan
+    calls = (
+        lambda: im.lagged(kind(gone), B, 1),
+        lambda: im.transfer_entropy(A[:, 0], kind(gone)),
+        lambda: im.lagged(A, B, 1, given=kind(gone)),
+    )
+    for call in calls:
+        with pytest.raises(im.UserError, match=r"missing in 3 of 400 rows .*: fill them, or give a part without"):
+            call()
 
 
 def test_ids_and_blocks_follow_the_rows_that_are_left():

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_estimation import gauss
@@ -89,7 +90,9 @@ def test_two_labels_are_one_of_each_pair_of_values_if_they_are_few():
     (lambda x, y: x.copy(), "given is x itself.* I\\(X; Y | Z\\) is 0"),
     (lambda x, y: y, "given is y itself"),
     (lambda x, y: x[:-1], "given has 99 rows and x has 100"),
-    (lambda x, y: np.ones(100), "given is the same in every row"),
+    (lambda x, y: np.ones(100), "given is the same in every row, so that .* is I\\(X; Y\\): leave it out"),
+    (lambda x, y: np.ones(100, int), "given is the same in every row, so that .* leave it out"),
+    (lambda x, y: pd.DataFrame({"a": ["b"] * 100}), "given \\('a'\\) is the same in every row, .* leave it out"),
     (lambda x, y: np.where(np.arange(100) == 7, np.nan, 0.5 * x[:, 0]), "given has NaN or infinity in 1 of 100 rows"),
     (lambda x, y: "z.npy", "given is a text"),
     (lambda x, y: np.zeros((0, 1)), "given is empty"),

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.arrays import never_changes, tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
 from infomax.estimation.pairs.columns import Column, codes_of, column_of, require_few, text_column
 from infomax.estimation.pairs.pairs import FEWEST
@@ -286,6 +286,23 @@ def _readable(side: str, values: Any) -> Any:
     return np.asarray(tensor_of(side, values))  # which says why not
 
 
+def require_all(series: Mapping[str, Any]) -> None:
+    """Raises UserError for series, arrays or tables by their names, of which one misses a value: rows in time cannot be
+    left out."""
+    for side, values in series.items():
+        columns = columns_of(side, values)
+        if columns is None:
+            gaps = {(side, ""): _gaps(_readable(side, values))}
+        else:
+            gaps = {(side, column.name): column.missing for column in columns}
+        number = int(np.any(list(gaps.values()), axis=0).sum())
+        if number:
+            raise UserError(
+                f"Values are missing in {number} of {len(values)} rows ({_listed(gaps)}), and a series has no rows to "
+                "spare: fill them, or give a part without."
+            )
+
+
 def _gaps(values: Any) -> np.ndarray:
     """Which rows of an array miss a value [n]: NaN, None or masked."""
     if isinstance(values, Tensor):
@@ -301,14 +318,19 @@ def _gaps(values: Any) -> np.ndarray:
     return np.asarray(missing.reshape(len(values), -1).any(1))
 
 
+def _listed(gaps: dict[tuple[str, str], np.ndarray]) -> str:
+    """How many values are missing where."""
+    counts = {place: int(gap.sum()) for place, gap in gaps.items() if gap.any()}
+    return ", ".join(f"{count} in {f'{name!r} of {side}' if name else side}" for (side, name), count in counts.items())
+
+
 def _kept(gaps: dict[tuple[str, str], np.ndarray], n: int, missing: str) -> tuple[np.ndarray | None, list[Check]]:
     """The rows to keep [k], or None for all; and what is said of the others."""
-    counts = {place: int(gap.sum()) for place, gap in gaps.items() if gap.any()}
-    if not counts:
+    if not any(gap.any() for gap in gaps.values()):
         return None, []
     gone = np.any(list(gaps.values()), axis=0)
     number = int(gone.sum())
-    told = ", ".join(f"{count} in {f'{name!r} of {side}' if name else side}" for (side, name), count in counts.items())
+    told = _listed(gaps)
     if missing == "refuse":
         raise UserError(
             f"Values are missing in {number} of {n} rows ({told}): fill them, or leave those rows out (missing='drop')."
@@ -330,10 +352,7 @@ def _side(side: str, columns: list[Column]) -> tuple[np.ndarray, list[str], str,
             raise UserError(f"{side} has infinity in {rows} rows of {column.name!r}: repair them.")
     constant = [column.name for column in columns if len(column.values) and (column.values == column.values[0]).all()]
     if len(constant) == len(columns):
-        raise UserError(
-            f"{side} ({', '.join(map(repr, constant))}) is the same in every row, so its MI with anything is 0: "
-            "nothing to estimate."
-        )
+        raise never_changes(side, f" ({', '.join(map(repr, constant))})")
     labels = [column for column in columns if column.levels is not None]
     for column in labels:
         require_few(side, column)

@@ -165,6 +165,7 @@ def transfer_entropy(
 def _series(named: dict[str, Any], blocks: Any) -> tuple[dict[str, Tensor], Any]:
     """Series of one length [n, ...], of arrays or data frames, and blocks without a table about them."""
     frames.require_one_index({**named, "blocks": blocks})
+    frames.require_all(named)
     series = {name: tensor_of(name, value) for name, value in frames.read(named).sides.items()}
     for name, side in series.items():
         if len(side) != len(series["x"]):
