@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import infomax as im
+from infomax.evaluation.probing import probe_features
 
 N = 400
 RNG = np.random.default_rng(0)
@@ -186,7 +188,39 @@ def test_missing_values_of_arrays_are_dropped_where_asked():
         mi(x, B)
     with pytest.raises(im.UserError, match="infinity"):
         mi(np.where(np.isnan(x), np.inf, x), B, missing="drop")
+    noise = np.random.default_rng(1).normal(size=N)
+    for gone in (masked, objects, x):
+        for options in ({"x": gone, "y": B}, {"x": A, "y": gone}, {"x": noise, "y": B, "given": gone}):
+            with pytest.raises(im.UserError, match=r"\(missing='drop'\)\.$"):
+                mi(**options)
+            assert mi(**options, missing="drop").n == N - 3
+    with pytest.raises(im.UserError, match=r"repair them\.$"):
+        mi(np.where(np.isnan(x), np.inf, x), B)
     assert mi(A, B, missing="drop") == PLAIN, "where nothing is missing"
+
+
+def test_missing_values_of_what_is_given_go_with_their_rows():
+    z = A[:, 1] + np.random.default_rng(1).normal(size=N)
+    gone = z.copy()
+    gone[GONE] = np.nan
+    kept = np.setdiff1d(np.arange(N), GONE)
+    known = mi(A[kept, 0], B[kept], given=z[kept]).mi
+    for given in (gone, torch.from_numpy(gone), gone.tolist(), np.ma.masked_invalid(gone), pd.Series(gone)):
+        assert mi(A[:, 0], B, given=given, missing="drop").mi == known
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, torch.from_numpy, np.ma.masked_invalid, pd.Series, pl.Series])
+def test_a_series_that_misses_values_is_not_told_to_drop_rows(kind):
+    gone = B.copy()
+    gone[GONE] = np.nan
+    calls = (
+        lambda: im.lagged(kind(gone), B, 1),
+        lambda: im.transfer_entropy(A[:, 0], kind(gone)),
+        lambda: im.lagged(A, B, 1, given=kind(gone)),
+    )
+    for call in calls:
+        with pytest.raises(im.UserError, match=r"missing in 3 of 400 rows .*: fill them, or give a part without"):
+            call()
 
 
 def test_ids_and_blocks_follow_the_rows_that_are_left():
@@ -244,6 +278,61 @@ def test_frames_of_different_indexes_are_never_paired_by_position():
     assert mi(x.sample(frac=1, random_state=0), y.sample(frac=1, random_state=0)).mi == pytest.approx(mi(x, y).mi)
     with pytest.raises(im.UserError, match="x and ids have different indexes"):
         mi(x, A, ids=pd.Series(range(N), index=range(1, N + 1)))
+
+
+TABLE = pd.DataFrame({"a": B, "b": A[:, 1], "c": A[:, 0]})
+VECTOR = pd.Series(A[:, 0], name="v")
+LABELS = pd.Series(np.arange(N) % 2, name="l")
+BLOCKS = pd.Series([f"day {k // 10}" for k in range(N)], name="day")
+
+
+def moved(values: Any) -> Any:
+    return values.set_axis(values.index[::-1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "call"),
+    [
+        ("X", "Y", lambda: im.pairwise(TABLE, moved(TABLE))),
+        ("X", "Y", lambda: im.pairwise(TABLE, moved(VECTOR), missing="drop")),
+        ("X", "y", lambda: im.select(TABLE, moved(VECTOR), 1)),
+        ("x", "given", lambda: mi(VECTOR, A, given=moved(TABLE))),
+        ("y", "given", lambda: mi(A, VECTOR, given=moved(TABLE))),
+        ("y", "blocks", lambda: mi(A, VECTOR, blocks=moved(BLOCKS))),
+        ("given", "blocks", lambda: mi(A, B, given=VECTOR, blocks=moved(BLOCKS))),
+        ("x", "y", lambda: im.lagged(VECTOR, moved(VECTOR), 1)),
+        ("y", "given", lambda: im.lagged(A, VECTOR, 1, given=moved(VECTOR))),
+        ("y", "blocks", lambda: im.lagged(A, VECTOR, 1, blocks=moved(BLOCKS))),
+        ("x", "given[1]", lambda: im.transfer_entropy(VECTOR, B, given=(A, moved(VECTOR)))),
+        ("x", "blocks", lambda: im.transfer_entropy(VECTOR, B, blocks=moved(BLOCKS))),
+        ("x", "y", lambda: im.estimation.audit(VECTOR, moved(VECTOR))),
+        ("x", "y", lambda: im.estimation.estimate_splits((VECTOR, moved(VECTOR)), (A, B), (A, B))),
+        ("y", "ids", lambda: im.estimation.estimate_splits((A, B, None), (A, VECTOR, moved(LABELS)), (A, B, None))),
+        ("x", "y", lambda: im.estimation.audit_splits((A, B), (A, B), (VECTOR, moved(VECTOR)))),
+        ("train_x", "train_y", lambda: probe_features(TABLE, moved(LABELS), TABLE, LABELS)),
+        ("test_x", "test_y", lambda: probe_features(TABLE, LABELS, TABLE, moved(LABELS))),
+    ],
+)
+def test_every_door_refuses_tables_of_different_indexes(first, second, call):
+    with pytest.raises(im.UserError, match=rf"^{re.escape(first)} and {re.escape(second)} have different indexes: row"):
+        call()
+
+
+def test_indexes_that_say_the_same_pair():
+    days = pd.date_range("2020-01-01", periods=N, tz="UTC")
+    frame, other = TABLE.set_axis(days), VECTOR.set_axis(days.tz_convert("Europe/Berlin"))
+    found = im.pairwise(frame, other)
+    assert found.mi == pytest.approx(im.pairwise(TABLE.to_numpy(), VECTOR.to_numpy()).mi)
+    assert im.pairwise(frame, VECTOR.to_numpy()).mi == pytest.approx(found.mi), "an array has no index"
+
+
+def test_names_of_blocks_from_a_table_are_read_over_time():
+    names = BLOCKS.to_list()
+    tables = [BLOCKS, BLOCKS.astype("category"), pl.Series(names), BLOCKS.to_frame(), names]
+    found = [im.lagged(A[:, 0], B, 1, estimator="GCMI", blocks=each)[1] for each in tables]
+    assert {(each.mi, each.interval) for each in found} == {(found[0].mi, found[0].interval)}
+    with pytest.raises(im.UserError, match="blocks has 1 missing values"):
+        im.lagged(A[:, 0], B, 1, blocks=BLOCKS.where(np.arange(N) != 3))
 
 
 # Arrays ---------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """I(X; Y | Z) where it is known in closed form, its trust, and what is refused."""
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_estimation import gauss
@@ -11,7 +13,7 @@ import infomax as im
 from infomax.benchmarks import given as benchmark
 from infomax.estimation import Budget
 from infomax.estimation import pairs as inputs
-from infomax.estimation.questions.given import joined
+from infomax.estimation.questions.given import conditional, joined
 
 KNOWN = {known.name: known for known in benchmark.known()}
 CLOSED = Budget(steps=0)
@@ -70,7 +72,7 @@ def test_the_verdict_is_that_of_both_parts_and_its_own():
     found = im.estimate(x, y, "GCMI", given=z)
     names = {check.name for check in found.checks}
     assert {"I(X; YZ): ceiling", "I(X; Z): ceiling", "width", "bracket", "sign", "finite"} <= names
-    told = im.estimate(x, y, "GCMI", given=x + 1e-9 * z)  # given tells x: both parts are infinite
+    told = im.estimate(x, y, "GCMI", given=x + 1e-3 * z)  # given tells x but for a trace: both parts are large
     assert not told.trusted and any(name.startswith("I(X; Z): ") for name in (c.name for c in told.checks))
     assert told.statement.startswith("nothing above 0 nats is certified (95 %)")
 
@@ -88,8 +90,13 @@ def test_two_labels_are_one_of_each_pair_of_values_if_they_are_few():
 @pytest.mark.parametrize(("given", "words"), [
     (lambda x, y: x.copy(), "given is x itself.* I\\(X; Y | Z\\) is 0"),
     (lambda x, y: y, "given is y itself"),
+    (lambda x, y: 2 * x + 1, "given is x itself, but for scale and order of columns"),
+    (lambda x, y: -np.exp(y.astype(np.float32)), "given is y itself, but for scale"),
+    (lambda x, y: np.c_[np.ones(100), x**3, y[::-1]], r"given holds all of x, .* I\(X; Y \| Z\) is 0"),
     (lambda x, y: x[:-1], "given has 99 rows and x has 100"),
-    (lambda x, y: np.ones(100), "given is the same in every row"),
+    (lambda x, y: np.ones(100), "given is the same in every row, so that .* is I\\(X; Y\\): leave it out"),
+    (lambda x, y: np.ones(100, int), "given is the same in every row, so that .* leave it out"),
+    (lambda x, y: pd.DataFrame({"a": ["b"] * 100}), "given \\('a'\\) is the same in every row, .* leave it out"),
     (lambda x, y: np.where(np.arange(100) == 7, np.nan, 0.5 * x[:, 0]), "given has NaN or infinity in 1 of 100 rows"),
     (lambda x, y: "z.npy", "given is a text"),
     (lambda x, y: np.zeros((0, 1)), "given is empty"),
@@ -99,6 +106,49 @@ def test_what_cannot_be_conditioned_on_is_a_sentence(given, words):
     x, y = gauss(100, 1, 0.5)
     with pytest.raises(im.UserError, match=words):
         im.estimate(x, y, "GCMI", given=given(x, y))
+
+
+def noisy(n: int, columns: int = 1) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(n, columns))
+
+
+@pytest.mark.parametrize(("x", "given", "held"), [
+    (X := np.random.default_rng(0).normal(size=(300, 3)), 5 - X[:, ::-1], True),
+    (X, np.c_[noisy(300), np.tanh(X)], True),
+    (X, np.c_[X[:, :2], noisy(300)], False),
+    (np.c_[X[:, :1], np.zeros(300)], X[:, :1], True),
+    (X[:, 0], X[:, 0] + 1e-3 * noisy(300)[:, 0], False),
+    (X[:, 0], X[:, 0].round(1), False),
+    (X[:, 0].round(1), X[:, 0], False),
+    (X[:, 0], X[:, 0] ** 2, False),
+    ((X[:, 0] > 0).astype(int), X[:, 0], False),
+    ((X[:, 0] > 0).astype(int), X[:, 0] <= 0, True),
+    ((X[:, 0] * 2).round().astype(int), (X[:, 0] * 2).round() / 3, True),
+    ((X[:, 0] * 2).round().astype(int), (X[:, 0] * 2).round().astype(int) % 3, False),
+    ((X[:, 0] * 2).round().astype(int) % 3, np.array([1, 0, 2])[(X[:, 0] * 2).round().astype(int) % 3], False),
+    (np.arange(300) // 290, np.arange(300) // 280, False),
+])  # fmt: skip
+def test_given_holds_a_side_where_its_columns_are_the_same_but_for_a_monotone_change(x, given, held):
+    y = noisy(300, 2)
+    for sides in ((x, y), (y, x)):
+        if held:
+            with pytest.raises(im.UserError, match=r"given (is|holds all of) [xy]"):
+                conditional(*sides, given, never)
+        else:
+            with pytest.raises(RuntimeError, match="is estimated"):
+                conditional(*sides, given, never)
+
+
+def never(*_: Any) -> Any:
+    raise RuntimeError("is estimated")
+
+
+def test_rounding_makes_no_other_variable():
+    """Of float32, which merges a few of many values."""
+    x = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    assert len(np.unique(2 * x + 1)) < len(np.unique(x))
+    with pytest.raises(im.UserError, match="given is x itself, but for scale"):
+        conditional(x, noisy(100_000), 2 * x + 1, never)
 
 
 def test_a_critic_of_images_has_no_place_for_given():

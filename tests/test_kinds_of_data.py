@@ -3,8 +3,10 @@
 import datetime
 import math
 import re
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -12,7 +14,7 @@ from scipy import special, stats
 
 import infomax as im
 from infomax.benchmarks import tasks
-from infomax.estimation import estimate
+from infomax.estimation import Budget, estimate
 from infomax.estimation import pairs as inputs
 from infomax.estimation.bases import circular, ordered
 from infomax.estimation.evidence import checks
@@ -22,6 +24,7 @@ from infomax.estimation.result import Check
 
 RNG = np.random.default_rng(0)
 Y = RNG.normal(size=(200, 1))
+NOISY = Y + np.random.default_rng(1).normal(size=Y.shape)
 DAYS = np.datetime64("2020-01-01") + np.arange(200)
 
 
@@ -675,14 +678,57 @@ def test_blocks_stay_together():
     ("options", "sentence"),
     [
         ({"blocks": 0}, "a block has 1 row at least"),
-        ({"blocks": 100}, "200 rows need 4 blocks"),
-        ({"blocks": np.arange(199)}, "ids must be 200"),
+        ({"blocks": 201}, "blocks is 201: 200 rows are in 1 block, and 24 are needed at least"),
+        ({"blocks": 50}, "blocks is 50: 200 rows are in 4 blocks, and 24 are needed at least"),
+        ({"blocks": 9}, "blocks is 9: 200 rows are in 23 blocks, and 24 are needed at least"),
+        ({"blocks": np.arange(200) // 50}, "^200 rows are in 4 blocks, and 24 are needed at least"),
+        (
+            {"blocks": np.r_[np.zeros(170, int), np.arange(1, 31)]},
+            "leave a part with 4 rows; each needs 10, so shorter ones",
+        ),
+        ({"blocks": np.arange(199)}, r"blocks are a number of rows, 'auto', or 200 names.*int64 \[199\]"),
+        ({"blocks": [[1], [2, 3]]}, "blocks are a number of rows"),
+        ({"blocks": 20.0}, "blocks are a number of rows"),
+        ({"blocks": pd.Series(range(199))}, "blocks are a number of rows"),
         ({"blocks": 20, "ids": np.arange(200)}, "ids and blocks are both given"),
     ],
 )
 def test_blocks_that_are_none_are_refused(options, sentence):
     with pytest.raises(im.UserError, match=sentence):
-        estimate(Y, Y + RNG.normal(size=Y.shape), "GCMI", **options)
+        estimate(Y, NOISY, "GCMI", **options)
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, (0.6, 0.15, 0.25), (0.2, 0.5, 0.3), (0.9, 0.05, 0.05)])
+@pytest.mark.parametrize("blocks", [None, 7])
+def test_as_many_ids_or_blocks_as_a_refusal_names_are_enough(blocks, number):
+    def parts_of(groups: int) -> Any:
+        rows = torch.arange(600)[:, None]
+        pairs = inputs.Pairs(rows, rows, torch.arange(600) % groups)
+        return (inputs.folds if isinstance(number, int) else inputs.split)(pairs, number, 0, blocks)
+
+    sentence = r"(\d+) are needed at least" if blocks else r"so (\d+) ids are needed at least"
+    with pytest.raises(im.UserError, match=sentence) as refused:
+        parts_of(3)
+    [least] = map(int, re.findall(sentence, str(refused.value)))
+    parts_of(least)
+    with pytest.raises(im.UserError, match=f"{least} (ids )?are needed at least"):
+        parts_of(least - 1)
+
+
+@pytest.mark.parametrize(("blocks", "number"), [(100, 2), (50, 4), (11, 19), (np.arange(200) // 25, 8)])
+def test_the_default_asks_for_blocks_for_each_of_its_folds(blocks, number):
+    start = "" if isinstance(blocks, np.ndarray) else f"blocks is {blocks}: "
+    for ask in (estimate, im.estimation.audit):
+        with pytest.raises(
+            im.UserError, match=f"200 rows are in {number} blocks, and 20 are needed at least"
+        ) as refused:
+            ask(Y, NOISY, blocks=blocks)
+        assert str(refused.value).startswith(start if ask is estimate else "200 rows")
+
+
+def test_a_part_too_small_for_want_of_pairs_is_not_put_down_to_ids():
+    with pytest.raises(im.UserError, match=r"^60 pairs leave a split with 2; .* so \d+ pairs are needed at least"):
+        estimate(Y[:60], Y[60:120], "GCMI", budget=Budget(folds=1, parts=(0.94, 0.03, 0.03)))
 
 
 @pytest.mark.slow

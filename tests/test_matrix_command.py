@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -109,6 +111,45 @@ def test_tables_of_different_lengths_and_a_folder_to_write_into(run, tmp_path):
         2, "X has 60 rows and Y has 50: row i of both is one observation, so give as many.\n"
     )  # fmt: skip
     assert "is a folder" in run("matrix", "x.npy", "--output", ".")[2]
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("nowhere/p.csv", "--output nowhere/p.csv: nowhere is no folder; make it first"),
+        ("nowhere/p", "--output nowhere/p: nowhere is no folder"),
+        ("x.npy/p", "x.npy is no folder"),
+        ("p.xlsx", "ends in .xlsx, and pairs are written as .csv or .parquet, .*: name it p.csv or p.parquet"),
+        ("p.png", "ends in .png, and pairs"),
+        ("table", "table.csv, which is to be written, is a folder"),
+        ("picture.parquet", "picture.png, which is to be written, is a folder"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(run, tmp_path, output, sentence):
+    """Of tables that are not even there."""
+    (tmp_path / "x.npy").write_text("no array")
+    (tmp_path / "table.csv").mkdir()
+    (tmp_path / "picture.png").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run("matrix", "missing.npy", "--output", output)
+    assert (status, out) == (2, "") and re.search(sentence, err), err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dot_in_a_name_is_no_ending(run, tmp_path):
+    np.save(tmp_path / "x.npy", table())
+    assert run("matrix", "x.npy", "--output", "alpha0.5")[0] == 0
+    assert {"alpha0.5.csv", "alpha0.5.png"} <= {file.name for file in tmp_path.iterdir()}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(("output", "full"), [("p.csv", "p.csv"), ("p.csv", "p.png")])
+def test_a_full_disk_is_told_with_the_file_that_is_not_there(run, tmp_path, output, full):
+    np.save(tmp_path / "x.npy", table())
+    (tmp_path / f".tmp-{full}-{os.getpid()}").symlink_to("/dev/full")
+    status, _, err = run("matrix", "x.npy", "--output", output)
+    assert status == 2 and f"{full} could not be written (No space left on device); name another" in err, err
+    assert ".tmp" not in err
 
 
 @pytest.mark.slow

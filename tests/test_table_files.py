@@ -3,6 +3,10 @@
 import json
 import subprocess
 import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +19,7 @@ import pytest
 import scipy.io
 import zarr
 from cells import write_cells
+from polars.testing import assert_frame_equal
 
 import infomax as im
 from infomax.estimation.pairs.tables import ENDINGS, read_table
@@ -42,6 +47,35 @@ def write_zarr(path, version):
     for name, array in ARRAYS.items():
         if array.dtype.kind == "f":
             group.create_array(f"first/{name}", data=array)
+
+
+RECORDS = np.zeros(
+    N, [("age", "f4"), ("weight", ">f8"), ("sex", "S1"), ("note", "S40000"), ("body", "f8", (2,))]
+)  # fmt: skip
+for field, values in (("age", A[:, 0]), ("weight", B), ("body", A), ("sex", SEX.astype("S1"))):
+    RECORDS[field] = values
+
+
+SINGLE = ["age", "weight", "sex", "note"]  # Zarr writes no fields of several columns,
+NATIVE = [(name, RECORDS.dtype[name].newbyteorder("=")) for name in SINGLE]  # and loses an order of bytes
+
+
+def write_h5_records(path):
+    with h5py.File(path, "w") as file:
+        file["first/records"] = RECORDS
+        texts = np.array(list(zip(SEX.tolist(), B, strict=True)), [("sex", h5py.string_dtype()), ("weight", "f8")])
+        file["texts"] = texts
+
+
+def write_zarr_records(path, version):
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    group.create_array("first/records", data=RECORDS[SINGLE].astype(NATIVE), chunks=(N // 20,))
+
+
+RECORD_FILES = {
+    "t.h5": write_h5_records, "t.npy": lambda path: np.save(path, RECORDS),
+    "2.zarr": lambda path: write_zarr_records(path, 2), "3.zarr": lambda path: write_zarr_records(path, 3),
+}  # fmt: skip
 
 
 def write_records(path):
@@ -142,6 +176,72 @@ for name, column in (("t.parquet", "c7"), ("t.feather", "c7"), ("t.h5", "c.7"), 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*:zarr.core.dtype.common.UnstableSpecificationWarning")
+@pytest.mark.parametrize("file", RECORD_FILES)
+def test_only_the_chosen_fields_of_records_are_read(file, tmp_path):
+    RECORD_FILES[file](tmp_path / file)
+    of = "" if file == "t.npy" else "first/records."
+    names = {f"{of}age": RECORDS["age"], f"{of}weight": B, f"{of}sex": SEX}
+    names |= {} if file.endswith("zarr") else {f"{of}body.1": A[:, 1]}  # which has no fields of several columns
+    read_table(tmp_path / file, [*names])  # libraries are loaded
+    tracemalloc.start()
+    try:
+        table = read_table(tmp_path / file, [*names])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < RECORDS["note"].nbytes / 4
+    assert all(table[name].to_list() == values.tolist() for name, values in names.items())
+    if not file.endswith("zarr"):
+        assert read_table(tmp_path / file, [f"{of}body"]).to_numpy().tolist() == A.tolist()
+    if file == "t.h5":
+        assert read_table(tmp_path / file, ["texts.sex"])["texts.sex"].to_list() == SEX.tolist()
+
+
+NASTY = {
+    "whole": ["1", "NA", "-3", "4"], "few": ["1", "2.5", "nan", ""], "yes": ["true", "", "False", "true"],
+    "quoted": ['"1"', '"2"', '"3"', '"4"'], "texts": ['"a, b"', '"say ""NA"""', '""', "x\u00e4"],
+    "none": ["", "", "", "NA"], "spaced": [" 1", "2 ", "3", "4"],
+    "dates": ["2020-01-01", "2020-01-02", "NA", "2020-01-04"], "late": ["1", "2", "3", "a"],
+    "large": ["9007199254740993", "1", "2", "3"], "power": ["1e300", "2", "-inf", "0"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_text_column_by_itself_has_the_type_that_it_has_in_the_table(ending, header, tmp_path):
+    nasty = {name: column for name, column in NASTY.items() if header or name in ("whole", "few", "large", "power")}
+    lines = [list(nasty)] if header else [["1", "2.5", "3", "4"]]  # columns are then called 0, 1, ...
+    lines += [list(line) for line in zip(*nasty.values(), strict=True)]
+    file = tmp_path / f"t{ending}"
+    file.write_text(
+        "\n".join(("," if ending == ".csv" else "\t").join(line) for line in lines) + "\n", encoding="utf-8"
+    )
+    whole = read_table(file)
+    assert len(whole) == 4 + (not header) and whole.columns == (list(nasty) if header else ["0", "1", "2", "3"])
+    for name in whole.columns:
+        assert_frame_equal(read_table(file, [name]), whole.select(name))
+    some = whole.columns[2::-1]
+    assert_frame_equal(read_table(file, some), whole.select(some))
+
+
+def test_types_of_text_columns_that_are_not_chosen_are_not_sought(tmp_path):
+    """That takes longer than to read one column: processor time, of which other processes take none."""
+    wide = pl.DataFrame({f"c{i}": RNG.normal(size=5000) for i in range(200)})
+    wide.write_csv(tmp_path / "t.csv")
+
+    def shortest(call: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(4):
+            start = time.process_time()
+            call()
+            times.append(time.process_time() - start)
+        return min(times)
+
+    types = shortest(lambda: pl.scan_csv(tmp_path / "t.csv", infer_schema_length=None).collect_schema())
+    assert shortest(lambda: read_table(tmp_path / "t.csv", ["c7"])) < types
 
 
 # The command ----------------------------------------------------------------------------------------------------------

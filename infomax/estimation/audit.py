@@ -73,8 +73,9 @@ def audit(
         # Gaussians of labels' shape are numbers.
         named = [side for side in tables.unordered if not tensor_of(side, rows[side]).is_floating_point()]
         return estimate(
-            x, y, critic=None if other else critic, seed=seed, budget=budget, ids=ids, given=z[0] if z else None,
-            device=device, estimator=other or method, labels=",".join(named) or None,
+            x, y, critic=None if other else critic, seed=seed, budget=budget, ids=ids if blocks is None else None,
+            blocks=None if blocks is None else ids, given=z[0] if z else None, device=device, estimator=other or method,
+            labels=",".join(named) or None,
         )  # fmt: skip
 
     tables = frames.read({"x": x, "y": y} | ({} if given is None else {"given": given}), ids, blocks, missing, labels)
@@ -107,7 +108,7 @@ def audit_splits(
             train, validation, test, critic=critic, seed=seed, budget=budget, device=device, estimator=other or method
         )
 
-    return _audited([(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)], again, seed)
+    return _audited(frames.splits(fit, select, report), again, seed)
 
 
 # What each says ------------------------------------------------------------------------------------------------------

@@ -84,9 +84,9 @@ def estimate(
         [whole] = pairs
         wide = len(whole) * (whole.x.shape[1] + whole.y.shape[1]) > WIDE
         if method.cross_fits and critic is None and budget.folds > 1 and not wide:
-            parts = inputs.folds(whole, budget.folds, seed)
+            parts = inputs.folds(whole, budget.folds, seed, blocks)
         else:
-            parts = [inputs.split(whole, budget.parts, seed)]
+            parts = [inputs.split(whole, budget.parts, seed, blocks)]
         return Request(parts, len(whole), found, cap, method, critic, seed, budget, str(device))
 
     x, y, ids = tables.sides["x"], tables.sides["y"], tables.ids
@@ -124,7 +124,7 @@ def estimate_splits(
     does, and for a split of fewer than 10 pairs.
     """
     method = chosen(estimator, objective)
-    parts = [(*part, None) if len(part) == 2 else tuple(part) for part in (fit, select, report)]
+    parts = frames.splits(fit, select, report)
     budget = budget or Budget()
 
     def request(pairs: list[Pairs], found: list[Check], cap: float | None) -> Request:

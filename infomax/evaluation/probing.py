@@ -175,9 +175,13 @@ def probe_features(
     C chosen on a stratified fifth of train, refitted on all of train. Ten a class: the same on 20 fixed draws of ten
     images a class, C chosen with other draws, tested on training images outside them. kNN: cosine, votes weighted by
     exp(similarity / 0.1), k chosen on the same fifth (10,000 images of it at most). Same inputs and seed, same numbers.
-    Raises UserError: lengths that differ, values that are not finite, one class, a class with fewer than two training
-    images, a test label that train does not have.
+    Raises UserError: lengths or indexes that differ, values that are not finite, one class, a class with fewer than
+    two training images, a test label that train does not have.
     """
+    from infomax.estimation.pairs.frames import require_one_index
+
+    require_one_index({"train_x": train_x, "train_y": train_y})
+    require_one_index({"test_x": test_x, "test_y": test_y})
     X, y = _checked(train_x, train_y, "training")
     T, t = _checked(test_x, test_y, "test")
     if X.shape[1] != T.shape[1]:

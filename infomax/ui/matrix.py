@@ -1,6 +1,7 @@
 """infomax matrix: the MI of all pairs of columns of a table, or of two, as a file, a heat map, and a list."""
 
 import json as _json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,18 @@ def matrix(
     elif sides[0].p < 2:
         raise UserError(f"There is one column of {table}: give two or more, a second table, or --y.")
     found = matrix_of(sides[0], sides[-1], symmetric=len(sides) == 1)
-    table_file, picture = (name.with_name(name.name + each) for each in (ending, ".png"))
-    try:
-        (found.write_csv if ending == ".csv" else found.write_parquet)(table_file)
-        write_whole(picture, lambda temporary: found.plot().savefig(temporary, dpi=110, format="png"))
-    except OSError as error:
-        raise UserError(f"{name} could not be written ({error}); name another file with --output.") from error
+    write = found.write_csv if ending == ".csv" else found.write_parquet
+    files = _files(name, ending)
+    table_file, picture = files
+    for file in files:
+        try:
+            if file is table_file:
+                write(file)
+            else:
+                write_whole(file, lambda temporary: found.plot().savefig(temporary, dpi=110, format="png"))
+        except OSError as error:  # whose own words name the file that it was to become, as it is written
+            reason = error.strerror or type(error).__name__
+            raise UserError(f"{file} could not be written ({reason}); name another file with --output.") from error
     if json:
         content = {"n": found.n, "shape": list(found.mi.shape), "discoveries": found.discoveries(),
                    "strongest": found.strongest(top), "table": str(table_file), "picture": str(picture)}  # fmt: skip
@@ -73,18 +80,35 @@ def matrix(
 
 
 def _named(table: Path, output: Path | None) -> tuple[Path, str]:
-    """What is written, without its ending, and the ending of the table. Raises UserError: a folder, a library that is
-    missing, before anything is worked out."""
+    """What is written, without its ending, and the ending of the table. Raises UserError: a folder, or a file in none,
+    another ending, a library that is missing, before anything is worked out."""
     name, ending = Path(f"{table.stem}-mi") if output is None else output, ".csv"
-    if name.suffix.lower() in (".csv", ".parquet"):
-        name, ending = name.with_suffix(""), name.suffix.lower()
     if name.is_dir():
         raise UserError(f"--output {name} is a folder; name a file in it, without an ending.")
+    if name.suffix.lower() in (".csv", ".parquet"):
+        name, ending = name.with_suffix(""), name.suffix.lower()
+    elif output is not None and any(letter.isalpha() for letter in name.suffix):  # a number's .5 is no ending
+        raise UserError(
+            f"--output {name} ends in {name.suffix}, and pairs are written as .csv or .parquet, with a picture .png "
+            f"beside them: name it {name.with_suffix('.csv').name} or {name.with_suffix('.parquet').name}."
+        )
+    if not name.parent.is_dir():
+        raise UserError(f"--output {output}: {name.parent} is no folder; make it first, or name a file in another.")
+    for file in _files(name, ending):
+        if file.is_dir():
+            raise UserError(f"{file}, which is to be written, is a folder; name another file with --output.")
+    if not os.access(name.parent, os.W_OK):
+        raise UserError(f"{name.parent} cannot be written in; name a file in another folder with --output.")
     if ending == ".parquet":
         from infomax.estimation.pairs.tables import library
 
         library("polars")
     return name, ending
+
+
+def _files(name: Path, ending: str) -> tuple[Path, Path]:
+    """The table and the picture."""
+    return name.with_name(name.name + ending), name.with_name(name.name + ".png")
 
 
 def _frames(table: Path, other: Path | None, x: str | None, y: str | None) -> list[tuple[Path, Any]]:

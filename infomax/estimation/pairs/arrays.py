@@ -23,6 +23,22 @@ def tensor_of(name: str, given: Any) -> Tensor:
     return tensor
 
 
+def require_finite(name: str, rows: Tensor) -> None:
+    """Raises UserError for rows [n, d] with NaN or infinity: how many, which, and what there is to do."""
+    bad = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        told = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        choice = ", or leave out those with NaN (missing='drop')" if bool(rows.isnan().any()) else ""
+        raise UserError(f"{name} has NaN or infinity in {len(bad)} of {len(rows)} rows ({told}): repair them{choice}.")
+
+
+def never_changes(name: str, shown: str = "") -> UserError:
+    """The error of a side, or of what is given, that is the same in every row. shown: its columns."""
+    if name.startswith("given"):
+        return UserError(f"{name}{shown} is the same in every row, so that I(X; Y | Z) is I(X; Y): leave it out.")
+    return UserError(f"{name}{shown} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+
+
 def _codes(given: Any) -> Any:
     """The numbers of a categorical's classes, as tables hold them; None of all else."""
     of = getattr(given, "cat", given) if hasattr(given, "dtype") else None
@@ -52,7 +68,7 @@ def _of_array(name: str, given: Any) -> Tensor:
         if (given < 0).any():
             raise UserError(f"{name} has {int((given < 0).sum())} missing values: leave those rows out, or fill them.")
     if np.ma.is_masked(given):
-        raise UserError(f"{name} is masked in places: leave those rows out, or fill them.")
+        raise UserError(f"{name} is masked in places: fill them, or leave those rows out (missing='drop').")
     try:
         array = np.asarray(given)
     except Exception as error:  # whatever a container of the user's raises
@@ -106,7 +122,9 @@ def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
             return np.array(array.tolist())
         missing = sum(each is None for each in odd)
         if missing:
-            raise UserError(f"{name} has {missing} missing values (None): leave those rows out, or fill them.")
+            raise UserError(
+                f"{name} has {missing} missing values (None): fill them, or leave those rows out (missing='drop')."
+            )
         first = f"a {type(odd[0]).__name__}"
     else:
         first = "texts"

@@ -9,7 +9,6 @@ import torch
 
 from infomax.errors import UserError
 from infomax.estimation.pairs.arrays import tensor_of
-from infomax.estimation.pairs.pairs import FEWEST_IDS
 from infomax.estimation.ranks import average_ranks
 from infomax.estimation.result import Check
 
@@ -38,15 +37,27 @@ class Chosen:
 
 
 def of_blocks(blocks: Any, rows: int) -> Any:
-    """A name of each row's block [n], from names or from the number of rows that follow each other in one."""
+    """A name of each row's block [n], from names or from the number of rows that follow each other in one.
+
+    Raises UserError: no number of rows, nor a name for each. Whether there are blocks enough, splits say.
+    """
     if isinstance(blocks, str):
         raise UserError(f"blocks is {blocks!r}: give a number of rows, a name for each row, or 'auto'.")
     if not isinstance(blocks, (int, np.integer)) or isinstance(blocks, bool):
-        return blocks
-    if not 1 <= blocks <= rows / FEWEST_IDS:
+        try:
+            names = np.asarray(blocks.cpu() if isinstance(blocks, torch.Tensor) else blocks)
+        except ValueError:  # rows of several lengths
+            names = np.array(None)
+        if names.shape != (rows,) or names.dtype.kind not in "iubUSM":
+            raise UserError(
+                f"blocks are a number of rows, 'auto', or {rows} names, whole numbers, texts or times, one a row; they "
+                f"are {names.dtype} {[*names.shape]}."
+            )
+        return names
+    if blocks < 1:
         raise UserError(
-            f"blocks is {blocks}: a block has 1 row at least, and {rows} rows need {FEWEST_IDS} blocks at least; give "
-            "the number of rows beyond which rows are alike no more."
+            f"blocks is {blocks}, and a block has 1 row at least: give the number of rows beyond which rows are alike "
+            "no more."
         )
     return np.arange(rows) // blocks
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.arrays import require_finite, tensor_of
 from infomax.estimation.pairs.reading import most_labels
 
 
@@ -134,10 +134,7 @@ def codes_of(side: str, values: Any) -> Tensor:
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if rows.dtype.is_floating_point:
         rows = rows.double()
-        bad = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
-        if bad:
-            told = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-            raise UserError(f"{side} has NaN or infinity in {len(bad)} of {len(rows)} rows ({told}): repair them.")
+        require_finite(side, rows)
     used, codes = rows.unique(dim=0, return_inverse=True)
     if len(used) > most_labels(len(rows)):
         kind = "floating-point numbers" if rows.dtype.is_floating_point else "whole numbers"

@@ -7,7 +7,7 @@ values are dropped.
 import dataclasses
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.arrays import never_changes, tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
 from infomax.estimation.pairs.columns import Column, codes_of, column_of, require_few, text_column
 from infomax.estimation.pairs.pairs import FEWEST
@@ -149,13 +149,13 @@ def _arrays(
     sides: Mapping[str, Any], columns: Mapping[str, list[Column] | None], ids: Any, blocks: Any, missing: str
 ) -> tuple[Tables, np.ndarray | None]:
     """The sides as arrays. columns: of each side, None of one that is no table."""
-    _require_one_index({**sides, "ids": ids, "blocks": blocks})
+    require_one_index({**sides, "ids": ids, "blocks": blocks})
     tables = {side: found for side, found in columns.items() if found is not None}
     plain = {side: values for side, values in sides.items() if side not in tables}
     if not tables and missing == "refuse":
         if blocks is not None:
-            ids = of_blocks(_names_of_rows("blocks", blocks), len(tensor_of("x", sides["x"])))
-        return Tables(dict(sides), _names_of_rows("ids", ids), {}, (), {}), None
+            ids = of_blocks(names_of_rows("blocks", blocks), len(tensor_of("x", sides["x"])))
+        return Tables(dict(sides), names_of_rows("ids", ids), {}, (), {}), None
     arrays = {side: _readable(side, values) if missing == "drop" else values for side, values in plain.items()}
     rows = {side: len(found[0].values) if found else 0 for side, found in tables.items()}
     rows |= {side: len(values) for side, values in arrays.items()}
@@ -163,7 +163,7 @@ def _arrays(
     for side, number in rows.items():
         if number != n:
             raise UserError(f"x has {n} rows and {side} has {number}: a pair is a row of each, so they must be equal.")
-    ids = of_blocks(_names_of_rows("blocks", blocks), n) if blocks is not None else _names_of_rows("ids", ids)
+    ids = of_blocks(names_of_rows("blocks", blocks), n) if blocks is not None else names_of_rows("ids", ids)
     gaps = {(side, column.name): column.missing for side, found in tables.items() for column in found}
     if missing == "drop":
         gaps |= {(side, ""): _gaps(values) for side, values in arrays.items()}
@@ -225,25 +225,39 @@ def columns_of(side: str, values: Any) -> list[Column] | None:
     return [column_of(side, str(name), table.get_column(name)) for name in table.columns]
 
 
-def _require_one_index(sides: Mapping[str, Any]) -> None:
-    """Refuses pandas' tables whose rows go by different labels: by position they would be paired in silence."""
-    indexed = {side: values for side, values in sides.items() if hasattr(values, "iloc") and hasattr(values, "index")}
-    if len(indexed) < 2:
-        return
-    (first, one), *others = indexed.items()
-    for second, other in others:
-        if len(one.index) != len(other.index) or one.index.equals(other.index):
-            continue
-        row = next(i for i, (a, b) in enumerate(zip(one.index, other.index, strict=True)) if a != b)
-        raise UserError(
-            f"{first} and {second} have different indexes: row {row} is {one.index[row]} of {first} and "
-            f"{other.index[row]} of {second}; give {second}.loc[{first}.index], or, if rows pair by position, "
-            "reset_index(drop=True) of both."
-        )
+def require_one_index(tables: Mapping[str, Any]) -> None:
+    """Raises UserError for pandas' tables, by their names, whose rows go by different labels.
+
+    By position they would be paired in silence. What has no index is by position; lengths are compared elsewhere.
+    """
+    indexed = {name: values for name, values in tables.items() if hasattr(values, "iloc") and hasattr(values, "index")}
+    named = list(indexed.items())
+    for k, (first, one) in enumerate(named):
+        for second, other in named[k + 1 :]:
+            if len(one.index) != len(other.index) or one.index.equals(other.index):
+                continue
+            row = next((i for i, (a, b) in enumerate(zip(one.index, other.index, strict=True)) if a != b), None)
+            if row is None:  # the same labels in another type
+                continue
+            raise UserError(
+                f"{first} and {second} have different indexes: row {row} is {one.index[row]} of {first} and "
+                f"{other.index[row]} of {second}; give {second}.loc[{first}.index], or, if rows pair by position, "
+                "reset_index(drop=True) of both."
+            )
 
 
-def _names_of_rows(name: str, values: Any) -> Any:
-    """ids or blocks of a table's column as an array; all else as it is."""
+def splits(*parts: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
+    """Splits that are given, (x, y) or (x, y, ids), as (x, y, ids or None). Raises UserError for indexes that differ
+    within one."""
+    found = [(*part, None) if len(part) == 2 else tuple(part) for part in parts]
+    for part in found:
+        require_one_index(dict(zip(("x", "y", "ids"), part, strict=False)))
+    return found
+
+
+def names_of_rows(name: str, values: Any) -> Any:
+    """ids or blocks of a table's column as an array; all else as it is. Raises UserError: several columns, missing
+    values, floating-point numbers."""
     if values is None or not _is_table(values):
         return values
     columns = columns_of(name, values)
@@ -272,6 +286,23 @@ def _readable(side: str, values: Any) -> Any:
     return np.asarray(tensor_of(side, values))  # which says why not
 
 
+def require_all(series: Mapping[str, Any]) -> None:
+    """Raises UserError for series, arrays or tables by their names, of which one misses a value: rows in time cannot be
+    left out."""
+    for side, values in series.items():
+        columns = columns_of(side, values)
+        if columns is None:
+            gaps = {(side, ""): _gaps(_readable(side, values))}
+        else:
+            gaps = {(side, column.name): column.missing for column in columns}
+        number = int(np.any(list(gaps.values()), axis=0).sum())
+        if number:
+            raise UserError(
+                f"Values are missing in {number} of {len(values)} rows ({_listed(gaps)}), and a series has no rows to "
+                "spare: fill them, or give a part without."
+            )
+
+
 def _gaps(values: Any) -> np.ndarray:
     """Which rows of an array miss a value [n]: NaN, None or masked."""
     if isinstance(values, Tensor):
@@ -287,14 +318,19 @@ def _gaps(values: Any) -> np.ndarray:
     return np.asarray(missing.reshape(len(values), -1).any(1))
 
 
+def _listed(gaps: dict[tuple[str, str], np.ndarray]) -> str:
+    """How many values are missing where."""
+    counts = {place: int(gap.sum()) for place, gap in gaps.items() if gap.any()}
+    return ", ".join(f"{count} in {f'{name!r} of {side}' if name else side}" for (side, name), count in counts.items())
+
+
 def _kept(gaps: dict[tuple[str, str], np.ndarray], n: int, missing: str) -> tuple[np.ndarray | None, list[Check]]:
     """The rows to keep [k], or None for all; and what is said of the others."""
-    counts = {place: int(gap.sum()) for place, gap in gaps.items() if gap.any()}
-    if not counts:
+    if not any(gap.any() for gap in gaps.values()):
         return None, []
     gone = np.any(list(gaps.values()), axis=0)
     number = int(gone.sum())
-    told = ", ".join(f"{count} in {f'{name!r} of {side}' if name else side}" for (side, name), count in counts.items())
+    told = _listed(gaps)
     if missing == "refuse":
         raise UserError(
             f"Values are missing in {number} of {n} rows ({told}): fill them, or leave those rows out (missing='drop')."
@@ -316,10 +352,7 @@ def _side(side: str, columns: list[Column]) -> tuple[np.ndarray, list[str], str,
             raise UserError(f"{side} has infinity in {rows} rows of {column.name!r}: repair them.")
     constant = [column.name for column in columns if len(column.values) and (column.values == column.values[0]).all()]
     if len(constant) == len(columns):
-        raise UserError(
-            f"{side} ({', '.join(map(repr, constant))}) is the same in every row, so its MI with anything is 0: "
-            "nothing to estimate."
-        )
+        raise never_changes(side, f" ({', '.join(map(repr, constant))})")
     labels = [column for column in columns if column.levels is not None]
     for column in labels:
         require_few(side, column)

@@ -1,8 +1,9 @@
 """Pairs that an estimator can read: two sides of numbers, the sample of each pair, and how they are split."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,39 +67,65 @@ class Pairs:
 FEWEST_IDS = 4  # in a split: leaving a group of them out must leave a row with two negatives
 
 
-def split(pairs: Pairs, parts: tuple[float, float, float], seed: int) -> list[Pairs]:
-    """Three parts of the pairs, at random, every id in one part only."""
+def split(pairs: Pairs, parts: tuple[float, float, float], seed: int, blocks: Any = None) -> list[Pairs]:
+    """Three parts of the pairs, at random, every id in one part only. blocks: for the sentence, as `estimate` took
+    them, where the ids are those of blocks."""
     _, groups = pairs.ids.unique(return_inverse=True)
     number = int(groups.max()) + 1
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(number))
-    at = [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
-    found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(at)]
-    _require_enough(found, len(pairs), number)
+    found = [pairs[torch.isin(groups, some)] for some in order.tensor_split(_ends(parts, number))]
+    _require_enough(found, number, lambda: _least(parts), blocks)
     return found
 
 
-def _require_enough(found: Sequence[Pairs], pairs: int, number: int) -> None:
-    fewest = min(len(part.ids.unique()) for part in found)
-    if fewest < FEWEST_IDS:
-        raise UserError(
-            f"{pairs} pairs with {number} different ids leave a split with {fewest}; negatives and errors need"
-            f" {FEWEST_IDS} in each, so more ids are needed."
-        )
+def _ends(parts: tuple[float, float, float], number: int) -> list[int]:
+    """Where, among so many ids, the first and the second part end."""
+    return [round(parts[0] * number), round((parts[0] + parts[1]) * number)]
+
+
+def _least(parts: tuple[float, float, float]) -> int:
+    """Of how many ids every part has FEWEST_IDS."""
+    number = max(3 * FEWEST_IDS, int((FEWEST_IDS - 1) / min(parts)))
+    while min(np.diff([0, *_ends(parts, number), number])) < FEWEST_IDS:
+        number += 1
+    return number
+
+
+def _require_enough(found: Sequence[Pairs], number: int, least: Callable[[], int], blocks: Any) -> None:
+    """least: of how many ids every part has enough."""
+    pairs, fewest = sum(map(len, found)), min(len(part.ids.unique()) for part in found)
+    if blocks is not None:
+        told = f"blocks is {blocks}: " if isinstance(blocks, (int, np.integer, str)) else ""
+        told += f"{pairs} rows are in {number} block{'' if number == 1 else 's'}"
+        if fewest < FEWEST_IDS:
+            raise UserError(
+                f"{told}, and {least()} are needed at least, {FEWEST_IDS} in each part of the rows: give shorter ones, "
+                "or more rows."
+            )
+        told += f", which leave a part with {min(map(len, found))} rows"
+        advice = "shorter ones, or more rows, are needed"
+    else:
+        kind = "pairs" if number == pairs else "ids"
+        told = f"{pairs} pairs" + ("" if kind == "pairs" else f" with {number} different ids")
+        if fewest < FEWEST_IDS:
+            raise UserError(
+                f"{told} leave a split with {fewest}; negatives and errors need {FEWEST_IDS} in each, so {least()} "
+                f"{kind} are needed at least."
+            )
+        told += f" leave a split with {min(map(len, found))} pairs"
+        advice = f"more {kind} are needed"
     if min(map(len, found)) < FEWEST_A_SPLIT:
-        raise UserError(
-            f"{pairs} pairs with {number} different ids leave a split with {min(map(len, found))} pairs; "
-            f"each needs {FEWEST_A_SPLIT}, so more ids are needed."
-        )
+        raise UserError(f"{told}; each needs {FEWEST_A_SPLIT}, so {advice}.")
 
 
-def folds(pairs: Pairs, number: int, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+def folds(pairs: Pairs, number: int, seed: int, blocks: Any = None) -> list[tuple[Pairs, Pairs, Pairs]]:
     """(fit, select, report) of each of `number` folds, at random: a fold reports once, selects for one other, and fits
-    for the rest. Every id is in one fold."""
+    for the rest. Every id is in one fold. blocks: as `split` takes them."""
     _, groups = pairs.ids.unique(return_inverse=True)
     count = int(groups.max()) + 1
     order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(count))
     parts = [torch.isin(groups, some).nonzero().squeeze(1) for some in order.tensor_split(number)]
-    _require_enough([pairs[part] for part in parts], len(pairs), count)
+    _require_enough([pairs[part] for part in parts], count, lambda: FEWEST_IDS * number, blocks)
     found = []
     for k in range(number):
         fit = torch.cat([parts[(k + j) % number] for j in range(2, number)])

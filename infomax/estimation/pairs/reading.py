@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError
-from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.arrays import never_changes, require_finite, tensor_of
 from infomax.estimation.pairs.circle import sectors
 from infomax.estimation.pairs.compositions import coordinates
 from infomax.estimation.pairs.functions import functions
@@ -157,13 +157,10 @@ def _side(name: str, whole: Tensor, keep_constant: bool, classes: bool) -> tuple
         whole = whole.double()
         if not is_label(whole):  # one-hot, as get_dummies writes it
             checks.append(whole_numbers(name, whole.shape[1]))
-    bad = (~whole.isfinite().all(1)).nonzero().flatten().tolist()
-    if bad:
-        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise UserError(f"{name} has NaN or infinity in {len(bad)} of {len(whole)} rows ({rows}): repair them.")
+    require_finite(name, whole)
     constant = (whole == whole[:1]).all(0)
     if bool(constant.all()):
-        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+        raise never_changes(name)
     if bool(constant.any()) and not keep_constant:
         number = int(constant.sum())
         columns = ", ".join(map(str, constant.nonzero().flatten().tolist()[:5])) + (", ..." if number > 5 else "")
@@ -231,7 +228,7 @@ def _labels(name: str, whole: Tensor) -> tuple[Tensor, list[Check], float | None
     """One column of integers is a label: one-hot, and its entropy caps the MI."""
     values, index, counts = whole.flatten().unique(return_inverse=True, return_counts=True)
     if len(values) < 2:
-        raise UserError(f"{name} is the same in every row, so its MI with anything is 0: nothing to estimate.")
+        raise never_changes(name)
     if len(values) > most_labels(len(whole)):
         raise UserError(
             f"{name} holds integers with {len(values)} different values in {len(whole)} rows: too many for labels; "

@@ -5,8 +5,10 @@ Readers are libraries that are imported when used: pip install "infomax[tables]"
 
 import csv
 import importlib
+import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +109,17 @@ def _csv(path: Path, columns: Sequence[str] | None) -> Any:
     """Text with names in its first line; where that holds numbers alone, columns are 0, 1, ... Types are those of the
     whole column, and common marks are missing values."""
     polars = library("polars")
-    how = {
-        "separator": "," if path.suffix.lower() == ".csv" else "\t", "infer_schema_length": None, "null_values": NULLS,
-        "glob": False,
-    }  # fmt: skip
-    lazy = polars.scan_csv(path, **how)
-    names = lazy.collect_schema().names()
+    how = {"separator": "," if path.suffix.lower() == ".csv" else "\t", "null_values": NULLS, "glob": False}
+    names = polars.scan_csv(path, infer_schema=False, **how).collect_schema().names()
     if all(_is_number(name.partition("_duplicated_")[0]) for name in names):
-        lazy = polars.scan_csv(path, has_header=False, new_columns=[str(k) for k in range(len(names))], **how)
-    return _lazy(path, lazy, columns)
+        names = [str(k) for k in range(len(names))]
+        how |= {"has_header": False, "new_columns": names}
+    if columns is None or len(set(columns)) == len(names):
+        return _lazy(path, polars.scan_csv(path, infer_schema_length=None, **how), columns)
+    # Types of all columns would take a look at all cells: those asked for are picked as text, and typed by themselves.
+    texts = io.BytesIO()
+    _lazy(path, polars.scan_csv(path, infer_schema=False, **how), columns).write_csv(texts, null_value="NA")
+    return polars.read_csv(texts.getvalue(), infer_schema_length=None, null_values=NULLS)
 
 
 def _is_number(text: str) -> bool:
@@ -191,6 +195,30 @@ def _column(path: Path, name: str, array: np.ndarray) -> Any:
     return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
 
 
+class _Field:
+    """One field of an array of records [n], which is read when it is asked for, and no other with it."""
+
+    def __init__(self, records: Any, name: str):
+        self.records, self.name = records, name
+        self.dtype, shape = (records.dtype[name].base, records.dtype[name].shape)
+        self.shape = (*records.shape, *shape)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        if hasattr(self.records, "fields"):  # HDF5's
+            return self.records.fields(self.name)[:]
+        if isinstance(self.records, np.ndarray):
+            return self.records[self.name]
+        # Zarr's, which cannot read one field: a chunk at a time, of which no more is kept.
+        values, step = np.empty(self.shape, self.dtype), self.records.chunks[0]
+        for start in range(0, len(values), step):
+            values[start : start + step] = self.records[start : start + step][self.name]
+        return values
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self.values[key]
+
+
 def _fields(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of records as an array for each of their fields."""
     found: dict[str, Any] = {}
@@ -198,8 +226,7 @@ def _fields(arrays: Mapping[str, Any]) -> dict[str, Any]:
         if getattr(array, "dtype", None) is None or array.dtype.names is None:
             found[name] = array
         elif len(array.shape) == 1:
-            records = array[:]
-            found |= {(f"{name}.{field}" if name else field): records[field] for field in array.dtype.names}
+            found |= {(f"{name}.{field}" if name else field): _Field(array, field) for field in array.dtype.names}
     return found
 
 
@@ -215,13 +242,13 @@ def _npz(path: Path, columns: Sequence[str] | None) -> Any:
 
 def _mat(path: Path, columns: Sequence[str] | None) -> Any:
     """MATLAB's files up to version 7. A variable [1, n] is a column as one [n, 1] is."""
-    io = library("scipy.io")
+    matlab = library("scipy.io")
     try:
-        known = [name for name, *_ in io.whosmat(path)]
+        known = [name for name, *_ in matlab.whosmat(path)]
     except NotImplementedError:
         raise UserError(f"{path} is of MATLAB's version 7.3: save it with save(..., '-v7').") from None
     names = [n for n in known if columns is None or any(c == n or c.startswith(f"{n}.") for c in columns)]
-    found = io.loadmat(path, variable_names=names or known, chars_as_strings=True)
+    found = matlab.loadmat(path, variable_names=names or known, chars_as_strings=True)
     return _frame(path, {name: _of_matlab(found[name]) for name in names or known}, columns)
 
 

@@ -24,6 +24,8 @@ from infomax.estimation.result import Check, Estimate, half_width
 DRAWS = 199  # matchings of the p-value
 SWEEPS = 50  # of the chain that draws one
 SAMPLES = 200  # of a fold's test pairs, among which it matches
+SOME = 64  # rows, by which columns are told apart
+MERGED = 1e-3
 APART = 1e4  # nats: what keeps pairs of different labels of Z from being matched
 
 Read = Callable[[Tensor, Tensor, str], tuple[Evidence, tuple[Check, ...]]]
@@ -35,7 +37,7 @@ def conditional(x: Any, y: Any, given: Any, read: Read, unordered: Sequence[str]
     x [n, ...], y [n, ...], given [n, ...]: as `estimate` takes them. read: from two sides [n, ...], and which of
     them ("x", "y", "xy") are names without an order, to their evidence and what else there is to check; the same split
     of the rows each time. unordered: which of "x", "y" and "given" are labels that are names without an order.
-    Raises UserError: as `estimate` does for each of the three; given is x or y, or of another length.
+    Raises UserError: as `estimate` does for each of the three; given holds x or y, or is of another length.
     """
     sides = _sides(x, y, given, unordered)
     of, other, z = _ordered(*sides)
@@ -67,12 +69,52 @@ def _sides(x: Any, y: Any, given: Any, unordered: Sequence[str]) -> tuple[Side, 
                 "together, so they must be equal."
             )
     for side in (first, second):
-        if side.raw.shape == third.raw.shape and bool((side.raw == third.raw).all()):
-            raise UserError(
-                f"given is {side.name} itself, and of what is known nothing is left to share: I(X; Y | Z) is 0 by its "
-                "definition; condition on another variable."
-            )
+        if not _is_held(side.raw, third.raw):
+            continue
+        what = f"holds all of {side.name}"
+        if side.raw.shape == third.raw.shape:
+            is_same = bool((side.raw == third.raw).all())
+            what = f"is {side.name} itself" + ("" if is_same else ", but for scale and order of columns")
+        raise UserError(
+            f"given {what}, and of what is known nothing is left to share: I(X; Y | Z) is 0 by its definition; "
+            "condition on another variable."
+        )
     return first, second, third
+
+
+def _is_held(side: Tensor, given: Tensor) -> bool:
+    """Whether each column of a side [n, d] that varies is one of those of given [n, k], but for a one-to-one monotone
+    change. Columns that differ among a few rows are not compared in all."""
+    tables = [raw.double().numpy() for raw in (side, given)]
+    some = np.random.default_rng(0).permutation(len(side))[:SOME]
+    few = np.stack([_levels(column) for column in tables[1][some].T], 1)
+    for column in tables[0].T:
+        if column.min() == column.max():
+            continue
+        levels = _levels(column[some])[:, None]
+        alike = (few == levels).all(0) | (few == levels.max() - levels).all(0)
+        if not any(_is_rescaled(column, other) for other in tables[1].T[alike]):
+            return False
+    return True
+
+
+def _levels(column: np.ndarray) -> np.ndarray:
+    """Of each value of a column [n] which of its different ones it is, in order."""
+    return np.unique(column, return_inverse=True)[1]
+
+
+def _is_rescaled(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether each of two columns [n] is a monotone function of the other, but for MERGED of their values, which
+    rounding may have made equal."""
+    for sign in (1, -1):
+        first, second = _levels(one), _levels(sign * other)
+        order = np.lexsort((second, first))
+        rises, also = np.diff(first[order]), np.diff(second[order])
+        if (also < 0).any():
+            continue
+        pairs = 1 + int(((rises > 0) | (also > 0)).sum())
+        return pairs - 1 - min(first.max(), second.max()) <= MERGED * pairs
+    return False
 
 
 def _ordered(x: Side, y: Side, z: Side) -> tuple[Side, Side, Side]:

@@ -99,7 +99,7 @@ def lagged(
     wanted = tuple(_whole("lags", lag) for lag in (lags if isinstance(lags, Sequence | np.ndarray) else [lags]))
     if not wanted:
         raise UserError("lags is empty: name at least one, such as 0.")
-    series = _series(x=x, y=y, **({} if given is None else {"given": given}))
+    series, blocks = _series({"x": x, "y": y} | ({} if given is None else {"given": given}), blocks)
     n = len(series["x"])
     for lag in wanted:
         _require_rows(n, abs(lag), f"lag {lag}")
@@ -146,7 +146,7 @@ def transfer_entropy(
         raise UserError(f"history is {history} and lag is {told}: the past begins at 1, so each is at least 1.")
     others = given if isinstance(given, tuple) else () if given is None else (given,)
     named = {"x": x, "y": y} | {f"given[{k}]" if len(others) > 1 else "given": s for k, s in enumerate(others)}
-    series = _series(**named)
+    series, blocks = _series(named, blocks)
     n, begin = len(series["x"]), max(history, *lags)
     _require_rows(n, begin, f"lag {max(lags)}" if max(lags) >= history else f"history {history}")
     now, past = torch.arange(begin, n), range(1, history + 1)
@@ -162,16 +162,18 @@ def transfer_entropy(
     return replace(found, quantity="I(Y; past of X | past of Y)", protocol=protocol)
 
 
-def _series(**given: Any) -> dict[str, Tensor]:
-    """Series of one length [n, ...], of arrays or data frames."""
-    series = {name: tensor_of(name, value) for name, value in frames.read(given).sides.items()}
+def _series(named: dict[str, Any], blocks: Any) -> tuple[dict[str, Tensor], Any]:
+    """Series of one length [n, ...], of arrays or data frames, and blocks without a table about them."""
+    frames.require_one_index({**named, "blocks": blocks})
+    frames.require_all(named)
+    series = {name: tensor_of(name, value) for name, value in frames.read(named).sides.items()}
     for name, side in series.items():
         if len(side) != len(series["x"]):
             raise UserError(
                 f"{name} has {len(side)} rows and x has {len(series['x'])}: row t of every series is of one time, so "
                 "they must be equal."
             )
-    return series
+    return series, frames.names_of_rows("blocks", blocks)
 
 
 def _rows(series: Tensor, now: Tensor, lags: Sequence[int]) -> Tensor:

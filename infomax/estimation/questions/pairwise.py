@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.estimation.pairs import frames
 from infomax.estimation.questions import densities
 from infomax.estimation.questions.columns import Columns, columns_of, complete, require_same_rows
 from infomax.estimation.questions.densities import Values
@@ -35,12 +36,13 @@ def pairwise(X: Any, Y: Any = None, *, missing: str = "refuse") -> Matrix:
     missing: "refuse" missing values (NaN, None, null), or "drop": each pair is estimated from the rows in which neither
     of its columns misses a value, which are as many as `Matrix.rows` says; fewer than 20 give NaN. Columns that miss
     the same rows are worked out together, so that many patterns take longer.
-    Raises UserError: X and Y of different lengths, fewer than 20 rows, missing values or infinity (in which columns),
-    texts, objects.
+    Raises UserError: X and Y of different lengths or indexes, fewer than 20 rows, missing values or infinity (in which
+    columns), texts, objects.
     """
     x = columns_of("X", X, 0, missing)
     if Y is None:
         return matrix_of(x, x, symmetric=True)
+    frames.require_one_index({"X": X, "Y": Y})
     y = columns_of("Y", Y, 1, missing)
     require_same_rows(x, y)
     return matrix_of(x, y, symmetric=False)
