@@ -14,7 +14,7 @@ from infomax import errors
 from infomax.benchmarks import cells
 from infomax.benchmarks.cells import Cell
 from infomax.errors import UserError
-from infomax.estimation import estimate
+from infomax.estimation import estimate, transfer_entropy
 from infomax.files import finite, write_json
 
 KINDS = {"AR(1) of .9": 0.9, "AR(1) of .98": 0.98, "random walk": 1.0}  # what a row keeps of the one before it
@@ -33,14 +33,17 @@ def independent(n: int, memory: float, seed: Sequence[int]) -> tuple[np.ndarray,
     return z[:, 0], z[:, 1]
 
 
-def _cell(kind: str, n: int, blocks: str, length: int, draw: int) -> Cell:
+def _cell(kind: str, n: int, blocks: str, length: int, draw: int, transfer: bool) -> Cell:
     def work() -> dict[str, Any]:
         x, y = independent(n, KINDS[kind], [draw, n, zlib.crc32(kind.encode())])
         began = time.process_time()
         asked = {"none": None, "fixed": length, "auto": "auto"}[blocks]
         line: dict[str, Any] = {"kind": kind, "n": n, "blocks": blocks, "seed": draw}
         try:
-            found = estimate(x, y, blocks=asked, seed=draw)
+            if transfer:
+                found = transfer_entropy(x, y, blocks=asked, seed=draw)
+            else:
+                found = estimate(x, y, blocks=asked, seed=draw)
         except UserError as error:
             return line | {"refused": str(error), "seconds": time.process_time() - began}
         chosen = found.protocol.get("blocks", {}).get("length", asked)
@@ -50,7 +53,7 @@ def _cell(kind: str, n: int, blocks: str, length: int, draw: int) -> Cell:
         }  # fmt: skip
 
     key = {"experiment": "series", "task": kind, "n": n, "row": blocks, "length": length, "seed": draw}
-    return Cell(key, cells.at_once(work))
+    return Cell(key | ({"quantity": "transfer entropy"} if transfer else {}), cells.at_once(work))
 
 
 def interval(hits: int, draws: int) -> tuple[float, float]:
@@ -112,6 +115,7 @@ def command(
     length: int = 20,
     names: tuple[str, ...] = (),
     blocks: tuple[str, ...] = BLOCKS,
+    transfer: bool = False,
     output: Path = Path("results/series"),
     json: bool = False,
 ) -> None:
@@ -128,6 +132,7 @@ def command(
         length: Rows in a block where blocks are fixed.
         names: Kinds of series, by their names in the table. By default all three.
         blocks: Of none, fixed and auto. By default all three.
+        transfer: Ask for the transfer entropy of one to the other, a row later, rather than for their MI.
         output: The results folder.
         json: Print one JSON object, and nothing else.
     """
@@ -139,7 +144,7 @@ def command(
             if name not in known:
                 raise UserError(f"There is no {what} {name!r}.{errors.nearest(name, known)}")
     planned = [
-        _cell(kind, n, way, length, draw)
+        _cell(kind, n, way, length, draw, transfer)
         for draw in range(seed, seed + draws)
         for n in rows
         for kind in names or KINDS

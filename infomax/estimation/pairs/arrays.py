@@ -28,7 +28,7 @@ def require_finite(name: str, rows: Tensor) -> None:
     bad = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
     if bad:
         told = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        choice = ", or leave out those with NaN (missing='drop')" if bool(rows.isnan().any()) else ""
+        choice = ", or leave out rows with NaN (im.estimate's missing='drop')" if bool(rows.isnan().any()) else ""
         raise UserError(f"{name} has NaN or infinity in {len(bad)} of {len(rows)} rows ({told}): repair them{choice}.")
 
 
