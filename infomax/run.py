@@ -274,7 +274,7 @@ class Run(Generic[S]):
             except checkpoints.DamagedError:
                 raise
             except errors.UserError as error:  # too few images; the encoder is trained and saved all the same
-                print(f"Saved in {place}; not evaluated: {error}")
+                print(*([self._health] if self._health else []), f"Saved in {place}; not evaluated: {error}", sep="\n")
                 results = {"not_evaluated": str(error)}
         run.finish(results)
 

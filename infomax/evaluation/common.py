@@ -1,20 +1,23 @@
 """What probes (probing.py, targets.py) share: labels, held-out parts, intervals, refusals."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
+from infomax.estimation.pairs import FEWEST_A_SPLIT
 from infomax.evaluation.features import Ints, encoded
 
 if TYPE_CHECKING:
     from infomax.data.source import Dataset, Split
 
 SHOTS = 10  # images a class of a draw
+T = TypeVar("T")
 CHOOSING_IMAGES = 1000  # at most, of train outside a draw, on which hyper-parameters are chosen
 
 
@@ -23,6 +26,28 @@ def labels(split: "Split", name: str = "this data set") -> Tensor:
     if split.labels is None:
         raise UserError(f"{name} has no labels, and probes need them: give a data set with labels.")
     return split.labels
+
+
+def or_why(measured: Callable[[], T]) -> T | str:
+    """What is measured, or why it cannot be, the UserError's sentence, so that other measures are kept."""
+    try:
+        return measured()
+    except UserError as error:
+        return str(error)
+
+
+def require_enough(name: str, what: str, train: int, test: int, select: float, draws: int = 1) -> None:
+    """Raises UserError where an estimate has too few pairs in a part: of each, ten or more are needed.
+
+    name: of the estimate. what: images, signals or pairs. train, test: how many there are. select: the share of the
+    training part on which the critic stops. draws: pairs that each of the training part gives; of the others one.
+    """
+    least = next(n for n in itertools.count(1) if draws * round(select * n) >= FEWEST_A_SPLIT)
+    if train < least or test < FEWEST_A_SPLIT:
+        raise UserError(
+            f"There are {train} training and {test} held-out {what}, and {name} takes {least} and {FEWEST_A_SPLIT} or"
+            f" more: add {what}."
+        )
 
 
 def refusal(encoder: nn.Module, images: "Dataset", plain: Callable[[Tensor], Tensor]) -> Exception | None:

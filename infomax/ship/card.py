@@ -228,13 +228,16 @@ def _retrieval(record: Record) -> str:
 
 def _information(record: Record) -> str:
     estimate = _measured(record, "estimate")
-    if "statement" not in estimate:
+    if "statement" not in estimate and "not_measured" not in estimate:
         why = record.results if isinstance(record.results, str) else "the run has no estimate"
         return f"## Mutual information\n\nNot measured: {why}."
     towers = isinstance(record.results, dict) and "retrieval" in record.results
     name = "I(X; Y) of the two sides of a pair, by their projections" if towers else "I(Z1; Z2) of two views' features"
-    lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
-    lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
+    if "statement" in estimate:
+        lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
+        lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
+    else:
+        lines = [f"- {name}: not measured: {str(estimate['not_measured']).rstrip('.')}."]
     names = {
         "identity": "I(J; Z), which of N held-out images a view shows",
         "label": "I(Z; label)",
@@ -251,9 +254,10 @@ def _information(record: Record) -> str:
         elif key == "identity" and not towers:
             lines.append(f"- {name}: not measured by this run.")
     e = estimate
-    splits = " / ".join(f"{n:,}" for n in e.get("splits") or ())
-    lines.append(f"\nEstimator: {e.get('method')}, critic: {e.get('critic')}, seed {e.get('seed')}; pairs (train /"
-                 f" validation / test): {splits}.")  # fmt: skip
+    if "statement" in e:
+        splits = " / ".join(f"{n:,}" for n in e.get("splits") or ())
+        lines.append(f"\nEstimator: {e.get('method')}, critic: {e.get('critic')}, seed {e.get('seed')}; pairs (train /"
+                     f" validation / test): {splits}.")  # fmt: skip
     return "## Mutual information\n\nIn nats, with 95 % intervals, of held-out images.\n\n" + "\n".join(lines)
 
 
