@@ -525,11 +525,19 @@ def test_notes_are_lines_on_standard_error_of_the_first_process(tmp_path):
 
 
 @pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAINING", "Testing"), ("training", "validation"),
-                                             ("train", "valid"), ("Train", "VAL")])  # fmt: skip
+                                             ("train", "valid"), ("Train", "VAL"), ("train", "eval"), ("trn", "dev"),
+                                             ("train", "holdout"), ("train", "held-out"), ("train_set", "test_set"),
+                                             ("images_train", "images_val"), ("TrainingSet", "TestSet"),
+                                             ("train2017", "val2017"), ("trainset", "testdata")])  # fmt: skip
 def test_splits_in_any_usual_spelling(tmp_path, train, test):
     written(tmp_path / train, random_numbers(6, 8, 8))
     written(tmp_path / test, random_numbers(4, 8, 8, seed=1))
     data = dataset(f"folder:{tmp_path}")
+    known = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "trn", "dev", "holdout"}
+    notes = [] if {train.lower(), test.lower()} <= known else [
+        f"By their names {train} is the training and {test} the test part."
+    ]  # fmt: skip
+    assert list(data.notes) == notes
     assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 6, 4)
     assert same_rows(data.test.batch(range(4)), random_numbers(4, 8, 8, seed=1))
 
@@ -543,13 +551,49 @@ def test_of_test_and_val_the_test_part_is_read_and_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("parts", "words"), [(("train", "Training", "test"), "several training parts"),
+                                              (("train_1", "train_2", "test"), "several training parts"),
                                               (("test", "val"), "no folder train"),
-                                              (("Train",), "neither test nor val")])  # fmt: skip
+                                              (("Train", "other", "more"), "beside it more, other, which is neither"),
+                                              (("trainval", "test"), "trainval and test, which name parts of a split"),
+                                              (("site_a_train", "b_test"), r"hold the same folders \(c0, c1\)"),
+                                              (("cat_train", "cat_test"), "rename them train and test")])  # fmt: skip
 def test_splits_that_are_not_whole_are_refused(tmp_path, parts, words):
     for part in parts:
         written(tmp_path / part, random_numbers(4, 8, 8))
     with pytest.raises(UserError, match=words):
         dataset(f"folder:{tmp_path}")
+
+
+def test_what_is_no_folder_says_what_a_folder_holds(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for name, there in (("nowhere", "There is no folder "), ("file", "file is a file")):
+        with pytest.raises(UserError, match="names a folder of images, or of a folder of images per class") as error:
+            dataset(f"folder:{tmp_path / name}")
+        assert there in str(error.value)
+
+
+def test_classes_may_have_a_word_of_a_split_in_their_names(tmp_path):
+    for name in ("test_tube", "train_station", "trainer"):
+        (tmp_path / name).mkdir()
+        for i, array in enumerate(random_numbers(5, 8, 8, seed=len(name))):
+            Image.fromarray(array).save(tmp_path / name / f"{i}.png")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, data.notes) == (["test_tube", "train_station", "trainer"], ())
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_of_a_training_part_alone_a_fifth_is_held_out(tmp_path, flat):
+    arrays = random_numbers(20, 8, 8)
+    if flat:
+        (tmp_path / "train").mkdir()
+        for i, array in enumerate(arrays):
+            Image.fromarray(array).save(tmp_path / "train" / f"{i}.png")
+    else:
+        written(tmp_path / "train", arrays)
+    data = dataset(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test), data.classes) == (16, 4, [] if flat else ["c0", "c1"])
+    assert data.notes == ("There is no test part, so a fixed fifth of train is held out.",)
+    assert data.fingerprint == dataset(f"folder:{tmp_path / 'train'}").fingerprint
 
 
 @pytest.mark.parametrize("inside", ["", "train"])

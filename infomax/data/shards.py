@@ -22,9 +22,10 @@ import torch
 
 from infomax.data.choice import LABELS, chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, IMAGES, TRAIN, found_in_rows, parts_of
+from infomax.data.listing import IMAGES, found_in_rows
 from infomax.data.packed import File, Packed
 from infomax.data.source import Dataset
+from infomax.data.splits import HELD, TRAIN, parts_of
 from infomax.errors import UserError
 
 _OPTIONS = ("image", "label")

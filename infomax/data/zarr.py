@@ -11,9 +11,10 @@ import torch
 from infomax.data import folder
 from infomax.data.choice import chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, TRAIN, found_in_rows, parts_of
+from infomax.data.listing import found_in_rows
 from infomax.data.packed import File, Recent, packed_array
 from infomax.data.source import Dataset
+from infomax.data.splits import HELD, TRAIN, parts_of
 from infomax.errors import UserError
 
 _OPTIONS = ("image", "label")
