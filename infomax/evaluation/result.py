@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infomax.estimation import Check, Estimate
-from infomax.evaluation.common import shown
+from infomax.evaluation.common import left_out, shown
 from infomax.evaluation.identity import Identity
 from infomax.evaluation.probing import COLUMNS, Probe
 from infomax.evaluation.targets import TargetProbes
@@ -25,7 +25,8 @@ class Probes:
 
     def __str__(self) -> str:
         rows = {"trained encoder": self.trained, "untrained encoder": self.untrained, "raw pixels": self.pixels}
-        return "\n".join(f"{name}: {_accuracies(probe)}" for name, probe in rows.items() if probe is not None)
+        lines = [f"{name}: {_accuracies(probe)}" for name, probe in rows.items() if probe is not None]
+        return "\n".join([*lines, *([said] if (said := left_out(self.trained.protocol)) else [])])
 
 
 def _accuracies(probe: Probe) -> str:

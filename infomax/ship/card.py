@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from infomax.evaluation.common import left_out
 from infomax.evaluation.probing import COLUMNS
 from infomax.ship.record import Record, shortened, started_by
 from infomax.ui.registers import objective_rows
@@ -164,6 +165,7 @@ def _probes(record: Record) -> str:
         f"Accuracy in % on frozen features of {p.get('test_images', '?')} test images, with 95 % intervals:",
         _accuracies(probe),
         _protocol(p),
+        *([said] if (said := left_out(p)) else []),
     ]
     balance = probe.get("balance")
     if isinstance(balance, Mapping) and balance.get("unbalanced"):

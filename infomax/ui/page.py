@@ -138,6 +138,7 @@ choices were made on training images.</p>
 {% endfor %}</tr></thead><tbody>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% if left_out %}<p>{{ left_out }}</p>{% endif %}
 {% if balance is not none %}{{ classes() }}{% endif %}{% endif %}
 {% if targets %}<h2>Targets</h2>
 <p>Predicted from frozen features by ridge regression, on test images, with 95 % intervals: R2 of a number (1 is exact,

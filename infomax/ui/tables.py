@@ -29,6 +29,8 @@ def print_evaluation(
     from rich.console import Console
     from rich.table import Table
 
+    from infomax.evaluation.common import left_out
+
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if isinstance(probes, str):
         console.print(f"Probes: not measured: {probes}")
@@ -36,6 +38,8 @@ def print_evaluation(
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
         _print_rows(console, probe_rows(probes), heads())
+        if said := left_out(probes.trained.protocol):
+            console.print(said)
         balance = probes.trained.balance
         if balance is not None and balance.unbalanced:
             console.print(
