@@ -115,6 +115,10 @@ class ImageSettings(Settings):
 
         Raises UserError as encoders.encoder(), load_weights() and freeze() do, and for --freeze without weights.
         """
+        if self.freeze < 0:
+            raise errors.UserError(
+                f"--freeze {self.freeze} is no number of stages: 0 freezes nothing, and N the stem and N stages."
+            )
         if self.freeze and self.pretrained is None:
             raise errors.UserError(
                 f"--freeze {self.freeze} keeps the weights that --pretrained gives: name them, or leave it out."

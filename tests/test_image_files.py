@@ -692,6 +692,28 @@ def test_copies_under_several_classes_are_in_one_part(tmp_path):
     assert _shared(data) == 0 and 6 <= len(data.test) <= 12
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_copies_with_different_labels_are_counted_and_named(tmp_path, given):
+    arrays, odd = random_numbers(20, 8, 8), random_numbers(2, 8, 8, seed=7)
+    for part in ("train", "test") if given else ("",):
+        written(tmp_path / part, arrays + (1 if part == "test" else 0))
+    for label in ("c0", "c1"):
+        for i, array in enumerate(odd):
+            Image.fromarray(array).save(tmp_path / ("train" if given else "") / label / f"odd{i}.png")
+    (note,) = [note for note in dataset(f"folder:{tmp_path}").notes if "copies" in note]
+    assert re.search(r"copies with different labels: 2, as \S+c0/odd0\.png and \S+c1/odd0\.png;", note), note
+
+
+def test_where_copies_are_not_looked_for_a_line_says_so(tmp_path, monkeypatch):
+    written(tmp_path, np.concatenate([random_numbers(10, 8, 8)] * 2))
+    monkeypatch.setattr(module, "MEMORY_BUDGET", 0)
+    monkeypatch.setattr(module, "_HEADERS", 20)
+    assert not any("not looked for" in note for note in dataset(f"folder:{tmp_path}").notes)
+    monkeypatch.setattr(module, "_HEADERS", 19)
+    (note,) = dataset(f"folder:{tmp_path}").notes
+    assert note.startswith("Copies of an image were not looked for, among more than 19 images that are not held in")
+
+
 def test_very_many_copies_take_no_long_time():
     n = 200_000
     held = np.arange(n) % 5 == 0
