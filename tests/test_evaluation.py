@@ -369,6 +369,16 @@ def test_too_few_images_for_one_measure_leave_the_others(halves, capsys):
         im.evaluation.views_mi(Rows(), few)
 
 
+@pytest.mark.parametrize("of", [im.evaluate, im.probe, im.evaluation.probes, mutual_information])
+def test_what_is_no_data_set_is_told_how_to_become_one(halves, of):
+    x, y = halves.train.images, halves.train.labels
+    tensors = torch.utils.data.TensorDataset(x, y)
+    for given in (torch.utils.data.DataLoader(tensors), tensors, (x, y), x):
+        said = rf"a {type(given).__name__} is neither\. .*im\.data\.from_tensors\(train_images, train_labels, test_im"
+        with pytest.raises(im.UserError, match=said):
+            of(Rows(), given)
+
+
 def test_each_term_says_how_many_images_it_takes(halves):
     few = from_tensors(halves.train.images[:30], None, halves.test.images[:12], None, name="few")
     found = mutual_information(Rows(), few)

@@ -28,6 +28,19 @@ def labels(split: "Split", name: str = "this data set") -> Tensor:
     return split.labels
 
 
+def require_dataset(dataset: "Dataset") -> "Dataset":
+    """The data set as it is. Raises UserError for a loader, arrays and the like, and says how they become one."""
+    from infomax.data import Dataset
+
+    if isinstance(dataset, Dataset):
+        return dataset
+    raise UserError(
+        "An evaluation reads the name of a data set, or a data set of im.data, which has a training and a test part;"
+        f" a {type(dataset).__name__} is neither. Of images in hand [n, c, h, w] and labels [n] or None:"
+        " im.data.from_tensors(train_images, train_labels, test_images, test_labels)."
+    )
+
+
 def or_why(measured: Callable[[], T]) -> T | str:
     """What is measured, or why it cannot be, the UserError's sentence, so that other measures are kept."""
     try:

@@ -24,6 +24,7 @@ from infomax.evaluation.common import (
     labels,
     left_out,
     numbered,
+    require_dataset,
     require_reads,
     shown,
     stratified,
@@ -148,7 +149,7 @@ def probe(
 
         checkpoint, encoder = read_encoder(encoder)
         preprocessing = checkpoint.preprocessing
-    data = named(dataset) if isinstance(dataset, str) else dataset
+    data = named(dataset) if isinstance(dataset, str) else require_dataset(dataset)
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
     plain = (views or views_from(preprocessing, data)).plain
     require_reads(encoder, data, plain)
