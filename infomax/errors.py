@@ -73,7 +73,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     shown = {choice.lower(): choice for choice in sorted(choices, key=str.lower)}
     close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"{hint} Known: {', '.join(shown.values())}." if len(shown) <= 40 else hint
+    apart = "; " if any("," in choice for choice in shown.values()) else ", "
+    return f"{hint} Known: {apart.join(shown.values())}." if len(shown) <= 40 else hint
 
 
 def is_count(value: Any) -> bool:
