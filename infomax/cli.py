@@ -171,9 +171,11 @@ def estimate(
                 raise UserError("--audit goes with two arrays, or with a run of one encoder.")
             with ui.Stages() as stages:
                 towers = evaluate_towers(file, pairs, said=stages, **options)
+            if isinstance(known := towers.mi, str):
+                raise UserError(known)
 
             def shown() -> None:
-                print(one_line(towers.mi.to_dict()) if json else towers.mi.shown(unit))
+                print(one_line(known.to_dict()) if json else known.shown(unit))
 
             return _finished(output, report, towers, shown, file)
         about = subject(file, dataset, skip_unreadable)
@@ -181,6 +183,9 @@ def estimate(
         with ui.Stages() as stages:
             names = None if layers is None else [name.strip() for name in layers.split(",") if name.strip()]
             terms = mutual_information(about, said=stages, audit=audit, layers=names, **options)
+        known = (terms.mi, terms.label, terms.noise, terms.noisy_views, terms.identity, terms.chain)
+        if isinstance(terms.mi, str) and all(isinstance(term, str) for term in known):
+            raise UserError(terms.mi)
 
         def show() -> None:
             print(one_line(terms.to_dict())) if json else ui.print_terms(terms, unit)

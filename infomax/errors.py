@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import difflib
+import importlib
 import math
 import signal
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,33 @@ class NonFinite(ArithmeticError):
 
 class Collapsed(ArithmeticError):
     """Features that have collapsed while a run trained; what was saved stays, and the exit status is 1."""
+
+
+def extra(module: str, missing: str) -> Any:
+    """A module of a package that not everyone needs, imported.
+
+    module: its name. missing: the sentence where its package is not installed. Raises UserError: that sentence, or, of
+    a package that is installed and cannot be imported, its own words.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise not_imported(module, error, missing) from error
+
+
+def not_imported(module: str, error: ImportError, missing: str) -> UserError:
+    """What to say of a module that could not be imported.
+
+    module: its name. error: that its import raised. missing: the sentence where its package is not installed; of one
+    that is, the error's own words are said.
+    """
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return UserError(missing)
+    words = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    return UserError(
+        f"The package {module.partition('.')[0]} is installed and cannot be imported ({words}): install it again, or"
+        " what it asks for."
+    )
 
 
 MEETS_NONFINITE = contextvars.ContextVar("meets_nonfinite", default=False)
@@ -45,7 +73,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     shown = {choice.lower(): choice for choice in sorted(choices, key=str.lower)}
     close = [shown[found] for found in difflib.get_close_matches(name.lower(), shown, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"{hint} Known: {', '.join(shown.values())}." if len(shown) <= 40 else hint
+    apart = "; " if any("," in choice for choice in shown.values()) else ", "
+    return f"{hint} Known: {apart.join(shown.values())}." if len(shown) <= 40 else hint
 
 
 def is_count(value: Any) -> bool:

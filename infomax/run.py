@@ -115,6 +115,10 @@ class ImageSettings(Settings):
 
         Raises UserError as encoders.encoder(), load_weights() and freeze() do, and for --freeze without weights.
         """
+        if self.freeze < 0:
+            raise errors.UserError(
+                f"--freeze {self.freeze} is no number of stages: 0 freezes nothing, and N the stem and N stages."
+            )
         if self.freeze and self.pretrained is None:
             raise errors.UserError(
                 f"--freeze {self.freeze} keeps the weights that --pretrained gives: name them, or leave it out."
@@ -274,7 +278,7 @@ class Run(Generic[S]):
             except checkpoints.DamagedError:
                 raise
             except errors.UserError as error:  # too few images; the encoder is trained and saved all the same
-                print(f"Saved in {place}; not evaluated: {error}")
+                print(*([self._health] if self._health else []), f"Saved in {place}; not evaluated: {error}", sep="\n")
                 results = {"not_evaluated": str(error)}
         run.finish(results)
 

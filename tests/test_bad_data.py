@@ -12,9 +12,9 @@ import torch
 from conftest import TINY, write_images
 from PIL import Image
 
-from infomax.data import dataset
+from infomax.data import dataset, paired
 from infomax.data.readable import in_threads
-from infomax.errors import UserError
+from infomax.errors import UserError, not_imported
 
 
 def colour(path, seed, side=8):
@@ -132,6 +132,53 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(package, run, 
     assert (ended.status, ended.out) == (2, "")
     assert re.search(words, ended.err) and ended.err.count("\n") == 1, ended.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def stores(folder):
+    import zarr
+
+    zarr.save(str(folder), np.zeros((10, 8, 8), np.uint8))
+    return f"zarr:{folder}"
+
+
+BROKEN = {name: EXTRAS[name][0] for name in ("datasets", "braceexpand", "sklearn")} | {
+    "zarr": stores,
+    "emoji": lambda _: "names:emoji?language=de",
+}
+
+
+@pytest.mark.parametrize("package", BROKEN)
+def test_a_package_that_is_installed_and_broken_has_its_words(package, tmp_path, monkeypatch):
+    name = BROKEN[package](tmp_path / "data-of-it")
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    (tmp_path / f"{package}.py").write_text("raise ImportError('libz.so.9: cannot open shared object file\\nand more')")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = (
+        rf"{package} is installed and cannot be imported \(libz\.so\.9: cannot open shared object file\): install it"
+    )
+    with pytest.raises(UserError, match=words):
+        (paired if package == "emoji" else dataset)(name)
+
+
+def test_what_a_package_lacks_is_said_and_a_missing_one_is_not_called_broken():
+    def raised(name):
+        return str(not_imported("zarr.core", ModuleNotFoundError(f"No module named '{name}'", name=name), "Missing."))
+
+    assert raised("zarr") == raised("zarr.core") == "Missing."
+    assert "zarr is installed and cannot be imported (No module named 'numcodecs')" in raised("numcodecs")
+
+
+def test_a_command_that_needs_a_broken_package_says_so(capsys):
+    from infomax import ui
+
+    with pytest.raises(SystemExit) as ended, ui.sentences():
+        raise ImportError("cannot import name 'x' from 'timm.layers'", name="timm.layers")
+    assert ended.value.code == 2
+    words = "The package timm is installed and cannot be imported (cannot import name 'x' from 'timm.layers'): install"
+    assert words in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ImportError), ui.sentences():  # a fault of ours
+        raise ImportError("cannot import name 'y'", name="infomax.data")
 
 
 def test_sizes_that_differ_are_said_and_can_be_chosen_in_the_name(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """Unbalanced classes: balanced accuracy sees what accuracy hides, its interval covers, and it is shown where needed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_the_table_has_balanced_accuracy_where_classes_are_unbalanced(blind, cap
     assert "unbalanced" not in capsys.readouterr().out
 
 
-def test_the_page_has_a_table_and_a_picture_of_the_classes(blind, found, tmp_path):  # noqa: F811
+def test_the_page_has_a_table_and_a_picture_of_the_classes(blind, found, tmp_path, capsys):  # noqa: F811
     page = report.of_run(Terms(found), Probes(blind, blind, None), None, tmp_path / "run", "noise")
     text = flat(page)
     for told in ("By class", "always answering common is right for 95.0 %", "taken for", "Each class", "rare"):
@@ -133,6 +134,12 @@ def test_the_page_has_a_table_and_a_picture_of_the_classes(blind, found, tmp_pat
     Reader(page)
     bare = Probe(0.9, (0.8, 0.95), None, None, 0.7, (0.6, 0.8), {"test_images": 16})
     without = report.of_run(Terms(found), Probes(bare, bare, None), None, tmp_path / "run", "noise")
+    rare = replace(bare, protocol={"test_images": 16, "left_out": {"classes": ["lynx", "owl"], "test_images": 0}})
+    probes = Probes(rare, rare, None)
+    line = "Classes of one training image are left out: lynx, owl."
+    assert line in flat(report.of_run(Terms(found), probes, None, tmp_path / "run", "noise")) and line not in text
+    ui.print_evaluation(probes, None)
+    assert line in " ".join(capsys.readouterr().out.split()) and line in str(probes)
     assert "By class" not in flat(without) and page.count("<svg") == without.count("<svg") + 1
 
 

@@ -409,7 +409,7 @@ def test_bad_tensors(words):
         (lambda p: dataset(f"folder:{p}", size=1), "size"),
         (lambda p: dataset(f"folder:{p}/none"), "no folder"),
         (lambda p: dataset(f"folder:{p}"), "is empty"),
-        (lambda p: (p / "train").mkdir() or dataset(f"folder:{p}"), "neither test nor val"),
+        (lambda p: (p / "train").mkdir() or dataset(f"folder:{p}"), "train is empty: no folder in it"),
         (lambda p: from_tensors(noise(2), None, noise(2, 3), None), "do not go together"),
         (lambda p: from_tensors(noise(2), [0, 4], noise(2), [0, 1], classes=["a", "b"]), "label 4"),
         (lambda p: from_tensors(noise(2), [0, 4], noise(2), [0, 1], kind="x"), "'digits' or 'natural'"),

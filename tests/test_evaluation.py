@@ -127,7 +127,7 @@ def test_the_chain_fires_where_a_later_layer_has_more():
 
 
 def test_without_labels_there_is_a_reason(halves):
-    assert information._or_why(lambda: information._label([], [(Bare(), torch.arange(2))], [], {})) == (
+    assert information.or_why(lambda: information._label([], [(Bare(), torch.arange(2))], [], {})) == (
         "The data set has no labels."
     )
 
@@ -347,3 +347,45 @@ def test_mi_is_kept_where_nothing_can_be_probed(halves, capsys):
         ui.print_evaluation(found.probes, found.mi)
         told = " ".join(capsys.readouterr().out.split())
         assert told.startswith(f"Probes: not measured: {found.probes}") and "I(Z1; Z2) of two views: " in told
+
+
+def test_too_few_images_for_one_measure_leave_the_others(halves, capsys):
+    from infomax import ui
+
+    few = from_tensors(
+        halves.train.images[:30], halves.train.labels[:30], halves.test.images[:16], halves.test.labels[:16], name="few"
+    )
+    why = "There are 30 training and 16 held-out images, and I(Z1; Z2) takes 31 and 10 or more: add images."
+    found = im.evaluate(Rows(), few, terms=False)
+    assert found.mi == why and not isinstance(found.probes, str) and found.identity.among == 16
+    written = found.to_dict()
+    assert written["estimate"]["not_measured"] == why and written["estimate"]["identity"]["among"] == 16
+    assert written["probe"]["accuracy"] == found.probes.trained.accuracy
+    ui.print_results(found, "there", "Health of all.")
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"I(Z1; Z2) of two views: not measured: {why}" in told and "Health of all. Saved in there I(J; Z)" in told
+    assert "trained encoder" in told and f"I(Z1; Z2): {why}" in str(found)
+    with pytest.raises(im.UserError, match="I\\(Z1; Z2\\) takes 31 and 10 or more"):
+        im.evaluation.views_mi(Rows(), few)
+
+
+@pytest.mark.parametrize("of", [im.evaluate, im.probe, im.evaluation.probes, mutual_information])
+def test_what_is_no_data_set_is_told_how_to_become_one(halves, of):
+    x, y = halves.train.images, halves.train.labels
+    tensors = torch.utils.data.TensorDataset(x, y)
+    for given in (torch.utils.data.DataLoader(tensors), tensors, (x, y), x):
+        said = rf"a {type(given).__name__} is neither\. .*im\.data\.from_tensors\(train_images, train_labels, test_im"
+        with pytest.raises(im.UserError, match=said):
+            of(Rows(), given)
+
+
+def test_each_term_says_how_many_images_it_takes(halves):
+    few = from_tensors(halves.train.images[:30], None, halves.test.images[:12], None, name="few")
+    found = mutual_information(Rows(), few)
+    takes = {name: str(getattr(found, name)) for name in ("label", "noise", "noisy_views", "chain", "identity")}
+    assert "I(Z; label) takes 64 and 10 or more" in takes["label"], takes
+    assert "I(X; Z + noise) takes 64 and 10 or more" in takes["noise"], takes
+    assert "I(Z1 + noise; Z2 + noise) takes 31 and 10 or more" in takes["noisy_views"], takes
+    assert takes["chain"] == found.mi and "I(J; Z) takes 16 or more" in takes["identity"], takes
+    enough = from_tensors(halves.train.images[:31], None, halves.test.images[:10], None, name="enough")
+    assert math.isfinite(mutual_information(Rows(), enough, terms=False).mi.mi)

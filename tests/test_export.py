@@ -380,6 +380,10 @@ def test_a_card_of_unbalanced_classes_and_of_targets(finished, tmp_path):
     probe["targets"] = {"age": {**target, "pixels": target | {"score": 0.3}, "untrained": None}}
     text = card(replace(record, results=results), "hf-hub:me/cats")
     assert "always answering cats is right 90.0 % of the time" in text and "| 50.0 [40.0, 60.0] |" in text
+    assert "Classes of one training image" not in text
+    probe["protocol"]["left_out"] = {"classes": ["lynx"], "train_images": 1, "test_images": 2}
+    text = card(replace(record, results=results), "hf-hub:me/cats")
+    assert "\n\nClasses of one training image are left out, and 2 test images with them: lynx.\n" in text
     assert "| age, number | 0.81 [0.70, 0.90] | not measured | 0.30 [0.70, 0.90] | 0.00 |" in text
     assert 'timm.create_model("hf-hub:me/cats", pretrained=True)' in text and "No interval" not in text
     rare = target | {"interval": None, "protocol": {"interval": "none: few images"}}

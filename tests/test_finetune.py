@@ -1,6 +1,7 @@
 """Fine-tuning: learns what frozen features lack, by a protocol that leaves the encoder and the test images alone."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,10 +122,26 @@ def test_what_cannot_be_tuned_is_a_sentence():
         finetune(Net(), images(20, 10, labels=False))
     data = images(20, 10)
     alone = from_tensors(data.train.images, [0] * 20, data.test.images, [0] * 10, name="one")
-    with pytest.raises(im.UserError, match="one has one class"):
+    with pytest.raises(
+        im.UserError, match="Every training image has the label 0: fine-tuning needs at least two classes"
+    ):
         finetune(Net(), alone)
     few = finetune(Net(), images(24, 10)).trained
     assert few.shots_10 is None and "15 are needed" in few.protocol["shots_10"]["reason"]
+
+
+@pytest.mark.slow
+def test_a_class_of_one_training_image_is_left_out():
+    whole = images(24, 10)
+    x, y, t, u = whole.train.images, whole.train.labels.clone(), whole.test.images, whole.test.labels.clone()
+    y[3] = u[7] = 2
+    found = finetune(Net(), from_tensors(x, y, t, u, name="rare", classes=["a", "b", "c"])).trained
+    assert found.protocol.pop("left_out") == {"classes": ["c"], "train_images": 1, "test_images": 1}
+    kept, asked = y != 2, u != 2
+    rest = from_tensors(x[kept], y[kept], t[asked], u[asked], name="rest", classes=["a", "b"])
+    assert found.protocol["train_images"] == 23 and "class b has 1" in found.protocol["shots_10"]["reason"]
+    without = finetune(Net(), replace(rest, mean=whole.mean, std=whole.std)).trained
+    assert found.protocol["held_out"] == without.protocol["held_out"] and found.accuracy == without.accuracy
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import RECIPES, TINY
@@ -82,6 +83,14 @@ def test_ids_and_views_are_two_ways_to_say_the_same():
     two = im.health(x, views=y)
     assert two.alignment is not None and two.n == 24
     assert im.health(x).lidar is None and im.health(x).alignment is None
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_arrays_of_any_order_of_bytes_are_read(order):
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    known, ids = im.health(x, np.arange(40) // 2, [x + 1]), (np.arange(40) // 2).astype(f"{order}i8")
+    assert im.health(x.astype(f"{order}f8"), ids, [(x + 1).astype(f"{order}f8")]) == known
+    assert im.health(x.astype(f"{order}f8")[::-1], ids[::-1]).rankme == pytest.approx(im.health(x).rankme)
 
 
 def test_alignment_in_closed_form():

@@ -525,11 +525,19 @@ def test_notes_are_lines_on_standard_error_of_the_first_process(tmp_path):
 
 
 @pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAINING", "Testing"), ("training", "validation"),
-                                             ("train", "valid"), ("Train", "VAL")])  # fmt: skip
+                                             ("train", "valid"), ("Train", "VAL"), ("train", "eval"), ("trn", "dev"),
+                                             ("train", "holdout"), ("train", "held-out"), ("train_set", "test_set"),
+                                             ("images_train", "images_val"), ("TrainingSet", "TestSet"),
+                                             ("train2017", "val2017"), ("trainset", "testdata")])  # fmt: skip
 def test_splits_in_any_usual_spelling(tmp_path, train, test):
     written(tmp_path / train, random_numbers(6, 8, 8))
     written(tmp_path / test, random_numbers(4, 8, 8, seed=1))
     data = dataset(f"folder:{tmp_path}")
+    known = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "trn", "dev", "holdout"}
+    notes = [] if {train.lower(), test.lower()} <= known else [
+        f"By their names {train} is the training and {test} the test part."
+    ]  # fmt: skip
+    assert list(data.notes) == notes
     assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 6, 4)
     assert same_rows(data.test.batch(range(4)), random_numbers(4, 8, 8, seed=1))
 
@@ -543,13 +551,49 @@ def test_of_test_and_val_the_test_part_is_read_and_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("parts", "words"), [(("train", "Training", "test"), "several training parts"),
+                                              (("train_1", "train_2", "test"), "several training parts"),
                                               (("test", "val"), "no folder train"),
-                                              (("Train",), "neither test nor val")])  # fmt: skip
+                                              (("Train", "other", "more"), "beside it more, other, which is neither"),
+                                              (("trainval", "test"), "trainval and test, which name parts of a split"),
+                                              (("site_a_train", "b_test"), r"hold the same folders \(c0, c1\)"),
+                                              (("cat_train", "cat_test"), "rename them train and test")])  # fmt: skip
 def test_splits_that_are_not_whole_are_refused(tmp_path, parts, words):
     for part in parts:
         written(tmp_path / part, random_numbers(4, 8, 8))
     with pytest.raises(UserError, match=words):
         dataset(f"folder:{tmp_path}")
+
+
+def test_what_is_no_folder_says_what_a_folder_holds(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for name, there in (("nowhere", "There is no folder "), ("file", "file is a file")):
+        with pytest.raises(UserError, match="names a folder of images, or of a folder of images per class") as error:
+            dataset(f"folder:{tmp_path / name}")
+        assert there in str(error.value)
+
+
+def test_classes_may_have_a_word_of_a_split_in_their_names(tmp_path):
+    for name in ("test_tube", "train_station", "trainer"):
+        (tmp_path / name).mkdir()
+        for i, array in enumerate(random_numbers(5, 8, 8, seed=len(name))):
+            Image.fromarray(array).save(tmp_path / name / f"{i}.png")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, data.notes) == (["test_tube", "train_station", "trainer"], ())
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_of_a_training_part_alone_a_fifth_is_held_out(tmp_path, flat):
+    arrays = random_numbers(20, 8, 8)
+    if flat:
+        (tmp_path / "train").mkdir()
+        for i, array in enumerate(arrays):
+            Image.fromarray(array).save(tmp_path / "train" / f"{i}.png")
+    else:
+        written(tmp_path / "train", arrays)
+    data = dataset(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test), data.classes) == (16, 4, [] if flat else ["c0", "c1"])
+    assert data.notes == ("There is no test part, so a fixed fifth of train is held out.",)
+    assert data.fingerprint == dataset(f"folder:{tmp_path / 'train'}").fingerprint
 
 
 @pytest.mark.parametrize("inside", ["", "train"])
@@ -646,6 +690,28 @@ def test_copies_under_several_classes_are_in_one_part(tmp_path):
     written(tmp_path, np.concatenate([arrays, arrays[::-1]]), classes=3)
     data = dataset(f"folder:{tmp_path}")
     assert _shared(data) == 0 and 6 <= len(data.test) <= 12
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_copies_with_different_labels_are_counted_and_named(tmp_path, given):
+    arrays, odd = random_numbers(20, 8, 8), random_numbers(2, 8, 8, seed=7)
+    for part in ("train", "test") if given else ("",):
+        written(tmp_path / part, arrays + (1 if part == "test" else 0))
+    for label in ("c0", "c1"):
+        for i, array in enumerate(odd):
+            Image.fromarray(array).save(tmp_path / ("train" if given else "") / label / f"odd{i}.png")
+    (note,) = [note for note in dataset(f"folder:{tmp_path}").notes if "copies" in note]
+    assert re.search(r"copies with different labels: 2, as \S+c0/odd0\.png and \S+c1/odd0\.png;", note), note
+
+
+def test_where_copies_are_not_looked_for_a_line_says_so(tmp_path, monkeypatch):
+    written(tmp_path, np.concatenate([random_numbers(10, 8, 8)] * 2))
+    monkeypatch.setattr(module, "MEMORY_BUDGET", 0)
+    monkeypatch.setattr(module, "_HEADERS", 20)
+    assert not any("not looked for" in note for note in dataset(f"folder:{tmp_path}").notes)
+    monkeypatch.setattr(module, "_HEADERS", 19)
+    (note,) = dataset(f"folder:{tmp_path}").notes
+    assert note.startswith("Copies of an image were not looked for, among more than 19 images that are not held in")
 
 
 def test_very_many_copies_take_no_long_time():

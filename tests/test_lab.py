@@ -504,6 +504,13 @@ def test_every_experiment_writes_its_picture_and_tables(words, run, tmp_path, mo
     assert (tmp_path / words[0] / f"{words[0]}.png").exists()
 
 
+def test_an_unknown_figure_of_the_paper_has_those_there_are_once(run):
+    ended = run("infomax", "benchmark", "paper", "--only", "taux")
+    assert (ended.status, ended.out) == (2, "")
+    known = "Unknown experiment 'taux'. Did you mean 'tau'? Known: consistency, staircase, tau."
+    assert " ".join(ended.err.split()) == known
+
+
 @pytest.mark.slow
 def test_the_papers_figures_are_one_command(run, tmp_path):
     ended = run("infomax", "benchmark", "paper", "--only", "tau", "--quick", "--output", "paper")

@@ -240,6 +240,31 @@ def test_the_information_of_correlated_gaussians_is_found(tmp_path):
     assert (again.x_to_y, again.y_to_x, again.mi.mi) == (found.x_to_y, found.y_to_x, found.mi.mi)
 
 
+def test_too_few_pairs_for_an_mi_leave_retrieval(tmp_path, capsys):
+    from infomax import ui
+    from infomax.ui import report
+
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    pairs = data.pairs(x, x)
+    model = im.TwoTower(
+        torch.nn.Linear(3, 2),
+        torch.nn.Linear(3, 2),
+        torch.nn.Identity(),
+        torch.nn.Identity(),
+        im.Cosine(0.2),
+        im.InfoNCE(),
+    )
+    found = evaluate_towers(model, pairs)
+    why = "There are 48 training and 12 held-out pairs, and I(X; Y) takes 64 and 10 or more: add pairs."
+    assert found.mi == why and found.pairs == 12 and 0 <= found.x_to_y.values[1] <= 1
+    assert found.to_dict()["estimate"] == {"not_measured": why} and why in str(found)
+    ui.print_results(found, "there", "Health.")
+    out = capsys.readouterr().out.splitlines()
+    assert out[3:] == [f"I(X; Y) of the modalities: not measured: {why}", "Health.", "Saved in there"]
+    page = report.of_towers(found, tmp_path)
+    assert why in page and "y found by x" in page
+
+
 @pytest.mark.slow
 def test_a_run_of_own_pairs_is_read_by_the_command_line(run, tmp_path):
     generator = np.random.default_rng(0)

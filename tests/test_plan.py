@@ -99,6 +99,7 @@ def test_sizes(text, size):
     [
         ({"memory": "much"}, "--memory 'much' is no size"),
         ({"batch": 100, "gpus": 8}, "no multiple of --gpus 8"),
+        ({"batch": 1, "gpus": 1}, "--batch 1 is one pair: a batch needs at least 2"),
         ({"encoder": "resnet10_tny"}, "resnet10_tny"),
         ({"mixed_precision": "fp8"}, "no or bf16"),
         ({"microbatch": 0}, "microbatch"),

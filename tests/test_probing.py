@@ -1,6 +1,7 @@
 """Probes: numbers that are right on planted features, chosen without the test set, and refused with a sentence."""
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 import infomax as im
 from infomax.data import from_tensors
 from infomax.evaluation import probing
-from infomax.evaluation.features import features, of_array
+from infomax.evaluation.features import Store, features, of_array
 from infomax.evaluation.nearest import votes
 from infomax.evaluation.probing import probe_features, wilson
 
@@ -97,8 +98,26 @@ def test_shown_and_saved_with_interval_and_protocol(found):
 def test_few_images_a_class_leave_the_other_probes():
     found = probe_features(*clouds(40), *clouds(40, seed=1))
     assert found.shots_10 is None
-    assert "15 are needed" in str(found)
+    assert "15 are needed" in str(found) and re.search("class [012] has 1[0-4] training images", str(found))
     assert found.accuracy > 0.6
+
+
+def test_a_class_of_one_training_image_is_left_out_and_named():
+    (x, y), (t, u) = clouds(400), clouds(200, seed=1)
+    y, u = np.where(np.arange(400) == 7, 9, y), np.where(np.arange(200) < 3, 9, u)
+    names = [f"c{label}" for label in range(10)]
+    found = probe_features(x, y, t, u, names=names)
+    rest = probe_features(x[y != 9], y[y != 9], t[u != 9], u[u != 9], names=names)
+    assert found.protocol.pop("left_out") == {"classes": ["c9"], "train_images": 1, "test_images": 3}
+    assert found == rest and found.protocol["test_images"] == 197
+    on_disk = [Store(memory=0).hold([rows], len(rows)) for rows in (x, t)]
+    assert probe_features(on_disk[0], y, on_disk[1], u, names=names).accuracy == found.accuracy
+    shown = str(probe_features(x, y, t, u, names=names))
+    assert "Classes of one training image are left out, and 3 test images with them: c9." in shown
+    with pytest.raises(im.UserError, match="has the label c1: a probe needs at least two classes"):
+        probe_features(x, y * 0 + 1, t, u * 0 + 1, names=names)
+    with pytest.raises(im.UserError, match="images of class c8, of which the training set has none"):
+        probe_features(x, y, t, u * 0 + 8, names=names)
 
 
 def test_labels_need_not_start_at_zero():
@@ -127,7 +146,12 @@ def test_fits_that_do_not_converge_are_silent():
         (lambda x, y, t, u: (x, y[:-1], t, u), "400 training features and 399 labels"),
         (lambda x, y, t, u: (x, None, t, u), "no labels"),
         (lambda x, y, t, u: (x, y, t, u + 9), "class 9, of which the training set has none"),
-        (lambda x, y, t, u: (x, np.where(np.arange(400) == 7, 9, y), t, u), "Class 9 has one training image"),
+        (
+            lambda x, y, t, u: (x, np.where(np.arange(400) == 7, 1, 0), t, u * 0),
+            "0 alone has two training images or more",
+        ),
+        (lambda x, y, t, u: (x[:3], np.arange(3), t[:3], np.arange(3)), "No class has two training images or more"),
+        (lambda x, y, t, u: (x, np.where(np.arange(400) == 7, 9, y), t, u * 0 + 9), "No test image is of a class"),
         (lambda x, y, t, u: (x, y, t[:, :3], u), "6 columns and test features 3"),
         (lambda x, y, t, u: (np.where(np.arange(400)[:, None] == 7, np.nan, x), y, t, u), r"1 of 400 rows \(7\)"),
         (lambda x, y, t, u: (x, y, t[:0], u[:0]), "no test images"),

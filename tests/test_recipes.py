@@ -151,6 +151,24 @@ def test_a_saved_encoder_is_also_timms(finished):
 # ------------------------------------------------------------------------------------------------- where, and going on
 
 
+@pytest.mark.slow
+def test_few_images_leave_what_can_be_measured_in_the_run_on_its_page_and_on_its_card(run, tmp_path):
+    write_images(tmp_path / "few", classes=1, each=30)
+    ended = run("simclr_infonce", *TINY, "--steps", 2, "--health-every", 1, "--dataset", "folder:few")
+    assert ended.status == 0, ended.err
+    why = "There are 24 training and 6 held-out images, and I(Z1; Z2) takes 31 and 10 or more: add images."
+    told = " ".join(ended.out.split())
+    assert f"I(Z1; Z2) of two views: not measured: {why}" in told and "I(J; Z) takes 16 or more" in told
+    assert "Health of held-out features after step 2: " in told
+    folder = tmp_path / "checkpoints" / "simclr_infonce"
+    assert read(folder)["results"]["estimate"]["not_measured"] == why
+    assert run("infomax", "report", folder).status == 0 and why in (folder / "report.html").read_text()
+    assert run("infomax", "export", folder, "--into", "shipped").status == 0
+    assert f"two views' features: not measured: {why}" in (tmp_path / "shipped" / "README.md").read_text()
+    ended = run("infomax", "estimate", folder)
+    assert (ended.status, ended.out) == (2, "") and why in " ".join(ended.err.split())
+
+
 @pytest.fixture
 def short(run, unlabelled, tmp_path, monkeypatch):
     """short(*arguments): 6 steps of a recipe, 3 an epoch, on images of one class, which nothing can be probed on."""

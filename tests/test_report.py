@@ -126,6 +126,8 @@ def test_the_page_of_a_run_has_curve_probes_terms_and_chain(found, tmp_path):
     assert "Training" not in flat(bare) and "Probes" not in flat(bare)
     without = flat(report.of_run(Terms(found), "There is <1> class.", None, tmp_path / "none", "digits"))
     assert "Probes Not measured: There is <1> class." in without and "trained encoder" not in without
+    few = flat(report.of_run(Terms("too <few> images."), "No labels.", None, run, "digits"))
+    assert "I(Z1; Z2) of two views Not measured: too <few> images." in few and "Training" in few
 
 
 def test_a_page_is_dark_where_the_screen_is_its_tables_scroll_and_checks_that_passed_are_folded(found, tmp_path):

@@ -109,6 +109,10 @@ def test_what_was_not_measured_has_no_difference():
     bare = Evaluation("There are no labels.", Terms(at(2.0), identity="too few images."))
     _, b = compare([evaluated(ANSWERS), bare], ["a", "b"], [IMAGES, IMAGES], [{}, {}])
     assert all(number.difference is None for number in b.numbers if number.name != "I(Z1; Z2), at least")
+    none = replace(bare, terms=replace(bare.terms, mi="too few images."))
+    _, b = compare([evaluated(ANSWERS), none], ["a", "b"], [IMAGES, IMAGES], [{}, {}])
+    assert all(number.value is None for number in b.numbers)
+    assert "I(Z1; Z2): not measured: too few images." in side_by_side._unmeasured(none)
 
 
 def test_paired_intervals_cover_and_are_narrower():

@@ -156,6 +156,13 @@ def test_policies_out_of_range(options, words):
         SignalPolicy(**options)
 
 
+def test_labels_of_a_file_are_as_many_as_its_signals(tmp_path):
+    np.save(tmp_path / "x.npy", rand(40, 2, 9))
+    np.save(tmp_path / "y.npy", np.arange(30) % 2)
+    with pytest.raises(UserError, match="There are 40 given signals but 30 labels"):
+        dataset(f"signals:{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}")
+
+
 def test_own_arrays_in_any_form():
     x = np.random.default_rng(0).normal(size=(6, 2, 9))
     one = from_signals(x, [0, 1, 2] * 2, torch.from_numpy(x[:3]), [0, 1, 2])
@@ -176,7 +183,7 @@ def test_own_arrays_in_any_form():
         (rand(4), rand(4), None, r"have shape \[4\]"),
         (rand(0, 2, 9), rand(2, 2, 9), None, "are empty"),
         (np.array([["a", "b"]]), rand(2, 9), None, "must be numbers"),
-        (rand(4, 2, 9), rand(2, 2, 9), [0, 1], "4"),
+        (rand(4, 2, 9), rand(2, 2, 9), [0, 1], "There are 4 training signals but 2 labels"),
     ],
 )
 def test_bad_signals(train, test, labels, words):

@@ -210,6 +210,7 @@ def test_mistakes_end_with_a_sentence_and_no_folder(run, images, tmp_path):
     save_timm(encoder(TINY, in_chans=1), tmp_path / "start", [0.5], [0.5], (1, 8, 8))
     short = ("simclr_smile", "--dataset", f"folder:{images}", "--batch-size", 16, "--steps", 2)
     for options, words in (
+        (("--freeze", -1), "--freeze -1 is no number of stages: 0 freezes nothing, and N the stem and N stages."),
         (("--freeze", 2), "--freeze 2 keeps the weights that --pretrained gives"),
         (("--pretrained", "none.safetensors"), "There is no file of weights none.safetensors"),
         (("--pretrained", "start"), "are not those of this SmallResNet"),

@@ -274,3 +274,5 @@ def test_unknown_names_are_refused(tmp_path):
     assert chosen[0][1][0][0] == 1  # its place in the table, which says whether a slow rival is asked about it
     with pytest.raises(im.UserError, match=r"no rival 'enemi'. Did you mean 'ennemi'"):
         yardstick.command(rivals=("enemi",), output=tmp_path)
+    with pytest.raises(im.UserError, match="Known: benchmark-mi, CCA; benchmark-mi, KSG; ennemi; "):
+        yardstick.command(rivals=("foo",), output=tmp_path)

@@ -75,7 +75,7 @@ def command(
     known = [experiment.name for experiment in EXPERIMENTS]
     for name in only:
         if name not in known:
-            raise UserError(f"Unknown experiment {name!r}.{errors.nearest(name, known)} There are {', '.join(known)}.")
+            raise UserError(f"Unknown experiment {name!r}.{errors.nearest(name, known)}")
     errors.require_positive(threads=threads)
     more: dict[str, dict[str, Any]] = {
         "tau": {},

@@ -138,6 +138,7 @@ def _peer(loss: Any, towers: Any, pairs: data.Paired, loader: Any, steps: int, t
 def _read(model: im.TwoTower, pairs: data.Paired, seconds: float) -> dict[str, Any]:
     """What recipes/clip.py ends with: recall both ways, and the MI of the projections, which bounds the modalities'."""
     found = evaluate_towers(model, pairs)
+    assert not isinstance(found.mi, str), found.mi
     recalls = [*found.x_to_y.values.values(), found.y_to_x.values[1]]
     mi = {"mi": found.mi.mi, "floor": found.mi.floor, "trusted": found.mi.trusted}
     return {"recalls": recalls, "seconds": seconds, **mi}

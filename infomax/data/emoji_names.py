@@ -1,6 +1,5 @@
 """Emojis' names: `names:emoji`, drawings and names; `?language=de`, names in that language; `?language=en,ja`, both."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from infomax.data.emoji import emoji_with_names, tokens
 from infomax.data.keyed import permutation
 from infomax.data.modality import Modality, standardised
 from infomax.data.paired import Paired, PairedSplit
-from infomax.errors import UserError, nearest
+from infomax.errors import UserError, extra, nearest
 
 _OPTIONS = ("language", "tokens", "length")
 
@@ -88,10 +87,7 @@ def with_names(languages: Sequence[str], names: Sequence[Sequence[str]]) -> tupl
 
 
 def _package() -> Any:
-    try:
-        package = importlib.import_module("emoji")
-    except ImportError:
-        raise UserError('Names in other languages need the package emoji: pip install "infomax[emoji]".') from None
+    package = extra("emoji", 'Names in other languages need the package emoji: pip install "infomax[emoji]".')
     if not hasattr(getattr(package, "config", None), "load_language"):
         raise UserError('The package emoji is too old for names in other languages: pip install -U "infomax[emoji]".')
     return package

@@ -120,6 +120,11 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     images, samples = None, {}
     if not in_reach:
         prints = _prints_of_bytes(files)
+        if len(files) > _HEADERS:
+            notes.append(
+                f"Copies of an image were not looked for, among more than {_HEADERS:,} images that are not held in"
+                " memory: where there are some, they may be in both parts, training and test."
+            )
     elif form.deep:
         prints, samples = _prints_in_own_depth(files, form.shape[0])
     else:
@@ -330,11 +335,14 @@ def _copies_together(
         return held, []
     more = sum(map(len, copies)) - len(copies)
     note = f"{more} of {len(files)} images are copies of another, as {files[copies[0][1]]} is of {files[copies[0][0]]}"
+    of = np.zeros(len(files), np.int64) if labels is None else labels.numpy()
+    if differ := [places for places in copies if (of[places] != of[places[0]]).any()]:
+        one, other = differ[0][0], next(place for place in differ[0] if of[place] != of[differ[0][0]])
+        note += f"; copies with different labels: {len(differ)}, as {files[one]} and {files[other]}"
     split = [places for places in copies if len(set(held[places])) > 1]
     if given:
         inside = int(sum(held[places].sum() for places in split))
         return held, [f"{note}; {inside} test images are also training images, for the split is kept as it is."]
-    of = np.zeros(len(files), np.int64) if labels is None else labels.numpy()
     changed, wanted = held.copy(), np.bincount(of[held], minlength=int(of.max()) + 1)
     for places in split:
         changed[places] = False

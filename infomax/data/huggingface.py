@@ -10,9 +10,10 @@ from infomax.data.choice import chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
 from infomax.data.huggingface_images import holds_images, image_columns, images_of
 from infomax.data.huggingface_parts import hub_package, parts_at, streamed_rows
-from infomax.data.listing import HELD, Found, found_in_rows, parts_of
+from infomax.data.listing import Found, found_in_rows
 from infomax.data.packed import File
 from infomax.data.source import Dataset
+from infomax.data.splits import HELD, parts_of
 from infomax.data.targets import Target
 from infomax.errors import UserError, nearest
 

@@ -10,7 +10,7 @@ import numpy as np
 from infomax.data.huggingface_parts import hub_package, needs
 from infomax.data.packed import File, Packed, packed_array
 from infomax.data.scans import Scan
-from infomax.errors import UserError
+from infomax.errors import UserError, extra
 
 PATHS = ("image", "img", "path", "file", "file_name", "filename", "image_path")  # names of a column of paths
 
@@ -53,10 +53,7 @@ def images_of(place: str, part: str, rows: Any, image: str, channels: bool) -> l
     files = _encoded(place, part, rows, image, type(kind))
     if not isinstance(kind, hub.Nifti):
         return [[file] for file in files]
-    try:
-        importlib.import_module("nibabel")
-    except ModuleNotFoundError as error:
-        raise needs(f"The column {image} of {place}, scans,", error.name) from error
+    extra("nibabel", str(needs(f"The column {image} of {place}, scans,", "nibabel")))
     return [list(Scan(file).images(channels)) for file in files]
 
 

@@ -1,13 +1,12 @@
 """The parts of a Hugging Face data set, by name: of the hub, a folder, a file, a saved one, or the head of a stream."""
 
 import contextlib
-import importlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infomax.errors import UserError
+from infomax.errors import UserError, extra
 
 _KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow",
           ".tar": "webdataset", ".h5": "hdf5", ".hdf5": "hdf5", ".nii": "niftifolder",
@@ -60,12 +59,7 @@ def streamed_rows(source: str, choice: dict[str, str]) -> int | None:
 
 def hub_package() -> Any:
     """The package datasets. Raises UserError where it is not installed, or is older than all that is read by it."""
-    try:
-        found = importlib.import_module("datasets")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'hf: needs the package datasets, and there is no module {error.name}: pip install "infomax[hf]".'
-        ) from error
+    found = extra("datasets", 'hf: needs the package datasets, which is missing: pip install "infomax[hf]".')
     if not hasattr(found, "Nifti"):
         raise UserError(f'hf: needs datasets 4.5 or newer, and this is {found.__version__}: pip install "infomax[hf]".')
     return found

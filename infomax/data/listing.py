@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from infomax.data.packed import File
+from infomax.data.splits import HELD, TRAIN, split_of
 from infomax.data.targets import Target
 from infomax.errors import UserError
 
 TEST_PART = 5  # one in so many images of each class is a test image where no split is given
-TRAIN = ("train", "training")
-HELD = ("test", "testing", "val", "valid", "validation")  # the first of them that there is, is the test part
 # With one of these endings a file is an image, and one that cannot be read is an error. Others are looked into.
 IMAGES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
@@ -131,7 +130,7 @@ def found_in(path: Path) -> Found:
     that is not whole."""
     if not path.is_dir():
         there = f"{path} is a file" if path.is_file() else f"There is no folder {path}"
-        raise UserError(f"{there}: folder:PATH names a folder that holds a folder of images per class.")
+        raise UserError(f"{there}: folder:PATH names a folder of images, or of a folder of images per class.")
     if any((path / name).is_file() for name in _ZARR):
         raise UserError(
             f"{path} is a zarr store, and no folder of image files: zarr:PATH reads an array of images [n, h, w] or "
@@ -139,8 +138,9 @@ def found_in(path: Path) -> Found:
         )
     images, notes = _Images(), []
     path = _through(path, notes)
-    train, held = _splits(path, notes)
+    train, held = split_of(path, _folders(path), notes)
     if train is None or held is None:
+        path = train or path
         listing, loose = _classes(path, images)
         files, labels = _flat(listing)
         held_out = fifth(_relative(files, path), labels)
@@ -227,30 +227,6 @@ def numbered(words: Sequence[str], classes: Sequence[str] | None = None) -> tupl
     return torch.tensor([index[word] for word in words], dtype=torch.int64), list(classes)
 
 
-def parts_of(where: str, parts: Sequence[str], notes: list[str]) -> dict[str, bool]:
-    """Which of the parts are read, by name: whether it is the test part. One part, of any name, is split by a fifth.
-
-    where: of what, in messages. parts: their names, in any case. Raises UserError where none is for training.
-    """
-    train = [part for part in parts if part.lower() in TRAIN]
-    held = sorted((part for part in parts if part.lower() in HELD), key=lambda part: HELD.index(part.lower()))
-    if len(train) > 1 or (len(parts) > 1 and not train):
-        has = f"several training parts, {' and '.join(train)}" if train else f"{', '.join(parts)} but no part train"
-        raise UserError(f"{where} has {has}: rename one of them train.")
-    if not train:
-        train = list(parts)
-        held = []
-    if not held:
-        notes.append(f"There is no test part, so a fixed fifth of {train[0]} is held out.")
-    read = dict.fromkeys(train, False) | dict.fromkeys(held[:1], True)
-    unread = [part for part in parts if part not in read]
-    if held and unread:
-        notes.append(f"{held[0]} is the test part; not read: {', '.join(unread)}.")
-    elif unread:
-        notes.append(f"Not read: {', '.join(unread)}.")
-    return read
-
-
 def _relative(files: list[Path], root: Path) -> list[str]:
     # file.relative_to(root).as_posix(), ten times as fast
     start = len(root.as_posix().rstrip("/")) + 1 if root != Path() else 0
@@ -274,28 +250,6 @@ def _through(path: Path, notes: list[str]) -> Path:
         if loose or len(folders) != 1 or folders[0].name.lower() in (*TRAIN, *HELD):
             return path  # of one class, if any
         place = folders[0]
-
-
-def _splits(path: Path, notes: list[str]) -> tuple[Path | None, Path | None]:
-    folders = _folders(path)
-    train = [folder for folder in folders if folder.name.lower() in TRAIN]
-    held = sorted((f for f in folders if f.name.lower() in HELD), key=lambda f: HELD.index(f.name.lower()))
-    if len(train) > 1:
-        raise UserError(
-            f"{path} has several training parts, {' and '.join(f.name for f in train)}: rename all but one."
-        )
-    if not train:
-        if held and len(held) == len(folders):
-            raise UserError(
-                f"{path} has {' and '.join(f.name for f in held)} but no folder train: add one, or name one of them."
-            )
-        return None, None
-    if not held:
-        raise UserError(f"{path} has a folder train but neither test nor val: add one, or name the classes' folder.")
-    unread = [f.name for f in folders if f not in (train[0], held[0])]
-    if unread:
-        notes.append(f"{held[0]} is the test part; not read: {', '.join(unread)}.")
-    return train[0], held[0]
 
 
 def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:

@@ -164,7 +164,7 @@ def _words(what: str, values: Any) -> list[str] | None:
     return [str(item) for item in items]
 
 
-def labels_of(what: str, values: Any, n: int) -> Tensor | None:
+def labels_of(what: str, values: Any, n: int, items: str = "images") -> Tensor | None:
     if values is None:
         return None
     try:
@@ -179,7 +179,7 @@ def labels_of(what: str, values: Any, n: int) -> Tensor | None:
     if labels.ndim != 1 or not (numbers or len(labels) == 0):  # an empty list has no kind
         raise UserError(f"The {what} labels are whole numbers [n], not {labels.dtype} {list(labels.shape)}.")
     if len(labels) != n:
-        raise UserError(f"There are {n} {what} images but {len(labels)} labels.")
+        raise UserError(f"There are {n} {what} {items} but {len(labels)} labels.")
     labels = labels.to(torch.int64)
     if int(labels.min()) < 0:
         raise UserError(f"The {what} labels count from 0; the lowest is {int(labels.min())}.")

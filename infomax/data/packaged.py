@@ -12,7 +12,7 @@ from torch import Tensor
 from infomax.data.listing import TEST_PART
 from infomax.data.memory import MemorySplit
 from infomax.data.source import Parts
-from infomax.errors import UserError
+from infomax.errors import UserError, extra
 
 
 def mnist5k(root: Path) -> Parts:
@@ -36,11 +36,8 @@ def mnist5k(root: Path) -> Parts:
 
 
 def digits_of_sklearn(root: Path) -> Parts:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UserError("The data set 'digits' comes with scikit-learn: pip install scikit-learn.") from error
-    bunch: Any = load_digits()
+    missing = "The data set 'digits' comes with scikit-learn: pip install scikit-learn."
+    bunch: Any = extra("sklearn.datasets", missing).load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]  # 17 levels, 0 .. 16
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     everything = MemorySplit(images, labels, [str(digit) for digit in range(10)])

@@ -6,7 +6,6 @@ its part of any step's batch, so a run resumes bit for bit and does not depend o
 """
 
 import glob
-import importlib
 import json
 import os
 import re
@@ -22,10 +21,11 @@ import torch
 
 from infomax.data.choice import LABELS, chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, IMAGES, TRAIN, found_in_rows, parts_of
+from infomax.data.listing import IMAGES, found_in_rows
 from infomax.data.packed import File, Packed
 from infomax.data.source import Dataset
-from infomax.errors import UserError
+from infomax.data.splits import HELD, TRAIN, parts_of
+from infomax.errors import UserError, extra
 
 _OPTIONS = ("image", "label")
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # up to the first dot the sample, then the field
@@ -108,10 +108,8 @@ def _expanded(pattern: str) -> list[Path]:
 
 
 def _braces(pattern: str) -> list[str]:
-    try:
-        expand = importlib.import_module("braceexpand")
-    except ModuleNotFoundError as error:
-        raise UserError(f'The braces of {pattern} need a package: pip install "infomax[shards]".') from error
+    missing = f'The braces of {pattern} need the package braceexpand: pip install "infomax[shards]".'
+    expand = extra("braceexpand", missing)
     try:
         return list(expand.braceexpand(pattern))
     except ValueError as error:

@@ -66,7 +66,10 @@ def from_signals(
             "(channels, time) do not go together."
         )
     train_labels, test_labels, classes = worded(train_labels, test_labels, classes)
-    labels = [labels_of("training", train_labels, len(parts[0])), labels_of("test", test_labels, len(parts[1]))]
+    labels = [
+        labels_of(what, of, len(part), "signals")
+        for what, of, part in zip(("training", "test"), (train_labels, test_labels), parts, strict=True)
+    ]
     highest = max((int(label.max()) for label in labels if label is not None and len(label)), default=-1)
     classes = [str(label) for label in range(highest + 1)] if classes is None else classes
     if len(classes) <= highest:
@@ -92,7 +95,7 @@ def read_signals(name: str, rest: str, limit: int | None, size: int | None) -> D
     labels, classes = None, []
     if len(arrays) == 2:
         given, _, names = worded(arrays[1], arrays[1], None)
-        labels = labels_of("given", given, len(values))
+        labels = labels_of("given", given, len(values), "signals")
         assert labels is not None
         classes = [str(k) for k in range(int(labels.max()) + 1)] if names is None else list(names)
     held = torch.from_numpy(fifth([str(i) for i in range(len(values))], labels))

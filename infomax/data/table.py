@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, TRAIN, found_in_rows
+from infomax.data.listing import found_in_rows
 from infomax.data.source import Dataset
+from infomax.data.splits import HELD, TRAIN
 from infomax.data.targets import Target, tagged
 from infomax.errors import UserError
 

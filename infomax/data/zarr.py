@@ -1,6 +1,5 @@
 """Zarr stores: `zarr:PATH`, an array [n, h, w] or [n, h, w, c] of images, with its labels, read as asked for."""
 
-import importlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import torch
 from infomax.data import folder
 from infomax.data.choice import chosen, image_column, label_column, said
 from infomax.data.folder import dataset_of_files
-from infomax.data.listing import HELD, TRAIN, found_in_rows, parts_of
+from infomax.data.listing import found_in_rows
 from infomax.data.packed import File, Recent, packed_array
 from infomax.data.source import Dataset
-from infomax.errors import UserError
+from infomax.data.splits import HELD, TRAIN, parts_of
+from infomax.errors import UserError, extra
 
 _OPTIONS = ("image", "label")
 _ONE = "array"  # what the images of a store without names are called
@@ -76,12 +76,7 @@ def _parts(place: str) -> dict[str, dict[str, Any]]:
     path = Path(place).expanduser()
     if not path.exists():
         raise UserError(f"There is no zarr store {path}: zarr:PATH names its folder.")
-    try:
-        zarr = importlib.import_module("zarr")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'zarr: needs the package zarr, and there is no module {error.name}: pip install "infomax[tables]".'
-        ) from error
+    zarr = extra("zarr", 'zarr: needs the package zarr, which is missing: pip install "infomax[tables]".')
     try:
         store = zarr.open(str(path), mode="r")
         if isinstance(store, zarr.Array):

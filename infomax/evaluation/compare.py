@@ -154,7 +154,7 @@ def _numbers(found: Evaluation, health: Mapping[str, float]) -> list[Number]:
         numbers.append(Number(NAMES[name], value, interval, "%"))
     who = found.identity if isinstance(found.identity, Identity) else None
     numbers += [
-        Number(NAMES["floor"], _finite(found.mi.floor), None, "nats"),
+        Number(NAMES["floor"], None if isinstance(found.mi, str) else _finite(found.mi.floor), None, "nats"),
         Number(NAMES["identity_floor"], None if who is None else who.floor, None, "nats"),
         Number(
             NAMES["identity"],

@@ -46,9 +46,9 @@ def evaluate(
     any order; by default stages that timm names. said: is called with the name of the next stage. Of two
     towers, a TwoTower or a run of one, it is retrieval among held-out pairs and the MI of their projections; of an
     encoder of given views too, between the first two. Where
-    there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same. A data set's targets
-    are probed too. Raises UserError: a folder that cannot be read, an encoder without a dataset, too few images to
-    estimate MI, no layer of a name, or one that images do not pass.
+    there are no labels, or too few, Evaluation.probes says so, and the MI is there all the same; where there are too
+    few images for an MI, a text stands in its place. A data set's targets are probed too. Raises UserError: a folder
+    that cannot be read, an encoder without a dataset, no layer of a name, or one that images do not pass.
     """
     if (pairs := pairs_of(checkpoint, dataset)) is not None:
         return evaluate_towers(checkpoint, pairs, seed, device, said=said)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ once.
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -22,6 +22,7 @@ from infomax.evaluation.common import (
     SHOTS,
     draw,
     labels,
+    numbered,
     stratified,
     t_interval,
     too_few,
@@ -126,15 +127,11 @@ def finetuned(
     the training images' features, by default Store(); seed, device, errors: as finetune() has them."""
     y, t = (labels(split, f"{data.name}'s {what} set").numpy() for split, what in
             ((data.train, "training"), (data.test, "test")))  # fmt: skip
-    classes, y = np.unique(y, return_inverse=True)
-    counts = np.bincount(y)
-    if len(classes) < 2 or counts.min() < 2:
-        why = "one class" if len(classes) < 2 else f"one training image of class {classes[counts.argmin()]}"
-        raise UserError(f"{data.name} has {why}: fine-tuning needs two classes, and two training images of each.")
-    unknown = np.setdiff1d(t, classes)
-    if len(unknown):
-        raise UserError(f"The test set has images of class {unknown[0]}, of which the training set has none.")
-    t = np.searchsorted(classes, t)
+    of = numbered(y, t, data.classes, "fine-tuning")
+    y, t, counts = of.y, of.t, np.bincount(of.y)
+    if of.train is not None and of.test is not None:
+        parts = {"train": data.train.subset(of.train.tolist()), "test": data.test.subset(of.test.tolist())}
+        data = replace(data, **parts)
     home = next((p.device for p in encoder.parameters()), torch.device("cpu"))
     job = _Job(encoder, data, plain, y, seed, home if device is None else torch.device(device), store)
 
@@ -149,7 +146,7 @@ def finetuned(
     accuracy = _right(answers, t)
     mean, interval = balanced(t, answers)
     shots: list[float] | None = None
-    few: dict[str, Any] = {"reason": too_few(int(counts.min()))}
+    few: dict[str, Any] = {"reason": too_few(int(counts.min()), of.names[int(counts.argmin())])}
     if counts.min() >= SHOTS + 5:
         said(f"Fine-tuning {name} with {SHOTS} labels a class")
         some, rest = draw(y, seed, DRAWS)  # another draw than the reported ones
@@ -175,7 +172,7 @@ def finetuned(
             "optimizer": "AdamW, a tenth of warm-up, cosine to 0", "images": "as they are, without augmentation",
             "batch_norm": "from the statistics of training images",
             "head": f"from logistic regression on frozen features, C = {STRENGTH:g}", "shots_10": few,
-            "test_used": "once, after every choice", "versions": versions(),
+            "test_used": "once, after every choice", "versions": versions(), **of.noted,
         },
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ def health(
     """
     x = _rows(features, "features")
     n = len(x)
-    names = torch.arange(n, device=x.device) if ids is None else torch.as_tensor(ids, device=x.device)
+    names = torch.arange(n, device=x.device) if ids is None else _tensor(ids).to(x.device)
     if names.shape != (n,) or names.is_floating_point() or names.dtype == torch.bool:
         raise UserError(f"ids name the sample of each of {n} rows, a whole number each; they are {_shown(names)}.")
     single = views is not None and not isinstance(views, list | tuple)
@@ -160,9 +161,15 @@ def _uniformity(unit: Tensor, names: Tensor) -> float:
     return float(torch.logsumexp(-2 * apart, 0) - math.log(len(apart))) if len(apart) else 0.0
 
 
+def _tensor(given: Any) -> Tensor:
+    if isinstance(given, np.ndarray):  # torch knows no other order of bytes, and no negative strides
+        given = np.ascontiguousarray(given.astype(given.dtype.newbyteorder("="), copy=False))
+    return torch.as_tensor(given)
+
+
 def _rows(given: Any, what: str) -> Tensor:
     try:
-        x = torch.as_tensor(given).detach().double()
+        x = _tensor(given).detach().double()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"The {what} are no array of numbers ({error}).") from None
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:

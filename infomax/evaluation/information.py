@@ -20,7 +20,7 @@ from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.evidence import checks
 from infomax.estimation.result import Verdict
 from infomax.evaluation.certified import certify
-from infomax.evaluation.common import sample
+from infomax.evaluation.common import or_why, require_enough, sample
 from infomax.evaluation.identity import Identity, identity_mi
 from infomax.evaluation.layers import COMPONENTS, Layers, estimated_on, features_of_views, principal_axes
 from infomax.evaluation.mosaics import mosaics
@@ -56,7 +56,8 @@ def mutual_information(
     are never on two sides. Of more than 60,000 training or 10,000 test images so many are drawn by the seed.
     checkpoint, dataset, seed, device, terms, audit: as evaluate() takes them. options: objective, critic and budget, as
     estimate takes them. said: is called with the name of the next term. layers: names of the encoder's submodules that
-    the chain has, in the order in which they run; by default stages that timm names.
+    the chain has, in the order in which they run; by default stages that timm names. Of a term that cannot be
+    estimated, as of too few images, a text says why.
     """
     from infomax.data import views_for
 
@@ -88,23 +89,34 @@ def mutual_information(
     )
     # An estimate reports on one pair of views an image; the floor on all.
     named, second = {name: _once(sides) for name, sides in named.items()}, _once(second)
-    mi = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
-    mi = certify(mi, about, fitted, selected, reported, seed)
-    if audit:
+
+    def of_views() -> Estimate:
+        require_enough("I(Z1; Z2)", images.train.what, len(order), len(report), SELECT, DRAWS)
+        found = estimated_on(named["features"], second, ids, given, audit_splits if audit else estimate_splits)
+        return certify(found, about, fitted, selected, reported, seed)
+
+    mi: Estimate | str = or_why(of_views)
+    if audit and isinstance(mi, Estimate):
         said("mosaics")
         mi = replace(mi, checks=(*mi.checks, mosaics(about, mi, views, (fit, select, report), given)))
     if passed is None:
         return Terms(mi)
     plain = [features_of_views(about.encoder, split, at, views, seed, 1, None, device) for split, at, _, _ in parts]
     own = [at + begin for _, at, _, begin in parts]
-    said("I(Z; label)")
-    label = _or_why(lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
-    said("I(X; Z + noise)")
-    noise = _or_why(lambda: through_noise(plain, own, given))
-    said("I(Z1 + noise; Z2 + noise)")
-    noisy = _or_why(lambda: views_through_noise(named["features"], second, ids, given))
+
+    def term(name: str, draws: int, estimated: Callable[[], Estimate]) -> Estimate | str:
+        def enough() -> Estimate:
+            require_enough(name, images.train.what, len(order), len(report), SELECT, draws)
+            return estimated()
+
+        said(name)
+        return or_why(enough)
+
+    label = term("I(Z; label)", 1, lambda: _label(plain, [(split, at) for split, at, _, _ in parts], own, given))
+    noise = term("I(X; Z + noise)", 1, lambda: through_noise(plain, own, given))
+    noisy = term("I(Z1 + noise; Z2 + noise)", DRAWS, lambda: views_through_noise(named["features"], second, ids, given))
     who = named_images(about, seed, device, said)
-    chain = _or_why(lambda: _chain(named, mi, second, ids, given, said))
+    chain = mi if isinstance(mi, str) else or_why(lambda: _chain(named, mi, second, ids, given, said))
     return Terms(mi, label, noise, chain, who, noisy)
 
 
@@ -116,7 +128,7 @@ def named_images(
     about, seed, device, said: as mutual_information takes them.
     """
     said("I(J; Z), which image a view shows")
-    return _or_why(lambda: identity_mi(about, None, seed, device))
+    return or_why(lambda: identity_mi(about, None, seed, device))
 
 
 def _once(parts: list[Tensor]) -> list[Tensor]:
@@ -133,16 +145,12 @@ def views_mi(
 ) -> Estimate:
     """I(Z1; Z2), in nats, of a saved encoder's features of two augmented views of an image: mutual_information's mi.
 
-    checkpoint, dataset, seed, device, options: as mutual_information takes them.
+    checkpoint, dataset, seed, device, options: as mutual_information takes them. Raises UserError: too few images.
     """
-    return mutual_information(checkpoint, dataset, seed, device, terms=False, **options).mi
-
-
-def _or_why(term: Callable[[], Any]) -> Any:
-    try:
-        return term()
-    except UserError as error:
-        return str(error)
+    found = mutual_information(checkpoint, dataset, seed, device, terms=False, **options).mi
+    if isinstance(found, str):
+        raise UserError(found)
+    return found
 
 
 def _label(plain: list[Tensor], of: "list[tuple[Split, Tensor]]", ids: list[Tensor], given: dict[str, Any]) -> Estimate:

@@ -22,6 +22,9 @@ from infomax.evaluation.common import (
     SHOTS,
     draw,
     labels,
+    left_out,
+    numbered,
+    require_dataset,
     require_reads,
     shown,
     stratified,
@@ -100,6 +103,7 @@ class Probe:
                 f"nearest neighbours  {shown(self.knn, self.knn_interval)}  k = {p['knn']['k']}",
                 *unbalanced,
                 *([] if self.finetuned is None else [_tuned(self.finetuned)]),
+                *([line] if (line := left_out(p)) else []),
                 f"({p['train_images']} training and {p['test_images']} test images, {p['features']} features; "
                 "C and k chosen on a held-out part of train; 95 % intervals)",
             ]
@@ -146,7 +150,7 @@ def probe(
 
         checkpoint, encoder = read_encoder(encoder)
         preprocessing = checkpoint.preprocessing
-    data = named(dataset) if isinstance(dataset, str) else dataset
+    data = named(dataset) if isinstance(dataset, str) else require_dataset(dataset)
     train_y, test_y = labels(data.train, f"{data.name}'s training set"), labels(data.test, f"{data.name}'s test set")
     plain = (views or views_from(preprocessing, data)).plain
     require_reads(encoder, data, plain)
@@ -175,8 +179,9 @@ def probe_features(
     C chosen on a stratified fifth of train, refitted on all of train. Ten a class: the same on 20 fixed draws of ten
     images a class, C chosen with other draws, tested on training images outside them. kNN: cosine, votes weighted by
     exp(similarity / 0.1), k chosen on the same fifth (10,000 images of it at most). Same inputs and seed, same numbers.
-    Raises UserError: lengths or indexes that differ, values that are not finite, one class, a class with fewer than
-    two training images, a test label that train does not have.
+    A class of one training image is left out, with its test images, and protocol["left_out"] names it. Raises
+    UserError: lengths or indexes that differ, values that are not finite, fewer than two classes of two training images
+    or more, a test label that train does not have.
     """
     from infomax.estimation.pairs.frames import require_one_index
 
@@ -186,26 +191,15 @@ def probe_features(
     T, t = _checked(test_x, test_y, "test")
     if X.shape[1] != T.shape[1]:
         raise UserError(f"Training features have {X.shape[1]} columns and test features {T.shape[1]}: they must agree.")
-    classes, y = np.unique(y, return_inverse=True)
-    counts = np.bincount(y)
-    if len(classes) < 2:
-        raise UserError(f"Every training image has the label {classes[0]}: a probe needs at least two classes.")
-    if counts.min() < 2:
-        rare = classes[counts.argmin()]
-        raise UserError(f"Class {rare} has one training image: a probe needs at least two of each class.")
-    unknown = np.setdiff1d(t, classes)
-    if len(unknown):
-        raise UserError(f"The test set has images of class {unknown[0]}, of which the training set has none.")
-    t = np.searchsorted(classes, t)
-    called: list[str] = [
-        str(c) if names is None or not 0 <= c < len(names) else str(names[c]) for c in classes.tolist()
-    ]
+    of = numbered(y, t, names)
+    y, t, called = of.y, of.t, of.names
+    X, T = (x if at is None else x.store.hold(x.blocks(at), len(at)) for x, at in ((X, of.train), (T, of.test)))
 
     fit, held_out = stratified(y, HELD_OUT, seed)
     with one_blas_thread():
         linear_answers, linear = _linear(X, y, T, fit, held_out)
-        draws, shots_protocol = _shots(X, y, T, seed)
-    knn_answers, neighbours = _knn(X, y, T, fit, held_out, len(classes), seed)
+        draws, shots_protocol = _shots(X, y, T, seed, called)
+    knn_answers, neighbours = _knn(X, y, T, fit, held_out, len(called), seed)
     accuracy, knn = _right(linear_answers, t), _right(knn_answers, t)
     shots = None if draws is None else [_right(answers, t) for answers in draws]
     if shots is not None:
@@ -221,7 +215,7 @@ def probe_features(
             "train_images": len(y),
             "test_images": len(t),
             "features": X.shape[1],
-            "classes": len(classes),
+            "classes": len(called),
             "seed": seed,
             "dtype": X.store.dtype,
             "held_out": {"images": len(held_out), "of": "train", "stratified": True},
@@ -230,6 +224,7 @@ def probe_features(
             "shots_10": shots_protocol,
             "test_used": "once, after every choice",
             "versions": versions(),
+            **of.noted,
         },
         balance=balance(y, t, linear_answers, draws, knn_answers, called),
         right={"accuracy": tuple((linear_answers == t).tolist()), "knn": tuple((knn_answers == t).tolist())},
@@ -270,11 +265,13 @@ def _answers(models: Sequence[Linear], blocks: Iterator[Floats]) -> list[Ints]:
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def _shots(X: Features, y: Ints, T: Features, seed: int) -> tuple[list[Ints] | None, dict[str, Any]]:
+def _shots(
+    X: Features, y: Ints, T: Features, seed: int, names: Sequence[str]
+) -> tuple[list[Ints] | None, dict[str, Any]]:
     """The answers to T of each draw."""
     counts = np.bincount(y)
     if counts.min() < SHOTS + 5:
-        return None, {"reason": too_few(int(counts.min()))}
+        return None, {"reason": too_few(int(counts.min()), names[int(counts.argmin())])}
     # Images carry no label's information into this: the scale of a feature is that of all training images.
     scale = standardiser(X)
     chosen = np.zeros(len(SHOTS_C_GRID))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infomax.estimation import Check, Estimate
-from infomax.evaluation.common import shown
+from infomax.evaluation.common import left_out, shown
 from infomax.evaluation.identity import Identity
 from infomax.evaluation.probing import COLUMNS, Probe
 from infomax.evaluation.targets import TargetProbes
@@ -25,7 +25,8 @@ class Probes:
 
     def __str__(self) -> str:
         rows = {"trained encoder": self.trained, "untrained encoder": self.untrained, "raw pixels": self.pixels}
-        return "\n".join(f"{name}: {_accuracies(probe)}" for name, probe in rows.items() if probe is not None)
+        lines = [f"{name}: {_accuracies(probe)}" for name, probe in rows.items() if probe is not None]
+        return "\n".join([*lines, *([said] if (said := left_out(self.trained.protocol)) else [])])
 
 
 def _accuracies(probe: Probe) -> str:
@@ -74,7 +75,7 @@ class Terms:
     None for all but mi where they were not asked for.
     """
 
-    mi: Estimate
+    mi: Estimate | str
     label: Estimate | str | None = None
     noise: Estimate | str | None = None
     chain: Chain | str | None = None
@@ -84,7 +85,8 @@ class Terms:
     def to_dict(self) -> dict[str, Any]:
         """mi's content, and under their names the others'; {"not_measured": why} where there is none."""
         others = {name: getattr(self, name) for name in ("label", "noise", "chain", "identity", "noisy_views")}
-        return self.mi.to_dict() | {
+        mi = {"not_measured": self.mi} if isinstance(self.mi, str) else self.mi.to_dict()
+        return mi | {
             name: {"not_measured": term} if isinstance(term, str) else term.to_dict()
             for name, term in others.items()
             if term is not None
@@ -109,7 +111,8 @@ class Evaluation:
     """The result of `evaluate`: probes with their baselines, and MI in nats; mi, label and so on as in Terms.
 
     terms: the MI. checkpoint: which one was read. probes is a text that says why where none could be measured: no
-    labels, one class, too few images of a class. targets: the probes of the data set's targets, if it has some.
+    labels, one class, too few images of a class; so is mi, of too few images. targets: the probes of the data set's
+    targets, if it has some.
     """
 
     probes: Probes | str
@@ -118,7 +121,7 @@ class Evaluation:
     targets: TargetProbes | None = None
 
     @property
-    def mi(self) -> Estimate:
+    def mi(self) -> Estimate | str:
         return self.terms.mi
 
     @property

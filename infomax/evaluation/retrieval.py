@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.estimation import Estimate, estimate_splits
-from infomax.evaluation.common import sample, wilson
+from infomax.evaluation.common import or_why, require_enough, sample, wilson
 
 if TYPE_CHECKING:
     from infomax.data import GivenViews, Paired, PairedSplit
@@ -51,21 +51,22 @@ class Recall:
 class Towers:
     """The result of `evaluate` for two towers: retrieval both ways among `pairs` held-out pairs, and I(X; Y) in nats.
 
-    x_to_y, y_to_x: the recall of each way. mi: I(X; Y). checkpoint: which one was read. of: what x and y are, two
-    modalities or the first two views.
+    x_to_y, y_to_x: the recall of each way. mi: I(X; Y); a text says why there is none, as of too few pairs.
+    checkpoint: which one was read. of: what x and y are, two modalities or the first two views.
     """
 
     x_to_y: Recall
     y_to_x: Recall
     pairs: int
-    mi: Estimate
+    mi: Estimate | str
     checkpoint: dict[str, Any] | None = None  # step and checksum of what was evaluated, where that was a checkpoint
     of: str = "modalities"
 
     def to_dict(self) -> dict[str, Any]:
         """{"checkpoint", "retrieval": {"x_to_y", "y_to_x", "pairs"}, "estimate"}"""
         retrieval = {"x_to_y": self.x_to_y.to_dict(), "y_to_x": self.y_to_x.to_dict(), "pairs": self.pairs}
-        return {"checkpoint": self.checkpoint, "retrieval": retrieval, "estimate": self.mi.to_dict()}
+        mi = {"not_measured": self.mi} if isinstance(self.mi, str) else self.mi.to_dict()
+        return {"checkpoint": self.checkpoint, "retrieval": retrieval, "estimate": mi}
 
     def __str__(self) -> str:
         head = f"Retrieval among {self.pairs} held-out pairs: % found among the k best, with 95 % intervals"
@@ -126,7 +127,12 @@ def evaluate_towers(
     y = [train_y[fit], train_y[select], zy[report]]
     of: Any = [*zip(x, y, ids, strict=True)]
     said("Estimating I(X; Y) of the projections")
-    mi = estimate_splits(*of, seed=seed, **options)
+
+    def estimated() -> Estimate:
+        require_enough("I(X; Y)", "pairs", len(train), len(report), SELECT)
+        return estimate_splits(*of, seed=seed, **options)
+
+    mi = or_why(estimated)
     return Towers(x_to_y, y_to_x, len(zx), mi, identity, "first two views" if of_views else "modalities")
 
 

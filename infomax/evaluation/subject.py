@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.errors import UserError
-from infomax.evaluation.common import channels, refusal, require_reads, sized
+from infomax.evaluation.common import channels, refusal, require_dataset, require_reads, sized
 from infomax.evaluation.named import named_encoder, names_encoder
 
 if TYPE_CHECKING:
@@ -85,13 +85,8 @@ def subject(checkpoint: Source, dataset: "str | Dataset | None" = None, skip_unr
                 raise UserError(f"{checkpoint} names no data set; say which with --dataset.")
     if isinstance(dataset, str):
         images = data.dataset(dataset, limit=limit, skip_unreadable=skip_unreadable)
-    elif not isinstance(dataset, data.Dataset):
-        raise UserError(
-            f"An evaluation reads a name or a data set with a training and a test part, of im.data, and "
-            f"{type(dataset).__name__} is not one."
-        )
     else:
-        images = dataset
+        images = require_dataset(dataset)
 
     def plain(read: Tensor) -> Tensor:  # made when asked for, as there are no such views of every other data set
         return data.views_from(preprocessing, images).plain(read)

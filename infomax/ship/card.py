@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from infomax.evaluation.common import left_out
 from infomax.evaluation.probing import COLUMNS
 from infomax.ship.record import Record, shortened, started_by
 from infomax.ui.registers import objective_rows
@@ -164,6 +165,7 @@ def _probes(record: Record) -> str:
         f"Accuracy in % on frozen features of {p.get('test_images', '?')} test images, with 95 % intervals:",
         _accuracies(probe),
         _protocol(p),
+        *([said] if (said := left_out(p)) else []),
     ]
     balance = probe.get("balance")
     if isinstance(balance, Mapping) and balance.get("unbalanced"):
@@ -228,13 +230,16 @@ def _retrieval(record: Record) -> str:
 
 def _information(record: Record) -> str:
     estimate = _measured(record, "estimate")
-    if "statement" not in estimate:
+    if "statement" not in estimate and "not_measured" not in estimate:
         why = record.results if isinstance(record.results, str) else "the run has no estimate"
         return f"## Mutual information\n\nNot measured: {why}."
     towers = isinstance(record.results, dict) and "retrieval" in record.results
     name = "I(X; Y) of the two sides of a pair, by their projections" if towers else "I(Z1; Z2) of two views' features"
-    lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
-    lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
+    if "statement" in estimate:
+        lines = [f"- {name}: {estimate['statement']}. Verdict: {_verdict(estimate)}."]
+        lines += [f"  - {reason}" for reason in estimate.get("reasons") or ()]
+    else:
+        lines = [f"- {name}: not measured: {str(estimate['not_measured']).rstrip('.')}."]
     names = {
         "identity": "I(J; Z), which of N held-out images a view shows",
         "label": "I(Z; label)",
@@ -251,9 +256,10 @@ def _information(record: Record) -> str:
         elif key == "identity" and not towers:
             lines.append(f"- {name}: not measured by this run.")
     e = estimate
-    splits = " / ".join(f"{n:,}" for n in e.get("splits") or ())
-    lines.append(f"\nEstimator: {e.get('method')}, critic: {e.get('critic')}, seed {e.get('seed')}; pairs (train /"
-                 f" validation / test): {splits}.")  # fmt: skip
+    if "statement" in e:
+        splits = " / ".join(f"{n:,}" for n in e.get("splits") or ())
+        lines.append(f"\nEstimator: {e.get('method')}, critic: {e.get('critic')}, seed {e.get('seed')}; pairs (train /"
+                     f" validation / test): {splits}.")  # fmt: skip
     return "## Mutual information\n\nIn nats, with 95 % intervals, of held-out images.\n\n" + "\n".join(lines)
 
 

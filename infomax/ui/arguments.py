@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
-from infomax.errors import Collapsed, NonFinite, UserError
+from infomax.errors import Collapsed, NonFinite, UserError, not_imported
 
 # Imported where they are used, so that a machine may lack what it does not use. Module: what pip calls it.
 _PACKAGES = {
@@ -32,11 +32,12 @@ def sentences() -> Iterator[None]:
         sys.exit(_fail(str(error), 2))
     except (NonFinite, Collapsed) as error:
         sys.exit(_fail(str(error), 1))
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES:
             raise
-        sys.exit(_fail(f"The package {package} is needed and missing: pip install {_PACKAGES[package]}.", 2))
+        missing = f"The package {package} is needed and missing: pip install {_PACKAGES[package]}."
+        sys.exit(_fail(str(not_imported(package, error, missing)), 2))
     except KeyboardInterrupt:
         sys.exit(_fail("Interrupted.", INTERRUPTED))
     except BrokenPipeError:

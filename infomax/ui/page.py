@@ -102,7 +102,9 @@ each:</p>
 {% endmacro %}
 <h1>{{ title }}</h1>
 <p class="small">{{ subtitle }}</p>
-{% if terms is none %}{{ estimate(value, told or value.quantity ~ ".") }}
+{% if terms is none %}
+{% if value is string %}<p>I(X; Y), not measured: {{ value }}</p>
+{% else %}{{ estimate(value, told or value.quantity ~ ".") }}{% endif %}
 {% if retrieval %}<h2>Retrieval</h2>
 <p>% of {{ pairs }} held-out pairs whose right candidate is among the k best of all, with 95 % intervals.</p>
 <div class="scroll" tabindex="0"><table><thead>
@@ -125,7 +127,8 @@ as many nats.</p>
 of each, and the most that there can be, log N. The mark is the value, with its 95 % interval.</figcaption></figure>
 {{ checks(who.checks) }}{% endif %}
 <h2>I(Z1; Z2) of two views</h2>
-{{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}
+{% if terms.mi is string %}<p>Not measured: {{ terms.mi }}</p>
+{% else %}{{ estimate(terms.mi, "Between features of two augmented views of held-out images.") }}{% endif %}
 {% if probes is string %}<h2>Probes</h2>
 <p>Not measured: {{ probes }}</p>
 {% elif probes is not none %}<h2>Probes</h2>
@@ -135,6 +138,7 @@ choices were made on training images.</p>
 {% endfor %}</tr></thead><tbody>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% if left_out %}<p>{{ left_out }}</p>{% endif %}
 {% if balance is not none %}{{ classes() }}{% endif %}{% endif %}
 {% if targets %}<h2>Targets</h2>
 <p>Predicted from frozen features by ridge regression, on test images, with 95 % intervals: R2 of a number (1 is exact,

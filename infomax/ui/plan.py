@@ -59,6 +59,10 @@ def plan(
         batch=batch, gpus=gpus, size=size, channels=channels, dim=dim, hidden=hidden, microbatch=microbatch,
         tflops=tflops, link=link,
     )  # fmt: skip
+    if batch < 2:
+        raise UserError(
+            f"--batch {batch} is one pair: a batch needs at least 2, for without another pair there is no negative."
+        )
     if batch % gpus:
         raise UserError(f"--batch {batch} is no multiple of --gpus {gpus}: every process has as many pairs.")
     if mixed_precision not in ("no", "bf16"):

@@ -37,6 +37,7 @@ def of_run(
     targets: "TargetProbes | None" = None,
 ) -> str:
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
+    from infomax.evaluation.common import left_out
     from infomax.ui.tables import probe_rows, target_rows, without_interval
 
     told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
@@ -59,6 +60,7 @@ def of_run(
         subtitle=told,
         terms=terms,
         probes=probes,
+        left_out=None if shown is None else left_out(shown.trained.protocol),
         rows=[] if shown is None else probe_rows(shown),
         targets=[] if targets is None else target_rows(targets),
         without_interval=[] if targets is None else without_interval(targets.to_dict()),
@@ -152,7 +154,7 @@ def _page(**content: Any) -> str:
         content[picture] = placed(content.get(picture, ""))
     empty: dict[str, Any] = {
         "value": None, "probes": None, "rows": [], "others": [], "version": __version__, "told": "", "retrieval": [],
-        "balance": None, "targets": [], "without_interval": [], "unmeasured": [], "balanced": [],
+        "balance": None, "targets": [], "without_interval": [], "unmeasured": [], "balanced": [], "left_out": None,
     }  # fmt: skip
     return environment.from_string(PAGE).render(empty | content)
 

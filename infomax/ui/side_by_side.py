@@ -144,7 +144,7 @@ def _health(run: Path, step: int | None, dataset: str | None) -> tuple[dict[str,
 
 
 def _unmeasured(found: "Evaluation") -> str:
-    reasons = {"Probes": found.probes, "I(J; Z)": found.identity}
+    reasons = {"Probes": found.probes, "I(Z1; Z2)": found.mi, "I(J; Z)": found.identity}
     said = [f"{what}: not measured: {why}" for what, why in reasons.items() if isinstance(why, str)]
     if found.identity is not None and not isinstance(found.identity, str) and not found.identity.trusted:
         failed = [check.sentence for check in found.identity.checks if check.verdict == "fail"]

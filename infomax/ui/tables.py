@@ -17,17 +17,19 @@ Rows = list[tuple[str, list[str]]]  # of a table: the name and the cells of each
 
 
 def print_evaluation(
-    probes: "Probes | str | None", mi: "Estimate | None", saved: Any = None, health: str | None = None,
+    probes: "Probes | str | None", mi: "Estimate | str | None", saved: Any = None, health: str | None = None,
     identity: "Identity | str | None" = None, targets: "TargetProbes | None" = None,
 ) -> None:  # fmt: skip
     """The table at the end of a run and of `infomax probe`, on standard output, in at most 80 columns.
 
-    probes, identity: a text says why there are none. saved: the folder, named in a line. health: of held-out features,
-    a line. targets: a table of their own.
+    probes, mi, identity: a text says why there are none. saved: the folder, named in a line. health: of held-out
+    features, a line. targets: a table of their own.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
+
+    from infomax.evaluation.common import left_out
 
     console = Console(width=None if sys.stdout.isatty() else 80, highlight=False, markup=False)
     if isinstance(probes, str):
@@ -36,6 +38,8 @@ def print_evaluation(
         images = probes.trained.protocol["test_images"]
         console.print(f"Probes on frozen features: % right of {images} test images, with 95 % intervals")
         _print_rows(console, probe_rows(probes), heads())
+        if said := left_out(probes.trained.protocol):
+            console.print(said)
         balance = probes.trained.balance
         if balance is not None and balance.unbalanced:
             console.print(
@@ -60,7 +64,9 @@ def print_evaluation(
         for probe in targets.trained:
             if probe.score is None:
                 console.print(f"{probe.name}: not measured: {probe.protocol['reason']}")
-    if mi is not None:
+    if isinstance(mi, str):
+        console.print(f"I(Z1; Z2) of two views: not measured: {mi}")
+    elif mi is not None:
         low, high = mi.interval
         console.print(
             f"I(Z1; Z2) of two views: {mi.mi:.2f} nats, 95 % interval [{low:.2f}, {high:.2f}], "
@@ -75,7 +81,7 @@ def print_evaluation(
         console.print(health)
     if saved is not None:
         console.print(f"Saved in {saved}", soft_wrap=True)
-    if mi is not None:
+    if mi is not None and not isinstance(mi, str):
         print(last_line(mi, "I(Z1; Z2) of two views"))
     if identity is not None and not isinstance(identity, str):
         print(identity_line(identity))
@@ -185,15 +191,20 @@ def print_results(found: "Evaluation | Towers", saved: Any = None, health: str |
 def print_towers(found: "Towers", saved: Any = None, health: str | None = None) -> None:
     """Retrieval both ways and the MI of the modalities, on standard output, in at most 80 columns."""
     print("\n".join(str(found).splitlines()[:3]))  # without the MI, which follows with its reasons alone
-    print(f"I(X; Y) of the {found.of}, by their projections: {_nats(found.mi)};")
-    print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
-    for reason in found.mi.reasons:
-        print(f"  {reason}")
+    name = f"I(X; Y) of the {found.of}"
+    if isinstance(found.mi, str):
+        print(f"{name}: not measured: {found.mi}")
+    else:
+        print(f"{name}, by their projections: {_nats(found.mi)};")
+        print(f"ceiling {found.mi.ceiling:.2f} nats, log of {found.mi.splits[2]} held-out pairs")
+        for reason in found.mi.reasons:
+            print(f"  {reason}")
     if health is not None:
         print(health)
     if saved is not None:
         print(f"Saved in {saved}")
-    print(last_line(found.mi, f"I(X; Y) of the {found.of}"))
+    if not isinstance(found.mi, str):
+        print(last_line(found.mi, name))
 
 
 def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> None:
@@ -201,7 +212,10 @@ def print_terms(terms: "Terms", unit: "Literal['nats', 'bits']" = "nats") -> Non
 
     unit: "nats" or "bits".
     """
-    print(f"I(Z1; Z2) of two views\n{terms.mi.shown(unit)}")
+    if isinstance(terms.mi, str):
+        print(f"I(Z1; Z2) of two views: not measured: {terms.mi}")
+    else:
+        print(f"I(Z1; Z2) of two views\n{terms.mi.shown(unit)}")
     for name, term, bound in (
         ("I(Z; label)", terms.label, "entropy of the label"),
         ("I(X; Z + noise), noise 1/3 of Z's rms", terms.noise, "capacity of the channel"),

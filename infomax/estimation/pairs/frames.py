@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from infomax.errors import UserError
+from infomax.errors import UserError, not_imported
 from infomax.estimation.pairs.arrays import never_changes, tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
 from infomax.estimation.pairs.columns import Column, codes_of, column_of, require_few, text_column
@@ -198,8 +198,9 @@ def columns_of(side: str, values: Any) -> list[Column] | None:
         return None
     try:
         import narwhals.stable.v2 as nw
-    except ModuleNotFoundError:
-        raise UserError('narwhals reads data frames and is missing: pip install "infomax[tables]".') from None
+    except ImportError as error:
+        missing = 'narwhals reads data frames and is missing: pip install "infomax[tables]".'
+        raise not_imported("narwhals.stable.v2", error, missing) from error
     kind = f"{type(values).__module__.partition('.')[0]} {type(values).__name__}"
     if type(values).__name__ == "LazyFrame":
         raise UserError(f"{side} is a {kind}, whose rows are not there yet: give {side}.collect().")

@@ -4,7 +4,6 @@ Readers are libraries that are imported when used: pip install "infomax[tables]"
 """
 
 import csv
-import importlib
 import io
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.errors import UserError, nearest
+from infomax.errors import UserError, extra, nearest
 from infomax.estimation.pairs import cells
 
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "<NA>", "#N/A"]
@@ -80,13 +79,8 @@ def require_apart(one: str, first: Sequence[str], other: str, second: Sequence[s
 
 
 def library(name: str) -> Any:
-    """A library that reads tables. Raises UserError where it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
-            raise
-        raise UserError(f'{name.partition(".")[0]} is needed and missing: pip install "infomax[tables]".') from None
+    """A library that reads tables. Raises UserError where it is missing, or cannot be imported."""
+    return extra(name, f'{name.partition(".")[0]} is needed and missing: pip install "infomax[tables]".')
 
 
 def _require_known(path: Path, columns: Iterable[str], known: Sequence[str]) -> None:

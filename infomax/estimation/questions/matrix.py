@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.errors import UserError
+from infomax.errors import not_imported
 from infomax.files import finite
 
 FALSE = 0.05  # the rate of false discoveries that a summary calls found
@@ -82,8 +82,8 @@ class Matrix:
         """
         try:
             import pandas
-        except ImportError:
-            raise UserError('to_frame() needs pandas: pip install "infomax[tables]".') from None
+        except ImportError as error:
+            raise not_imported("pandas", error, 'to_frame() needs pandas: pip install "infomax[tables]".') from error
         return pandas.DataFrame(self._columns())
 
     def write_csv(self, path: Path) -> None:
