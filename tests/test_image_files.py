@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, features
 
-from infomax.data import dataset
+from infomax.data import dataset, paired
 from infomax.data import folder as module
 from infomax.data.arrays import on_white, turned
 from infomax.data.pixels import decode, header, own_depth
@@ -263,6 +263,109 @@ def test_one_colour_of_a_grey_png_may_be_transparent(tmp_path):
     assert np.array_equal(found, np.where(values == 77, 255, values))
 
 
+def _cells(count, *shape, dtype: type = np.uint16):
+    # Four channels that were measured, on [0, 1] where they are floats: few values lie at either end.
+    values = np.random.default_rng(0).uniform(0.1, 0.9, (count, *shape))
+    values[:, :3, 0] = 0
+    return (values * (1 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max)).astype(dtype)
+
+
+def _by_default(path, values):
+    # What tifffile.imwrite(path, values) writes of four channels, and warns that it will not for ever.
+    import tifffile
+
+    planes = "separate" if values.shape[0] == 4 else "contig"
+    tifffile.imwrite(path, values, photometric="rgb", planarconfig=planes, extrasamples=["unassalpha"])
+
+
+def _with_alpha(count, side, dtype=np.uint8, seed=0):
+    # Colour [n, h, w, 4] on a transparent ground, as drawings have it.
+    values = random_numbers(count, side, side, 4, most=np.iinfo(dtype).max, dtype=dtype, seed=seed)
+    values[..., 3] = 0
+    values[:, 2:-2, 2:-2, 3] = np.iinfo(dtype).max
+    return values
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(4, 12, 12), (12, 12, 4)])
+def test_four_channels_as_tifffile_writes_them_by_default_are_four_channels(tmp_path, shape, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    arrays = _cells(10, *shape, dtype=dtype)
+    channels = arrays if shape[0] == 4 else arrays.transpose(0, 3, 1, 2)
+    data = dataset(f"folder:{written(tmp_path / 'default', arrays, 'tif', save=_by_default)}")
+    assert data.shape == (4, 12, 12)
+    (note,) = [note for note in data.notes if "alpha" in note]
+    assert note.startswith("10 of 10 images mark") and "read as a channel" in note and "?alpha=white" in note
+    # The pixels are those of the same channels, marked as what they are.
+    save = lambda path, values: tifffile.imwrite(path, values, photometric="minisblack")  # noqa: E731
+    marked = dataset(f"folder:{written(tmp_path / 'marked', channels, 'tif', save=save)}")
+    assert torch.equal(pixels_of(data), pixels_of(marked))
+    white = dataset(f"folder:{tmp_path / 'default'}?alpha=white")
+    assert white.shape == (3, 12, 12) and any("composed onto white" in note for note in white.notes)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fourth_channel_that_is_like_alpha_is_alpha(tmp_path, dtype):
+    pytest.importorskip("tifffile")
+    arrays = _with_alpha(10, 12, dtype)
+    written(tmp_path, arrays, "tif", save=_by_default)
+    data = dataset(f"folder:{tmp_path}")
+    assert data.shape == (3, 12, 12) and (pixels_of(data)[:, :, 0] == 255).all()
+    (note,) = [note for note in data.notes if "alpha" in note]
+    assert note.startswith("10 of 10 images have alpha, and are composed onto white") and "?alpha=channel" in note
+    kept = dataset(f"folder:{tmp_path}?alpha=channel")
+    assert kept.shape == (4, 12, 12) and any("as asked" in note for note in kept.notes)
+    assert (pixels_of(kept)[:, 3, 4, 2:-2] == 255).all() and not pixels_of(kept)[:, 3, 0].any()
+    assert kept.fingerprint != data.fingerprint
+
+
+def test_transparent_images_are_counted_and_their_alpha_can_be_a_channel(tmp_path):
+    arrays = _with_alpha(6, 12)
+    written(tmp_path, [*arrays, *random_numbers(4, 12, 12, 3, seed=1)])
+    data = dataset(f"folder:{tmp_path}")
+    assert any(note.startswith("6 of 10 images have alpha, and are composed") for note in data.notes)
+    assert data.shape == (3, 12, 12)
+    with pytest.raises(UserError, match="4 of 10 images have 3 channels where 6 have 4"):
+        dataset(f"folder:{tmp_path}?alpha=channel")
+    grey = random_numbers(12, 12, seed=2)
+    written(tmp_path / "kept", [*arrays, grey])
+    kept = dataset(f"folder:{tmp_path / 'kept'}?alpha=channel&size=12")
+    assert any(note.startswith("6 of 7 images have alpha, which is read as a fourth") for note in kept.notes)
+    assert same_rows(pixels_of(kept), np.concatenate([arrays.transpose(0, 3, 1, 2), np.stack([[grey] * 4])]))
+
+
+def test_few_tiffs_with_odd_alpha_among_pictures_are_composed_as_before(tmp_path):
+    pytest.importorskip("tifffile")
+    written(tmp_path, random_numbers(8, 12, 12, 3))
+    written(tmp_path / "c0", _cells(3, 12, 12, 4, dtype=np.uint8), "tif", save=_by_default)
+    data = dataset(f"folder:{tmp_path}")
+    assert data.shape == (3, 12, 12)
+    assert any(note.startswith("3 of 11 images have alpha, and are composed onto white") for note in data.notes)
+
+
+def test_tables_and_captions_choose_alpha_as_folders_do(tmp_path):
+    written(tmp_path, _with_alpha(8, 12), classes=1)
+    lines = [f"c0/{i:03}.png,{'ab'[i % 2]}{i}" for i in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *(line[:-1] for line in lines)]))
+    (tmp_path / "captions.csv").write_text("\n".join(["path,text", *lines]))
+    assert dataset(f"csv:{tmp_path}/t.csv?alpha=channel").shape == (4, 12, 12)
+    pairs = paired(f"captions:{tmp_path}/captions.csv?alpha=channel&size=12")
+    assert pairs.train.x.shape == (4, 12, 12)
+    with pytest.raises(UserError, match="alpha is white or channel"):
+        paired(f"captions:{tmp_path}/captions.csv?alpha=no")
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ("alpha=grey", "alpha is white or channel, as in ?alpha=channel, not 'grey'"),
+    ("alpha=white&alpha=channel", "chooses alpha twice"),
+])  # fmt: skip
+def test_what_becomes_of_alpha_is_one_of_two(tmp_path, asked, words):
+    written(tmp_path, random_numbers(8, 12, 12, 3))
+    with pytest.raises(UserError) as error:
+        dataset(f"folder:{tmp_path}?{asked}")
+    assert words in str(error.value)
+
+
 def test_damaged_exif_is_as_if_there_were_none(tmp_path):
     values = random_numbers(8, 8)
     Image.fromarray(values).save(tmp_path / "x.png", exif=b"Exif\0\0rubbish that no camera wrote")
@@ -341,6 +444,11 @@ def test_alpha_white_is_zero_and_palettes_of_deep_tiffs(tmp_path):
     assert np.array_equal(own_depth(tmp_path / "a.tif"), on_white(values))
     tifffile.imwrite(tmp_path / "w.tif", values[..., 0], photometric="miniswhite")
     assert np.array_equal(own_depth(tmp_path / "w.tif")[..., 0], 65535 - values[..., 0])
+    tifffile.imwrite(tmp_path / "k.tif", values, photometric="separated")
+    assert header(tmp_path / "k.tif").channels == 3
+    found = decode(tmp_path / "k.tif", (3, 8, 9), scale=lambda pixels: pixels / 257)
+    inks = 1 - values.astype(np.float64) / 65535
+    assert np.abs(found.permute(1, 2, 0).numpy() - 255 * inks[..., :3] * inks[..., 3:]).max() < 1
     pages = random_numbers(3, 8, 9, 3)
     tifffile.imwrite(tmp_path / "p.tif", pages, photometric="rgb")
     assert header(tmp_path / "p.tif").note == "of several frames the first is read"

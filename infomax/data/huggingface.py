@@ -21,7 +21,9 @@ _TARGET = "target:"  # before the name of a column that is a target, as in a tab
 _SLICES = ("images", "channels")
 
 
-def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_huggingface(
+    name: str, rest: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `hf:NAME_OR_PATH?image=COLUMN&label=COLUMN&config=NAME&target=COLUMNS`: see infomax.data.dataset.
 
     target: columns with commas between, beside those named target:NAME: of numbers, or of lists of words. slices: of
@@ -68,7 +70,7 @@ def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, 
         found = _of_slices(source, found, images, slices)
     elif slices is not None:
         raise UserError(f"slices= is of scans, and the column {image} of {place} holds {first.features[image]}.")
-    return dataset_of_files(name, found, limit, size, skip)
+    return dataset_of_files(name, found, limit, size, skip, alpha)
 
 
 def _slices(source: str, asked: str | None) -> str | None:
