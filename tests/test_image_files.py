@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, features
 
-from infomax.data import dataset, paired
+from infomax.data import dataset, paired, views_for
 from infomax.data import folder as module
 from infomax.data.arrays import on_white, turned
 from infomax.data.pixels import decode, header, own_depth
@@ -411,6 +411,30 @@ def test_a_tiff_of_several_grey_pages_is_read_without_tifffile(tmp_path, monkeyp
     assert data.shape == (3, 8, 8)
     assert same_rows(pixels_of(data), pages)
     assert any("pages or channels are read as 3 channels" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(("dtype", "options", "colour"), [
+    (np.uint16, {"photometric": "minisblack", "planarconfig": "separate"}, False),
+    (np.uint8, {"photometric": "minisblack"}, False),
+    (np.uint16, {"photometric": "rgb", "planarconfig": "separate"}, True),
+    (np.uint8, {"photometric": "rgb", "planarconfig": "separate"}, True),
+])  # fmt: skip
+def test_three_pages_are_no_colour_and_their_views_turn_no_hue(tmp_path, dtype, options, colour):
+    tifffile = pytest.importorskip("tifffile")
+    arrays = random_numbers(10, 3, 9, 8, dtype=dtype)
+    data = dataset(f"folder:{written(tmp_path, arrays, 'tif', save=lambda p, a: tifffile.imwrite(p, a, **options))}")
+    assert data.shape == (3, 9, 8) and same_rows(pixels_of(data), arrays)
+    policy = views_for(data).policy
+    assert data.colour == colour == (policy.hue > 0) == (policy.saturation > 0) == (policy.gray > 0)
+    assert policy.contrast > 0
+    assert any("The 3 channels of 10 of 10 images are not red" in note for note in data.notes) != colour
+
+
+def test_pictures_and_arrays_of_three_channels_are_a_colour(tmp_path):
+    colour = random_numbers(10, 9, 8, 3)
+    for ending in ("png", "npy"):
+        assert dataset(f"folder:{written(tmp_path / ending, colour, ending)}").colour
+    assert dataset(f"folder:{written(tmp_path / 'mixed', [*colour[:9], colour[9, ..., 0]])}").colour
 
 
 @pytest.mark.parametrize(("values", "options"), [

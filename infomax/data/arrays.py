@@ -30,19 +30,20 @@ def is_tiff(path: File) -> bool:
         return file.read(4) in _TIFFS
 
 
-def header(path: File, image: Any = None) -> tuple[int, int, int, str, str, str]:
-    """(width, height, channels without alpha, dtype if not uint8 else "", note, alpha as Header has it). image: the
-    file, opened by Pillow, if it can."""
+def header(path: File, image: Any = None) -> tuple[int, int, int, str, str, str, bool]:
+    """(width, height, channels without alpha, dtype if not uint8 else "", note, alpha and colour as Header has them).
+    image: the file, opened by Pillow, if it can."""
     if is_array(path):
         values = _mapped(path)
         height, width, channels = _sides(values.shape)
-        return width, height, channels, _named(values.dtype), _PAGES.format(channels) if channels > 4 else "", ""
+        note = _PAGES.format(channels) if channels > 4 else ""
+        return width, height, channels, _named(values.dtype), note, "", channels == 3
     if image is None or image.format == "TIFF":
         return _tiff_header(path, image)
     channels = 3 if len(image.getbands()) >= 3 and not _is_grey_png(image) else 1
     width, height = image.size if orientation(image) < 5 else image.size[::-1]
     alpha = "sure" if image.format == "PNG" and str(image.tile[0].args).startswith(("LA", "RGBA")) else ""
-    return width, height, channels, "uint16", "", alpha
+    return width, height, channels, "uint16", "", alpha, channels == 3
 
 
 def pixels(path: File, image: Any = None, channels: int = 0) -> np.ndarray:
@@ -197,11 +198,11 @@ def _needs_tifffile(path: File, what: str) -> UserError:
     )
 
 
-def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str]:
+def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str, bool]:
     tifffile = _tifffile()
     if tifffile is None:
         width, height, pages, dtype = _pillow_tiff(path, image)
-        return width, height, pages, _named(dtype), _PAGES.format(pages) if pages > 1 else "", ""
+        return width, height, pages, _named(dtype), _PAGES.format(pages) if pages > 1 else "", "", False
     with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
         height, width, channels, frames = _axes(series.axes, series.shape)
@@ -218,7 +219,8 @@ def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str]:
             note = _PAGES.format(channels)
         if _orientation_of(page) >= 5:
             height, width = width, height
-        return width, height, channels, _named(dtype), note, ("", "sure", "maybe")[alpha]
+        colour = channels == 3 and page.photometric not in (0, 1)  # of grey pages three are no colour
+        return width, height, channels, _named(dtype), note, ("", "sure", "maybe")[alpha], colour
 
 
 def _tiff(path: File, image: Any, channels: int) -> np.ndarray:

@@ -15,13 +15,15 @@ _LOOKED = 64  # images whose alpha is looked at; of more, an even sample
 _ENDS, _OPAQUE = 0.5, 0.05  # of alpha's values so many are none or full at least, and so many full
 
 
-def channels_of(files: Sequence[File], headers: Sequence[Header], alpha: str | None, notes: list[str]) -> int:
-    """The number of channels that all images are read with.
+def channels_of(
+    files: Sequence[File], headers: Sequence[Header], alpha: str | None, notes: list[str]
+) -> tuple[int, bool]:
+    """The number of channels that all images are read with, and whether they are a colour: red, green and blue.
 
-    It is the most common one; grey images among others are repeated to it. alpha: what becomes of that of colour
-    pictures, one of ALPHA, for all of them alike; by default it is composed onto white, but where at least half of the
-    images that are not grey are TIFFs that may have marked a fourth channel as alpha, and its values are not those of
-    alpha, it is a channel. notes: get a line on each choice. Raises UserError: two numbers that do not go together.
+    The number is the most common one; grey images among others are repeated to it. alpha: what becomes of that of
+    colour pictures, one of ALPHA, for all of them alike; by default it is composed onto white, but where at least half
+    of the images that are not grey are TIFFs that may have marked a fourth channel as alpha, and its values are not
+    those of alpha, it is a channel. notes: get a line on each choice. Raises UserError: two numbers that do not go together.
     """
     marked = [header.alpha != "" for header in headers]
     four = [header.alpha != "" and header.channels == 3 for header in headers]
@@ -32,7 +34,14 @@ def channels_of(files: Sequence[File], headers: Sequence[Header], alpha: str | N
         note = f"{sum(marked)} of {len(files)} images have alpha, and are composed onto white"
         other = any(four) and any(header.channels == 3 for header in headers)
         notes.append(f"{note}{'; ?alpha=channel after the name reads it as a channel' if other else ''}.")
-    return _most_common(files, headers, notes)
+    channels = _most_common(files, headers, notes)
+    others = sum(header.channels == 3 and not header.colour for header in headers)
+    if channels == 3 and others:
+        notes.append(
+            f"The 3 channels of {others} of {len(files)} images are not red, green and blue: views leave hue and "
+            "saturation as they are."
+        )
+    return channels, channels == 3 and not others
 
 
 def require_alpha(name: str, alpha: str | None) -> None:

@@ -143,7 +143,7 @@ def dataset_of_files(
     if sum(map(len, splits)) * int(np.prod(form.shape)) <= MEMORY_BUDGET:
         splits = [split.loaded() if isinstance(split, FileSplit) else split for split in splits]
     splits[0].left_out = len(left_out)
-    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes), left_out)
+    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes), left_out, form.colour)
     if not varies(made):
         raise UserError(
             f"The pixels of all training images of {name!r} come out alike: see whether these are the right files."
@@ -161,10 +161,13 @@ def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int |
 
 
 class _Form:
-    """What all images of a data set are brought to: shape, whether whole, whether some pixels are deeper than bytes."""
+    """What all images of a data set are brought to: shape, whether whole; whether their channels are a colour, and some
+    pixels deeper than bytes."""
 
-    def __init__(self, shape: tuple[int, int, int], whole: bool, depths: set[str], notes: list[str]) -> None:
-        self.shape, self.whole, self.notes = shape, whole, notes
+    def __init__(
+        self, shape: tuple[int, int, int], whole: bool, colour: bool, depths: set[str], notes: list[str]
+    ) -> None:
+        self.shape, self.whole, self.colour, self.notes = shape, whole, colour, notes
         self.deep, self.beside_bytes = bool(depths - {""}), "" in depths
 
 
@@ -173,7 +176,7 @@ def _form(files: Sequence[File], size: int | None, alpha: str | None) -> _Form:
     headers = in_threads(header, looked)
     counts = Counter(h.note for h in headers if h.note)
     notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
-    channels = channels_of(looked, headers, alpha, notes)
+    channels, colour = channels_of(looked, headers, alpha, notes)
     (height, width), whole = _size(headers, size)
     shown = {(h.width, h.height) for h in headers}
     if len(shown) > 1 and not whole:
@@ -184,7 +187,7 @@ def _form(files: Sequence[File], size: int | None, alpha: str | None) -> _Form:
         )
     if whole:
         notes.append(f"These long images are kept whole: scaled to fit {width} x {height} pixels, black around them.")
-    return _Form((channels, height, width), whole, {h.depth for h in headers}, notes)
+    return _Form((channels, height, width), whole, colour, {h.depth for h in headers}, notes)
 
 
 def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:

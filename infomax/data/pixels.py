@@ -27,7 +27,8 @@ ToBytes = Callable[[np.ndarray], np.ndarray]  # pixels [h, w, c] of any dtype ->
 class Header(NamedTuple):
     """Width and height as a viewer shows the picture; channels without alpha; the pixels' dtype where it is not uint8,
     else "". alpha: "" where there is none, "maybe" in a TIFF that marks its last channel as alpha that colours are not
-    multiplied by, which tifffile does with any fourth channel, else "sure"."""
+    multiplied by, which tifffile does with any fourth channel, else "sure". colour: whether the channels are red, green
+    and blue, as far as the file says."""
 
     width: int
     height: int
@@ -35,6 +36,7 @@ class Header(NamedTuple):
     depth: str = ""
     note: str = ""
     alpha: str = ""
+    colour: bool = False
 
 
 def opened(path: File) -> Any:
@@ -87,7 +89,8 @@ def header(path: File) -> Header:
             alpha = "sure" if image.has_transparency_data else ""
             if alpha and image.format == "TIFF" and image.tag_v2.get(338) != (1,):
                 alpha = "maybe"
-            return Header(width, height, 1 if image.mode in _GREY else 3, "", note, alpha)
+            colour = image.mode not in _GREY
+            return Header(width, height, 3 if colour else 1, "", note, alpha, colour)
     except Exception as error:
         raise unreadable(path, error) from error
 
