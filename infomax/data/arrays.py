@@ -19,6 +19,10 @@ MAX_CHANNELS = 64  # pages and channels of one picture; beyond, it is a film or 
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PAGES = "pages or channels are read as {} channels"
+_LAST = (
+    "pages, as tifffile writes [h, w, c] where nothing is said, are read as {} channels, for that side is shorter; "
+    "where they are pages, write them with metadata={{'axes': 'CYX'}}"
+)
 
 
 def is_array(path: File) -> bool:
@@ -202,10 +206,16 @@ def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str, 
     tifffile = _tifffile()
     if tifffile is None:
         width, height, pages, dtype = _pillow_tiff(path, image)
-        return width, height, pages, _named(dtype), _PAGES.format(pages) if pages > 1 else "", "", False
+        note = _LAST if _channels_last(_described(image), (pages, height, width)) else _PAGES
+        if note is _LAST:
+            height, width, pages = _reasonable(pages, height, width)
+        else:
+            _reasonable(height, width, pages)
+        return width, height, pages, _named(dtype), note.format(pages) if pages > 1 or note is _LAST else "", "", False
     with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
-        height, width, channels, frames = _axes(series.axes, series.shape)
+        axes = _axes_of(series)
+        height, width, channels, frames = _axes(axes, series.shape)
         dtype = np.dtype(series.dtype)
         if page.photometric == 3:  # a palette
             channels, dtype = 3 * channels, np.dtype(np.uint16)
@@ -215,8 +225,8 @@ def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str, 
         if page.photometric == 5 and channels == 4 and dtype.kind == "u":  # inks, which become colours
             channels, alpha = 3, 0
         note = "of several colour pages the first is read" if frames > 1 else ""
-        if channels > 4 or (channels > 1 and "S" not in series.axes and page.photometric != 3):
-            note = _PAGES.format(channels)
+        if channels > 4 or (channels > 1 and "S" not in axes and page.photometric != 3):
+            note = (_PAGES if axes == series.axes else _LAST).format(channels)
         if _orientation_of(page) >= 5:
             height, width = width, height
         colour = channels == 3 and page.photometric not in (0, 1)  # of grey pages three are no colour
@@ -229,7 +239,8 @@ def _tiff(path: File, image: Any, channels: int) -> np.ndarray:
         return _by_pillow(path, image)
     with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
-        *_, frames = _axes(series.axes, series.shape)
+        axes = _axes_of(series)
+        *_, frames = _axes(axes, series.shape)
         try:
             values = series.asarray()
         except ValueError as error:
@@ -238,7 +249,6 @@ def _tiff(path: File, image: Any, channels: int) -> np.ndarray:
             if image is not None and image.mode[0] in "IFL":
                 return _by_pillow(path, image)
             raise UserError(f"The image {path} is compressed: to read it, pip install imagecodecs.") from error
-        axes = series.axes
         values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         rest = "".join(a for a in axes if a not in "YX")
         if "S" in rest:  # the colours of one page; of several pages the first
@@ -258,6 +268,22 @@ def _tiff(path: File, image: Any, channels: int) -> np.ndarray:
             rest_of = most - values.astype(np.float64)
             values = (rest_of[..., :3] * rest_of[..., 3:] / most).round().astype(values.dtype)
         return turned(values, _orientation_of(page))
+
+
+def _axes_of(series: Any) -> str:
+    return "YXQ" if _channels_last(series.axes, series.shape) else series.axes
+
+
+def _channels_last(axes: str, shape: tuple[int, ...]) -> bool:
+    # Whether pages of a file of tifffile's, whose sides nobody named (Q), are the rows of an array [h, w, c]: where the
+    # last side is shorter than the first, as in .npy files.
+    return axes == "QYX" and shape[2] < shape[0]
+
+
+def _described(image: Any) -> str:
+    # The axes as tifffile reads them from its own description of pages: {"shape": [16, 16, 5]}.
+    text = str(image.tag_v2.get(270, ""))
+    return "QYX" if text.startswith('{"shape": [') and '"axes"' not in text and text.count(",") == 2 else ""
 
 
 def _axes(axes: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -297,12 +323,12 @@ def _pillow_tiff(path: File, image: Any) -> tuple[int, int, int, np.dtype]:
     wide = max(8, 1 << (bits - 1).bit_length())
     if kind is None or wide > 64:
         raise _needs_tifffile(path, f"a TIFF of {bits} bits of format {sign}")
-    _reasonable(image.height, image.width, pages)
     return image.width, image.height, pages, np.dtype(f"{kind}{wide}")
 
 
 def _by_pillow(path: File, image: Any) -> np.ndarray:
     width, height, pages, dtype = _pillow_tiff(path, image)
+    axis = 0 if _channels_last(_described(image), (pages, height, width)) else -1  # the first page describes all
     read = []
     for page in range(pages):
         image.seek(page)
@@ -317,4 +343,4 @@ def _by_pillow(path: File, image: Any) -> np.ndarray:
         if image.tag_v2.get(262) == 0 and dtype.kind == "u" and dtype != np.uint8:
             values = np.iinfo(dtype).max - values  # white is zero; of 8 bits Pillow knows
         read.append(values)
-    return np.stack(read, axis=-1)
+    return np.stack(read, axis=axis)

@@ -23,7 +23,8 @@ def channels_of(
     The number is the most common one; grey images among others are repeated to it. alpha: what becomes of that of
     colour pictures, one of ALPHA, for all of them alike; by default it is composed onto white, but where at least half
     of the images that are not grey are TIFFs that may have marked a fourth channel as alpha, and its values are not
-    those of alpha, it is a channel. notes: get a line on each choice. Raises UserError: two numbers that do not go together.
+    those of alpha, it is a channel. notes: get a line on each choice. Raises UserError: numbers that do not go
+    together.
     """
     marked = [header.alpha != "" for header in headers]
     four = [header.alpha != "" and header.channels == 3 for header in headers]
