@@ -139,6 +139,28 @@ def test_twelve_bits_in_colour_pngs_use_all_levels(tmp_path):
     assert pixels_of(dataset(f"folder:{tmp_path}")).unique().numel() > 250
 
 
+@pytest.mark.parametrize(("few", "many", "words"), [
+    (np.float32, np.uint16, "3 of 10 images are float32 where 7 are uint16"),
+    (np.int16, np.float64, "3 of 10 images are int16 where 7 are float64"),
+])  # fmt: skip
+def test_floats_beside_deep_whole_numbers_are_refused_with_a_count_of_each(tmp_path, few, many, words):
+    values = random_numbers(10, 8, 8, most=30_000).astype(np.float64)
+    arrays = [(a / 30_000 if kind in (np.float32, np.float64) else a).astype(kind)
+              for a, kind in zip(values, [few] * 3 + [many] * 7, strict=True)]  # fmt: skip
+    written(tmp_path, arrays, "npy")
+    with pytest.raises(UserError, match=r"c0.000\.npy.*save all as one") as error:
+        dataset(f"folder:{tmp_path}")
+    assert words in str(error.value)
+
+
+def test_floats_of_two_sizes_whole_numbers_of_two_and_bytes_beside_either_go_together(tmp_path):
+    values = random_numbers(10, 8, 8)
+    for kinds in ((np.float32, np.float64), (np.uint16, np.int32), (np.uint8, np.float32), (np.uint8, np.uint16)):
+        place = tmp_path / "".join(np.dtype(kind).name for kind in kinds)
+        arrays = [a.astype(kinds[i % 2]) for i, a in enumerate(values)]
+        assert dataset(f"folder:{written(place, arrays, 'npy')}").shape == (1, 8, 8)
+
+
 def test_big_endian_arrays_are_numbers(tmp_path):
     arrays = random_numbers(10, 6, 6, most=256, dtype=np.uint16)
     assert same_rows(pixels_of(dataset(f"folder:{written(tmp_path, arrays.astype('>u2'), 'npy')}")), arrays)

@@ -45,6 +45,22 @@ def channels_of(
     return channels, channels == 3 and not others
 
 
+def require_one_kind(files: Sequence[File], headers: Sequence[Header]) -> None:
+    """Raises UserError for floating point beside whole numbers of more than 8 bits: 1.0 is white in most of the former
+    and black in the latter, so that no one scale suits both."""
+    deep = [(file, header.depth) for file, header in zip(files, headers, strict=True) if header.depth]
+    floats = [(file, depth) for file, depth in deep if depth.startswith("float")]
+    whole = [(file, depth) for file, depth in deep if not depth.startswith("float")]
+    if floats and whole:
+        few, many = sorted((floats, whole), key=len)
+        shown = (", ".join(sorted({depth for _, depth in part})) for part in (few, many))
+        raise UserError(
+            f"{len(few)} of {len(files)} images are {next(shown)} where {len(many)} are {next(shown)}, for instance "
+            f"{few[0][0]}: floating point and whole numbers need scales of their own: save all as one of them, or move "
+            "one kind elsewhere."
+        )
+
+
 def require_alpha(name: str, alpha: str | None) -> None:
     """Raises UserError for an alpha that is asked for and none of ALPHA. name: the data set's, as it was spelt."""
     if alpha not in (None, *ALPHA):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.data.channels import channels_of
+from infomax.data.channels import channels_of, require_one_kind
 from infomax.data.listing import Found, found_in
 from infomax.data.memory import MemorySplit
 from infomax.data.packed import File, size_of
@@ -176,6 +176,7 @@ def _form(files: Sequence[File], size: int | None, alpha: str | None) -> _Form:
     headers = in_threads(header, looked)
     counts = Counter(h.note for h in headers if h.note)
     notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
+    require_one_kind(looked, headers)
     channels, colour = channels_of(looked, headers, alpha, notes)
     (height, width), whole = _size(headers, size)
     shown = {(h.width, h.height) for h in headers}
