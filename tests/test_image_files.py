@@ -15,6 +15,7 @@ from PIL import Image, features
 from infomax.data import dataset, paired, views_for
 from infomax.data import folder as module
 from infomax.data.arrays import on_white, turned
+from infomax.data.listing import found_in
 from infomax.data.pixels import decode, header, own_depth
 from infomax.data.scale import Scale, learned, sampled
 from infomax.errors import UserError
@@ -757,6 +758,62 @@ def test_folders_inside_a_class_are_parts_of_it(tmp_path):
     data = dataset(f"folder:{tmp_path}")
     assert data.classes == ["cat", "dog"]
     assert any("parts of a class" in note for note in data.notes)
+
+
+def _link(place: Path, target: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=True)
+
+
+def _images_in(root: Path) -> list[str]:
+    found = found_in(root)
+    return sorted(str(file) for file in found.files)
+
+
+@pytest.mark.parametrize("links", [
+    {"c0/self": ".."}, {"c0/self": "."}, {"self": "."}, {"c1/deep/up": "../.."}, {"c0/self": "..", "c1/self": ".."},
+    {"c0/up": "../.."}, {"c0/other": "../c1"},
+])  # fmt: skip
+def test_links_back_into_a_folder_read_nothing_twice(tmp_path, links):
+    root = written(tmp_path / "root", random_numbers(20, 8, 8))
+    before = _images_in(root)
+    for place, target in links.items():
+        _link(root / place, target)
+    assert _images_in(root) == before and len(before) == 20
+    (note,) = [note for note in dataset(f"folder:{root}").notes if "link" in note]
+    assert note.startswith(f"{len(links)} link") and f"the first is {root / next(iter(links))}." in note
+
+
+def test_a_folder_elsewhere_is_read_once_whatever_links_to_it(tmp_path):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    more = written(tmp_path / "more", random_numbers(6, 8, 8, seed=1))
+    for place in (root / "c0" / "x", root / "c0" / "y", root / "c1" / "x"):
+        _link(place, str(more))
+    _link(more / "c1" / "back", "..")
+    found = found_in(root)
+    assert len(found.files) == 16 and sum("/c0/x/" in str(file) for file in found.files) == 6
+    assert found.classes == ["c0", "c1"]
+    assert any(note.startswith("3 links to folders that are read already") for note in found.notes)
+
+
+def test_a_split_that_is_made_of_links_is_followed_and_one_into_the_other_part_is_not(tmp_path):
+    store = written(tmp_path / "store", random_numbers(20, 8, 8))
+    for part, names in (("train", ("c0", "c1")), ("test", ("c0",))):
+        for name in names:
+            written(tmp_path / part / name, random_numbers(2, 8, 8, seed=len(part)), classes=1)
+    _link(tmp_path / "train" / "c2", str(store / "c0"))  # a class
+    _link(tmp_path / "train" / "c1" / "more", str(store / "c1"))  # a part of one
+    _link(tmp_path / "train" / "c0" / "more", "../../test/c0")
+    found = found_in(tmp_path)
+    assert found.classes == ["c0", "c1", "c2"] and found.held.sum() == 2 and len(found.files) == 26
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [4, 12, 10]
+    assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
+
+
+def test_a_link_to_its_own_folder_alone_is_no_way_to_images(tmp_path):
+    _link(tmp_path / "self", ".")
+    with pytest.raises(UserError, match="is empty"):
+        dataset(f"folder:{tmp_path}")
 
 
 # Without labels.
