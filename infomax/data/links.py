@@ -1,4 +1,4 @@
-"""Walks through folders and symbolic links to folders, in which no folder is read twice."""
+"""Walks through folders, and through symbolic links to folders that are not read otherwise."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 class Walk:
     """Goes through the folders of a data set, and through symbolic links to folders.
 
-    roots: the folders that are read. A link inside them to a folder that is read where it lies, or to one that holds
-    a root, is not followed; of several links to one folder elsewhere the first in the order of paths is. skipped: the
-    links that were not followed.
+    roots: the folders that are read. A link to a folder inside a root, which is read where it lies, or to one that
+    holds a root, is not followed; of several links to one folder elsewhere the first in the order of paths is. A class
+    may be a link to any folder that holds no root. skipped: the links that were not followed.
     """
 
     def __init__(self) -> None:
