@@ -4,6 +4,7 @@ The commands are those that the page prints, on fewer and smaller files and fewe
 terminal and on the report. The launcher starts what trains; the others run in this process, without imports of theirs.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -91,6 +92,8 @@ def test_from_a_folder_of_tiffs_to_an_encoder_its_health_and_its_mi(run, tmp_pat
         r" held-out MI -?\d+\.\d+ of \d\.\d+; not collapsed", out
     )  # fmt: skip
     assert saved_in(trained.stdout) == "checkpoints/simclr"
+    kept = json.loads((tmp_path / "checkpoints/simclr/run.json").read_text())["configuration"]["data_notes"]
+    assert any(said in note for note in kept)
 
     estimated = run("infomax", "estimate", "checkpoints/simclr")
     assert estimated.status == 0, estimated.err

@@ -1,6 +1,7 @@
 """Hugging Face data sets: `hf:NAME_OR_PATH`, of the hub, a folder or file that `datasets` reads, or a saved one."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,13 @@ def read_huggingface(
     targets = [_target(place, {part: parts[part] for part in read}, column) for column in (*asked, *named)]
     found = found._replace(targets=tuple(targets))
     notes.insert(0, said(image, None if labels is None else label, len(found.classes)))
-    if isinstance(first.features[image], hub_package().Nifti):
+    scans = isinstance(first.features[image], hub_package().Nifti)
+    if scans:
         found = _of_slices(source, found, images, slices)
     elif slices is not None:
         raise UserError(f"slices= is of scans, and the column {image} of {place} holds {first.features[image]}.")
-    return dataset_of_files(name, found, limit, size, skip, alpha)
+    made = dataset_of_files(name, found, limit, size, skip, alpha)
+    return replace(made, colour=False) if scans else made  # three slices, or times, are not red, green and blue
 
 
 def _slices(source: str, asked: str | None) -> str | None:
