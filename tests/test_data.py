@@ -24,7 +24,7 @@ import torch
 from conftest import write_images
 from PIL import Image
 
-from infomax.data import Batch, PairLoader, Policy, Views, dataset, from_tensors, policies, views_for
+from infomax.data import Batch, PairLoader, Policy, Views, dataset, from_tensors, policies, views_for, views_from
 from infomax.data import folder as module
 from infomax.data.augment import moved
 from infomax.data.folder import FileSplit
@@ -580,6 +580,15 @@ def test_strokes_blur_noise_and_boxes():
     assert part[part > 0].mean().item() == pytest.approx(0.2, abs=0.03)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_contrast_keeps_the_mean_over_all_channels_of_what_is_no_colour(channels):
+    levels = torch.arange(60, 60 + 30 * channels, 30, dtype=torch.uint8)
+    images = levels[None, :, None, None].expand(16, -1, 6, 6).contiguous()
+    made = Views(Policy(contrast=0.3), [0.0] * channels, [1.0] * channels)(images, torch.arange(16), 0, 0, 0)
+    torch.testing.assert_close(made.mean((1, 2, 3)), images.float().mean((1, 2, 3)) / 255)
+    assert channels == 1 or not torch.allclose(made, images / 255, atol=0.01)
+
+
 def test_policies_print_and_parse_and_go_through_json():
     for policy in (EVERYTHING, *(make() for make in policies.values())):
         assert eval(repr(policy)) == policy
@@ -593,6 +602,14 @@ def test_views_suit_the_data(mnist5k):
     assert views_for(pictures).policy == policies["natural"]()
     assert views_for(replace(pictures, flip=False)).policy == replace(policies["natural"](), flip=0.0)
     assert views_for(mnist5k, EVERYTHING).policy is EVERYTHING
+    uncoloured = replace(policies["natural"](), hue=0.0, saturation=0.0, gray=0.0)
+    assert views_for(replace(pictures, colour=False)).policy == uncoloured
+    for channels, policy in ((1, policies["natural"]()), (2, uncoloured), (4, uncoloured)):
+        others = from_tensors(noise(4, channels), None, noise(4, channels), None, flip=True)
+        assert views_for(others).policy == policy
+        # A run that was saved with another policy keeps it.
+        saved = {"views": repr(policies["natural"]()), "mean": list(others.mean), "std": list(others.std)}
+        assert views_from(saved, others).policy == policies["natural"]()
 
 
 # ---------------------------------------------------------------------------------------------------------- loader

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image, features
 
-from infomax.data import dataset
+from infomax.data import dataset, paired, views_for
 from infomax.data import folder as module
 from infomax.data.arrays import on_white, turned
+from infomax.data.listing import found_in
 from infomax.data.pixels import decode, header, own_depth
 from infomax.data.scale import Scale, learned, sampled
 from infomax.errors import UserError
@@ -137,6 +138,28 @@ def test_twelve_bits_in_colour_pngs_use_all_levels(tmp_path):
     for i, values in enumerate(random_numbers(10, 8, 8, 3, most=4096, dtype=np.uint16)):
         _png16(tmp_path / f"c{i % 2}" / f"{i}.png", values, 2)
     assert pixels_of(dataset(f"folder:{tmp_path}")).unique().numel() > 250
+
+
+@pytest.mark.parametrize(("few", "many", "words"), [
+    (np.float32, np.uint16, "3 of 10 images are float32 where 7 are uint16"),
+    (np.int16, np.float64, "3 of 10 images are int16 where 7 are float64"),
+])  # fmt: skip
+def test_floats_beside_deep_whole_numbers_are_refused_with_a_count_of_each(tmp_path, few, many, words):
+    values = random_numbers(10, 8, 8, most=30_000).astype(np.float64)
+    arrays = [(a / 30_000 if kind in (np.float32, np.float64) else a).astype(kind)
+              for a, kind in zip(values, [few] * 3 + [many] * 7, strict=True)]  # fmt: skip
+    written(tmp_path, arrays, "npy")
+    with pytest.raises(UserError, match=r"c0.000\.npy.*save all as one") as error:
+        dataset(f"folder:{tmp_path}")
+    assert words in str(error.value)
+
+
+def test_floats_of_two_sizes_whole_numbers_of_two_and_bytes_beside_either_go_together(tmp_path):
+    values = random_numbers(10, 8, 8)
+    for kinds in ((np.float32, np.float64), (np.uint16, np.int32), (np.uint8, np.float32), (np.uint8, np.uint16)):
+        place = tmp_path / "".join(np.dtype(kind).name for kind in kinds)
+        arrays = [a.astype(kinds[i % 2]) for i, a in enumerate(values)]
+        assert dataset(f"folder:{written(place, arrays, 'npy')}").shape == (1, 8, 8)
 
 
 def test_big_endian_arrays_are_numbers(tmp_path):
@@ -263,6 +286,109 @@ def test_one_colour_of_a_grey_png_may_be_transparent(tmp_path):
     assert np.array_equal(found, np.where(values == 77, 255, values))
 
 
+def _cells(count, *shape, dtype: type = np.uint16):
+    # Four channels that were measured, on [0, 1] where they are floats: few values lie at either end.
+    values = np.random.default_rng(0).uniform(0.1, 0.9, (count, *shape))
+    values[:, :3, 0] = 0
+    return (values * (1 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max)).astype(dtype)
+
+
+def _by_default(path, values):
+    # What tifffile.imwrite(path, values) writes of four channels, and warns that it will not for ever.
+    import tifffile
+
+    planes = "separate" if values.shape[0] == 4 else "contig"
+    tifffile.imwrite(path, values, photometric="rgb", planarconfig=planes, extrasamples=["unassalpha"])
+
+
+def _with_alpha(count, side, dtype=np.uint8, seed=0):
+    # Colour [n, h, w, 4] on a transparent ground, as drawings have it.
+    values = random_numbers(count, side, side, 4, most=np.iinfo(dtype).max, dtype=dtype, seed=seed)
+    values[..., 3] = 0
+    values[:, 2:-2, 2:-2, 3] = np.iinfo(dtype).max
+    return values
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(4, 12, 12), (12, 12, 4)])
+def test_four_channels_as_tifffile_writes_them_by_default_are_four_channels(tmp_path, shape, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    arrays = _cells(10, *shape, dtype=dtype)
+    channels = arrays if shape[0] == 4 else arrays.transpose(0, 3, 1, 2)
+    data = dataset(f"folder:{written(tmp_path / 'default', arrays, 'tif', save=_by_default)}")
+    assert data.shape == (4, 12, 12)
+    (note,) = [note for note in data.notes if "alpha" in note]
+    assert note.startswith("10 of 10 images mark") and "read as a channel" in note and "?alpha=white" in note
+    # The pixels are those of the same channels, marked as what they are.
+    save = lambda path, values: tifffile.imwrite(path, values, photometric="minisblack")  # noqa: E731
+    marked = dataset(f"folder:{written(tmp_path / 'marked', channels, 'tif', save=save)}")
+    assert torch.equal(pixels_of(data), pixels_of(marked))
+    white = dataset(f"folder:{tmp_path / 'default'}?alpha=white")
+    assert white.shape == (3, 12, 12) and any("composed onto white" in note for note in white.notes)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fourth_channel_that_is_like_alpha_is_alpha(tmp_path, dtype):
+    pytest.importorskip("tifffile")
+    arrays = _with_alpha(10, 12, dtype)
+    written(tmp_path, arrays, "tif", save=_by_default)
+    data = dataset(f"folder:{tmp_path}")
+    assert data.shape == (3, 12, 12) and (pixels_of(data)[:, :, 0] == 255).all()
+    (note,) = [note for note in data.notes if "alpha" in note]
+    assert note.startswith("10 of 10 images have alpha, and are composed onto white") and "?alpha=channel" in note
+    kept = dataset(f"folder:{tmp_path}?alpha=channel")
+    assert kept.shape == (4, 12, 12) and any("as asked" in note for note in kept.notes)
+    assert (pixels_of(kept)[:, 3, 4, 2:-2] == 255).all() and not pixels_of(kept)[:, 3, 0].any()
+    assert kept.fingerprint != data.fingerprint
+
+
+def test_transparent_images_are_counted_and_their_alpha_can_be_a_channel(tmp_path):
+    arrays = _with_alpha(6, 12)
+    written(tmp_path, [*arrays, *random_numbers(4, 12, 12, 3, seed=1)])
+    data = dataset(f"folder:{tmp_path}")
+    assert any(note.startswith("6 of 10 images have alpha, and are composed") for note in data.notes)
+    assert data.shape == (3, 12, 12)
+    with pytest.raises(UserError, match="4 of 10 images have 3 channels where 6 have 4"):
+        dataset(f"folder:{tmp_path}?alpha=channel")
+    grey = random_numbers(12, 12, seed=2)
+    written(tmp_path / "kept", [*arrays, grey])
+    kept = dataset(f"folder:{tmp_path / 'kept'}?alpha=channel&size=12")
+    assert any(note.startswith("6 of 7 images have alpha, which is read as a fourth") for note in kept.notes)
+    assert same_rows(pixels_of(kept), np.concatenate([arrays.transpose(0, 3, 1, 2), np.stack([[grey] * 4])]))
+
+
+def test_few_tiffs_with_odd_alpha_among_pictures_are_composed_as_before(tmp_path):
+    pytest.importorskip("tifffile")
+    written(tmp_path, random_numbers(8, 12, 12, 3))
+    written(tmp_path / "c0", _cells(3, 12, 12, 4, dtype=np.uint8), "tif", save=_by_default)
+    data = dataset(f"folder:{tmp_path}")
+    assert data.shape == (3, 12, 12)
+    assert any(note.startswith("3 of 11 images have alpha, and are composed onto white") for note in data.notes)
+
+
+def test_tables_and_captions_choose_alpha_as_folders_do(tmp_path):
+    written(tmp_path, _with_alpha(8, 12), classes=1)
+    lines = [f"c0/{i:03}.png,{'ab'[i % 2]}{i}" for i in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *(line[:-1] for line in lines)]))
+    (tmp_path / "captions.csv").write_text("\n".join(["path,text", *lines]))
+    assert dataset(f"csv:{tmp_path}/t.csv?alpha=channel").shape == (4, 12, 12)
+    pairs = paired(f"captions:{tmp_path}/captions.csv?alpha=channel&size=12")
+    assert pairs.train.x.shape == (4, 12, 12)
+    with pytest.raises(UserError, match="alpha is white or channel"):
+        paired(f"captions:{tmp_path}/captions.csv?alpha=no")
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ("alpha=grey", "alpha is white or channel, as in ?alpha=channel, not 'grey'"),
+    ("alpha=white&alpha=channel", "chooses alpha twice"),
+])  # fmt: skip
+def test_what_becomes_of_alpha_is_one_of_two(tmp_path, asked, words):
+    written(tmp_path, random_numbers(8, 12, 12, 3))
+    with pytest.raises(UserError) as error:
+        dataset(f"folder:{tmp_path}?{asked}")
+    assert words in str(error.value)
+
+
 def test_damaged_exif_is_as_if_there_were_none(tmp_path):
     values = random_numbers(8, 8)
     Image.fromarray(values).save(tmp_path / "x.png", exif=b"Exif\0\0rubbish that no camera wrote")
@@ -310,6 +436,30 @@ def test_a_tiff_of_several_grey_pages_is_read_without_tifffile(tmp_path, monkeyp
     assert any("pages or channels are read as 3 channels" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(("dtype", "options", "colour"), [
+    (np.uint16, {"photometric": "minisblack", "planarconfig": "separate"}, False),
+    (np.uint8, {"photometric": "minisblack"}, False),
+    (np.uint16, {"photometric": "rgb", "planarconfig": "separate"}, True),
+    (np.uint8, {"photometric": "rgb", "planarconfig": "separate"}, True),
+])  # fmt: skip
+def test_three_pages_are_no_colour_and_their_views_turn_no_hue(tmp_path, dtype, options, colour):
+    tifffile = pytest.importorskip("tifffile")
+    arrays = random_numbers(10, 3, 9, 8, dtype=dtype)
+    data = dataset(f"folder:{written(tmp_path, arrays, 'tif', save=lambda p, a: tifffile.imwrite(p, a, **options))}")
+    assert data.shape == (3, 9, 8) and same_rows(pixels_of(data), arrays)
+    policy = views_for(data).policy
+    assert data.colour == colour == (policy.hue > 0) == (policy.saturation > 0) == (policy.gray > 0)
+    assert policy.contrast > 0
+    assert any("The 3 channels of 10 of 10 images are not red" in note for note in data.notes) != colour
+
+
+def test_pictures_and_arrays_of_three_channels_are_a_colour(tmp_path):
+    colour = random_numbers(10, 9, 8, 3)
+    for ending in ("png", "npy"):
+        assert dataset(f"folder:{written(tmp_path / ending, colour, ending)}").colour
+    assert dataset(f"folder:{written(tmp_path / 'mixed', [*colour[:9], colour[9, ..., 0]])}").colour
+
+
 @pytest.mark.parametrize(("values", "options"), [
     (random_numbers(8, 9, most=4000, dtype=np.uint16), {}),
     (random_numbers(8, 9, most=4000, dtype=np.int16) - np.int16(2000), {}),
@@ -341,6 +491,11 @@ def test_alpha_white_is_zero_and_palettes_of_deep_tiffs(tmp_path):
     assert np.array_equal(own_depth(tmp_path / "a.tif"), on_white(values))
     tifffile.imwrite(tmp_path / "w.tif", values[..., 0], photometric="miniswhite")
     assert np.array_equal(own_depth(tmp_path / "w.tif")[..., 0], 65535 - values[..., 0])
+    tifffile.imwrite(tmp_path / "k.tif", values, photometric="separated")
+    assert header(tmp_path / "k.tif").channels == 3
+    found = decode(tmp_path / "k.tif", (3, 8, 9), scale=lambda pixels: pixels / 257)
+    inks = 1 - values.astype(np.float64) / 65535
+    assert np.abs(found.permute(1, 2, 0).numpy() - 255 * inks[..., :3] * inks[..., 3:]).max() < 1
     pages = random_numbers(3, 8, 9, 3)
     tifffile.imwrite(tmp_path / "p.tif", pages, photometric="rgb")
     assert header(tmp_path / "p.tif").note == "of several frames the first is read"
@@ -366,6 +521,33 @@ def test_with_and_without_tifffile_pixels_are_the_same(tmp_path, monkeypatch):
         assert header(file) == head, file
         there = own_depth(file)
         assert there.dtype == expected.dtype and np.array_equal(there, expected), file
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 5), (80, 80, 5), (20, 9, 2)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
+def test_pages_that_tifffile_made_of_channels_are_channels(tmp_path, monkeypatch, shape, dtype, without):
+    tifffile = pytest.importorskip("tifffile")
+    arrays = random_numbers(10, *shape, dtype=dtype)
+    written(tmp_path, arrays, "tif", save=lambda path, a: tifffile.imwrite(path, a, photometric="minisblack"))
+    if without:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
+    data = dataset(f"folder:{tmp_path}")
+    assert data.shape == (shape[2], *shape[:2])
+    assert same_rows(pixels_of(data), arrays.transpose(0, 3, 1, 2))
+    assert any(f"read as {shape[2]} channels, for that side is shorter" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((5, 16, 16), None), ((16, 16, 16), None), ((16, 12, 9), "ZYX")])
+def test_pages_that_are_named_or_fewer_than_columns_are_pages(tmp_path, shape, axes):
+    tifffile = pytest.importorskip("tifffile")
+    values = random_numbers(*shape, most=4000, dtype=np.uint16)
+    about = {} if axes is None else {"metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **about)
+    assert np.array_equal(own_depth(tmp_path / "x.tif"), values.transpose(1, 2, 0))
+    head = header(tmp_path / "x.tif")
+    assert (head.channels, head.height, head.width) == shape
+    assert head.note == f"pages or channels are read as {shape[0]} channels"
 
 
 def _plain_tiff(path, values):
@@ -620,6 +802,62 @@ def test_folders_inside_a_class_are_parts_of_it(tmp_path):
     data = dataset(f"folder:{tmp_path}")
     assert data.classes == ["cat", "dog"]
     assert any("parts of a class" in note for note in data.notes)
+
+
+def _link(place: Path, target: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=True)
+
+
+def _images_in(root: Path) -> list[str]:
+    found = found_in(root)
+    return sorted(str(file) for file in found.files)
+
+
+@pytest.mark.parametrize("links", [
+    {"c0/self": ".."}, {"c0/self": "."}, {"self": "."}, {"c1/deep/up": "../.."}, {"c0/self": "..", "c1/self": ".."},
+    {"c0/up": "../.."}, {"c0/other": "../c1"},
+])  # fmt: skip
+def test_links_back_into_a_folder_read_nothing_twice(tmp_path, links):
+    root = written(tmp_path / "root", random_numbers(20, 8, 8))
+    before = _images_in(root)
+    for place, target in links.items():
+        _link(root / place, target)
+    assert _images_in(root) == before and len(before) == 20
+    (note,) = [note for note in dataset(f"folder:{root}").notes if "link" in note]
+    assert note.startswith(f"{len(links)} link") and f"the first is {root / next(iter(links))}." in note
+
+
+def test_a_folder_elsewhere_is_read_once_whatever_links_to_it(tmp_path):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    more = written(tmp_path / "more", random_numbers(6, 8, 8, seed=1))
+    for place in (root / "c0" / "x", root / "c0" / "y", root / "c1" / "x"):
+        _link(place, str(more))
+    _link(more / "c1" / "back", "..")
+    found = found_in(root)
+    assert len(found.files) == 16 and sum("/c0/x/" in str(file) for file in found.files) == 6
+    assert found.classes == ["c0", "c1"]
+    assert any(note.startswith("3 links to folders that are read already") for note in found.notes)
+
+
+def test_a_split_that_is_made_of_links_is_followed_and_one_into_the_other_part_is_not(tmp_path):
+    store = written(tmp_path / "store", random_numbers(20, 8, 8))
+    for part, names in (("train", ("c0", "c1")), ("test", ("c0",))):
+        for name in names:
+            written(tmp_path / part / name, random_numbers(2, 8, 8, seed=len(part)), classes=1)
+    _link(tmp_path / "train" / "c2", str(store / "c0"))  # a class
+    _link(tmp_path / "train" / "c1" / "more", str(store / "c1"))  # a part of one
+    _link(tmp_path / "train" / "c0" / "more", "../../test/c0")
+    found = found_in(tmp_path)
+    assert found.classes == ["c0", "c1", "c2"] and found.held.sum() == 2 and len(found.files) == 26
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [4, 12, 10]
+    assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
+
+
+def test_a_link_to_its_own_folder_alone_is_no_way_to_images(tmp_path):
+    _link(tmp_path / "self", ".")
+    with pytest.raises(UserError, match="is empty"):
+        dataset(f"folder:{tmp_path}")
 
 
 # Without labels.

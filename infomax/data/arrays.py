@@ -1,7 +1,7 @@
 """Image files that are read as arrays in their own depth: .npy, TIFFs of any kind, 16-bit PNG, PGM and JPEG 2000.
 
 The axes of an array become height, width and channels: pages, z-planes and colours are all channels, but of several
-colour pages the first is read. Alpha is composed onto white.
+colour pages the first is read. Alpha is composed onto white, unless it is asked for as a fourth channel.
 """
 
 import importlib
@@ -19,6 +19,10 @@ MAX_CHANNELS = 64  # pages and channels of one picture; beyond, it is a film or 
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PAGES = "pages or channels are read as {} channels"
+_LAST = (
+    "pages, as tifffile writes [h, w, c] where nothing is said, are read as {} channels, for that side is shorter; "
+    "where they are pages, write them with metadata={{'axes': 'CYX'}}"
+)
 
 
 def is_array(path: File) -> bool:
@@ -30,21 +34,25 @@ def is_tiff(path: File) -> bool:
         return file.read(4) in _TIFFS
 
 
-def header(path: File, image: Any = None) -> tuple[int, int, int, str, str]:
-    """(width, height, channels, dtype if not uint8 else "", note). image: the file, opened by Pillow, if it can."""
+def header(path: File, image: Any = None) -> tuple[int, int, int, str, str, str, bool]:
+    """(width, height, channels without alpha, dtype if not uint8 else "", note, alpha and colour as Header has them).
+    image: the file, opened by Pillow, if it can."""
     if is_array(path):
         values = _mapped(path)
         height, width, channels = _sides(values.shape)
-        return width, height, channels, _named(values.dtype), _PAGES.format(channels) if channels > 4 else ""
+        note = _PAGES.format(channels) if channels > 4 else ""
+        return width, height, channels, _named(values.dtype), note, "", channels == 3
     if image is None or image.format == "TIFF":
         return _tiff_header(path, image)
     channels = 3 if len(image.getbands()) >= 3 and not _is_grey_png(image) else 1
     width, height = image.size if orientation(image) < 5 else image.size[::-1]
-    return width, height, channels, "uint16", ""
+    alpha = "sure" if image.format == "PNG" and str(image.tile[0].args).startswith(("LA", "RGBA")) else ""
+    return width, height, channels, "uint16", "", alpha, channels == 3
 
 
-def pixels(path: File, image: Any = None) -> np.ndarray:
-    """[h, w, c] in the file's own dtype. Raises ValueError for NaN, infinity and what is not numbers."""
+def pixels(path: File, image: Any = None, channels: int = 0) -> np.ndarray:
+    """[h, w, c] in the file's own dtype; with channels=4 the alpha of a colour picture is the fourth. Raises ValueError
+    for NaN, infinity and what is not numbers."""
     if is_array(path):
         values = np.asarray(_mapped(path))
         if values.ndim == 2:
@@ -52,9 +60,9 @@ def pixels(path: File, image: Any = None) -> np.ndarray:
         elif _channels_first(values.shape):
             values = np.moveaxis(values, 0, -1)
     elif image is None or image.format == "TIFF":
-        values = _tiff(path, image)
+        values = _tiff(path, image, channels)
     elif image.mode in ("RGB", "RGBA"):
-        values = turned(_deep_png(path, image), orientation(image))
+        values = turned(_deep_png(path, image, channels), orientation(image))
     else:
         values = np.asarray(image)[..., None]
         if values.dtype.kind == "i" and values.min() >= 0 and values.max() < 2**16:
@@ -155,7 +163,7 @@ def _is_grey_png(image: Any) -> bool:
     return bool(image.tile) and str(image.tile[0].args).startswith("LA")
 
 
-def _deep_png(path: File, image: Any) -> np.ndarray:
+def _deep_png(path: File, image: Any, channels: int) -> np.ndarray:
     # The decoder is asked for all bytes: once for the upper of each two, once for the lower. A PNG's are big-endian,
     # so reading them as little-endian finds the lower one where it expects the upper. Grey and alpha are four bytes.
     from PIL import Image
@@ -175,7 +183,7 @@ def _deep_png(path: File, image: Any) -> np.ndarray:
         values = bytes_[..., ::2] << 8 | bytes_[..., 1::2]
     else:
         values = read(raw) << 8 | read(raw.replace(";16B", ";16L"))
-    return on_white(values) if values.shape[2] in (2, 4) else values
+    return on_white(values) if values.shape[2] in (2, 4) and not values.shape[2] == channels == 4 else values
 
 
 # TIFF: by tifffile where it is installed, else what Pillow reads.
@@ -194,34 +202,45 @@ def _needs_tifffile(path: File, what: str) -> UserError:
     )
 
 
-def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str]:
+def _tiff_header(path: File, image: Any) -> tuple[int, int, int, str, str, str, bool]:
     tifffile = _tifffile()
     if tifffile is None:
         width, height, pages, dtype = _pillow_tiff(path, image)
-        return width, height, pages, _named(dtype), _PAGES.format(pages) if pages > 1 else ""
+        note = _LAST if _channels_last(_described(image), (pages, height, width)) else _PAGES
+        if note is _LAST:
+            height, width, pages = _reasonable(pages, height, width)
+        else:
+            _reasonable(height, width, pages)
+        return width, height, pages, _named(dtype), note.format(pages) if pages > 1 or note is _LAST else "", "", False
     with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
-        height, width, channels, frames = _axes(series.axes, series.shape)
+        axes = _axes_of(series)
+        height, width, channels, frames = _axes(axes, series.shape)
         dtype = np.dtype(series.dtype)
         if page.photometric == 3:  # a palette
             channels, dtype = 3 * channels, np.dtype(np.uint16)
-        if _alpha(page):
+        alpha = _alpha(page)
+        if alpha:
             channels -= 1
+        if page.photometric == 5 and channels == 4 and dtype.kind == "u":  # inks, which become colours
+            channels, alpha = 3, 0
         note = "of several colour pages the first is read" if frames > 1 else ""
-        if channels > 4 or (channels > 1 and "S" not in series.axes and page.photometric != 3):
-            note = _PAGES.format(channels)
+        if channels > 4 or (channels > 1 and "S" not in axes and page.photometric != 3):
+            note = (_PAGES if axes == series.axes else _LAST).format(channels)
         if _orientation_of(page) >= 5:
             height, width = width, height
-        return width, height, channels, _named(dtype), note
+        colour = channels == 3 and page.photometric not in (0, 1)  # of grey pages three are no colour
+        return width, height, channels, _named(dtype), note, ("", "sure", "maybe")[alpha], colour
 
 
-def _tiff(path: File, image: Any) -> np.ndarray:
+def _tiff(path: File, image: Any, channels: int) -> np.ndarray:
     tifffile = _tifffile()
     if tifffile is None:
         return _by_pillow(path, image)
     with tifffile.TiffFile(readable(path)) as file:
         series, page = file.series[0], file.series[0].keyframe
-        *_, frames = _axes(series.axes, series.shape)
+        axes = _axes_of(series)
+        *_, frames = _axes(axes, series.shape)
         try:
             values = series.asarray()
         except ValueError as error:
@@ -230,7 +249,6 @@ def _tiff(path: File, image: Any) -> np.ndarray:
             if image is not None and image.mode[0] in "IFL":
                 return _by_pillow(path, image)
             raise UserError(f"The image {path} is compressed: to read it, pip install imagecodecs.") from error
-        axes = series.axes
         values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         rest = "".join(a for a in axes if a not in "YX")
         if "S" in rest:  # the colours of one page; of several pages the first
@@ -243,13 +261,29 @@ def _tiff(path: File, image: Any) -> np.ndarray:
         if page.photometric == 3:
             values = np.moveaxis(np.asarray(page.colormap)[:, values[..., 0]], 0, -1)
         alpha = _alpha(page)
-        if alpha:
+        if alpha and not values.shape[2] == channels == 4:
             values = on_white(values, premultiplied=alpha == 1)
         if page.photometric == 5 and values.shape[2] == 4 and values.dtype.kind == "u":  # inks
             most = np.iinfo(values.dtype).max
             rest_of = most - values.astype(np.float64)
             values = (rest_of[..., :3] * rest_of[..., 3:] / most).round().astype(values.dtype)
         return turned(values, _orientation_of(page))
+
+
+def _axes_of(series: Any) -> str:
+    return "YXQ" if _channels_last(series.axes, series.shape) else series.axes
+
+
+def _channels_last(axes: str, shape: tuple[int, ...]) -> bool:
+    # Whether pages of a file of tifffile's, whose sides nobody named (Q), are the rows of an array [h, w, c]: where the
+    # last side is shorter than the first, as in .npy files.
+    return axes == "QYX" and shape[2] < shape[0]
+
+
+def _described(image: Any) -> str:
+    # The axes as tifffile reads them from its own description of pages: {"shape": [16, 16, 5]}.
+    text = str(image.tag_v2.get(270, ""))
+    return "QYX" if text.startswith('{"shape": [') and '"axes"' not in text and text.count(",") == 2 else ""
 
 
 def _axes(axes: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -289,12 +323,12 @@ def _pillow_tiff(path: File, image: Any) -> tuple[int, int, int, np.dtype]:
     wide = max(8, 1 << (bits - 1).bit_length())
     if kind is None or wide > 64:
         raise _needs_tifffile(path, f"a TIFF of {bits} bits of format {sign}")
-    _reasonable(image.height, image.width, pages)
     return image.width, image.height, pages, np.dtype(f"{kind}{wide}")
 
 
 def _by_pillow(path: File, image: Any) -> np.ndarray:
     width, height, pages, dtype = _pillow_tiff(path, image)
+    axis = 0 if _channels_last(_described(image), (pages, height, width)) else -1  # the first page describes all
     read = []
     for page in range(pages):
         image.seek(page)
@@ -309,4 +343,4 @@ def _by_pillow(path: File, image: Any) -> np.ndarray:
         if image.tag_v2.get(262) == 0 and dtype.kind == "u" and dtype != np.uint8:
             values = np.iinfo(dtype).max - values  # white is zero; of 8 bits Pillow knows
         read.append(values)
-    return np.stack(read, axis=-1)
+    return np.stack(read, axis=axis)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from infomax.data.channels import require_alpha
 from infomax.data.characters import Texts, read_texts, vocabulary_of
 from infomax.data.choice import chosen, whole_number
 from infomax.data.folder import FileSplit, dataset_of_files
@@ -33,11 +34,12 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     image the first is read. limit: training pairs that are kept. skip: leave out images that cannot be read. Raises
     UserError as `csv:` does, for a caption that is empty, and where characters are asked for and most share a token.
     """
-    place, asked = chosen(rest, (*_COLUMNS, "size", "length", "tokens"))
+    place, asked = chosen(rest, (*_COLUMNS, "size", "length", "tokens", "alpha"))
     if not place:
         raise UserError("captions:TABLE names a table of images and texts, and none is named.")
     require_limit(limit)
     size, length = whole_number(name, asked, "size", 4, 4096), whole_number(name, asked, "length", 1, 4096)
+    require_alpha(name, asked.get("alpha"))
     file, notes = Path(place).expanduser(), list[str]()
     rows, held = _rows(file, rest, asked), None
     if "split" in rows[0][1]:
@@ -54,7 +56,7 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
     # Which row an image is of goes with it as a target does, through all that leaves out, moves and cuts.
     of = Target("row", torch.arange(len(rows), dtype=torch.float64))
     found = found_in_rows(str(file), files, names, None, None, held, notes)._replace(targets=(of,))
-    images = dataset_of_files(name, found, limit, size, skip)
+    images = dataset_of_files(name, found, limit, size, skip, asked.get("alpha"))
     train, test = ([rows[i][1]["text"] for i in _row_numbers(split)] for split in (images.train, images.test))
     return _made(name, images, read_texts("captions", train, test, vocabulary, length), chosen_by)
 

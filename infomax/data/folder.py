@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.channels import channels_of, require_one_kind
 from infomax.data.listing import Found, found_in
 from infomax.data.memory import MemorySplit
 from infomax.data.packed import File, size_of
@@ -95,19 +96,24 @@ class FileSplit(Split):
         return self._handed(MemorySplit(self.batch(range(len(self))), self.labels, self.classes))
 
 
-def read_folder(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_folder(
+    name: str, path: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `folder:PATH`: see infomax.data.dataset."""
     if not path:
         raise UserError("folder:PATH names a folder of images, and none is named.")
-    return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size, skip)
+    return dataset_of_files(name, found_in(Path(path).expanduser()), limit, size, skip, alpha)
 
 
-def dataset_of_files(name: str, found: Found, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def dataset_of_files(
+    name: str, found: Found, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of images in files: one shape and one number of channels for all, deep pixels brought to bytes,
-    copies of a picture in one part. limit, size, skip (unreadable): infomax.data.dataset's. Raises UserError for an
-    unreadable image unless it is to be left out, and where then too few are left."""
+    copies of a picture in one part. limit, size, skip (unreadable): infomax.data.dataset's. alpha: "white", "channel",
+    or by its values. Raises UserError for an unreadable image unless it is to be left out, and where then too few are
+    left."""
     found, left_out = readable(name, found) if skip else (found, ())
-    form = _form(found.files, size)
+    form = _form(found.files, size, alpha)
     notes = [*found.notes, *form.notes]
     # Training images, then test images: as copies are rare, each part is then one piece of memory.
     order = np.argsort(found.held, kind="stable")
@@ -142,7 +148,7 @@ def dataset_of_files(name: str, found: Found, limit: int | None, size: int | Non
     if sum(map(len, splits)) * int(np.prod(form.shape)) <= MEMORY_BUDGET:
         splits = [split.loaded() if isinstance(split, FileSplit) else split for split in splits]
     splits[0].left_out = len(left_out)
-    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes), left_out)
+    made = finished(name, splits[0], splits[1], "natural", True, tuple(notes), left_out, form.colour)
     if not varies(made):
         raise UserError(
             f"The pixels of all training images of {name!r} come out alike: see whether these are the right files."
@@ -160,19 +166,23 @@ def _rows(images: Tensor, everything: FileSplit, index: np.ndarray, limit: int |
 
 
 class _Form:
-    """What all images of a data set are brought to: shape, whether whole, whether some pixels are deeper than bytes."""
+    """What all images of a data set are brought to: shape, whether whole; whether their channels are a colour, and some
+    pixels deeper than bytes."""
 
-    def __init__(self, shape: tuple[int, int, int], whole: bool, depths: set[str], notes: list[str]) -> None:
-        self.shape, self.whole, self.notes = shape, whole, notes
+    def __init__(
+        self, shape: tuple[int, int, int], whole: bool, colour: bool, depths: set[str], notes: list[str]
+    ) -> None:
+        self.shape, self.whole, self.colour, self.notes = shape, whole, colour, notes
         self.deep, self.beside_bytes = bool(depths - {""}), "" in depths
 
 
-def _form(files: Sequence[File], size: int | None) -> _Form:
+def _form(files: Sequence[File], size: int | None, alpha: str | None) -> _Form:
     looked = files[:: max(1, -(-len(files) // _HEADERS))]
     headers = in_threads(header, looked)
     counts = Counter(h.note for h in headers if h.note)
     notes = [f"{count} of {len(looked)} images: {note}." for note, count in counts.items()]
-    channels = _channels(looked, headers, notes)
+    require_one_kind(looked, headers)
+    channels, colour = channels_of(looked, headers, alpha, notes)
     (height, width), whole = _size(headers, size)
     shown = {(h.width, h.height) for h in headers}
     if len(shown) > 1 and not whole:
@@ -183,33 +193,11 @@ def _form(files: Sequence[File], size: int | None) -> _Form:
         )
     if whole:
         notes.append(f"These long images are kept whole: scaled to fit {width} x {height} pixels, black around them.")
-    return _Form((channels, height, width), whole, {h.depth for h in headers}, notes)
+    return _Form((channels, height, width), whole, colour, {h.depth for h in headers}, notes)
 
 
 def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
     return size[0] * size[1], size
-
-
-def _channels(files: Sequence[File], headers: list[Header], notes: list[str]) -> int:
-    # The most common number; grey images among others are repeated to it, two other numbers do not go together.
-    counts = defaultdict(list)
-    for file, head in zip(files, headers, strict=True):
-        counts[head.channels].append(file)
-    grey = counts.pop(1, [])
-    if not counts:
-        return 1
-    most = max(counts, key=lambda channels: (len(counts[channels]), channels))
-    others = {channels: held for channels, held in counts.items() if channels != most}
-    if others:
-        channels, odd = next(iter(others.items()))
-        raise UserError(
-            f"{len(odd)} of {len(files)} images have {channels} channels where {len(counts[most])} have {most}, for "
-            f"instance {odd[0]}: images of one data set need the same channels: move the others elsewhere, or "
-            f"save all with {most}."
-        )
-    if grey:
-        notes.append(f"Of {len(files)} images {len(grey)} are grey, and are read with {most} equal channels.")
-    return most
 
 
 def _size(headers: list[Header], size: int | None) -> tuple[tuple[int, int], bool]:
@@ -246,7 +234,7 @@ def _scale(train: list[File], test: list[File], samples: dict[File, Sampled], fo
 def _sampled_all(files: list[File], channels: int) -> list[tuple[str, Sampled | None]]:
     # Of each file a hash of its pixels and, where they are deeper than bytes, some of them.
     def look(file: File) -> tuple[str, Sampled | None]:
-        pixels = own_depth(file)
+        pixels = own_depth(file, channels)
         if pixels is None:
             return "", None
         try:

@@ -1,6 +1,7 @@
 """Hugging Face data sets: `hf:NAME_OR_PATH`, of the hub, a folder or file that `datasets` reads, or a saved one."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ _TARGET = "target:"  # before the name of a column that is a target, as in a tab
 _SLICES = ("images", "channels")
 
 
-def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_huggingface(
+    name: str, rest: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `hf:NAME_OR_PATH?image=COLUMN&label=COLUMN&config=NAME&target=COLUMNS`: see infomax.data.dataset.
 
     target: columns with commas between, beside those named target:NAME: of numbers, or of lists of words. slices: of
@@ -65,11 +68,13 @@ def read_huggingface(name: str, rest: str, limit: int | None, size: int | None, 
     targets = [_target(place, {part: parts[part] for part in read}, column) for column in (*asked, *named)]
     found = found._replace(targets=tuple(targets))
     notes.insert(0, said(image, None if labels is None else label, len(found.classes)))
-    if isinstance(first.features[image], hub_package().Nifti):
+    scans = isinstance(first.features[image], hub_package().Nifti)
+    if scans:
         found = _of_slices(source, found, images, slices)
     elif slices is not None:
         raise UserError(f"slices= is of scans, and the column {image} of {place} holds {first.features[image]}.")
-    return dataset_of_files(name, found, limit, size, skip)
+    made = dataset_of_files(name, found, limit, size, skip, alpha)
+    return replace(made, colour=False) if scans else made  # three slices, or times, are not red, green and blue
 
 
 def _slices(source: str, asked: str | None) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infomax.data.links import Walk, holds
 from infomax.data.packed import File
 from infomax.data.splits import HELD, TRAIN, split_of
 from infomax.data.targets import Target
@@ -51,15 +52,15 @@ class _Images:
 
     def __init__(self) -> None:
         self.left: Counter[str] = Counter()
+        self.walk = Walk()
 
     def under(self, folder: Path) -> list[Path]:
-        """The images in a folder, however deep, in the order of their paths."""
+        """The images in a folder, however deep, in the order of their paths; each folder is read once (links.py)."""
         return sorted(
-            Path(place) / file
-            for place, folders, names in os.walk(folder, followlinks=True)
-            if not _unseen(folders)
+            place / file
+            for place, names in self.walk.below(folder, lambda name: name.lower() in _JUNK)
             for file in names
-            if self._is_image(Path(place), file)
+            if self._is_image(place, file)
         )
 
     def directly(self, folder: Path) -> list[Path]:
@@ -91,15 +92,16 @@ class _Images:
         return {name: files for name, files in kept.items() if files}
 
     def note(self) -> list[str]:
-        total = sum(self.left.values())
-        if not total:
-            return []
-        kinds = ", ".join(f"{count} {what}" for what, count in self.left.most_common())
-        return [f"{total} {'file is' if total == 1 else 'files are'} left out: {kinds}."]
-
-
-def _unseen(folders: list[str]) -> None:
-    folders[:] = [name for name in folders if name.lower() not in _JUNK]
+        notes, total, links = [], sum(self.left.values()), self.walk.skipped
+        if total:
+            kinds = ", ".join(f"{count} {what}" for what, count in self.left.most_common())
+            notes.append(f"{total} {'file is' if total == 1 else 'files are'} left out: {kinds}.")
+        if links:
+            notes.append(
+                f"{len(links)} {'link' if len(links) == 1 else 'links'} to folders that are read already, or that hold "
+                f"the images' folder, are not followed, the first is {links[0]}."
+            )
+        return notes
 
 
 def _looked_into(path: Path) -> str:
@@ -141,6 +143,7 @@ def found_in(path: Path) -> Found:
     train, held = split_of(path, _folders(path), notes)
     if train is None or held is None:
         path = train or path
+        images.walk.read(path)
         listing, loose = _classes(path, images)
         files, labels = _flat(listing)
         held_out = fifth(_relative(files, path), labels)
@@ -150,6 +153,7 @@ def found_in(path: Path) -> Found:
         notes += _loose(path, loose) + images.note() + _deeper(path, listing)
         classes = [] if labels is None else list(listing)
         return Found(files, labels, classes, held_out, False, notes)
+    images.walk.read(train, held)
     parts = [_classes(part, images) for part in (train, held)]
     if any("" in listing for listing, _ in parts):  # one has no classes, so neither has
         if not all("" in listing for listing, _ in parts):
@@ -249,6 +253,8 @@ def _through(path: Path, notes: list[str]) -> Path:
             return place
         if loose or len(folders) != 1 or folders[0].name.lower() in (*TRAIN, *HELD):
             return path  # of one class, if any
+        if holds(os.path.realpath(folders[0]), os.path.realpath(place)):
+            return path  # a link back
         place = folders[0]
 
 

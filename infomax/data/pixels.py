@@ -20,17 +20,23 @@ from infomax.data.packed import File, Packed, readable, size_of
 from infomax.errors import UserError
 
 _SKIP = "leave out all such files with --skip-unreadable (skip_unreadable=True)"
+_GREY = ("1", "L", "LA", "La")  # modes of Pillow
 ToBytes = Callable[[np.ndarray], np.ndarray]  # pixels [h, w, c] of any dtype -> numbers [h, w, c] from 0 to 255
 
 
 class Header(NamedTuple):
-    """Width and height as a viewer shows the picture; channels; the pixels' dtype where it is not uint8, else ""."""
+    """Width and height as a viewer shows the picture; channels without alpha; the pixels' dtype where it is not uint8,
+    else "". alpha: "" where there is none, "maybe" in a TIFF that marks its last channel as alpha that colours are not
+    multiplied by, which tifffile does with any fourth channel, else "sure". colour: whether the channels are red, green
+    and blue, as far as the file says."""
 
     width: int
     height: int
     channels: int
     depth: str = ""
     note: str = ""
+    alpha: str = ""
+    colour: bool = False
 
 
 def opened(path: File) -> Any:
@@ -80,7 +86,11 @@ def header(path: File) -> Header:
             if _turn(image) >= 5:
                 width, height = height, width
             note = "of several frames the first is read" if getattr(image, "is_animated", False) else ""
-            return Header(width, height, 1 if image.mode in ("1", "L", "LA", "La") else 3, "", note)
+            alpha = "sure" if image.has_transparency_data else ""
+            if alpha and image.format == "TIFF" and image.tag_v2.get(338) != (1,):
+                alpha = "maybe"
+            colour = image.mode not in _GREY
+            return Header(width, height, 3 if colour else 1, "", note, alpha, colour)
     except Exception as error:
         raise unreadable(path, error) from error
 
@@ -89,7 +99,8 @@ def decode(path: File, shape: tuple[int, int, int], whole: bool = False, scale: 
     """One file -> uint8 [c, h, w].
 
     Scaled to cover the height and width and cut about its middle; or, where `whole`, scaled to fit inside, with black
-    around it. scale: what brings pixels of more than 8 bits to bytes. Raises UserError, with the file's name.
+    around it. scale: what brings pixels of more than 8 bits to bytes. Alpha is composed onto white; of a colour picture
+    it is the last of four channels, where there are to be four. Raises UserError, with the file's name.
     """
     channels, height, width = shape
     try:
@@ -102,11 +113,14 @@ def decode(path: File, shape: tuple[int, int, int], whole: bool = False, scale: 
                     raise
         if image is not None:
             with image:
-                if _bytes_hold(image):
+                if not _bytes_hold(image):
+                    pixels = arrays.pixels(path, image, channels)
+                elif channels in (1, 3):
                     return _plain(image, shape, whole)
-                pixels = arrays.pixels(path, image)
+                else:
+                    pixels = _in_bytes(image, channels)
         else:
-            pixels = arrays.pixels(path)
+            pixels = arrays.pixels(path, None, channels)
         values = as_channels(pixels, channels)
         if values.dtype != np.uint8:
             if scale is None:
@@ -118,8 +132,9 @@ def decode(path: File, shape: tuple[int, int, int], whole: bool = False, scale: 
         raise unreadable(path, error) from error
 
 
-def own_depth(path: File) -> np.ndarray | None:
-    """The pixels [h, w, c] in their own dtype; None for a file whose channels bytes hold. Raises UserError."""
+def own_depth(path: File, channels: int = 0) -> np.ndarray | None:
+    """The pixels [h, w, c] in their own dtype; None for a file whose channels bytes hold. channels: as decode() has
+    them, for alpha. Raises UserError."""
     try:
         if arrays.is_array(path):
             return arrays.pixels(path)
@@ -128,9 +143,9 @@ def own_depth(path: File) -> np.ndarray | None:
         except OSError:
             if not arrays.is_tiff(path):
                 raise
-            return arrays.pixels(path)
+            return arrays.pixels(path, None, channels)
         with image:
-            return None if _bytes_hold(image) else arrays.pixels(path, image)
+            return None if _bytes_hold(image) else arrays.pixels(path, image, channels)
     except Exception as error:
         raise unreadable(path, error) from error
 
@@ -146,23 +161,50 @@ def _plain(image: Any, shape: tuple[int, int, int], whole: bool) -> Tensor:
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    if channels not in (1, 3):
-        raise ValueError(f"it has {len(image.getbands())} channels where other images have {channels}")
-    mode, made = "L" if channels == 1 else "RGB", image
     image.load()
-    if image.mode != mode or "transparency" in image.info:
-        if image.has_transparency_data:
-            # What is fully transparent has colours that no viewer shows: on white, as on a page.
-            made = image.convert("RGBA")
-            made = Image.alpha_composite(Image.new("RGBA", made.size, "white"), made)
-        made = made.convert(mode)
-    turn, image = _turn(image), made
+    turn, image = _turn(image), _opaque(image, "L" if channels == 1 else "RGB")
     if turn > 1:
         image = image.transpose(_transposes()[turn])
     if image.size != (width, height):
         make = ImageOps.pad if whole else ImageOps.fit
         image = make(image, (width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def _opaque(image: Any, mode: str) -> Any:
+    from PIL import Image
+
+    made = image
+    if image.mode != mode or "transparency" in image.info:
+        if image.has_transparency_data:
+            # What is fully transparent has colours that no viewer shows: on white, as on a page.
+            made = image.convert("RGBA")
+            made = Image.alpha_composite(Image.new("RGBA", made.size, "white"), made)
+        made = made.convert(mode)
+    return made
+
+
+def _in_bytes(image: Any, channels: int) -> np.ndarray:
+    # uint8 [h, w, c] among images of another number of channels than grey and colour have: 1, 3, or with alpha 4.
+    image.load()
+    if image.mode in _GREY:
+        made = _opaque(image, "L")
+    else:
+        made = image.convert("RGBA") if channels == 4 and image.has_transparency_data else _opaque(image, "RGB")
+    values = np.asarray(made)
+    return arrays.turned(values[..., None] if values.ndim == 2 else values, _turn(image))
+
+
+def fourth(path: File) -> np.ndarray:
+    """The alpha [h, w] of a colour picture, in its own dtype. Raises UserError."""
+    values = own_depth(path, 4)
+    try:
+        if values is None:
+            with opened(path) as image:
+                values = _in_bytes(image, 4)
+    except Exception as error:
+        raise unreadable(path, error) from error
+    return values[..., -1]
 
 
 def _turn(image: Any) -> int:

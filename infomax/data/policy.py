@@ -119,8 +119,12 @@ def digits() -> Policy:
     )
 
 
-def natural(flip: bool = True) -> Policy:
-    """For photographs: SimCLR's crops, flips and colours, at its strengths for CIFAR-10. (Chen et al., 2020)"""
+def natural(flip: bool = True, colour: bool = True) -> Policy:
+    """For photographs: SimCLR's crops, flips and colours, at its strengths for CIFAR-10. (Chen et al., 2020)
+
+    flip: whether a mirrored image is as good. colour: whether hue, saturation and grey images are drawn, which are of
+    red, green and blue alone.
+    """
     return Policy(
         scale=(0.2, 1.0),
         ratio=4 / 3,
@@ -128,10 +132,10 @@ def natural(flip: bool = True) -> Policy:
         padding="reflection",
         brightness=0.4,
         contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
+        saturation=0.4 if colour else 0.0,
+        hue=0.1 if colour else 0.0,
         jitter=0.8,
-        gray=0.2,
+        gray=0.2 if colour else 0.0,
     )
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from infomax.data.channels import require_alpha
 from infomax.data.emoji import emoji_parts
 from infomax.data.folder import read_folder
 from infomax.data.huggingface import read_huggingface
@@ -34,7 +35,9 @@ def dataset(
 
     root: where torchvision's data sets lie or are downloaded to. limit: keep this many training images, as even over
     the classes as can be, the first of each. size: the side in pixels of the images of a folder or table,
-    which may also stand in the name, folder:PATH?size=64.
+    which may also stand in the name, folder:PATH?size=64. There alpha stands alone: folder:PATH?alpha=white composes
+    transparent pixels onto white, alpha=channel reads alpha as a fourth channel. By default it is composed, but for
+    TIFFs whose fourth channel is marked as alpha and does not look like it, which is a channel.
     skip_unreadable: leave out image files that are empty or cannot be read, rather than refuse them. Each file is
     decoded once to see; those left out are counted in `notes`, listed in `left_out`, and part of the fingerprint.
     A folder is PATH/train and PATH/test (or val), each with a folder a class, or PATH with a folder a class, of whose
@@ -46,7 +49,7 @@ def dataset(
     (slices=channels), and of a stream the first rows are read and held (streaming=yes&rows=N).
     Images that differ in size are cut to a square, where most are over twice as long as wide scaled to fit one shape,
     with black around them. Pixels of more than 8 bits are scaled to 0 .. 255 between the 0.1 and 99.9 percentiles of
-    the training pixels, by channel; transparent ones lie on white. The copies of a picture are in one part
+    the training pixels, by channel. The copies of a picture are in one part
     (they are not looked for in folders of over 50,000 images and 2 GiB). What was left out or scaled is in `notes`,
     also printed on standard error.
     Raises UserError for an unknown name, data that cannot be had, nothing to read, or an unreadable image;
@@ -66,7 +69,8 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
     if colon:
         if prefix in readers_of_files:
             rest, size = _sized(name, rest, size)
-            return readers_of_files[prefix](name, rest, limit, size, skip)
+            rest, alpha = _with_alpha(name, rest)
+            return readers_of_files[prefix](name, rest, limit, size, skip, alpha)
         if name.startswith(KINDS):
             raise UserError(
                 f"{name!r} names pairs of two modalities, which recipes/clip.py trains on (infomax recipe clip) and "
@@ -88,9 +92,7 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, size: in
 
 def _sized(name: str, rest: str, size: int | None) -> tuple[str, int | None]:
     # "PATH?size=32&label=x" -> "PATH?label=x", 32: part of the name, so that whoever reads a run's data reads the same.
-    place, _, choices = rest.rpartition("?")
-    pairs = choices.split("&")
-    asked = [pair.removeprefix("size=") for pair in pairs if place and pair.startswith("size=")]
+    rest, asked = _without(rest, "size")
     if not asked:
         return rest, size
     if (
@@ -100,8 +102,27 @@ def _sized(name: str, rest: str, size: int | None) -> tuple[str, int | None]:
         or size not in (None, int(asked[0]))
     ):
         raise UserError(f"{name!r}: the size is one side in pixels, from 4 to 4096, as in ?size=64.")
-    others = "&".join(pair for pair in pairs if not pair.startswith("size="))
-    return f"{place}?{others}" if others else place, int(asked[0])
+    return rest, int(asked[0])
+
+
+def _with_alpha(name: str, rest: str) -> tuple[str, str | None]:
+    # "PATH?alpha=channel&label=x" -> "PATH?label=x", "channel".
+    rest, asked = _without(rest, "alpha")
+    if len(asked) > 1:
+        raise UserError(f"{name!r} chooses alpha twice: keep one.")
+    require_alpha(name, asked[0] if asked else None)
+    return rest, asked[0] if asked else None
+
+
+def _without(rest: str, option: str) -> tuple[str, list[str]]:
+    # What stands after a prefix without an option, and the option's values.
+    place, _, choices = rest.rpartition("?")
+    pairs, start = choices.split("&"), f"{option}="
+    asked = [pair.removeprefix(start) for pair in pairs if place and pair.startswith(start)]
+    if not asked:
+        return rest, []
+    others = "&".join(pair for pair in pairs if not pair.startswith(start))
+    return f"{place}?{others}" if others else place, asked
 
 
 def _refuse_skip(name: str, skip: bool) -> None:
@@ -110,8 +131,8 @@ def _refuse_skip(name: str, skip: bool) -> None:
 
 
 # What opens `prefix:REST`: (name, REST, limit, size) -> Dataset. A new source is its file and a line here; one of image
-# files is also handed whether to leave out those that cannot be read.
-readers_of_files: dict[str, Callable[[str, str, int | None, int | None, bool], Dataset]] = {
+# files is also handed whether to leave out those that cannot be read, and what becomes of alpha.
+readers_of_files: dict[str, Callable[[str, str, int | None, int | None, bool, str | None], Dataset]] = {
     "folder": read_folder,
     "csv": read_csv,
     "hf": read_huggingface,

@@ -45,7 +45,9 @@ class _Sample(NamedTuple):
     fields: dict[str, _Field]
 
 
-def read_shards(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_shards(
+    name: str, rest: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `shards:PATTERN?image=FIELD&label=FIELD`: see infomax.data.dataset.
 
     Raises UserError for shards that are not there, are compressed or cut, samples without labels where others have one,
@@ -74,7 +76,7 @@ def read_shards(name: str, rest: str, limit: int | None, size: int | None, skip:
         notes.append(
             f"{len(kept)} shards are fewer than {processes} processes: each process reads its samples of them."
         )
-    return dataset_of_files(name, found, limit, size, skip)
+    return dataset_of_files(name, found, limit, size, skip, alpha)
 
 
 def _expanded(pattern: str) -> list[Path]:

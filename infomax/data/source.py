@@ -88,7 +88,8 @@ class Dataset:
     good. notes: sentences on what of the source was left out, scaled or changed; infomax.data.dataset prints them on
     standard error as it opens a data set. left_out: the files that could not be read and were left out, as
     `skip_unreadable` asked, as paths from the folder that holds all images. opened: name, limit and skip_unreadable by
-    which infomax.data.dataset opens this very data set; None of one that is made or changed in a script.
+    which infomax.data.dataset opens this very data set; None of one that is made or changed in a script. colour: False
+    where three channels are not red, green and blue, as pages of a TIFF are not, so that views leave hue alone.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Dataset:
     flip: bool = True
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    colour: bool = True
     opened: Opened | None = field(default=None, init=False, repr=False, compare=False)  # replace() drops it
 
     @property
@@ -144,13 +146,13 @@ Parts = tuple[Split, Split, Kind, bool]  # train, test, kind, flip
 
 def finished(
     name: str, train: Split, test: Split, kind: Kind, flip: bool, notes: tuple[str, ...] = (),
-    left_out: tuple[str, ...] = (),
+    left_out: tuple[str, ...] = (), colour: bool = True,
 ) -> Dataset:  # fmt: skip
     for what, split in (("training", train), ("test", test)):
         if len(split) == 0:
             raise UserError(f"The data set {name!r} is empty: it has no {what} {split.what}.")
     mean, std = _statistics(train)
-    return Dataset(name, train, test, mean, std, kind, flip, notes, left_out)
+    return Dataset(name, train, test, mean, std, kind, flip, notes, left_out, colour)
 
 
 def varies(dataset: Dataset) -> bool:

@@ -19,7 +19,9 @@ _TARGET = "target:"  # before the name of a column of numbers
 _MARK = "|"  # between words, where an image has several
 
 
-def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_csv(
+    name: str, path: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `csv:PATH`: see infomax.data.dataset.
 
     path: of an image, from the table's own folder unless it is absolute. label: a word or a whole number; without that
@@ -59,7 +61,7 @@ def read_csv(name: str, path: str, limit: int | None, size: int | None, skip: bo
         files = [files[i] for i in order.tolist()]
         targets = tuple(target.of(order) for target in targets)
         found = found._replace(files=files, labels=found.labels[order], held=found.held[order.numpy()], targets=targets)
-    return dataset_of_files(name, found, limit, size, skip)
+    return dataset_of_files(name, found, limit, size, skip, alpha)
 
 
 def read_table(file: Path, kind: str, needs: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

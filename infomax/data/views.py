@@ -172,7 +172,8 @@ AnyViews = Views | SignalViews
 def views_for(dataset: "Dataset", policy: Policy | SignalPolicy | None = None) -> Any:
     """The views that suit a data set: `policy`, or else that of its kind, with the mean and deviation of `dataset`.
 
-    Views of images, SignalViews of signals. Raises UserError for a policy of the other.
+    Views of images, SignalViews of signals. Where several channels are not red, green and blue, the policy of their
+    kind turns no hue, and leaves saturation as it is. Raises UserError for a policy of the other.
     """
     if dataset.kind == "signals" or isinstance(policy, SignalPolicy):
         policy = signals() if policy is None else policy
@@ -180,8 +181,13 @@ def views_for(dataset: "Dataset", policy: Policy | SignalPolicy | None = None) -
             raise UserError(f"The data set {dataset.name!r} is of {_what(dataset)}, for which {policy!r} is no policy.")
         return SignalViews(policy, dataset.mean, dataset.std)
     if policy is None:
-        policy = natural(dataset.flip) if dataset.kind == "natural" else digits()
+        policy = natural(dataset.flip, _may_be_colour(dataset)) if dataset.kind == "natural" else digits()
     return Views(policy, dataset.mean, dataset.std)
+
+
+def _may_be_colour(dataset: "Dataset") -> bool:
+    # One channel, of which colours change nothing, keeps the policy that runs on it were saved with.
+    return dataset.colour if len(dataset.mean) == 3 else len(dataset.mean) == 1
 
 
 def _what(dataset: "Dataset") -> str:

@@ -21,7 +21,9 @@ _ONE = "array"  # what the images of a store without names are called
 _recent = Recent(1 << 28)
 
 
-def read_zarr(name: str, rest: str, limit: int | None, size: int | None, skip: bool) -> Dataset:
+def read_zarr(
+    name: str, rest: str, limit: int | None, size: int | None, skip: bool, alpha: str | None = None
+) -> Dataset:
     """The data set of `zarr:PATH?image=NAME&label=NAME`: see infomax.data.dataset.
 
     PATH: a store that is an array [n, h, w], [n, h, w, c] or [n, c, h, w] of images, a group with such an array and,
@@ -66,7 +68,7 @@ def read_zarr(name: str, rest: str, limit: int | None, size: int | None, skip: b
         np.array(held) if any(held) else None, notes, torch.tensor(places) if in_turn else None,
     )  # fmt: skip
     notes.insert(0, said(image, label, len(found.classes), "array"))
-    return dataset_of_files(name, found, limit, size, skip)
+    return dataset_of_files(name, found, limit, size, skip, alpha)
 
 
 def _parts(place: str) -> dict[str, dict[str, Any]]:
