@@ -29,6 +29,7 @@ LARGEST = 1500  # pairs that are looked at: beyond, their n^2 distances cost mor
 NEIGHBOURS = 5
 FAR = 4  # deviations, of statistics so noisy that what exceeds three by luck is several times what there is
 RECUR = 20  # rows that a combination of few values has on average, from which on it is looked at as a label is
+SHARED = 5  # rows on average that have a number which repeats, from which on their distances are looked at
 ROWS = 20  # for each coefficient of a quadratic form, at least
 SEVERAL = range(2, 13)  # columns of a side whose products are looked at
 
@@ -79,7 +80,8 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     squares of those that differ by more than in any matching, which is a ratio's divergence to second order. And how
     well a quadratic form of several columns predicts another side, which neighbours miss where it is a small
     difference of large numbers. Labels have no distances; their products are with indicators, and so are those of
-    columns of few values, by the combinations that recur. Numbers that repeat have distances, some of them 0.
+    columns of few values, by the combinations that recur. Numbers that repeat have distances, some of them 0; where few
+    are equal, by rounding, no neighbours are looked at, as they tell of the rounding.
     """
     x, y = (torch.cat(sides) for sides in zip(*((test.x, test.y) for test in tests), strict=True))
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +100,7 @@ def misfit_of(tests: Sequence[Pairs], scores: Sequence[Tensor], seed: int) -> Mi
     for rows, to, order in ((x, hy, drawn), (y, hx, drawn.argsort(1))):
         if not is_label(rows) and rows.shape[1] in SEVERAL and (near := _predicted(rows, to, order)) is not None:
             shown.append(_beyond(*near, FAR)[1])
-    if all(z is not None for z in normal):
+    if all(is_dense or _repeats(side) for side, is_dense in zip((x, y), dense, strict=True)):
         dx, dy = (torch.cdist(z, z, p=math.inf) for z in normal if z is not None)
         ways = [dy, *(dy.index_select(0, m).index_select(1, m) for m in drawn)]
         few, one = zip(*((by_distances(dx, each, NEIGHBOURS), by_distances(dx, each, 1)) for each in ways), strict=True)
@@ -122,6 +124,11 @@ def _beyond(own: float, others: Sequence[float], deviations: float = 3) -> tuple
     gap = own - float(np.mean(others))
     noise = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / len(others))
     return gap, gap if gap > deviations * noise and own > max(others) else 0.0
+
+
+def _repeats(side: Tensor) -> bool:
+    """Whether rows that are no label come SHARED times or more on average."""
+    return not is_label(side) and SHARED * len(side.unique(dim=0)) <= len(side)
 
 
 def _codes(side: Tensor) -> Tensor | None:
