@@ -92,7 +92,8 @@ def test_estimate_of_a_run_is_the_mi_of_its_views(run, finished, briefly, tmp_pa
     assert found == json.loads((folder / "run.json").read_text())["results"]["estimate"]
     assert found["n"] == sum(found["splits"])
     for name in ("label", "noise"):  # of 60 training images, as they are
-        assert "select split has 9 pairs" in others[name]["not_measured"]
+        told = "There are 60 training and 16 held-out images, and I"
+        assert others[name]["not_measured"].startswith(told) and "64 and 10 or more" in others[name]["not_measured"]
     assert (
         others["noisy_views"]["cap"] == others["noisy_views"]["protocol"]["noise"]["capacity"]
     )  # two draws are enough
@@ -282,7 +283,7 @@ MISTAKES = {
     "one side": ("estimate x.npy", r"x\.npy is one side of the pairs: name the other side's file too"),
     "one text": ("estimate file.txt", r"file\.txt is one side"),
     "lengths": ("estimate x.npy short.npy", r"x has 100 rows and y has 90"),
-    "nan": ("estimate x.npy nan.npy", r"y has NaN .* 2 of 100 rows \(7, 31\): repair .* \(missing='drop'\)"),
+    "nan": ("estimate x.npy nan.npy", r"y has NaN .* 2 of 100 rows \(7, 31\): repair .* \(im.estimate's missing='drop'\)"),
     "inf": ("estimate inf.npy x.npy", r"x has NaN or infinity in 2 of 100 rows \(7, 31\)"),
     "empty": ("estimate empty.npy empty.npy", r"empty"),
     "few": ("estimate few.npy few.npy", r"12 pairs"),

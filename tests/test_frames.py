@@ -191,7 +191,7 @@ def test_missing_values_of_arrays_are_dropped_where_asked():
     noise = np.random.default_rng(1).normal(size=N)
     for gone in (masked, objects, x):
         for options in ({"x": gone, "y": B}, {"x": A, "y": gone}, {"x": noise, "y": B, "given": gone}):
-            with pytest.raises(im.UserError, match=r"\(missing='drop'\)\.$"):
+            with pytest.raises(im.UserError, match=r"missing='drop'\)\.$"):
                 mi(**options)
             assert mi(**options, missing="drop").n == N - 3
     with pytest.raises(im.UserError, match=r"repair them\.$"):
