@@ -20,17 +20,17 @@ SIDE, SMALL = 12, 8  # of the left and of the right images
 
 
 def files(folder, count=40, noise=40):
-    """So many pairs of a colour PNG and a TIFF of 16 bits that show one square at one place: rows (left, right, split),
-    a fifth of them test."""
+    """So many pairs of a colour PNG and a TIFF of 16 bits, whose upper parts are bright and of one height: rows (left,
+    right, split), a fifth of them test."""
     generator, rows = np.random.default_rng(0), []
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)
     for i in range(count):
-        row, column = divmod(int(generator.integers(16)), 4)
+        level = int(generator.integers(1, SMALL))
         left = generator.integers(0, noise, (SIDE, SIDE, 3)).astype(np.uint8)
-        left[3 * row : 3 * row + 3, 3 * column : 3 * column + 3] = 240
+        left[: SIDE * level // SMALL] = 240
         right = generator.integers(0, 100 * noise, (SMALL, SMALL)).astype(np.uint16)
-        right[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 30_000
+        right[:level] = 30_000
         Image.fromarray(left).save(folder / f"left/{i:03}.png")
         tifffile.imwrite(folder / f"right/{i:03}.tif", right)
         rows.append((f"left/{i:03}.png", f"right/{i:03}.tif", "test" if i % 5 == 3 else "train"))

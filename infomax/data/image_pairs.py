@@ -85,7 +85,7 @@ def read_image_pairs(name: str, rest: str, limit: int | None, skip: bool) -> Pai
         modalities.append(side_of(made))
         counts = [len(made.train), len(made.test)]
         notes += [f"{columns[side]}: {note}" for note in made.notes]
-    split = (PairedSplit(*modalities, rows) for rows in torch.arange(sum(counts)).split(counts))
+    split = (PairedSplit(modalities[0], modalities[1], rows) for rows in torch.arange(sum(counts)).split(counts))
     return Paired(name, *split, notes=tuple(notes), left_out=left_out)
 
 
