@@ -1,8 +1,8 @@
 """Two modalities, two towers (after CLIP, Radford et al., 2021), any objective: accelerate launch recipes/clip.py
 
 By default the top and the bottom half of each digit; own pairs: --dataset pairs:x.npy,y.npy, captions:TABLE.csv,
-or "pairs:TABLE.csv?x=left&y=right", two image files a line. It ends with retrieval among held-out pairs and I(X; Y) with
-its verdict. Beside open_clip's loss: infomax benchmark towers.
+or "pairs:TABLE.csv?x=left&y=right", two image files a line. It ends with retrieval among held-out pairs and I(X; Y)
+with its verdict. Beside open_clip's loss: infomax benchmark towers.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ import tifffile
 import torch
 from conftest import saved_in
 from PIL import Image
-from test_captions import table
+from test_captions import kept, table
 from test_model_recipes import tree
 
 import infomax as im
@@ -265,6 +265,31 @@ def test_one_encoder_needs_sides_of_one_shape(place, tmp_path):
     views = data.named_views(name_of(table(tmp_path / "t.csv", rows, ("left", "right"))))
     assert views.shape == (3, SIDE, SIDE) and (len(views.train), len(views.test)) == (8, 2)
     assert views.opened is not None
+
+
+def test_a_tables_name_may_have_a_comma_and_two_arrays_stay_arrays(tmp_path):
+    path = table(tmp_path / "a,b.csv", files(tmp_path, 10), COLUMNS)
+    assert len(data.paired(name_of(path)).train) == 8
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(10, 3)))
+    assert len(data.paired(f"pairs:{tmp_path}/x.npy,{tmp_path}/x.npy").train) == 8
+    with pytest.raises(im.UserError, match=r"two files of arrays, pairs:TABLE\?x=NAME&y=NAME a table .* neither\.$"):
+        data.paired(f"pairs:{tmp_path}/x.npy")
+    with pytest.raises(im.UserError, match=r"goes with halves:NAME, captions:TABLE or pairs:TABLE, of image files"):
+        data.paired(f"pairs:{tmp_path}/x.npy,{tmp_path}/x.npy", skip_unreadable=True)
+
+
+def test_another_size_than_a_tower_reads_is_refused_with_the_size_to_ask_for(place, tmp_path):
+    def encoder(pairs, side):
+        channels, height, _ = getattr(pairs.train, side).shape
+        return im.encoder("vit_tiny_patch16_224", in_chans=channels, img_size=height, patch_size=4)
+
+    known = data.paired(name_of(f"{place}/pairs.csv", "&size=12"))
+    x, y = (encoder(known, side) for side in "xy")
+    one, other = (im.encoders.Projector(im.encoders.features_of(each), hidden=16, out=8) for each in (x, y))
+    model = im.TwoTower(x, y, one, other, im.Cosine(0.1), im.InfoNCE())
+    kept(tmp_path / "run", model, known)
+    with pytest.raises(im.UserError, match=r"give pairs of 12 x 12 pixels .*; pairs:TABLE\?size=12 reads a table's"):
+        im.evaluate(tmp_path / "run", data.paired(name_of(f"{place}/pairs.csv", "&size=8")))
 
 
 @pytest.mark.slow
