@@ -1,8 +1,8 @@
 """Two modalities, two towers (after CLIP, Radford et al., 2021), any objective: accelerate launch recipes/clip.py
 
-By default the top and the bottom half of each digit; own pairs: --dataset pairs:x.npy,y.npy, or captions:TABLE.csv.
-It ends with retrieval among held-out pairs and I(X; Y) with its verdict. Beside open_clip's loss: infomax benchmark
-towers.
+By default the top and the bottom half of each digit; own pairs: --dataset pairs:x.npy,y.npy, captions:TABLE.csv,
+or "pairs:TABLE.csv?x=left&y=right", two image files a line. It ends with retrieval among held-out pairs and I(X; Y)
+with its verdict. Beside open_clip's loss: infomax benchmark towers.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from infomax import data, encoders
 class Settings(im.Settings):
     dataset: str = "halves:mnist5k"
     """halves:NAME of a data set of images; pairs:X.npy,Y.npy, two arrays of equal length, ?tokens=y if y are tokens;
-    captions:TABLE, images and texts (columns path and text); or names:emoji, drawings and their names."""
+    pairs:TABLE?x=LEFT&y=RIGHT, two columns of image files; captions:TABLE, images and texts (columns path and text);
+    or names:emoji, drawings and their names."""
     encoder: str = "resnet10_tiny"
     """Of a modality that is images [n, c, h, w]: any timm model. Rows of numbers get an MLP, texts convolutions."""
     temperature: float = 0.07

@@ -342,6 +342,7 @@ def test_paths_are_shortened_to_their_last_part():
         "https://example.org/a/b": "https://example.org/a/b",
         "csv:~/t.csv": "csv:t.csv",
         "pairs:/a/x.npy,/b/y.npy": "pairs:x.npy,y.npy",
+        "pairs:/a/t.csv?x=left&y=right": "pairs:t.csv?x=left&y=right",
         "hf:ylecun/mnist": "hf:ylecun/mnist",
         "hf:/data/mnist": "hf:mnist",
         "shards:/data/{00..10}.tar": "shards:{00..10}.tar",

@@ -957,7 +957,7 @@ def test_very_many_copies_take_no_long_time():
     held = np.arange(n) % 5 == 0
     prints = [str(i // 3) for i in range(n)]
     start = time.process_time()  # of this process, which no other slows down by much
-    changed, notes = module._copies_together(held, False, prints, None, [Path("x")] * n)
+    changed, notes = module.copies_together(held, False, prints, None, [Path("x")] * n)
     assert time.process_time() - start < 60
     for part in (changed[:-2:3], changed[1:-1:3], changed[2::3]):
         assert np.array_equal(part[: n // 3], changed[: n // 3 * 3 : 3])

@@ -14,9 +14,9 @@ from infomax.data.memory import MemorySplit
 from infomax.data.modality import Modality, require_limit
 from infomax.data.paired import Paired, PairedSplit
 from infomax.data.source import Dataset, Split
-from infomax.data.table import check_files, held_out, read_table
+from infomax.data.table import check_files, columns_at, files_at, held_out, read_table
 from infomax.data.targets import Target
-from infomax.errors import UserError, nearest
+from infomax.errors import UserError
 
 _COLUMNS = ("path", "text", "split")
 
@@ -51,7 +51,7 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
         notes.append("There is no column split, so a fixed fifth of the images is held out.")
     vocabulary, chosen_by = vocabulary_of(f"{file}'s texts", [row["text"] for _, row in rows], asked.get("tokens"))
     names = [row["path"] for _, row in rows]
-    files = [file.parent / name for name in names]
+    files = files_at(file, names)
     check_files(file, rows, files, skip)
     # Which row an image is of goes with it as a target does, through all that leaves out, moves and cuts.
     of = Target("row", torch.arange(len(rows), dtype=torch.float64))
@@ -62,19 +62,21 @@ def read_captions(name: str, rest: str, limit: int | None, skip: bool) -> Paired
 
 
 def _made(name: str, images: Dataset, texts: Texts, chosen_by: list[str]) -> Paired:
-    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (images.mean, images.std))
-    x, y = Modality(_joined(images.train, images.test), mean, std), texts.modality
+    x, y = side_of(images), texts.modality
     both = torch.arange(len(y)).split([len(images.train), len(images.test)])
     parts = (PairedSplit(x, y, rows) for rows in both)
     return Paired(name, *parts, notes=(*images.notes, *chosen_by, *texts.notes), left_out=images.left_out)
 
 
-def _joined(train: Split, test: Split) -> Split:
-    # One split of both parts, training first.
+def side_of(images: Dataset) -> Modality:
+    """One side of pairs, of a data set of image files: both of its parts, training first, without labels."""
+    train, test = images.train, images.test
+    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (images.mean, images.std))
     if isinstance(train, MemorySplit) and isinstance(test, MemorySplit):
-        return MemorySplit(torch.cat([train.images, test.images]), None, ())
+        return Modality(MemorySplit(torch.cat([train.images, test.images]), None, ()), mean, std)
     assert isinstance(train, FileSplit) and isinstance(test, FileSplit)  # dataset_of_files() makes both alike
-    return FileSplit([*train.files, *test.files], None, (), train.shape, train.whole, train.scale)
+    whole = FileSplit([*train.files, *test.files], None, (), train.shape, train.whole, train.scale)
+    return Modality(whole, mean, std)
 
 
 def _row_numbers(split: Split) -> list[int]:
@@ -83,19 +85,7 @@ def _row_numbers(split: Split) -> list[int]:
 
 def _rows(file: Path, rest: str, asked: dict[str, str]) -> _Rows:
     columns, lines = read_table(file, "captions", "path, text and split")
-    lowered = [column.lower() for column in columns]
-    at: dict[str, int] = {}
-    for ours in _COLUMNS:
-        name = asked.get(ours, ours).lower()
-        if name in lowered:
-            if lowered.count(name) > 1:
-                raise UserError(f"{file} has the column {name} twice.")
-            at[ours] = lowered.index(name)
-        elif ours != "split" or ours in asked:
-            raise UserError(
-                f"{file} has no column {name!r}; its columns are {', '.join(columns)}: captions:{rest.split('?')[0]}"
-                f"?{ours}=NAME names the one that holds the {ours}.{nearest(name, lowered) if ours in asked else ''}"
-            )
+    at = columns_at(f"captions:{rest.split('?')[0]}", file, columns, asked, ("path", "text"), ("split",))
     if not lines:
         raise UserError(f"{file} is empty: it names no image.")
     rows = [(number, {ours: row[place] for ours, place in at.items()}) for number, row in lines]

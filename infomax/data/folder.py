@@ -2,17 +2,17 @@
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from infomax.data.channels import channels_of, require_one_kind
-from infomax.data.listing import Found, found_in
+from infomax.data.listing import Found, copies_together, found_in, places_by
 from infomax.data.memory import MemorySplit
 from infomax.data.packed import File, size_of
 from infomax.data.pixels import (
@@ -35,7 +35,6 @@ _HEADERS = 50_000  # files whose headers are read to learn size and colour; of m
 _EVERY = 61  # of an image's numbers, one in so many is compared first
 _END = 4096  # bytes at the end of a file, where two pictures of one camera differ
 _SCALED = 4096  # training images that the scale of deep pixels is learned on; of more, an even sample
-_Item = TypeVar("_Item")
 
 
 @final
@@ -113,6 +112,33 @@ def dataset_of_files(
     or by its values. Raises UserError for an unreadable image unless it is to be left out, and where then too few are
     left."""
     found, left_out = readable(name, found) if skip else (found, ())
+    looked = look(found, size, alpha)
+    held, told = copies_together(looked.held, found.given, looked.prints, looked.labels, looked.files)
+    return made_of(name, looked, held, limit, told, left_out)
+
+
+class Looked(NamedTuple):
+    """Image files as look() found them: training images, then test images by `held`; what else they are is looked at
+    once, before copies are moved from one part to the other.
+
+    prints: what of two files is equal where they are copies. images: all of them, uint8 [n, c, h, w], where they fit in
+    memory and are bytes. samples: some pixels of the deep ones.
+    """
+
+    files: list[File]
+    labels: Tensor | None
+    held: np.ndarray
+    everything: FileSplit
+    form: "_Form"
+    images: Tensor | None
+    prints: list[str]
+    samples: dict[File, Sampled]
+    notes: list[str]
+
+
+def look(found: Found, size: int | None, alpha: str | None) -> Looked:
+    """Looks at the files: the shape that all come out in, their copies, and those that are held in memory. size, alpha:
+    as dataset_of_files() takes them. Raises UserError for an unreadable image."""
     form = _form(found.files, size, alpha)
     notes = [*found.notes, *form.notes]
     # Training images, then test images: as copies are rare, each part is then one piece of memory.
@@ -135,11 +161,19 @@ def dataset_of_files(
         prints, samples = _prints_in_own_depth(files, form.shape[0])
     else:
         images, prints = _decoded(everything)
-    held, told = _copies_together(held, found.given, prints, labels, files)
-    notes += told
+    return Looked(files, labels, held, everything, form, images, prints, samples, notes)
+
+
+def made_of(
+    name: str, looked: Looked, held: np.ndarray, limit: int | None, told: Sequence[str], left_out: tuple[str, ...]
+) -> Dataset:
+    """The data set of files that were looked at. held: which of them are the test part. told: lines on copies.
+    left_out: the unreadable ones beside them. Raises UserError where all training images are alike."""
+    files, form, everything, images = looked.files, looked.form, looked.everything, looked.images
+    notes = [*looked.notes, *told]
     train, test = np.flatnonzero(~held), np.flatnonzero(held)
     if form.deep:
-        everything.scale, note = _scale([files[i] for i in train], [files[i] for i in test], samples, form)
+        everything.scale, note = _scale([files[i] for i in train], [files[i] for i in test], looked.samples, form)
         notes.append(note)
     splits: list[Split] = []
     for index, most in ((train, limit), (test, None)):
@@ -266,7 +300,7 @@ def _decoded(split: FileSplit) -> tuple[Tensor, list[str]]:
         return _hash(flat[place, ::_EVERY])
 
     marks = in_threads(read, range(len(split)))
-    for places in _places(marks).values():
+    for places in places_by(marks).values():
         if len(places) > 1:
             for place in places:
                 marks[place] = _hash(flat[place])
@@ -300,46 +334,7 @@ def _prints_of_bytes(files: list[File]) -> list[str]:
 
     marks = [size(file) for file in files]
     for look in (end, all_of_it):
-        alike = [place for places in _places(marks).values() if len(places) > 1 for place in places]
+        alike = [place for places in places_by(marks).values() if len(places) > 1 for place in places]
         for place, mark in zip(alike, in_threads(look, alike), strict=True):
             marks[place] = mark
     return [f"{size} {mark}" for size, mark in marks]
-
-
-def _places(values: Sequence[_Item]) -> dict[_Item, list[int]]:
-    found = defaultdict(list)
-    for place, value in enumerate(values):
-        found[value].append(place)
-    return found
-
-
-def _copies_together(
-    held: np.ndarray, given: bool, prints: list[str], labels: Tensor | None, files: list[File]
-) -> tuple[np.ndarray, list[str]]:
-    # Copies of one picture in one part: those in both become training images, and as many pictures go back, whole, as
-    # keep the test part of their class no larger than it was.
-    copies = [places for places in _places(prints).values() if len(places) > 1]
-    if not copies:
-        return held, []
-    more = sum(map(len, copies)) - len(copies)
-    note = f"{more} of {len(files)} images are copies of another, as {files[copies[0][1]]} is of {files[copies[0][0]]}"
-    of = np.zeros(len(files), np.int64) if labels is None else labels.numpy()
-    if differ := [places for places in copies if (of[places] != of[places[0]]).any()]:
-        one, other = differ[0][0], next(place for place in differ[0] if of[place] != of[differ[0][0]])
-        note += f"; copies with different labels: {len(differ)}, as {files[one]} and {files[other]}"
-    split = [places for places in copies if len(set(held[places])) > 1]
-    if given:
-        inside = int(sum(held[places].sum() for places in split))
-        return held, [f"{note}; {inside} test images are also training images, for the split is kept as it is."]
-    changed, wanted = held.copy(), np.bincount(of[held], minlength=int(of.max()) + 1)
-    for places in split:
-        changed[places] = False
-    counts = np.bincount(of[changed], minlength=len(wanted))
-    for places in split:
-        kind = of[places[0]]
-        if counts[kind] + len(places) <= wanted[kind]:
-            counts[kind] += len(places)
-            changed[places] = True
-    if not changed.any() or changed.all():
-        return held, [f"{note}; kept in one part, they would leave the other empty, so they are in both."]
-    return changed, [f"{note}; copies are in one part, training or test."]

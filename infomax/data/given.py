@@ -71,7 +71,8 @@ def views_of(pairs: Paired) -> GivenViews:
         shown = [f"{list(side.shape)}{'' if side.vocabulary is None else ' of tokens'}" for side in (x, y)]
         raise UserError(
             f"{pairs.name}: x is {shown[0]} and y {shown[1]}; one encoder reads all views, so they need one shape, of"
-            " quantities: modalities are recipes/clip.py's (infomax recipe clip)."
+            " quantities: modalities are recipes/clip.py's (infomax recipe clip); of image files pairs:TABLE?size=N"
+            " brings both sides to N x N pixels."
         )
     train, test = (GivenSplit((each.x, each.y), each.indices) for each in (pairs.train, pairs.test))
     return GivenViews(pairs.name, train, test, notes=pairs.notes, left_out=pairs.left_out)

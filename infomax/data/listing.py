@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ _STARTS = (
     *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \n\t\r"),
 )
 _ZARR = ("zarr.json", ".zgroup", ".zarray")  # what a store's folder holds, by the formats 3 and 2
+_Item = TypeVar("_Item")
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what systems leave beside images, as names with a dot are
 
 
@@ -190,6 +191,63 @@ def fifth(names: Sequence[str], labels: Tensor | None) -> np.ndarray:
             left[of[i]] -= 1
             held[i] = True
     return held
+
+
+def places_by(values: Sequence[_Item]) -> dict[_Item, list[int]]:
+    """The places of each value, in the order of their first."""
+    found = defaultdict(list)
+    for place, value in enumerate(values):
+        found[value].append(place)
+    return found
+
+
+class Words(NamedTuple):
+    """What copies_together() says of copies, or of whatever else belongs in one part."""
+
+    alike: str = "images are copies of another, as {} is of {}"
+    differ: str = "copies with different labels"
+    both: str = "test images are also training images"
+    together: str = "copies are in one part"
+
+
+COPIES = Words()
+
+
+def copies_together(
+    held: np.ndarray, given: bool, prints: Sequence[Hashable], labels: Tensor | None, files: Sequence[object],
+    words: Words = COPIES,
+) -> tuple[np.ndarray, list[str]]:  # fmt: skip
+    """Copies of one picture in one part: those in both become training images, and as many pictures go back, whole, as
+    keep the test part of their class no larger than it was. The lines that say so are beside them.
+
+    held: bool [n], which are of the test part. given: that is the user's own, and stays. prints: equal of copies.
+    labels: int64 [n], or None. files: their names, and words, for the lines.
+    """
+    copies = [places for places in places_by(prints).values() if len(places) > 1]
+    if not copies:
+        return held, []
+    more = sum(map(len, copies)) - len(copies)
+    note = f"{more} of {len(files)} {words.alike.format(files[copies[0][1]], files[copies[0][0]])}"
+    of = np.zeros(len(files), np.int64) if labels is None else labels.numpy()
+    if differ := [places for places in copies if (of[places] != of[places[0]]).any()]:
+        one, other = differ[0][0], next(place for place in differ[0] if of[place] != of[differ[0][0]])
+        note += f"; {words.differ}: {len(differ)}, as {files[one]} and {files[other]}"
+    split = [places for places in copies if len(set(held[places])) > 1]
+    if given:
+        inside = int(sum(held[places].sum() for places in split))
+        return held, [f"{note}; {inside} {words.both}, for the split is kept as it is."]
+    changed, wanted = held.copy(), np.bincount(of[held], minlength=int(of.max()) + 1)
+    for places in split:
+        changed[places] = False
+    counts = np.bincount(of[changed], minlength=len(wanted))
+    for places in split:
+        kind = of[places[0]]
+        if counts[kind] + len(places) <= wanted[kind]:
+            counts[kind] += len(places)
+            changed[places] = True
+    if not changed.any() or changed.all():
+        return held, [f"{note}; kept in one part, they would leave the other empty, so they are in both."]
+    return changed, [f"{note}; {words.together}, training or test."]
 
 
 def found_in_rows(

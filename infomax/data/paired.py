@@ -48,7 +48,8 @@ class PairedSplit:
 @final
 @dataclass(frozen=True)
 class Paired:
-    """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs() and halves().
+    """Paired data by its name: `train`, pairs to train on, and `test`, pairs held out. Made by pairs(), halves() and
+    infomax.data.paired().
 
     notes, left_out: those of the data set that the pairs are halves of. opened: name, limit and skip_unreadable by
     which infomax.data.paired opens these very pairs; None of pairs that are made or changed in a script.

@@ -1,4 +1,4 @@
-"""Paired data by name: `halves:NAME`, `pairs:X.npy,Y.npy`, `captions:TABLE`, `names:emoji`; `views:A.npy,B.npy,...`."""
+"""Paired data by name: `halves:`, `pairs:X.npy,Y.npy` or `pairs:TABLE`, `captions:`, `names:`; `views:A.npy,B.npy`."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from infomax.data.captions import read_captions
 from infomax.data.choice import chosen
 from infomax.data.emoji_names import read_names
 from infomax.data.given import GivenViews, given_views, views_of
+from infomax.data.image_pairs import COLUMNS, read_image_pairs
 from infomax.data.paired import Paired, halves, pairs
 from infomax.data.registry import dataset
 from infomax.data.source import opened_as, tell
@@ -27,7 +28,10 @@ def read_pairs(text: str, limit: int | None = None) -> Paired:
     place, asked = chosen(text, ("tokens", "numbers", "vocabulary"))
     paths = place.split(",")
     if len(paths) != 2 or not all(paths):
-        raise UserError(f"pairs:X.npy,Y.npy names two files, and {text!r} does not.")
+        raise UserError(
+            "pairs:X.npy,Y.npy names two files of arrays, pairs:TABLE?x=NAME&y=NAME a table of two image files a line,"
+            f" and {text!r} neither."
+        )
     arrays: dict[str, np.ndarray] = {}
     for side, path in zip("xy", paths, strict=True):
         arrays[side] = _array(path)
@@ -73,10 +77,10 @@ def _asked(text: str, asked: Mapping[str, str], arrays: Mapping[str, np.ndarray]
 def paired(
     name: str, root: str | os.PathLike[str] = "data", limit: int | None = None, *, skip_unreadable: bool = False
 ) -> Paired:
-    """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, `captions:TABLE` of image files
-    and texts, or `names:emoji`.
+    """Paired data by name: `halves:NAME` of a data set of images, `pairs:X.npy,Y.npy`, `pairs:TABLE?x=LEFT&y=RIGHT`
+    of two image files a line, `captions:TABLE` of image files and texts, or `names:emoji`.
 
-    root, limit and skip_unreadable (of halves and captions): as `dataset` takes them. Raises UserError: another name,
+    root, limit and skip_unreadable (of image files): as `dataset` takes them. Raises UserError: another name,
     and as `dataset`, pairs() and the reader of captions do.
     """
     return opened_as(_opened(name, root, limit, skip_unreadable), name, limit, skip_unreadable)
@@ -90,10 +94,14 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, skip_unr
         made = read_captions(name, rest, limit, skip_unreadable)
         tell(name, made.notes)
         return made
+    if colon and kind == "pairs" and _is_table(rest):
+        made = read_image_pairs(name, rest, limit, skip_unreadable)
+        tell(name, made.notes)
+        return made
     if skip_unreadable:
         raise UserError(
-            f"--skip-unreadable goes with halves:NAME or captions:TABLE, of image files; {name!r} is not read from"
-            " such files."
+            f"--skip-unreadable goes with halves:NAME, captions:TABLE or pairs:TABLE, of image files; {name!r} is not"
+            " read from such files."
         )
     if colon and kind == "pairs":
         return read_pairs(rest, limit)
@@ -105,7 +113,15 @@ def _opened(name: str, root: str | os.PathLike[str], limit: int | None, skip_unr
         tell(name, made.notes)
         return made
     raise UserError(f"{name!r} names no pairs: take halves:NAME, of a data set of images, pairs:X.npy,Y.npy, "
-                    "captions:TABLE, or names:emoji.")  # fmt: skip
+                    "pairs:TABLE?x=NAME&y=NAME, captions:TABLE, or names:emoji.")  # fmt: skip
+
+
+def _is_table(rest: str) -> bool:
+    # Of pairs: two arrays have a comma between; a table's name may have one too, where columns are chosen.
+    place, _, choices = rest.rpartition("?")
+    columns = {choice.partition("=")[0] for choice in choices.split("&")} & {*COLUMNS} if place else set[str]()
+    place = place or rest
+    return bool(columns) or ("," not in place and place != "" and not place.lower().endswith((".npy", ".npz")))
 
 
 def named_views(

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from infomax.data.listing import found_in_rows
 from infomax.data.source import Dataset
 from infomax.data.splits import HELD, TRAIN
 from infomax.data.targets import Target, tagged
-from infomax.errors import UserError
+from infomax.errors import UserError, nearest
 
 _COLUMNS = ("path", "label", "split")
 _TARGET = "target:"  # before the name of a column of numbers
-_MARK = "|"  # between words, where an image has several
+SEVERAL = "|"  # between words, where an image has several
 
 
 def read_csv(
@@ -35,7 +36,7 @@ def read_csv(
     file = Path(path).expanduser()
     rows, columns = _rows(file)
     names = [row["path"] for _, row in rows]
-    files = [file.parent / name for name in names]
+    files = files_at(file, names)
     check_files(file, rows, files, skip)
     notes: list[str] = []
     held = held_out(file, rows, notes) if "split" in columns else None
@@ -45,14 +46,14 @@ def read_csv(
         held = np.array([held[i] for i in kept], bool)
     targets = tuple(_numbers(file, rows, column) for column in columns if column.startswith(_TARGET))
     words = None
-    if "label" in columns and any(_MARK in row["label"] for _, row in rows):
-        tags = tagged("label", [row["label"] for _, row in rows], _MARK)
+    if "label" in columns and any(SEVERAL in row["label"] for _, row in rows):
+        tags = tagged("label", [row["label"] for _, row in rows], SEVERAL)
         targets = (tags, *targets)
         notes.append(
             f"Labels of several words, {len(tags.words)} of them, are a target of probes; there are no classes."
         )
     elif "label" in columns:
-        words = _labels(file, rows, notes)
+        words = labels_of(file, rows, notes)
     if "label" not in columns:
         notes.append("The table has no column label, so the images have no labels.")
     found = found_in_rows(str(file), files, names, words, None, held, notes)._replace(targets=targets)
@@ -139,21 +140,67 @@ def _numbers(file: Path, rows: list[tuple[int, dict[str, str]]], column: str) ->
     return Target(column.removeprefix(_TARGET), torch.tensor(values, dtype=torch.float64))
 
 
+def files_at(file: Path, names: Sequence[str]) -> list[Path]:
+    """The files that a table names, from its own folder; all of them absolute where one is, to have a folder above."""
+    absolute = any(Path(name).is_absolute() for name in names)
+    folder = file.parent.absolute() if absolute else file.parent
+    return [folder / name for name in names]
+
+
 def check_files(file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool) -> None:
     """Raises UserError: files that rows name and that are not there, unless unreadable ones are left out (skip); one
     that two rows name."""
-    missing = [i for i, image in enumerate(files) if not rows[i][1]["path"] or not (skip or image.is_file())]
+    require_files(file, rows, files, skip)
+    seen: dict[Path, int] = {}
+    for (number, _), image in zip(rows, files, strict=True):
+        if image in seen:
+            raise UserError(f"Lines {seen[image]} and {number} of {file} name the same image, {image}: keep one.")
+        seen[image] = number
+
+
+def require_files(
+    file: Path, rows: list[tuple[int, dict[str, str]]], files: list[Path], skip: bool, column: str = "path"
+) -> None:
+    """Raises UserError for files that rows name and that are not there, unless unreadable ones are left out (skip).
+
+    column: of the rows, that names them.
+    """
+    missing = [i for i, image in enumerate(files) if not rows[i][1][column] or not (skip or image.is_file())]
     if missing:
         number, first = rows[missing[0]][0], files[missing[0]]
         raise UserError(
             f"{len(missing)} of {len(files)} images that {file} names are not there, for instance {first} in line "
             f"{number}: paths start from the table's folder; --skip-unreadable (skip_unreadable=True) leaves them out."
         )
-    seen: dict[Path, int] = {}
-    for (number, _), image in zip(rows, files, strict=True):
-        if image in seen:
-            raise UserError(f"Lines {seen[image]} and {number} of {file} name the same image, {image}: keep one.")
-        seen[image] = number
+
+
+def columns_at(
+    name: str, file: Path, columns: list[str], asked: Mapping[str, str], needs: Sequence[str], may: Sequence[str]
+) -> dict[str, int]:
+    """The places of a table's columns by our names of them, which it may call otherwise.
+
+    name: the source, as the user spelt it without its choices. columns: as the table spells them; case does not count.
+    asked: by our name, the table's; "" for none where that may be. needs, may: our names of columns that there must be,
+    and that there may be. Raises UserError for one that is not there, or twice.
+    """
+    lowered = [column.lower() for column in columns]
+    at: dict[str, int] = {}
+    for ours in (*needs, *may):
+        column = asked.get(ours, ours).lower()
+        if column in lowered:
+            if lowered.count(column) > 1:
+                raise UserError(f"{file} has the column {column} twice.")
+            at[ours] = lowered.index(column)
+        elif ours in needs or asked.get(ours):
+            lacking = [each for each in (*needs, *may) if each == ours or (each in needs and each not in asked
+                       and each not in lowered)]  # fmt: skip
+            ones = "ones that hold" if len(lacking) > 1 else "one that holds"
+            raise UserError(
+                f"{file} has no column {column!r}; its columns are {', '.join(columns)}: {name}"
+                f"?{'&'.join(f'{each}=NAME' for each in lacking)} names the {ones} the {' and the '.join(lacking)}."
+                f"{nearest(column, lowered) if ours in asked else ''}"
+            )
+    return at
 
 
 def held_out(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[bool | None]:
@@ -177,7 +224,8 @@ def held_out(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str
     return [None if part in tests[1:] else part in HELD for part in parts]
 
 
-def _labels(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[str] | None:
+def labels_of(file: Path, rows: list[tuple[int, dict[str, str]]], notes: list[str]) -> list[str] | None:
+    """The words of the column label; None, and a note, where it is empty. Raises UserError: some rows have none."""
     words = [row["label"] for _, row in rows]
     empty = [number for (number, _), word in zip(rows, words, strict=True) if not word]
     if len(empty) == len(words):

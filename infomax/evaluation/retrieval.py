@@ -152,7 +152,8 @@ def _require_fit(model: Any, pairs: "Paired", trained: Mapping[str, Any]) -> Non
             before = "" if was is None or was == now else f" was trained on {side} of {was} and"
             advice = f" of {was}" if before else " that the towers were trained for"
             if before and known is not None and len(known) == 3 and known[1] == known[2]:
-                advice += f"; captions:TABLE?size={known[1]} reads a table's at that side"
+                kind = "pairs" if pairs.name.startswith("pairs:") else "captions"
+                advice += f"; {kind}:TABLE?size={known[1]} reads a table's at that side"
             raise UserError(
                 f"The encoder of {side}{before} does not read {side} of {pairs.name}, {now}: give pairs{advice}."
             ) from error
