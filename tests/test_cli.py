@@ -283,7 +283,7 @@ MISTAKES = {
     "one side": ("estimate x.npy", r"x\.npy is one side of the pairs: name the other side's file too"),
     "one text": ("estimate file.txt", r"file\.txt is one side"),
     "lengths": ("estimate x.npy short.npy", r"x has 100 rows and y has 90"),
-    "nan": ("estimate x.npy nan.npy", r"y has NaN .* 2 of 100 rows \(7, 31\): repair .* \(im.estimate's missing='drop'\)"),
+    "nan": ("estimate x.npy nan.npy", r"y has NaN .* 2 of 100 rows \(7, 31\): repair .* \(.*missing='drop'\)"),
     "inf": ("estimate inf.npy x.npy", r"x has NaN or infinity in 2 of 100 rows \(7, 31\)"),
     "empty": ("estimate empty.npy empty.npy", r"empty"),
     "few": ("estimate few.npy few.npy", r"12 pairs"),
