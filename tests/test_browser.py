@@ -23,7 +23,9 @@ from test_site import PAGES
 import infomax as im
 from infomax.evaluation import Chain, Evaluation, Identity, Probes, Terms, compare
 from infomax.evaluation.balance import balance
+from infomax.evaluation.by_label import retrieval_by_label
 from infomax.evaluation.compare import Seen
+from infomax.evaluation.features import of_array
 from infomax.evaluation.probing import Probe
 from infomax.ui import report, side_by_side
 
@@ -228,6 +230,7 @@ def reports(tmp_path_factory) -> dict[str, Path]:
         {"test_images": 90, "shots_10": {"accuracies": [0.7, 0.8, 0.75]}},
         balance=balance(labels, labels, answers, [answers, labels, answers], answers, names),
         right={"accuracy": right, "knn": right},
+        retrieval=retrieval_by_label(of_array(rng.normal(size=(90, 3)), "features"), labels),
     )  # fmt: skip
     who = Identity(1.0, 0.8, (0.79, 1.2), math.log(4), 4, 16, 64, ((2, 0.6), (4, 0.9), (8, 1.1), (16, 1.2)), ())
     chain = Chain((("pixels", estimate), ("layer4.1.drop_block", estimate)), estimate.checks[0])

@@ -26,7 +26,7 @@ from infomax.training import Step
 
 BIN = Path(sys.executable).parent
 NUMBERS = {"accuracy", "shots_10", "knn"}
-PROBE = NUMBERS | {f"{name}_interval" for name in NUMBERS} | {"protocol", "balance", "finetuned"}
+PROBE = NUMBERS | {f"{name}_interval" for name in NUMBERS} | {"protocol", "balance", "finetuned", "retrieval"}
 
 
 def json_of(ended):

@@ -20,7 +20,7 @@ from infomax import ui
 from infomax.data.targets import Target, tagged
 from infomax.evaluation import features, probe_all, targets
 from infomax.evaluation.features import of_array
-from infomax.evaluation.jackknife import jackknife
+from infomax.evaluation.jackknife import jackknife, log_odds, of_log_odds
 from infomax.evaluation.targets import _mean, _precisions, _r2, probe_targets
 
 
@@ -114,7 +114,7 @@ def test_an_interval_that_says_nothing_is_none(recwarn):
     assert probe.interval is None and "leave 1 - R2 uncertain by a factor above 55" in probe.protocol["interval"]
     without = np.full(30, 0.5)
     without[0] = 1e-300
-    assert jackknife(0.5, without, targets._log_odds, targets._of_log_odds) == "wide"
+    assert jackknife(0.5, without, log_odds, of_log_odds) == "wide"
     far = -np.exp(np.linspace(708.9, 709.7, 30))  # the upper end is no double
     assert jackknife(float(far[29]), far, targets._log_left, targets._of_log_left) == "undefined"
     rng = np.random.default_rng(0)

@@ -45,3 +45,13 @@ def jackknife(
     with np.errstate(over="ignore"):
         low, high = sorted(back(whole[0] + np.array([-half, half])).tolist())
     return (low, high) if math.isfinite(low) and math.isfinite(high) else "undefined"
+
+
+def log_odds(share: Doubles) -> Doubles:
+    """share, in [0, 1] -> log(share / (1 - share)), the scale on which intervals of mAP are made."""
+    return np.log(share / np.maximum(1 - share, 0))
+
+
+def of_log_odds(value: Doubles) -> Doubles:
+    """The inverse of log_odds."""
+    return 1 / (1 + np.exp(-value))

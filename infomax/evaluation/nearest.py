@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from infomax import critics
-from infomax.evaluation.features import Features, Ints
+from infomax.evaluation.features import Features, Floats, Ints
 
 QUERIES = 1024  # rows of a block at most
 BANK = 8192
@@ -27,10 +27,10 @@ def nearest(
     d = bank.shape[1]
     few, many = (max(1, min(most, NUMBERS // d)) for most in (QUERIES, BANK))
     for rows in queries.blocks(at, few):
-        query, start = _unit(rows), 0
+        query, start = unit(rows), 0
         best, places = torch.zeros(len(query), 0), torch.zeros(len(query), 0, dtype=torch.int64)
         for block in bank.blocks(of, many):
-            values, index = _top(query @ _unit(block).T, k)
+            values, index = _top(query @ unit(block).T, k)
             best, places = _better(torch.cat([best, values], 1), torch.cat([places, index + start], 1), k)
             start += len(block)
         yield best, places
@@ -53,7 +53,8 @@ def votes(
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
-def _unit(rows: "np.ndarray") -> Tensor:
+def unit(rows: Floats) -> Tensor:
+    """rows [b, d] -> [b, d] of length 1, a copy; rows of zeros stay zeros."""
     return critics.Cosine(1.0).embed_alike(torch.tensor(rows))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from infomax.errors import UserError
 from infomax.evaluation.balance import Balance, balance
+from infomax.evaluation.by_label import LabelRetrieval, retrieval_by_label
 from infomax.evaluation.common import (
     CHOOSING_IMAGES,
     SHOTS,
@@ -66,6 +67,8 @@ class Probe:
     counts alike, the share of the commonest class, recall by class and who is taken for whom. `finetuned`: the encoder
     with all its weights trained with the labels, where that was asked for. `right`: which test images the linear probe
     ("accuracy") and the nearest neighbours ("knn") get right, by which two encoders are compared; it is not in JSON.
+    `retrieval`: how well test images find those of their label among all other test images, recall@1, 5 and 10 and mAP;
+    None where no two have one label.
     """
 
     accuracy: float
@@ -78,6 +81,7 @@ class Probe:
     balance: Balance | None = None
     finetuned: Finetuned | None = None
     right: dict[str, tuple[bool, ...]] | None = field(default=None, repr=False)
+    retrieval: LabelRetrieval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values, but which images were right."""
@@ -102,6 +106,7 @@ class Probe:
                 f"10 images a class   {shots}",
                 f"nearest neighbours  {shown(self.knn, self.knn_interval)}  k = {p['knn']['k']}",
                 *unbalanced,
+                *_retrieved(self.retrieval),
                 *([] if self.finetuned is None else [_tuned(self.finetuned)]),
                 *([line] if (line := left_out(p)) else []),
                 f"({p['train_images']} training and {p['test_images']} test images, {p['features']} features; "
@@ -112,6 +117,12 @@ class Probe:
 
 def _without_right(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in items if name != "right"}
+
+
+def _retrieved(found: LabelRetrieval | None) -> list[str]:
+    if found is None:
+        return []
+    return [f"retrieval by label  {found}", *([found.said] if found.said else [])]
 
 
 def _tuned(found: Finetuned) -> str:
@@ -179,6 +190,7 @@ def probe_features(
     C chosen on a stratified fifth of train, refitted on all of train. Ten a class: the same on 20 fixed draws of ten
     images a class, C chosen with other draws, tested on training images outside them. kNN: cosine, votes weighted by
     exp(similarity / 0.1), k chosen on the same fifth (10,000 images of it at most). Same inputs and seed, same numbers.
+    Retrieval: each test image finds those of its label among all others by cosine (`Probe.retrieval`).
     A class of one training image is left out, with its test images, and protocol["left_out"] names it. Raises
     UserError: lengths or indexes that differ, values that are not finite, fewer than two classes of two training images
     or more, a test label that train does not have.
@@ -228,6 +240,7 @@ def probe_features(
         },
         balance=balance(y, t, linear_answers, draws, knn_answers, called),
         right={"accuracy": tuple((linear_answers == t).tolist()), "knn": tuple((knn_answers == t).tolist())},
+        retrieval=retrieval_by_label(T, t),
     )
 
 

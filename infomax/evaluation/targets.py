@@ -16,7 +16,7 @@ from torch import Tensor
 from infomax.errors import UserError
 from infomax.evaluation.common import versions
 from infomax.evaluation.features import Features, Floats, Ints, of_array
-from infomax.evaluation.jackknife import WIDEST, Doubles, jackknife
+from infomax.evaluation.jackknife import WIDEST, Doubles, jackknife, log_odds, of_log_odds
 from infomax.evaluation.logistic import standardiser
 from infomax.threads import one_blas_thread
 
@@ -198,7 +198,7 @@ class _Asked:
         needed = WORD if fewest >= RARE * m else OF_RARE
         lacks = f"words are on (or off) {fewest:.1f} test images, their harmonic mean, and {needed} are needed"
         lacks = lacks if fewest < needed else None
-        found = "undefined" if lacks else jackknife(score, _mean_without(has, answers), _log_odds, _of_log_odds)
+        found = "undefined" if lacks else jackknife(score, _mean_without(has, answers), log_odds, of_log_odds)
         all_first = "without a test image, or with all, each word's images come first"
         interval, why = _or_why(found, lacks, all_first, "mAP / (1 - mAP)")
         protocol |= {"interval": "jackknife over test images, of log(mAP / (1 - mAP))"} | why
@@ -376,11 +376,3 @@ def _log_left(r2: Doubles) -> Doubles:
 
 def _of_log_left(value: Doubles) -> Doubles:
     return 1 - np.exp(value)
-
-
-def _log_odds(share: Doubles) -> Doubles:
-    return np.log(share / np.maximum(1 - share, 0))
-
-
-def _of_log_odds(value: Doubles) -> Doubles:
-    return 1 / (1 + np.exp(-value))

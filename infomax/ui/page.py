@@ -78,6 +78,12 @@ estimate of MI.</figcaption></figure>{% endif %}
 <figure>{{ health }}<figcaption>Of features of held-out samples, without labels but for kNN. Collapse shows as a RankMe
 near 1, a deviation and a uniformity near 0, and an MI of 0.</figcaption></figure>{% endif %}
 {% endmacro %}
+{% macro table(rows) %}
+<div class="scroll" tabindex="0"><table><thead>
+<tr><td></td>{% for cell in rows[0][1:] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in rows[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="n">{{ cell }}</td>
+{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{% endmacro %}
 {% macro classes() %}
 {% if balance.unbalanced %}<p>Classes are unbalanced: always answering {{ balance.majority }} is right for
 {{ percent(balance.share) }} % of the test images. Balanced accuracy, the mean over classes of the % that is right of
@@ -139,14 +145,15 @@ choices were made on training images.</p>
 {% for name, row in rows %}<tr><th scope="row">{{ name }}</th>{% for cell in row %}<td class="n">{{ cell }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table></div>
 {% if left_out %}<p>{{ left_out }}</p>{% endif %}
+{% if by_label %}{% set found = probes.trained.retrieval %}<h3>Retrieval by label</h3>
+<p>{{ found.queries }} test images find those of their label among the {{ found.gallery }} others by the cosine of
+features, in %, with 95 % intervals: queries with one among the k nearest (recall@k), mean average precision (mAP).</p>
+{{ table(by_label) }}{% if found.said %}<p>{{ found.said }}</p>{% endif %}{% endif %}
 {% if balance is not none %}{{ classes() }}{% endif %}{% endif %}
 {% if targets %}<h2>Targets</h2>
 <p>Predicted from frozen features by ridge regression, on test images, with 95 % intervals: R2 of a number (1 is exact,
 0 no better than the mean), mean average precision (mAP) of several words.</p>
-<div class="scroll" tabindex="0"><table><thead>
-<tr>{% for cell in targets[0] %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in targets[1:] %}<tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td class="n">{{ cell }}</td>
-{% endfor %}</tr>{% endfor %}</tbody></table></div>
+{{ table(targets) }}
 {% for line in without_interval %}<p>{{ line }}</p>{% endfor %}
 {% for p in unmeasured %}<p>{{ p.name }}: not measured: {{ p.protocol["reason"] }}</p>{% endfor %}{% endif %}
 {{ training() }}

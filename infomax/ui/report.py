@@ -38,7 +38,7 @@ def of_run(
 ) -> str:
     """The page of a saved run: its training curve (log.jsonl), probes or why there are none, and the MI of features."""
     from infomax.evaluation.common import left_out
-    from infomax.ui.tables import probe_rows, target_rows, without_interval
+    from infomax.ui.tables import probe_rows, retrieval_rows, target_rows, without_interval
 
     told = f"Evaluated on {dataset}. {_checkpoint(checkpoint)}".strip()
     others = [
@@ -62,6 +62,7 @@ def of_run(
         probes=probes,
         left_out=None if shown is None else left_out(shown.trained.protocol),
         rows=[] if shown is None else probe_rows(shown),
+        by_label=[] if shown is None or shown.trained.retrieval is None else retrieval_rows(shown),
         targets=[] if targets is None else target_rows(targets),
         without_interval=[] if targets is None else without_interval(targets.to_dict()),
         unmeasured=[] if targets is None else [p for p in targets.trained if p.score is None],
@@ -155,6 +156,7 @@ def _page(**content: Any) -> str:
     empty: dict[str, Any] = {
         "value": None, "probes": None, "rows": [], "others": [], "version": __version__, "told": "", "retrieval": [],
         "balance": None, "targets": [], "without_interval": [], "unmeasured": [], "balanced": [], "left_out": None,
+        "by_label": [],
     }  # fmt: skip
     return environment.from_string(PAGE).render(empty | content)
 

@@ -25,9 +25,7 @@ def print_evaluation(
     probes, mi, identity: a text says why there are none. saved: the folder, named in a line. health: of held-out
     features, a line. targets: a table of their own.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from infomax.evaluation.common import left_out
 
@@ -47,18 +45,20 @@ def print_evaluation(
                 " the time. Balanced accuracy, the mean of the classes' recalls, in %:"
             )
             _print_rows(console, probe_rows(probes, balanced=True), heads())
+        if (retrieval := probes.trained.retrieval) is not None:
+            console.print(
+                f"Retrieval by label: {retrieval.queries} test images find those of their label among the"
+                f" {retrieval.gallery} others, in %, with 95 % intervals"
+            )
+            _print_table(console, retrieval_rows(probes))
+            if retrieval.said:
+                console.print(retrieval.said)
     if not isinstance(probes, str) and probes is not None and probes.trained.finetuned is not None:
         console.print("Fine-tuned, all weights trained with labels: % right of the same images")
         _print_rows(console, finetune_rows(probes), ("", "all labels", "10 images a class"))
     if targets is not None:
         console.print("Targets from frozen features: R2 of numbers, mAP of words, with 95 % intervals")
-        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-        header, *rows = target_rows(targets)
-        for i, column in enumerate(header):
-            table.add_column(column, justify="right" if i else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        _print_table(console, target_rows(targets))
         for line in without_interval(targets.to_dict()):
             console.print(line)
         for probe in targets.trained:
@@ -100,14 +100,20 @@ def heads() -> tuple[str, ...]:
 
 
 def _print_rows(console: Any, rows: Rows, columns: tuple[str, ...]) -> None:
+    _print_table(console, [[*columns], *([name, *cells] for name, cells in rows)])
+
+
+def _print_table(console: Any, rows: list[list[str]]) -> None:
+    """rows: the header, then the others; cells to the right, but for the names."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="left" if column == "" else "right")
-    for name, cells in rows:
-        table.add_row(name, *cells)
+    header, *others = rows
+    for column, name in enumerate(header):
+        table.add_column(name, justify="right" if column else "left")
+    for row in others:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -123,6 +129,22 @@ def probe_rows(probes: "Probes", balanced: bool = False) -> Rows:
         shown = row.balance if balanced and row is not None else row
         if shown is not None:
             rows.append((name, accuracies(shown)))
+    return rows
+
+
+def retrieval_rows(probes: "Probes") -> list[list[str]]:
+    """A table's header and its rows: recall@1, 5, 10 and mAP by each encoder, and at random, in %."""
+    from infomax.evaluation.by_label import SHOWN
+
+    sides = {"trained": probes.trained, "untrained": probes.untrained, "raw pixels": probes.pixels}
+    found = {
+        name: probe.retrieval for name, probe in sides.items() if probe is not None and probe.retrieval is not None
+    }
+    rows = [["", *found, "chance"]]
+    for key, called in SHOWN.items():
+        cells = [_cell(one, key) for one in found.values()]
+        chance = next(iter(found.values())).chance.get(key)
+        rows.append([called, *cells, "" if chance is None else _percent(chance)])
     return rows
 
 
@@ -263,7 +285,9 @@ def accuracies(row: "Probe | Balance") -> list[str]:
 
 def _cell(row: Any, name: str) -> str:
     value, interval = getattr(row, name), getattr(row, name + "_interval")
-    return "too few images" if value is None else f"{_percent(value)} [{', '.join(map(_percent, interval))}]"
+    if value is None:
+        return "too few images"
+    return f"{_percent(value)} [{'no interval' if interval is None else ', '.join(map(_percent, interval))}]"
 
 
 def _percent(value: float) -> str:
