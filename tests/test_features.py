@@ -153,7 +153,7 @@ def test_linear_probes_hold_what_the_table_of_docs_says(monkeypatch):
     assert svd < 1.05 * (320 * k * d + 48 * r**2)
     for holds, what, before in (
         (lambda: probing._linear(X, y, T, fit, held_out), 360 * k * d, 0),
-        (lambda: probing._shots(X, y, T, 0), 180 * k * d + 330 * k * r, 120 * k * d + svd),
+        (lambda: probing._shots(X, y, T, 0, range(k)), 180 * k * d + 330 * k * r, 120 * k * d + svd),
     ):
         peak = traced(holds)
         assert 0.5 * what < peak < max(1.15 * what, before) + 8 * 2**16, peak / (k * d)  # and some blocks
