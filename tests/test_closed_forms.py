@@ -31,6 +31,15 @@ def test_the_gradient_of_labels_in_order_is_autograds(labels, scale):
     np.testing.assert_allclose(gradient, t.grad.numpy(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("spread", [-500.0, 500.0])
+def test_steps_that_are_far_too_long_have_a_finite_loss(spread):
+    """As a line search takes them; a warning of an overflow would be an error here."""
+    z = np.random.default_rng(0).normal(size=(50, 2))
+    values = np.array([1.0, -1.0, spread, spread, -1.0, 0.5, 900.0])
+    value, gradient = ordered._loss(values, z, np.arange(50) % 4)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
 def test_labels_in_order_are_fitted_to_where_the_gradient_is_none():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1000, 2, generator=generator)

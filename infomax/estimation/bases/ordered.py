@@ -16,6 +16,7 @@ WIDEST = 64  # columns
 LABELS = (3, 100)  # fewer have no order that matters, more are numbers
 RIDGE = 2.0  # rows, as which weights of 0 count
 SMOOTH = 2.0  # rows, as which labels as wide as their neighbours count
+FAR = 40.0  # deviations, where a normal density is 0 in float64; of what spreads are logarithms of, too
 LEAST = 1e-12  # probability of a label
 LOG_GAPS = (-20.0, 5.0)  # of thresholds
 
@@ -79,16 +80,15 @@ def _loss(values: np.ndarray, z: np.ndarray, y: np.ndarray) -> tuple[float, np.n
 
     n, d = z.shape
     weights, thresholds = _parts(values, d)
-    place, narrow = z @ weights[0], np.exp(-(z @ weights[1]))
+    place, narrow = z @ weights[0], np.exp(np.clip(-(z @ weights[1]), -FAR, FAR))
     ends = np.concatenate([[-np.inf], thresholds, [np.inf]])
-    above, below = ((ends[y + side] - place) * narrow for side in (1, 0))
+    # Beyond FAR, as at the outer ends, the density is 0, and nothing moves.
+    above, below = (np.clip((ends[y + side] - place) * narrow, -FAR, FAR) for side in (1, 0))
     share = ndtr(above) - ndtr(below)
     by_share = np.where(share > LEAST, -1 / (n * np.maximum(share, LEAST)), 0.0)
     by_above, by_below = (by_share * np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) for t in (above, below))
     by_place = -(by_above - by_below) * narrow
-    # An end at infinity has a density of 0, and moves with nothing.
-    moved = (by * np.where(np.isfinite(t), t, 0.0) for by, t in ((by_above, above), (by_below, below)))
-    by_spread = -next(moved) + next(moved)
+    by_spread = by_below * below - by_above * above
     by_ends = np.bincount(y + 1, by_above * narrow, len(ends)) - np.bincount(y, by_below * narrow, len(ends))
     by_steps = np.cumsum(by_ends[-2:0:-1])[::-1]  # a step moves all thresholds from its own on
     logs = values[2 * d + 1 :]
