@@ -1,5 +1,6 @@
 """blocks="auto": the length of blocks from the autocorrelation of the rows, beside what theory gives."""
 
+import datetime
 import json
 
 import numpy as np
@@ -229,3 +230,21 @@ def test_blocks_are_counted_where_rows_are_left():
 def test_half_precision_has_a_length():
     x, y = (torch.tensor(side) for side in two(600, 0.9, 0))
     assert chosen(x.bfloat16(), y.bfloat16())[0].length > 5
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.array(["a", "b", "c", "d"], object),
+        [datetime.date(2026, 1, 1 + k) for k in range(4)],
+        pd.Series(pd.date_range("2026-01-01", periods=4)).tolist(),
+    ],
+)
+def test_texts_and_times_as_objects_name_blocks(names):
+    found = of_blocks(names, 4)
+    assert found.shape == (4,) and len(np.unique(found)) == 4 and found.dtype.kind == "U"
+
+
+def test_other_objects_do_not():
+    with pytest.raises(im.UserError, match="they are object"):
+        of_blocks(np.array([None, "a", "b", "c"], object), 4)

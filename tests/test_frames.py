@@ -318,6 +318,17 @@ def test_every_door_refuses_tables_of_different_indexes(first, second, call):
         call()
 
 
+def test_labels_that_miss_are_compared_too():
+    """pandas' NA is neither equal to a label nor different from it."""
+    values = np.random.default_rng(0).normal(size=N)
+    one, other = (pd.Index([pd.NA, *range(first, N)], dtype="Int64") for first in (1, 1))
+    assert mi(pd.Series(values, one), pd.Series(values[::-1].copy(), other)).n == N
+    with pytest.raises(im.UserError, match="row 0 is <NA> of x and 0 of y"):
+        mi(pd.Series(values, one), pd.Series(values, pd.RangeIndex(N)))
+    with pytest.raises(im.UserError, match="row 0 is '0' of x and 0 of y"):
+        mi(pd.Series(values, [str(k) for k in range(N)]), pd.Series(values))
+
+
 def test_indexes_that_say_the_same_pair():
     days = pd.date_range("2020-01-01", periods=N, tz="UTC")
     frame, other = TABLE.set_axis(days), VECTOR.set_axis(days.tz_convert("Europe/Berlin"))

@@ -143,6 +143,20 @@ def never(*_: Any) -> Any:
     raise RuntimeError("is estimated")
 
 
+def test_series_that_only_rise_are_not_one_for_their_ranks():
+    """Any two of them have the same ranks: only scale makes them one."""
+    rng = np.random.default_rng(0)
+    time, count = np.cumsum(rng.random((2, 300)), 1)
+    x, y = time[1:] + rng.normal(size=299), noisy(299)
+    for side, given in ((time, count), (-time, count), (np.arange(300.0), time)):
+        with pytest.raises(RuntimeError, match="is estimated"):
+            conditional(side[1:], y, given[1:], never)
+        with pytest.raises(im.UserError, match="given is x itself, but for scale"):
+            conditional(side[1:], y, 3 - 2 * side[1:], never)
+    with pytest.raises(RuntimeError, match="is estimated"):
+        conditional(x, count[1:], np.c_[count[:-1]], never)
+
+
 def test_rounding_makes_no_other_variable():
     """Of float32, which merges a few of many values."""
     x = np.random.default_rng(0).normal(size=100_000).astype(np.float32)

@@ -195,7 +195,7 @@ def probe_features(
     UserError: lengths or indexes that differ, values that are not finite, fewer than two classes of two training images
     or more, a test label that train does not have.
     """
-    from infomax.estimation.pairs.frames import require_one_index
+    from infomax.estimation.pairs.indexes import require_one_index
 
     require_one_index({"train_x": train_x, "train_y": train_y})
     require_one_index({"test_x": test_x, "test_y": test_y})

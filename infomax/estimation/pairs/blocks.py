@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ def of_blocks(blocks: Any, rows: int) -> Any:
             names = np.asarray(blocks.cpu() if isinstance(blocks, torch.Tensor) else blocks)
         except ValueError:  # rows of several lengths
             names = np.array(None)
+        if names.dtype == object and names.size:
+            names = _of_objects(names)
         if names.shape != (rows,) or names.dtype.kind not in "iubUSM":
             raise UserError(
                 f"blocks are a number of rows, 'auto', or {rows} names, whole numbers, texts or times, one a row; they "
@@ -60,6 +63,15 @@ def of_blocks(blocks: Any, rows: int) -> Any:
             "no more."
         )
     return np.arange(rows) // blocks
+
+
+def _of_objects(names: np.ndarray) -> np.ndarray:
+    """Texts and times that came as Python's objects, as NumPy's own; all else as it came."""
+    if all(isinstance(name, str) for name in names.flat):
+        return names.astype(str)
+    if all(isinstance(name, date) for name in names.flat):  # a datetime is one, and so is pandas' Timestamp
+        return np.array([str(name) for name in names.flat]).reshape(names.shape)
+    return names
 
 
 def chosen(x: Any, y: Any, there: np.ndarray | None = None, given: Any = None) -> tuple[Chosen, np.ndarray | None]:

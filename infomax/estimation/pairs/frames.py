@@ -18,6 +18,7 @@ from infomax.errors import UserError, not_imported
 from infomax.estimation.pairs.arrays import never_changes, tensor_of
 from infomax.estimation.pairs.blocks import AUTO, Chosen, chosen, of_blocks, too_short
 from infomax.estimation.pairs.columns import Column, codes_of, column_of, require_few, text_column
+from infomax.estimation.pairs.indexes import require_one_index
 from infomax.estimation.pairs.pairs import FEWEST
 from infomax.estimation.pairs.reading import whole_numbers
 from infomax.estimation.result import Check, Estimate
@@ -226,30 +227,12 @@ def columns_of(side: str, values: Any) -> list[Column] | None:
     return [column_of(side, str(name), table.get_column(name)) for name in table.columns]
 
 
-def require_one_index(tables: Mapping[str, Any]) -> None:
-    """Raises UserError for pandas' tables, by their names, whose rows go by different labels.
-
-    By position they would be paired in silence. What has no index is by position; lengths are compared elsewhere.
-    """
-    indexed = {name: values for name, values in tables.items() if hasattr(values, "iloc") and hasattr(values, "index")}
-    named = list(indexed.items())
-    for k, (first, one) in enumerate(named):
-        for second, other in named[k + 1 :]:
-            if len(one.index) != len(other.index) or one.index.equals(other.index):
-                continue
-            row = next((i for i, (a, b) in enumerate(zip(one.index, other.index, strict=True)) if a != b), None)
-            if row is None:  # the same labels in another type
-                continue
-            raise UserError(
-                f"{first} and {second} have different indexes: row {row} is {one.index[row]} of {first} and "
-                f"{other.index[row]} of {second}; give {second}.loc[{first}.index], or, if rows pair by position, "
-                "reset_index(drop=True) of both."
-            )
-
-
 def splits(*parts: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
     """Splits that are given, (x, y) or (x, y, ids), as (x, y, ids or None). Raises UserError for indexes that differ
     within one."""
+    for part in parts:
+        if len(part) not in (2, 3):
+            raise UserError(f"A split is (x, y) or (x, y, ids), and one has {len(part)} of them.")
     found = [(*part, None) if len(part) == 2 else tuple(part) for part in parts]
     for part in found:
         require_one_index(dict(zip(("x", "y", "ids"), part, strict=False)))

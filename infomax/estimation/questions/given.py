@@ -26,6 +26,7 @@ SWEEPS = 50  # of the chain that draws one
 SAMPLES = 200  # of a fold's test pairs, among which it matches
 SOME = 64  # rows, by which columns are told apart
 MERGED = 1e-3
+SAME = 1e-6  # deviations, by which standardised columns that are one may differ
 APART = 1e4  # nats: what keeps pairs of different labels of Z from being matched
 
 Read = Callable[[Tensor, Tensor, str], tuple[Evidence, tuple[Check, ...]]]
@@ -84,7 +85,8 @@ def _sides(x: Any, y: Any, given: Any, unordered: Sequence[str]) -> tuple[Side, 
 
 def _is_held(side: Tensor, given: Tensor) -> bool:
     """Whether each column of a side [n, d] that varies is one of those of given [n, k], but for a one-to-one monotone
-    change. Columns that differ among a few rows are not compared in all."""
+    change, or for scale alone where it only rises or falls along the rows, as any two such columns have the same ranks.
+    Columns that differ among a few rows are not compared in all."""
     tables = [raw.double().numpy() for raw in (side, given)]
     some = np.random.default_rng(0).permutation(len(side))[:SOME]
     few = np.stack([_levels(column) for column in tables[1][some].T], 1)
@@ -93,7 +95,8 @@ def _is_held(side: Tensor, given: Tensor) -> bool:
             continue
         levels = _levels(column[some])[:, None]
         alike = (few == levels).all(0) | (few == levels.max() - levels).all(0)
-        if not any(_is_rescaled(column, other) for other in tables[1].T[alike]):
+        same = _is_affine if _is_sorted(column) else _is_rescaled
+        if not any(same(column, other) for other in tables[1].T[alike]):
             return False
     return True
 
@@ -101,6 +104,18 @@ def _is_held(side: Tensor, given: Tensor) -> bool:
 def _levels(column: np.ndarray) -> np.ndarray:
     """Of each value of a column [n] which of its different ones it is, in order."""
     return np.unique(column, return_inverse=True)[1]
+
+
+def _is_sorted(column: np.ndarray) -> bool:
+    """Whether a column [n] never falls along the rows, or never rises."""
+    steps = np.diff(column)
+    return bool((steps >= 0).all() or (steps <= 0).all())
+
+
+def _is_affine(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two columns [n] are the same but for place, scale and sign, to rounding."""
+    first, second = ((column - column.mean()) / max(column.std(), 1e-300) for column in (one, other))
+    return bool(min(np.abs(first - second).max(), np.abs(first + second).max()) < SAME)
 
 
 def _is_rescaled(one: np.ndarray, other: np.ndarray) -> bool:

@@ -14,6 +14,7 @@ from infomax.estimation.estimate import estimate
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.pairs import frames
 from infomax.estimation.pairs.arrays import tensor_of
+from infomax.estimation.pairs.indexes import require_one_index
 from infomax.estimation.questions.given import joined
 from infomax.estimation.registry import DEFAULT
 from infomax.estimation.result import Estimate
@@ -164,7 +165,7 @@ def transfer_entropy(
 
 def _series(named: dict[str, Any], blocks: Any) -> tuple[dict[str, Tensor], Any]:
     """Series of one length [n, ...], of arrays or data frames, and blocks without a table about them."""
-    frames.require_one_index({**named, "blocks": blocks})
+    require_one_index({**named, "blocks": blocks})
     frames.require_all(named)
     series = {name: tensor_of(name, value) for name, value in frames.read(named).sides.items()}
     for name, side in series.items():

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.estimation.pairs import frames
+from infomax.estimation.pairs.indexes import require_one_index
 from infomax.estimation.questions import densities
 from infomax.estimation.questions.columns import Columns, columns_of, complete, require_same_rows
 from infomax.estimation.questions.densities import Values
@@ -42,7 +42,7 @@ def pairwise(X: Any, Y: Any = None, *, missing: str = "refuse") -> Matrix:
     x = columns_of("X", X, 0, missing)
     if Y is None:
         return matrix_of(x, x, symmetric=True)
-    frames.require_one_index({"X": X, "Y": Y})
+    require_one_index({"X": X, "Y": Y})
     y = columns_of("Y", Y, 1, missing)
     require_same_rows(x, y)
     return matrix_of(x, y, symmetric=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infomax.errors import UserError, nearest
-from infomax.estimation.pairs import frames
+from infomax.estimation.pairs.indexes import require_one_index
 from infomax.estimation.questions.columns import FEWEST, Columns, columns_of, require_same_rows
 from infomax.estimation.questions.pairwise import information
 
@@ -53,7 +53,7 @@ def select(
     which no term is known comes after all others, with a score of NaN.
     Raises UserError as `pairwise` does, and for k not in 1 .. p, y of several columns or constant, an unknown method.
     """
-    frames.require_one_index({"X": X, "y": y})
+    require_one_index({"X": X, "y": y})
     x, target = columns_of("X", X, 0, missing), columns_of("y", y, 1, missing)
     require_same_rows(x, target, "y")
     if target.p != 1:
