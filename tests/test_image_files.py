@@ -523,7 +523,7 @@ def test_with_and_without_tifffile_pixels_are_the_same(tmp_path, monkeypatch):
         assert there.dtype == expected.dtype and np.array_equal(there, expected), file
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 5), (80, 80, 5), (20, 9, 2)])
+@pytest.mark.parametrize("shape", [(16, 16, 5), (80, 80, 5), (20, 9, 2), (20, 18, 16)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
 def test_pages_that_tifffile_made_of_channels_are_channels(tmp_path, monkeypatch, shape, dtype, without):
@@ -535,19 +535,36 @@ def test_pages_that_tifffile_made_of_channels_are_channels(tmp_path, monkeypatch
     data = dataset(f"folder:{tmp_path}")
     assert data.shape == (shape[2], *shape[:2])
     assert same_rows(pixels_of(data), arrays.transpose(0, 3, 1, 2))
-    assert any(f"read as {shape[2]} channels, for that side is shorter" in note for note in data.notes)
+    assert any(f"read as {shape[2]} channels, for that side is shortest" in note for note in data.notes)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((5, 16, 16), None), ((16, 16, 16), None), ((16, 12, 9), "ZYX")])
-def test_pages_that_are_named_or_fewer_than_columns_are_pages(tmp_path, shape, axes):
+_PAGES = ((5, 16, 16), (16, 16, 16), (50, 48, 48), (64, 64, 32), (30, 20, 17), (16, 9, 12), (16, 9, 9))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [*((shape, None) for shape in _PAGES), ((16, 12, 9), "ZYX")])
+@pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
+def test_pages_that_are_named_or_no_rows_of_channels_are_pages(tmp_path, monkeypatch, shape, axes, without):
     tifffile = pytest.importorskip("tifffile")
     values = random_numbers(*shape, most=4000, dtype=np.uint16)
     about = {} if axes is None else {"metadata": {"axes": axes}}
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **about)
+    if without:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
     assert np.array_equal(own_depth(tmp_path / "x.tif"), values.transpose(1, 2, 0))
     head = header(tmp_path / "x.tif")
     assert (head.channels, head.height, head.width) == shape
     assert head.note == f"pages or channels are read as {shape[0]} channels"
+
+
+@pytest.mark.parametrize("shape", [(100, 28, 28), (80, 64, 64)])
+@pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
+def test_a_film_that_tifffile_wrote_is_refused(tmp_path, monkeypatch, shape, without):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "x.tif", random_numbers(*shape, dtype=np.uint16), photometric="minisblack")
+    if without:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(UserError, match=rf"its {shape[0]} pages or channels are more than 64: save one file a picture"):
+        header(tmp_path / "x.tif")
 
 
 def _plain_tiff(path, values):
