@@ -154,6 +154,28 @@ def test_floats_beside_deep_whole_numbers_are_refused_with_a_count_of_each(tmp_p
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("suffix", ["npy", "tif"])
+def test_floats_of_the_range_of_whole_numbers_share_a_scale_with_them(tmp_path, suffix):
+    counts = random_numbers(10, 8, 8, most=60_000, dtype=np.uint16)
+    mixed = [a.astype(np.float32) if i % 3 == 0 else a for i, a in enumerate(counts)]
+    found = dataset(f"folder:{written(tmp_path / 'mixed', mixed, suffix)}")
+    expected = dataset(f"folder:{written(tmp_path / 'whole', counts, suffix)}")
+    assert torch.equal(pixels_of(found), pixels_of(expected))
+
+
+@pytest.mark.parametrize(("top", "factor", "reach"), [
+    (40, 1 / 40, "1 and 40"),  # floats of 0 to 1, beside few levels
+    (30_000, 1 / 100, "300 and 30000"),
+    (300, 100, "30000 and 300"),
+])  # fmt: skip
+def test_floats_of_another_range_than_whole_numbers_are_refused(tmp_path, top, factor, reach):
+    arrays = random_numbers(10, 8, 8, most=top, dtype=np.uint16)
+    arrays[:, 0, 0] = top
+    mixed = [(a * factor).astype(np.float32) if i % 3 == 0 else a for i, a in enumerate(arrays)]
+    with pytest.raises(UserError, match=rf"4 of 10 images are float32 where 6 are uint16, .*values reach {reach}, "):
+        dataset(f"folder:{written(tmp_path, mixed, 'npy')}")
+
+
 def test_floats_of_two_sizes_whole_numbers_of_two_and_bytes_beside_either_go_together(tmp_path):
     values = random_numbers(10, 8, 8)
     for kinds in ((np.float32, np.float64), (np.uint16, np.int32), (np.uint8, np.float32), (np.uint8, np.uint16)):
