@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from infomax import checkpoints
+from infomax import checkpoints, data
 from infomax.checkpoints import Checkpoint, DamagedError, Run, files, latest, open_run, read
 from infomax.errors import NonFinite, UserError
 from infomax.training.settings import DEFAULTS
@@ -612,6 +613,27 @@ def test_data_of_another_fingerprint_or_preprocessing_are_refused_where_the_save
             open_run(old, "run", {**noted, "data": "64 + 16 images, sha256 1"}, resume=True, preprocessing=other)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_runs_saved_with_hues_that_never_acted_go_on_and_no_others(tmp_path, channels):
+    of_colours = data.policies["natural"]()
+    bare = replace(of_colours, hue=0.0, saturation=0.0, gray=0.0)
+
+    def opened(policy: data.Policy, resume: bool = True) -> None:
+        views = data.Views(policy, [0.4] * channels, [0.2] * channels)
+        told = {**data.describe_views(views), "input_size": (channels, 8, 8)}
+        with open_run(tmp_path / "run", "run", CONFIGURATION, resume=resume, preprocessing=told) as run:
+            run.save(1, network())
+
+    opened(of_colours, resume=False)
+    if channels == 3:
+        with pytest.raises(UserError, match=r"preprocessing\.views is .*hue=0\.1.* there and .*hue=0\.0.* here"):
+            opened(bare)
+        return
+    opened(bare)
+    with pytest.raises(UserError, match=r"preprocessing\.views is .*brightness=0\.4.* there and .*brightness=0\.3"):
+        opened(replace(bare, brightness=0.3))
+
+
 def test_which_keys_may_differ_is_the_callers_affair(tmp_path):
     def opened(**configuration) -> Run:
         return open_run(
@@ -807,7 +829,7 @@ import itertools, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
-from infomax import checkpoints
+from infomax import checkpoints, data
 from infomax.checkpoints import checkpoint, files, opening, snapshot
 from infomax.checkpoints import folder as run_folder
 from infomax import files as whole
@@ -916,7 +938,7 @@ WORKERS = """
 import os, sys
 import torch, torch.distributed as dist
 from torch import nn
-from infomax import checkpoints
+from infomax import checkpoints, data
 from infomax.errors import UserError
 
 dist.init_process_group("gloo")

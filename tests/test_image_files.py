@@ -154,6 +154,28 @@ def test_floats_beside_deep_whole_numbers_are_refused_with_a_count_of_each(tmp_p
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("suffix", ["npy", "tif"])
+def test_floats_of_the_range_of_whole_numbers_share_a_scale_with_them(tmp_path, suffix):
+    counts = random_numbers(10, 8, 8, most=60_000, dtype=np.uint16)
+    mixed = [a.astype(np.float32) if i % 3 == 0 else a for i, a in enumerate(counts)]
+    found = dataset(f"folder:{written(tmp_path / 'mixed', mixed, suffix)}")
+    expected = dataset(f"folder:{written(tmp_path / 'whole', counts, suffix)}")
+    assert torch.equal(pixels_of(found), pixels_of(expected))
+
+
+@pytest.mark.parametrize(("top", "factor", "reach"), [
+    (40, 1 / 40, "1 and 40"),  # floats of 0 to 1, beside few levels
+    (30_000, 1 / 100, "300 and 30000"),
+    (300, 100, "30000 and 300"),
+])  # fmt: skip
+def test_floats_of_another_range_than_whole_numbers_are_refused(tmp_path, top, factor, reach):
+    arrays = random_numbers(10, 8, 8, most=top, dtype=np.uint16)
+    arrays[:, 0, 0] = top
+    mixed = [(a * factor).astype(np.float32) if i % 3 == 0 else a for i, a in enumerate(arrays)]
+    with pytest.raises(UserError, match=rf"4 of 10 images are float32 where 6 are uint16, .*values reach {reach}, "):
+        dataset(f"folder:{written(tmp_path, mixed, 'npy')}")
+
+
 def test_floats_of_two_sizes_whole_numbers_of_two_and_bytes_beside_either_go_together(tmp_path):
     values = random_numbers(10, 8, 8)
     for kinds in ((np.float32, np.float64), (np.uint16, np.int32), (np.uint8, np.float32), (np.uint8, np.uint16)):
@@ -523,7 +545,7 @@ def test_with_and_without_tifffile_pixels_are_the_same(tmp_path, monkeypatch):
         assert there.dtype == expected.dtype and np.array_equal(there, expected), file
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 5), (80, 80, 5), (20, 9, 2)])
+@pytest.mark.parametrize("shape", [(16, 16, 5), (80, 80, 5), (20, 9, 2), (20, 18, 16)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
 def test_pages_that_tifffile_made_of_channels_are_channels(tmp_path, monkeypatch, shape, dtype, without):
@@ -535,19 +557,36 @@ def test_pages_that_tifffile_made_of_channels_are_channels(tmp_path, monkeypatch
     data = dataset(f"folder:{tmp_path}")
     assert data.shape == (shape[2], *shape[:2])
     assert same_rows(pixels_of(data), arrays.transpose(0, 3, 1, 2))
-    assert any(f"read as {shape[2]} channels, for that side is shorter" in note for note in data.notes)
+    assert any(f"read as {shape[2]} channels, for that side is shortest" in note for note in data.notes)
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((5, 16, 16), None), ((16, 16, 16), None), ((16, 12, 9), "ZYX")])
-def test_pages_that_are_named_or_fewer_than_columns_are_pages(tmp_path, shape, axes):
+_PAGES = ((5, 16, 16), (16, 16, 16), (50, 48, 48), (64, 64, 32), (30, 20, 17), (16, 9, 12), (16, 9, 9))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [*((shape, None) for shape in _PAGES), ((16, 12, 9), "ZYX")])
+@pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
+def test_pages_that_are_named_or_no_rows_of_channels_are_pages(tmp_path, monkeypatch, shape, axes, without):
     tifffile = pytest.importorskip("tifffile")
     values = random_numbers(*shape, most=4000, dtype=np.uint16)
     about = {} if axes is None else {"metadata": {"axes": axes}}
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **about)
+    if without:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
     assert np.array_equal(own_depth(tmp_path / "x.tif"), values.transpose(1, 2, 0))
     head = header(tmp_path / "x.tif")
     assert (head.channels, head.height, head.width) == shape
     assert head.note == f"pages or channels are read as {shape[0]} channels"
+
+
+@pytest.mark.parametrize("shape", [(100, 28, 28), (80, 64, 64)])
+@pytest.mark.parametrize("without", [False, True], ids=["tifffile", "Pillow"])
+def test_a_film_that_tifffile_wrote_is_refused(tmp_path, monkeypatch, shape, without):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "x.tif", random_numbers(*shape, dtype=np.uint16), photometric="minisblack")
+    if without:
+        monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(UserError, match=rf"its {shape[0]} pages or channels are more than 64: save one file a picture"):
+        header(tmp_path / "x.tif")
 
 
 def _plain_tiff(path, values):

@@ -16,11 +16,12 @@ from infomax.errors import UserError
 
 MAX_PIXELS = 64 * 1024**2  # of one image file: a small file can claim to be larger than memory
 MAX_CHANNELS = 64  # pages and channels of one picture; beyond, it is a film or a volume
+_MAX_LAST = 16  # channels of an array [h, w, c] that tifffile wrote as h pages; with more, pages are pages
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 _PAGES = "pages or channels are read as {} channels"
 _LAST = (
-    "pages, as tifffile writes [h, w, c] where nothing is said, are read as {} channels, for that side is shorter; "
+    "pages, as tifffile writes [h, w, c] where nothing is said, are read as {} channels, for that side is shortest; "
     "where they are pages, write them with metadata={{'axes': 'CYX'}}"
 )
 
@@ -276,8 +277,8 @@ def _axes_of(series: Any) -> str:
 
 def _channels_last(axes: str, shape: tuple[int, ...]) -> bool:
     # Whether pages of a file of tifffile's, whose sides nobody named (Q), are the rows of an array [h, w, c]: where the
-    # last side is shorter than the first, as in .npy files.
-    return axes == "QYX" and shape[2] < shape[0]
+    # last side is short, and shorter than both others. Pages of films and volumes are square, or nearly so, or longer.
+    return axes == "QYX" and shape[2] <= _MAX_LAST and shape[2] < min(shape[:2])
 
 
 def _described(image: Any) -> str:

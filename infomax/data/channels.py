@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from infomax.data.packed import File
-from infomax.data.pixels import Header, fourth
+from infomax.data.pixels import Header, fourth, own_depth
 from infomax.data.readable import in_threads
 from infomax.errors import UserError
 
 ALPHA = ("white", "channel")  # composed onto white, or read as a channel
-_LOOKED = 64  # images whose alpha is looked at; of more, an even sample
+_LOOKED = 64  # images whose alpha, or whose largest values, are looked at; of more, an even sample
+_APART = 64  # times that the largest of floats or of whole numbers is the other's at most, for one scale to suit both
 _ENDS, _OPAQUE = 0.5, 0.05  # of alpha's values so many are none or full at least, and so many full
 
 
@@ -46,19 +47,38 @@ def channels_of(
 
 
 def require_one_kind(files: Sequence[File], headers: Sequence[Header]) -> None:
-    """Raises UserError for floating point beside whole numbers of more than 8 bits: 1.0 is white in most of the former
-    and black in the latter, so that no one scale suits both."""
-    deep = [(file, header.depth) for file, header in zip(files, headers, strict=True) if header.depth]
-    floats = [(file, depth) for file, depth in deep if depth.startswith("float")]
-    whole = [(file, depth) for file, depth in deep if not depth.startswith("float")]
-    if floats and whole:
-        few, many = sorted((floats, whole), key=len)
-        shown = (", ".join(sorted({depth for _, depth in part})) for part in (few, many))
-        raise UserError(
-            f"{len(few)} of {len(files)} images are {next(shown)} where {len(many)} are {next(shown)}, for instance "
-            f"{few[0][0]}: floating point and whole numbers need scales of their own: save all as one of them, or move "
-            "one kind elsewhere."
+    """Raises UserError for floating point beside whole numbers of more than 8 bits whose ranges are far apart, such as
+    0 to 1 beside 0 to 65535, which no one scale suits. Looks at the largest value in an even sample of each kind;
+    counts that were converted to floating point go together with others."""
+    deep = [(file, header) for file, header in zip(files, headers, strict=True) if header.depth]
+    floats = [(file, header) for file, header in deep if header.depth.startswith("float")]
+    whole = [(file, header) for file, header in deep if not header.depth.startswith("float")]
+    if not floats or not whole:
+        return
+    most_float, most_whole = _largest(floats), _largest(whole)
+    unit = most_float <= 1 < most_whole
+    if unit or min(most_float, most_whole) * _APART < max(most_float, most_whole):
+        (few, most_few), (many, most_many) = sorted(
+            ((floats, most_float), (whole, most_whole)), key=lambda k: len(k[0])
         )
+        shown = [", ".join(sorted({header.depth for _, header in part})) for part in (few, many)]
+        raise UserError(
+            f"{len(few)} of {len(files)} images are {shown[0]} where {len(many)} are {shown[1]}, for instance "
+            f"{few[0][0]}. Their values reach {most_few:.6g} and {most_many:.6g}, which need scales of their own: save "
+            "all as one of them in one range, or move one kind elsewhere."
+        )
+
+
+def _largest(kind: Sequence[tuple[File, Header]]) -> float:
+    # The largest magnitude in an even sample of files, alpha left out.
+    def of(one: tuple[File, Header]) -> float:
+        values = own_depth(one[0], 4)
+        if values is None:
+            return 255.0
+        values = values[..., : one[1].channels]
+        return max(abs(float(values.min())), abs(float(values.max())))
+
+    return max(in_threads(of, kind[:: max(1, -(-len(kind) // _LOOKED))]))
 
 
 def require_alpha(name: str, alpha: str | None) -> None:
