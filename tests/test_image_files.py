@@ -854,6 +854,30 @@ def test_a_split_that_is_made_of_links_is_followed_and_one_into_the_other_part_i
     assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
 
 
+@pytest.mark.parametrize("store", [".store", "__MACOSX", "c0/__MACOSX"])
+def test_a_store_inside_the_folder_that_is_not_read_itself_is_read_by_links(tmp_path, store):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    place = written(root / store, random_numbers(12, 8, 8, seed=1))
+    _link(root / "c0" / "more", str(place / "c0"))
+    _link(root / "c1" / "more", str(place / "c1"))
+    found = found_in(root)
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [11, 11]
+    assert not any("link" in note for note in found.notes)
+    _link(root / "c1" / "once more", str(place / "c0"))
+    found = found_in(root)
+    assert len(found.files) == 22 and any(note.startswith("1 link to folders that are") for note in found.notes)
+
+
+def test_what_a_class_is_a_link_to_is_read_as_that_class_alone(tmp_path):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    place = written(root / ".store", random_numbers(6, 8, 8, seed=1))
+    _link(root / "c2", ".store/c0")
+    _link(root / "c0" / "more", str(place))
+    found = found_in(root)
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [8, 5, 3]
+    assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
+
+
 def test_a_link_to_its_own_folder_alone_is_no_way_to_images(tmp_path):
     _link(tmp_path / "self", ".")
     with pytest.raises(UserError, match="is empty"):

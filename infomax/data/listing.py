@@ -53,15 +53,12 @@ class _Images:
 
     def __init__(self) -> None:
         self.left: Counter[str] = Counter()
-        self.walk = Walk()
+        self.walk = Walk(_JUNK)
 
     def under(self, folder: Path) -> list[Path]:
         """The images in a folder, however deep, in the order of their paths; each folder is read once (links.py)."""
         return sorted(
-            place / file
-            for place, names in self.walk.below(folder, lambda name: name.lower() in _JUNK)
-            for file in names
-            if self._is_image(place, file)
+            place / file for place, names in self.walk.below(folder) for file in names if self._is_image(place, file)
         )
 
     def directly(self, folder: Path) -> list[Path]:
