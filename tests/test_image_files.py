@@ -738,6 +738,7 @@ def test_of_test_and_val_the_test_part_is_read_and_it_is_told(tmp_path):
                                               (("Train", "other", "more"), "beside it more, other, which is neither"),
                                               (("trainval", "test"), "trainval and test, which name parts of a split"),
                                               (("site_a_train", "b_test"), r"hold the same folders \(c0, c1\)"),
+                                              (("site_a_train", "site_a_test", "more"), "rename them train and test"),
                                               (("cat_train", "cat_test"), "rename them train and test")])  # fmt: skip
 def test_splits_that_are_not_whole_are_refused(tmp_path, parts, words):
     for part in parts:
@@ -761,6 +762,13 @@ def test_classes_may_have_a_word_of_a_split_in_their_names(tmp_path):
             Image.fromarray(array).save(tmp_path / name / f"{i}.png")
     data = dataset(f"folder:{tmp_path}")
     assert (data.classes, data.notes) == (["test_tube", "train_station", "trainer"], ())
+
+
+@pytest.mark.parametrize("names", [("car", "crash_test", "freight_train"), ("bullet_train", "car", "test_tube")])
+def test_such_classes_may_hold_the_same_folders_beside_one_without_the_word(tmp_path, names):
+    for i, name in enumerate(names):
+        written(tmp_path / name, random_numbers(4, 8, 8, seed=i), classes=1 + (i > 0))
+    assert dataset(f"folder:{tmp_path}").classes == list(names)
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -109,18 +109,21 @@ def _words(name: str) -> tuple[list[str], list[str]]:
 
 def _require_classes(path: Path, folders: Sequence[Path]) -> None:
     # Raises UserError where folders, which would be classes, are a split: cats_train and cats_test, or others that name
-    # parts and hold the same folders.
+    # parts and hold the same folders; unless another word differs, and a class beside them names no part: freight_train
+    # and crash_test beside car.
     words = {folder: _words(folder.name) for folder in folders}
     train, held = (
         [(folder, *of) for folder, of in words.items() if any(word in known for word in of[0])]
         for known in (TRAIN, HELD)
     )
+    all_name_parts = all(found for found, _ in words.values())
     for one, first, rest in train:
         for other, second, left in held:
             if one == other:
                 continue
             a, b = ({f.name for f in each.iterdir() if f.is_dir()} for each in (one, other))
-            if (a and b and (a <= b or b <= a)) or (rest == left and first != second):
+            nested = bool(a and b) and (a <= b or b <= a)
+            if (nested and (rest == left or all_name_parts)) or (rest == left and first != second):
                 same = f" and hold the same folders ({_listed(sorted(a & b))})" if a & b else ""
                 raise UserError(
                     f"{path} has {one.name} and {other.name}, which name parts of a split{same}, so that they are no"
