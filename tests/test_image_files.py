@@ -786,6 +786,18 @@ def test_of_a_training_part_alone_a_fifth_is_held_out(tmp_path, flat):
     assert data.fingerprint == dataset(f"folder:{tmp_path / 'train'}").fingerprint
 
 
+def test_folders_without_images_beside_a_training_part_are_no_other_parts(tmp_path):
+    written(tmp_path / "train", random_numbers(10, 8, 8))
+    (tmp_path / "annotations" / "deep").mkdir(parents=True)
+    (tmp_path / "annotations" / "deep" / "x.json").write_text("{}")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 8, 2)
+    assert data.notes == ("There is no test part, so a fixed fifth of train is held out.",)
+    Image.fromarray(random_numbers(8, 8)).save(tmp_path / "annotations" / "deep" / "x.png")
+    with pytest.raises(UserError, match="beside it annotations, which is neither test nor val"):
+        dataset(f"folder:{tmp_path}")
+
+
 @pytest.mark.parametrize("inside", ["", "train"])
 def test_one_folder_too_many_is_looked_through(tmp_path, inside):
     written(tmp_path / "archive" / "images" / inside, random_numbers(10, 8, 8))

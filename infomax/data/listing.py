@@ -61,6 +61,11 @@ class _Images:
             place / file for place, names in self.walk.below(folder) for file in names if self._is_image(place, file)
         )
 
+    def any_under(self, folder: Path, root: Path) -> bool:
+        """Whether there is an image in a folder of the root, however deep."""
+        self.walk.read(root)
+        return any(self._is_image(place, file) for place, names in self.walk.below(folder) for file in names)
+
     def directly(self, folder: Path) -> list[Path]:
         """The images in a folder itself."""
         return sorted(folder / e.name for e in os.scandir(folder) if e.is_file() and self._is_image(folder, e.name))
@@ -138,7 +143,7 @@ def found_in(path: Path) -> Found:
         )
     images, notes = _Images(), []
     path = _through(path, notes)
-    train, held = split_of(path, _folders(path), notes)
+    train, held = split_of(path, _folders(path), notes, lambda folder: _Images().any_under(folder, path))
     if train is None or held is None:
         path = train or path
         images.walk.read(path)

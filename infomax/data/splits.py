@@ -1,7 +1,7 @@
 """The training and test part of a data set, by the names of its folders, files, groups or rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infomax.errors import UserError
@@ -39,12 +39,15 @@ def parts_of(where: str, parts: Sequence[str], notes: list[str]) -> dict[str, bo
     return read
 
 
-def split_of(path: Path, folders: Sequence[Path], notes: list[str]) -> tuple[Path | None, Path | None]:
+def split_of(
+    path: Path, folders: Sequence[Path], notes: list[str], has_images: Callable[[Path], bool]
+) -> tuple[Path | None, Path | None]:
     """The training and the test part among a folder's folders: (None, None) without a split, (train, None) of train
     alone, of which a fifth is to be held out.
 
-    path: the folder, in messages. notes: gets a line on what is not read. Raises UserError: several training parts, no
-    training part, several folders of which none is the test part, folders that are a split under other names.
+    path: the folder, in messages. notes: gets a line on what is not read. has_images: asked of folders beside a training
+    part alone. Raises UserError: several training parts, no training part, several folders of images of which none is
+    the test part, folders that are a split under other names.
     """
     train, held = (_named(folders, words, exactly=True) for words in (TRAIN, HELD))
     if not (train and held):
@@ -61,7 +64,7 @@ def split_of(path: Path, folders: Sequence[Path], notes: list[str]) -> tuple[Pat
         if others:
             notes.append(f"{held[0]} is the test part; not read: {', '.join(others)}.")
         return train[0], held[0]
-    if train and others:
+    if train and (others := [f.name for f in folders if f.name in others and has_images(f)]):
         raise UserError(
             f"{path} has a folder {train[0].name}, and beside it {_listed(others)}, which is neither test nor val by"
             f" name: rename the test part test. Without one, take them away, and a fifth of {train[0].name} is held"
