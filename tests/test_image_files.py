@@ -798,6 +798,21 @@ def test_folders_without_images_beside_a_training_part_are_no_other_parts(tmp_pa
         dataset(f"folder:{tmp_path}")
 
 
+@pytest.mark.parametrize("test", [True, False])
+def test_images_beside_the_parts_are_left_out_with_a_line(tmp_path, test):
+    for part in ("train", *(["test"] if test else [])):
+        written(tmp_path / part, random_numbers(10, 8, 8, seed=len(part)))
+    np.save(tmp_path / "labels.npy", np.arange(10))
+    before = dataset(f"folder:{tmp_path}")
+    assert not any("left out" in note for note in before.notes)
+    for i, array in enumerate(random_numbers(5, 8, 8, seed=2)):
+        Image.fromarray(array).save(tmp_path / f"{i}.png")
+    data = dataset(f"folder:{tmp_path}")
+    line = f"Images that lie in {tmp_path} beside the folders of its parts, 5, are left out."
+    assert sorted(data.notes) == sorted((*before.notes, line))
+    assert data.fingerprint == before.fingerprint
+
+
 @pytest.mark.parametrize("inside", ["", "train"])
 def test_one_folder_too_many_is_looked_through(tmp_path, inside):
     written(tmp_path / "archive" / "images" / inside, random_numbers(10, 8, 8))

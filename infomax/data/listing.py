@@ -144,8 +144,9 @@ def found_in(path: Path) -> Found:
     images, notes = _Images(), []
     path = _through(path, notes)
     train, held = split_of(path, _folders(path), notes, lambda folder: _Images().any_under(folder, path))
+    beside = _Images().directly(path) if train else []  # beside the parts
     if train is None or held is None:
-        path = train or path
+        above, path = path, train or path
         images.walk.read(path)
         listing, loose = _classes(path, images)
         files, labels = _flat(listing)
@@ -153,7 +154,7 @@ def found_in(path: Path) -> Found:
         if not held_out.any():
             has = "one image" if labels is None else "one image in each class"
             raise UserError(f"{path} has {has}, so none is left for a test set: add images.")
-        notes += _loose(path, loose) + images.note() + _deeper(path, listing)
+        notes += _beside(above, beside, files) + _loose(path, loose) + images.note() + _deeper(path, listing)
         classes = [] if labels is None else list(listing)
         return Found(files, labels, classes, held_out, False, notes)
     images.walk.read(train, held)
@@ -174,6 +175,7 @@ def found_in(path: Path) -> Found:
         labels = torch.tensor([label for part in pairs for _, label in part], dtype=torch.int64)
         sizes = [len(part) for part in pairs]
         notes += _deeper(train, parts[0][0])
+    notes += _beside(path, beside, files)
     for part, (_, loose) in zip((train, held), parts, strict=True):
         notes += _loose(part, loose)
     return Found(files, labels, classes, np.repeat([False, True], sizes), True, notes + images.note())
@@ -342,6 +344,13 @@ def _flat(listing: dict[str, list[Path]]) -> tuple[list[Path], Tensor | None]:
         return listing[""], None
     pairs = [(file, label) for label, files in enumerate(listing.values()) for file in files]
     return [file for file, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64)
+
+
+def _beside(path: Path, beside: list[Path], read: Sequence[Path]) -> list[str]:
+    # To be told of images beside the parts; arrays beside parts of pictures are something else, as labels are.
+    arrays = read[0].suffix.lower() == ".npy"
+    count = sum((file.suffix.lower() == ".npy") == arrays for file in beside)
+    return [f"Images that lie in {path} beside the folders of its parts, {count}, are left out."] if count else []
 
 
 def _loose(path: Path, count: int) -> list[str]:

@@ -45,8 +45,8 @@ def split_of(
     """The training and the test part among a folder's folders: (None, None) without a split, (train, None) of train
     alone, of which a fifth is to be held out.
 
-    path: the folder, in messages. notes: gets a line on what is not read. has_images: asked of folders beside a training
-    part alone. Raises UserError: several training parts, no training part, several folders of images of which none is
+    path: the folder, in messages. notes: gets a line on what is not read. has_images: asked of folders beside a
+    training part alone. Raises UserError: several training parts, no training part, several folders of images of which none is
     the test part, folders that are a split under other names.
     """
     train, held = (_named(folders, words, exactly=True) for words in (TRAIN, HELD))
