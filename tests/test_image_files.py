@@ -825,6 +825,44 @@ def test_one_folder_too_many_is_looked_through(tmp_path, inside):
     assert any(f"those of {tmp_path / 'archive' / 'images'}" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(("train", "test"), [("train_set/train", "test_set/test"), ("train_set/train", "test_set"),
+                                             ("training_set/training_set", "test_set/test_set"),
+                                             ("train", "test/images"), ("train/images", "test/images")])  # fmt: skip
+@pytest.mark.parametrize("flat", [True, False])
+def test_parts_with_one_folder_too_many_are_looked_through(tmp_path, train, test, flat):
+    for i, part in enumerate((train, test)):
+        written(tmp_path / part, random_numbers(10 - 4 * i, 8, 8, seed=i))
+    if flat:
+        for file in sorted(tmp_path.rglob("*.png")):
+            file.rename(file.parent.parent / file.name)
+        for folder in tmp_path.rglob("c?"):
+            folder.rmdir()
+    data = dataset(f"folder:{tmp_path}")
+    labelled = not flat or (train, test) == ("train/images", "test/images")  # these may be classes
+    assert (len(data.train), len(data.test), data.train.labels is not None) == (10, 6, labelled)
+    if not flat:
+        assert data.classes == ["c0", "c1"]
+        through = [part for part in (train, test) if "/" in part]
+        assert [note for note in data.notes if "those of" in note] == [
+            f"The images are those of {tmp_path / part}." for part in through
+        ]
+
+
+def test_parts_of_one_class_stay_so_where_its_folders_differ(tmp_path):
+    written(tmp_path / "train" / "cat", random_numbers(10, 8, 8))
+    written(tmp_path / "test" / "cat", random_numbers(6, 8, 8, seed=1), classes=1)
+    (tmp_path / "test" / "cat" / "c0").rename(tmp_path / "test" / "cat" / "c9")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["cat"], 10, 6)
+
+
+def test_a_training_part_alone_is_looked_through(tmp_path):
+    written(tmp_path / "train" / "train", random_numbers(10, 8, 8))
+    (tmp_path / "annotations").mkdir()
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 8, 2)
+
+
 def test_a_single_class_stays_one(tmp_path):
     written(tmp_path, random_numbers(10, 8, 8), classes=1)
     data = dataset(f"folder:{tmp_path}")

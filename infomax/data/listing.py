@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infomax.data.links import Walk, holds
 from infomax.data.packed import File
-from infomax.data.splits import HELD, TRAIN, split_of
+from infomax.data.splits import HELD, TRAIN, named, split_of
 from infomax.data.targets import Target
 from infomax.errors import UserError
 
@@ -131,8 +131,7 @@ def _looked_into(path: Path) -> str:
 
 
 def found_in(path: Path) -> Found:
-    """The images of a folder, with their classes and split. Raises UserError for a folder without any, or a split
-    that is not whole."""
+    """The images of a folder, with classes and split. Raises UserError for a folder without any, or half a split."""
     if not path.is_dir():
         there = f"{path} is a file" if path.is_file() else f"There is no folder {path}"
         raise UserError(f"{there}: folder:PATH names a folder of images, or of a folder of images per class.")
@@ -145,6 +144,7 @@ def found_in(path: Path) -> Found:
     path = _through(path, notes)
     train, held = split_of(path, _folders(path), notes, lambda folder: _Images().any_under(folder, path))
     beside = _Images().directly(path) if train else []  # beside the parts
+    train, held = _halves(train, held, notes)
     if train is None or held is None:
         above, path = path, train or path
         images.walk.read(path)
@@ -318,6 +318,26 @@ def _through(path: Path, notes: list[str]) -> Path:
         if holds(os.path.realpath(folders[0]), os.path.realpath(place)):
             return path  # a link back
         place = folders[0]
+
+
+def _halves(train: Path | None, held: Path | None, notes: list[str]) -> tuple[Path | None, Path | None]:
+    # train_set/train/cat, test_set/test/cat: through a folder too many, where the classes of both then go together.
+    inner = [half and _half(half, words) for half, words in ((train, TRAIN), (held, HELD))]
+    if inner != [train, held]:
+        classes = [{folder.name for folder in _folders(half)} for half in inner if half]
+        if classes[-1] <= classes[0]:
+            notes += [f"The images are those of {one}." for one in inner if one not in (None, train, held)]
+            train, held = inner
+    return train, held
+
+
+def _half(part: Path, words: Sequence[str]) -> Path:
+    place, folders = part, _folders(part)
+    while len(folders) == 1 and named(folders, words, exactly=False) and not _Images().directly(place):
+        if holds(os.path.realpath(folders[0]), os.path.realpath(place)):
+            break  # a link back
+        place, folders = folders[0], _folders(folders[0])
+    return _through(place, []) if len(folders) == 1 else place
 
 
 def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:

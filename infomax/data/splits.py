@@ -46,12 +46,12 @@ def split_of(
     alone, of which a fifth is to be held out.
 
     path: the folder, in messages. notes: gets a line on what is not read. has_images: asked of folders beside a
-    training part alone. Raises UserError: several training parts, no training part, several folders of images of which none is
-    the test part, folders that are a split under other names.
+    training part alone. Raises UserError: several training parts, no training part, several folders of images
+    of which none is the test part, folders that are a split under other names.
     """
-    train, held = (_named(folders, words, exactly=True) for words in (TRAIN, HELD))
+    train, held = (named(folders, words, exactly=True) for words in (TRAIN, HELD))
     if not (train and held):
-        wider = [_named(folders, words, exactly=False) for words in (TRAIN, HELD)]
+        wider = [named(folders, words, exactly=False) for words in (TRAIN, HELD)]
         if all(wider):
             train, held = wider
             notes.append(f"By their names {train[0].name} is the training and {held[0].name} the test part.")
@@ -85,8 +85,8 @@ def _no_test_part(train: str) -> str:
     return f"There is no test part, so a fixed fifth of {train} is held out."
 
 
-def _named(folders: Sequence[Path], words: Sequence[str], *, exactly: bool) -> list[Path]:
-    # The folders of one of these names, in the order of the names; not exactly: also train_set, images_val, val2017.
+def named(folders: Sequence[Path], words: Sequence[str], *, exactly: bool) -> list[Path]:
+    """The folders of one of these names, in the order of the names; not exactly: also train_set, val2017."""
     order: dict[Path, int] = {}
     for folder in folders:
         found, rest = ([folder.name.lower()], []) if exactly else _words(folder.name)
