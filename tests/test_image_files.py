@@ -777,6 +777,7 @@ def test_of_test_and_val_the_test_part_is_read_and_it_is_told(tmp_path):
                                               (("Train", "other", "more"), "beside it more, other, which is neither"),
                                               (("trainval", "test"), "trainval and test, which name parts of a split"),
                                               (("site_a_train", "b_test"), r"hold the same folders \(c0, c1\)"),
+                                              (("site_a_train", "site_a_test", "more"), "rename them train and test"),
                                               (("cat_train", "cat_test"), "rename them train and test")])  # fmt: skip
 def test_splits_that_are_not_whole_are_refused(tmp_path, parts, words):
     for part in parts:
@@ -802,6 +803,13 @@ def test_classes_may_have_a_word_of_a_split_in_their_names(tmp_path):
     assert (data.classes, data.notes) == (["test_tube", "train_station", "trainer"], ())
 
 
+@pytest.mark.parametrize("names", [("car", "crash_test", "freight_train"), ("bullet_train", "car", "test_tube")])
+def test_such_classes_may_hold_the_same_folders_beside_one_without_the_word(tmp_path, names):
+    for i, name in enumerate(names):
+        written(tmp_path / name, random_numbers(4, 8, 8, seed=i), classes=1 + (i > 0))
+    assert dataset(f"folder:{tmp_path}").classes == list(names)
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_of_a_training_part_alone_a_fifth_is_held_out(tmp_path, flat):
     arrays = random_numbers(20, 8, 8)
@@ -817,6 +825,33 @@ def test_of_a_training_part_alone_a_fifth_is_held_out(tmp_path, flat):
     assert data.fingerprint == dataset(f"folder:{tmp_path / 'train'}").fingerprint
 
 
+def test_folders_without_images_beside_a_training_part_are_no_other_parts(tmp_path):
+    written(tmp_path / "train", random_numbers(10, 8, 8))
+    (tmp_path / "annotations" / "deep").mkdir(parents=True)
+    (tmp_path / "annotations" / "deep" / "x.json").write_text("{}")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 8, 2)
+    assert data.notes == ("There is no test part, so a fixed fifth of train is held out.",)
+    Image.fromarray(random_numbers(8, 8)).save(tmp_path / "annotations" / "deep" / "x.png")
+    with pytest.raises(UserError, match="beside it annotations, which is neither test nor val"):
+        dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_images_beside_the_parts_are_left_out_with_a_line(tmp_path, test):
+    for part in ("train", *(["test"] if test else [])):
+        written(tmp_path / part, random_numbers(10, 8, 8, seed=len(part)))
+    np.save(tmp_path / "labels.npy", np.arange(10))
+    before = dataset(f"folder:{tmp_path}")
+    assert not any("left out" in note for note in before.notes)
+    for i, array in enumerate(random_numbers(5, 8, 8, seed=2)):
+        Image.fromarray(array).save(tmp_path / f"{i}.png")
+    data = dataset(f"folder:{tmp_path}")
+    line = f"Images that lie in {tmp_path} beside the folders of its parts, 5, are left out."
+    assert sorted(data.notes) == sorted((*before.notes, line))
+    assert data.fingerprint == before.fingerprint
+
+
 @pytest.mark.parametrize("inside", ["", "train"])
 def test_one_folder_too_many_is_looked_through(tmp_path, inside):
     written(tmp_path / "archive" / "images" / inside, random_numbers(10, 8, 8))
@@ -827,6 +862,44 @@ def test_one_folder_too_many_is_looked_through(tmp_path, inside):
     data = dataset(f"folder:{tmp_path}")
     assert data.classes == ["c0", "c1"]
     assert any(f"those of {tmp_path / 'archive' / 'images'}" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train_set/train", "test_set/test"), ("train_set/train", "test_set"),
+                                             ("training_set/training_set", "test_set/test_set"),
+                                             ("train", "test/images"), ("train/images", "test/images")])  # fmt: skip
+@pytest.mark.parametrize("flat", [True, False])
+def test_parts_with_one_folder_too_many_are_looked_through(tmp_path, train, test, flat):
+    for i, part in enumerate((train, test)):
+        written(tmp_path / part, random_numbers(10 - 4 * i, 8, 8, seed=i))
+    if flat:
+        for file in sorted(tmp_path.rglob("*.png")):
+            file.rename(file.parent.parent / file.name)
+        for folder in tmp_path.rglob("c?"):
+            folder.rmdir()
+    data = dataset(f"folder:{tmp_path}")
+    labelled = not flat or (train, test) == ("train/images", "test/images")  # these may be classes
+    assert (len(data.train), len(data.test), data.train.labels is not None) == (10, 6, labelled)
+    if not flat:
+        assert data.classes == ["c0", "c1"]
+        through = [part for part in (train, test) if "/" in part]
+        assert [note for note in data.notes if "those of" in note] == [
+            f"The images are those of {tmp_path / part}." for part in through
+        ]
+
+
+def test_parts_of_one_class_stay_so_where_its_folders_differ(tmp_path):
+    written(tmp_path / "train" / "cat", random_numbers(10, 8, 8))
+    written(tmp_path / "test" / "cat", random_numbers(6, 8, 8, seed=1), classes=1)
+    (tmp_path / "test" / "cat" / "c0").rename(tmp_path / "test" / "cat" / "c9")
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["cat"], 10, 6)
+
+
+def test_a_training_part_alone_is_looked_through(tmp_path):
+    written(tmp_path / "train" / "train", random_numbers(10, 8, 8))
+    (tmp_path / "annotations").mkdir()
+    data = dataset(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (["c0", "c1"], 8, 2)
 
 
 def test_a_single_class_stays_one(tmp_path):
@@ -890,6 +963,30 @@ def test_a_split_that_is_made_of_links_is_followed_and_one_into_the_other_part_i
     found = found_in(tmp_path)
     assert found.classes == ["c0", "c1", "c2"] and found.held.sum() == 2 and len(found.files) == 26
     assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [4, 12, 10]
+    assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
+
+
+@pytest.mark.parametrize("store", [".store", "__MACOSX", "c0/__MACOSX"])
+def test_a_store_inside_the_folder_that_is_not_read_itself_is_read_by_links(tmp_path, store):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    place = written(root / store, random_numbers(12, 8, 8, seed=1))
+    _link(root / "c0" / "more", str(place / "c0"))
+    _link(root / "c1" / "more", str(place / "c1"))
+    found = found_in(root)
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [11, 11]
+    assert not any("link" in note for note in found.notes)
+    _link(root / "c1" / "once more", str(place / "c0"))
+    found = found_in(root)
+    assert len(found.files) == 22 and any(note.startswith("1 link to folders that are") for note in found.notes)
+
+
+def test_what_a_class_is_a_link_to_is_read_as_that_class_alone(tmp_path):
+    root = written(tmp_path / "root", random_numbers(10, 8, 8))
+    place = written(root / ".store", random_numbers(6, 8, 8, seed=1))
+    _link(root / "c2", ".store/c0")
+    _link(root / "c0" / "more", str(place))
+    found = found_in(root)
+    assert found.labels is not None and np.bincount(found.labels.numpy()).tolist() == [8, 5, 3]
     assert any(note.startswith("1 link to folders that are read already") for note in found.notes)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infomax.data.links import Walk, holds
 from infomax.data.packed import File
-from infomax.data.splits import HELD, TRAIN, split_of
+from infomax.data.splits import HELD, TRAIN, named, split_of
 from infomax.data.targets import Target
 from infomax.errors import UserError
 
@@ -53,16 +53,18 @@ class _Images:
 
     def __init__(self) -> None:
         self.left: Counter[str] = Counter()
-        self.walk = Walk()
+        self.walk = Walk(_JUNK)
 
     def under(self, folder: Path) -> list[Path]:
         """The images in a folder, however deep, in the order of their paths; each folder is read once (links.py)."""
         return sorted(
-            place / file
-            for place, names in self.walk.below(folder, lambda name: name.lower() in _JUNK)
-            for file in names
-            if self._is_image(place, file)
+            place / file for place, names in self.walk.below(folder) for file in names if self._is_image(place, file)
         )
+
+    def any_under(self, folder: Path, root: Path) -> bool:
+        """Whether there is an image in a folder of the root, however deep."""
+        self.walk.read(root)
+        return any(self._is_image(place, file) for place, names in self.walk.below(folder) for file in names)
 
     def directly(self, folder: Path) -> list[Path]:
         """The images in a folder itself."""
@@ -129,8 +131,7 @@ def _looked_into(path: Path) -> str:
 
 
 def found_in(path: Path) -> Found:
-    """The images of a folder, with their classes and split. Raises UserError for a folder without any, or a split
-    that is not whole."""
+    """The images of a folder, with classes and split. Raises UserError for a folder without any, or half a split."""
     if not path.is_dir():
         there = f"{path} is a file" if path.is_file() else f"There is no folder {path}"
         raise UserError(f"{there}: folder:PATH names a folder of images, or of a folder of images per class.")
@@ -141,9 +142,11 @@ def found_in(path: Path) -> Found:
         )
     images, notes = _Images(), []
     path = _through(path, notes)
-    train, held = split_of(path, _folders(path), notes)
+    train, held = split_of(path, _folders(path), notes, lambda folder: _Images().any_under(folder, path))
+    beside = _Images().directly(path) if train else []  # beside the parts
+    train, held = _halves(train, held, notes)
     if train is None or held is None:
-        path = train or path
+        above, path = path, train or path
         images.walk.read(path)
         listing, loose = _classes(path, images)
         files, labels = _flat(listing)
@@ -151,7 +154,7 @@ def found_in(path: Path) -> Found:
         if not held_out.any():
             has = "one image" if labels is None else "one image in each class"
             raise UserError(f"{path} has {has}, so none is left for a test set: add images.")
-        notes += _loose(path, loose) + images.note() + _deeper(path, listing)
+        notes += _beside(above, beside, files) + _loose(path, loose) + images.note() + _deeper(path, listing)
         classes = [] if labels is None else list(listing)
         return Found(files, labels, classes, held_out, False, notes)
     images.walk.read(train, held)
@@ -172,6 +175,7 @@ def found_in(path: Path) -> Found:
         labels = torch.tensor([label for part in pairs for _, label in part], dtype=torch.int64)
         sizes = [len(part) for part in pairs]
         notes += _deeper(train, parts[0][0])
+    notes += _beside(path, beside, files)
     for part, (_, loose) in zip((train, held), parts, strict=True):
         notes += _loose(part, loose)
     return Found(files, labels, classes, np.repeat([False, True], sizes), True, notes + images.note())
@@ -316,6 +320,26 @@ def _through(path: Path, notes: list[str]) -> Path:
         place = folders[0]
 
 
+def _halves(train: Path | None, held: Path | None, notes: list[str]) -> tuple[Path | None, Path | None]:
+    # train_set/train/cat, test_set/test/cat: through a folder too many, where the classes of both then go together.
+    inner = [half and _half(half, words) for half, words in ((train, TRAIN), (held, HELD))]
+    if inner != [train, held]:
+        classes = [{folder.name for folder in _folders(half)} for half in inner if half]
+        if classes[-1] <= classes[0]:
+            notes += [f"The images are those of {one}." for one in inner if one not in (None, train, held)]
+            train, held = inner
+    return train, held
+
+
+def _half(part: Path, words: Sequence[str]) -> Path:
+    place, folders = part, _folders(part)
+    while len(folders) == 1 and named(folders, words, exactly=False) and not _Images().directly(place):
+        if holds(os.path.realpath(folders[0]), os.path.realpath(place)):
+            break  # a link back
+        place, folders = folders[0], _folders(folders[0])
+    return _through(place, []) if len(folders) == 1 else place
+
+
 def _classes(path: Path, images: _Images) -> tuple[dict[str, list[Path]], int]:
     # Class folder -> its image files, however deep, in the order of their names; and how many lie beside the folders.
     # Where no folder holds any, the images of the folder itself, under no name.
@@ -340,6 +364,13 @@ def _flat(listing: dict[str, list[Path]]) -> tuple[list[Path], Tensor | None]:
         return listing[""], None
     pairs = [(file, label) for label, files in enumerate(listing.values()) for file in files]
     return [file for file, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64)
+
+
+def _beside(path: Path, beside: list[Path], read: Sequence[Path]) -> list[str]:
+    # To be told of images beside the parts; arrays beside parts of pictures are something else, as labels are.
+    arrays = read[0].suffix.lower() == ".npy"
+    count = sum((file.suffix.lower() == ".npy") == arrays for file in beside)
+    return [f"Images that lie in {path} beside the folders of its parts, {count}, are left out."] if count else []
 
 
 def _loose(path: Path, count: int) -> list[str]:

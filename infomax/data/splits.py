@@ -1,7 +1,7 @@
 """The training and test part of a data set, by the names of its folders, files, groups or rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infomax.errors import UserError
@@ -39,16 +39,19 @@ def parts_of(where: str, parts: Sequence[str], notes: list[str]) -> dict[str, bo
     return read
 
 
-def split_of(path: Path, folders: Sequence[Path], notes: list[str]) -> tuple[Path | None, Path | None]:
+def split_of(
+    path: Path, folders: Sequence[Path], notes: list[str], has_images: Callable[[Path], bool]
+) -> tuple[Path | None, Path | None]:
     """The training and the test part among a folder's folders: (None, None) without a split, (train, None) of train
     alone, of which a fifth is to be held out.
 
-    path: the folder, in messages. notes: gets a line on what is not read. Raises UserError: several training parts, no
-    training part, several folders of which none is the test part, folders that are a split under other names.
+    path: the folder, in messages. notes: gets a line on what is not read. has_images: asked of folders beside a
+    training part alone. Raises UserError: several training parts, no training part, several folders of images
+    of which none is the test part, folders that are a split under other names.
     """
-    train, held = (_named(folders, words, exactly=True) for words in (TRAIN, HELD))
+    train, held = (named(folders, words, exactly=True) for words in (TRAIN, HELD))
     if not (train and held):
-        wider = [_named(folders, words, exactly=False) for words in (TRAIN, HELD)]
+        wider = [named(folders, words, exactly=False) for words in (TRAIN, HELD)]
         if all(wider):
             train, held = wider
             notes.append(f"By their names {train[0].name} is the training and {held[0].name} the test part.")
@@ -61,7 +64,7 @@ def split_of(path: Path, folders: Sequence[Path], notes: list[str]) -> tuple[Pat
         if others:
             notes.append(f"{held[0]} is the test part; not read: {', '.join(others)}.")
         return train[0], held[0]
-    if train and others:
+    if train and (others := [f.name for f in folders if f.name in others and has_images(f)]):
         raise UserError(
             f"{path} has a folder {train[0].name}, and beside it {_listed(others)}, which is neither test nor val by"
             f" name: rename the test part test. Without one, take them away, and a fifth of {train[0].name} is held"
@@ -82,8 +85,8 @@ def _no_test_part(train: str) -> str:
     return f"There is no test part, so a fixed fifth of {train} is held out."
 
 
-def _named(folders: Sequence[Path], words: Sequence[str], *, exactly: bool) -> list[Path]:
-    # The folders of one of these names, in the order of the names; not exactly: also train_set, images_val, val2017.
+def named(folders: Sequence[Path], words: Sequence[str], *, exactly: bool) -> list[Path]:
+    """The folders of one of these names, in the order of the names; not exactly: also train_set, val2017."""
     order: dict[Path, int] = {}
     for folder in folders:
         found, rest = ([folder.name.lower()], []) if exactly else _words(folder.name)
@@ -109,18 +112,21 @@ def _words(name: str) -> tuple[list[str], list[str]]:
 
 def _require_classes(path: Path, folders: Sequence[Path]) -> None:
     # Raises UserError where folders, which would be classes, are a split: cats_train and cats_test, or others that name
-    # parts and hold the same folders.
+    # parts and hold the same folders; unless another word differs, and a class beside them names no part: freight_train
+    # and crash_test beside car.
     words = {folder: _words(folder.name) for folder in folders}
     train, held = (
         [(folder, *of) for folder, of in words.items() if any(word in known for word in of[0])]
         for known in (TRAIN, HELD)
     )
+    all_name_parts = all(found for found, _ in words.values())
     for one, first, rest in train:
         for other, second, left in held:
             if one == other:
                 continue
             a, b = ({f.name for f in each.iterdir() if f.is_dir()} for each in (one, other))
-            if (a and b and (a <= b or b <= a)) or (rest == left and first != second):
+            nested = bool(a and b) and (a <= b or b <= a)
+            if (nested and (rest == left or all_name_parts)) or (rest == left and first != second):
                 same = f" and hold the same folders ({_listed(sorted(a & b))})" if a & b else ""
                 raise UserError(
                     f"{path} has {one.name} and {other.name}, which name parts of a split{same}, so that they are no"
