@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import difflib
 import importlib
+import importlib.util
 import math
 import signal
 from collections.abc import Iterable, Iterator
@@ -41,13 +42,21 @@ def not_imported(module: str, error: ImportError, missing: str) -> UserError:
     module: its name. error: that its import raised. missing: the sentence where its package is not installed; of one
     that is, the error's own words are said.
     """
-    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+    if isinstance(error, ModuleNotFoundError) and (f"{module}.".startswith(f"{error.name}.") or not _is_there(module)):
         return UserError(missing)
     words = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
     return UserError(
         f"The package {module.partition('.')[0]} is installed and cannot be imported ({words}): install it again, or"
         " what it asks for."
     )
+
+
+def _is_there(module: str) -> bool:
+    """Whether the package of a module is installed."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ValueError:  # it is kept from being imported
+        return False
 
 
 MEETS_NONFINITE = contextvars.ContextVar("meets_nonfinite", default=False)
