@@ -14,7 +14,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return _libraries().limit(limits=1, user_api="blas")
 
 
-@functools.cache  # a look through all libraries of a process takes a millisecond or more, and an estimate asks 60 times
+@functools.cache  # a look through all libraries of a process takes most of a millisecond, and an estimate asks 60 times
 def _libraries() -> Any:
     import scipy.linalg  # noqa: F401 - its BLAS is another than NumPy's, and has to be there to be found
     from threadpoolctl import ThreadpoolController

@@ -318,6 +318,11 @@ def test_every_door_refuses_tables_of_different_indexes(first, second, call):
         call()
 
 
+def test_a_split_of_another_number_of_arrays_is_a_sentence():
+    with pytest.raises(im.UserError, match=r"A split is \(x, y\) or \(x, y, ids\), and one has 1 of them"):
+        im.estimation.estimate_splits((A,), (A, B), (A, B))
+
+
 def test_labels_that_miss_are_compared_too():
     """pandas' NA is neither equal to a label nor different from it."""
     values = np.random.default_rng(0).normal(size=N)

@@ -133,6 +133,8 @@ def test_health_is_the_same_in_any_rotation_and_of_float32():
     ("given", "sentence"),
     [
         ((torch.ones(1, 4),), "two or more"),
+        ((torch.ones(3, 4), np.array(["a", "b", "c"])), "ids name the sample of each of 3 rows, a whole number each"),
+        ((torch.ones(3, 4), [[0], [1, 2], [3]]), "ids name the sample of each of 3 rows, a whole number each"),
         ((torch.ones(4),), "[n, d] is needed"),
         ((torch.full((3, 2), math.nan),), "NaN or infinity in 3 of 3 rows"),
         ((torch.ones(3, 2), [0, 1]), "the sample of each of 3 rows"),

@@ -142,7 +142,7 @@ def test_a_dot_in_a_name_is_no_ending(run, tmp_path):
     assert {"alpha0.5.csv", "alpha0.5.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 @pytest.mark.parametrize(("output", "full"), [("p.csv", "p.csv"), ("p.csv", "p.png")])
 def test_a_full_disk_is_told_with_the_file_that_is_not_there(run, tmp_path, output, full):
     np.save(tmp_path / "x.npy", table())
@@ -152,11 +152,19 @@ def test_a_full_disk_is_told_with_the_file_that_is_not_there(run, tmp_path, outp
     assert ".tmp" not in err
 
 
+def test_a_benchmark_without_a_part_of_this_name_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"no part 'memry'\. Did you mean 'memory'"):
+        all_pairs.command(parts=("memry",), output=tmp_path / "pairs")
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_benchmarks_run(tmp_path, capsys):
     all_pairs.command(rows=(100,), quick=True, output=tmp_path / "pairs", json=True)
     found = json.loads(capsys.readouterr().out)["tables"]
     assert found["mean error, nats"][0]["N"] == 100 and len(found["large tables"]) == 2
+    [memory] = found["memory"]
+    assert float(memory["peak, MiB"]) > float(memory["table, MiB"]) > float(memory["values, MiB"]) > 0
     assert len(found["each distribution"]) == len(all_pairs.known())
     selection.command(quick=True, output=tmp_path / "select", json=True)
     found = json.loads(capsys.readouterr().out)["tables"]["score"]

@@ -13,12 +13,16 @@ import numpy as np
 from infomax import errors
 from infomax.benchmarks import cells, tasks
 from infomax.benchmarks.cells import Cell
+from infomax.benchmarks.scores import peak_mib
+from infomax.errors import UserError
 from infomax.estimation import estimate
 from infomax.estimation.questions.pairwise import pairwise
 
 Array = np.ndarray
 PEERS = ("scikit-learn", "ennemi")
 NAMES = ("infomax", *PEERS)
+MEMORY = ((500, 300), (2000, 100), (20_000, 60), (100_000, 20))  # rows and columns
+PARTS = ("errors", "seconds", "large", "memory", "independent", "estimate")
 KINDS: tuple[Callable[[Array], Array], ...] = (lambda t: t, np.abs, lambda t: np.sin(2 * t), lambda t: t**3, np.tanh)
 
 
@@ -124,6 +128,17 @@ def _large(n: int, p: int, q: int) -> Cell:
     return Cell({"experiment": "pairwise-large", "n": n, "p": p, "q": q}, cells.at_once(work))
 
 
+def _memory(n: int, p: int) -> Cell:
+    def work() -> dict[str, Any]:
+        table = np.random.default_rng(0).normal(size=(n, p))
+        pairwise(table[:200, :3])  # what is loaded once
+        found: list[Any] = []
+        peak = peak_mib(lambda: found.append(pairwise(table)), "cpu")
+        return {"table": table.nbytes / 2**20, "values": found[0].mi.nbytes / 2**20, "peak": peak}
+
+    return Cell({"experiment": "pairwise-memory", "n": n, "p": p}, cells.at_once(work))
+
+
 def _independent(n: int, p: int, levels: int) -> Cell:
     def work() -> dict[str, Any]:
         rng = np.random.default_rng(n + levels)
@@ -151,6 +166,7 @@ def command(
     rows: tuple[int, ...] = (500, 2000),
     samples: int = 20,
     estimates: int = 1,
+    parts: tuple[str, ...] = PARTS,
     quick: bool = False,
     output: Path = Path("results/pairwise"),
     json: bool = False,
@@ -163,11 +179,15 @@ def command(
         rows: Numbers of rows N.
         samples: Pairs of each distribution of known MI, at each N.
         estimates: Samples of each of the accuracy set's distributions that im.estimate is trained on, at each N.
+        parts: Of errors, seconds, large tables, memory, independent columns and im.estimate. By default all.
         quick: Three samples, no trained estimates, small tables.
         output: The results folder. What a killed run finished there is not done again.
         json: Print one JSON object, and nothing else.
     """
     errors.require_positive(samples=samples, rows=min(rows, default=0))
+    for part in parts:
+        if part not in PARTS:
+            raise UserError(f"There is no part {part!r}.{errors.nearest(part, PARTS)}")
     if quick:
         samples, estimates = 3, 0
     names = [name for name in NAMES if name != "ennemi" or importlib.util.find_spec("ennemi")]
@@ -177,9 +197,11 @@ def command(
         "errors": [_errors(task, n, samples, names) for n in rows for task in known_],
         "seconds": [_seconds(n, 12 if quick else 40, 1 if quick else 5, names) for n in rows],
         "large": [_large(*shape) for shape in shapes],
+        "memory": [_memory(*shape) for shape in (MEMORY[:1] if quick else MEMORY)],
         "independent": [_independent(n, 40 if quick else 100, levels) for n in rows for levels in (0, 2, 5)],
         "estimate": [_beside_estimate(task, n, s) for n in rows for task in narrow_ for s in range(estimates)],
     }
+    plan = {part: some if part in parts else [] for part, some in plan.items()}
     results = iter(cells.run([cell for some in plan.values() for cell in some], output, not json))
     found = {part: [(cell.key, next(results)) for cell in some] for part, some in plan.items()}
     made = _tables(found, names)
@@ -221,6 +243,12 @@ def _tables(found: dict[str, list[tuple[Any, Any]]], names: list[str]) -> dict[s
          "processor seconds": f"{result['processor']:.1f}", "wall seconds": f"{result['wall']:.1f}"}
         for key, result in found["large"]
     ]  # fmt: skip
+    memory = [
+        {"rows": key["n"], "columns": key["p"], "table, MiB": f"{result['table']:.1f}",
+         "values, MiB": f"{result['values']:.2f}",
+         "peak, MiB": "-" if result["peak"] is None else f"{result['peak']:.0f}"}
+        for key, result in found["memory"]
+    ]  # fmt: skip
     independent = [
         {"N": key["n"], "columns": f"numbers, and {key['levels']} levels" if key["levels"] else "numbers",
          "pairs": result["pairs"]}
@@ -238,5 +266,5 @@ def _tables(found: dict[str, list[tuple[Any, Any]]], names: list[str]) -> dict[s
             "error, pairwise": f"{np.mean([abs(r['mi'] - r['true']) for _, r in some]):.3f}",
             "error, estimate": f"{np.mean([abs(r['estimate'] - r['true']) for _, r in some]):.3f}",
         })  # fmt: skip
-    return {"mean error, nats": whole, "seconds": seconds, "large tables": large, "independent columns": independent,
-            "beside im.estimate": beside, "each distribution": each}  # fmt: skip
+    return {"mean error, nats": whole, "seconds": seconds, "large tables": large, "memory": memory,
+            "independent columns": independent, "beside im.estimate": beside, "each distribution": each}  # fmt: skip

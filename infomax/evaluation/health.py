@@ -73,8 +73,8 @@ def health(
     n = len(x)
     try:
         names = torch.arange(n, device=x.device) if ids is None else _tensor(ids).to(x.device)
-    except (TypeError, ValueError):  # texts, say, or rows of several lengths
-        raise UserError(f"ids name the sample of each of {n} rows, a whole number each, and cannot be read.") from None
+    except (TypeError, ValueError, RuntimeError) as error:  # texts, say, or rows of several lengths
+        raise UserError(f"ids name the sample of each of {n} rows, a whole number each ({error}).") from None
     if names.shape != (n,) or names.is_floating_point() or names.dtype == torch.bool:
         raise UserError(f"ids name the sample of each of {n} rows, a whole number each; they are {_shown(names)}.")
     single = views is not None and not isinstance(views, list | tuple)
