@@ -106,9 +106,11 @@ def open_run(
             new = run.configuration
             old = {key: value for key, value in plain(defaults or {}).items() if key in new} | saved["configuration"]
             if saved["preprocessing"] is not None and run.preprocessing is not None:
+                from infomax.data.views import same_views
+
                 asked = {"views": None, **run.preprocessing}
                 known = {"views": asked["views"], **saved["preprocessing"]}  # older ones do not say, and go on
-                if _same_views(known, asked):
+                if same_views(known["views"], asked["views"], asked.get("mean")):
                     known["views"] = asked["views"]
                 old, new = {**old, "preprocessing": known}, {**new, "preprocessing": asked}
             changed = _compare(old, new, folder, may_differ, later)
@@ -182,16 +184,6 @@ def _held(folder: Path) -> int | None:
         return lock(folder / LOCK_FILE)
     except BlockingIOError:
         raise UserError(f"Another process is training in {folder}; name another --run-dir.") from None
-
-
-def _same_views(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether the policies differ in hue, saturation and gray alone, which change three channels and no other number:
-    runs on others were saved with those of colour images."""
-    texts, mean = (saved["views"], asked["views"]), asked.get("mean")
-    if not all(isinstance(text, str) for text in texts) or not isinstance(mean, list | tuple) or len(mean) == 3:
-        return False
-    one, other = (re.sub(r"\b(hue|saturation|gray)=[^,)]*", r"\1", text) for text in texts)
-    return one == other
 
 
 def _compare(

@@ -7,6 +7,7 @@ matrix product, no floating-point reduction), so a sample's view also comes out 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -202,6 +203,26 @@ def describe_views(views: AnyViews) -> dict[str, Any]:
     return {"mean": list(views.mean), "std": list(views.std), "views": repr(views.policy)}
 
 
+def same_views(saved: Any, asked: Any, mean: Any) -> bool:
+    """Whether two policies' constructor calls make the same views of images with these channels' means.
+
+    saved, asked: as describe_views() writes them. Colours are of three channels, so that on others policies are the
+    same but for saturation, hue and gray. What is no policy of images is not compared.
+    """
+    if not (isinstance(saved, str) and isinstance(asked, str) and isinstance(mean, list | tuple)) or len(mean) == 3:
+        return False
+    try:
+        found = [_policy_of(text) for text in (saved, asked)]
+    except UserError:
+        return False
+    bare = [replace(policy, saturation=0.0, hue=0.0, gray=0.0) for policy in found if isinstance(policy, Policy)]
+    return len(bare) == 2 and bare[0] == bare[1]
+
+
+def _policy_of(text: str) -> Policy | SignalPolicy:
+    return parse(text, {"policy": Policy, "signalpolicy": SignalPolicy, **policies}, "policy", allow_imports=False)
+
+
 def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> Any:
     """The views that a saved model was trained on, to evaluate it on `dataset`.
 
@@ -214,16 +235,11 @@ def views_from(preprocessing: Mapping[str, Any] | None, dataset: "Dataset") -> A
     text, mean, std = known.get("views"), known.get("mean"), known.get("std")
     if not isinstance(text, str | None):
         raise UserError(f"The saved views {text!r} are not a policy's constructor call.")
-    policy = (
-        views.policy
-        if text is None
-        else parse(text, {"policy": Policy, "signalpolicy": SignalPolicy, **policies}, "policy", allow_imports=False)
-    )
-    views = views_for(dataset, policy)
+    views = views_for(dataset, views.policy if text is None else _policy_of(text))
     if mean is None or std is None:
         return views
     if not all(
         isinstance(side, list | tuple) and all(is_number(v) and abs(v) < 1e9 for v in side) for side in (mean, std)
     ):
         raise UserError(f"The saved mean={mean!r} and std={std!r} are not numbers, one a channel.")
-    return type(views)(policy, mean, std)
+    return type(views)(views.policy, mean, std)
