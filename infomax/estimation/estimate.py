@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from infomax.estimation import fitting
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.evidence import floor
-from infomax.estimation.evidence.competition import preferred
+from infomax.estimation.evidence.competition import has_neighbours, nearest, preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs, frames
@@ -150,7 +150,7 @@ def _estimate(
     # Modules initialise and drop out by the global generator: it is forked, and only the CPU's is seeded, as seeding
     # all devices would reach a user's GPU state.
     with torch.random.fork_rng(devices=[]), at_work(_numbers(parts) <= FEW):
-        return _concluded(*_evidence(parts, request, method, critic, unordered))
+        return _concluded(*_evidence(parts, request, method, critic, unordered, of_neighbours=True))
 
 
 def _numbers(parts: Sequence[tuple[Any, Any, Any]]) -> int:
@@ -171,8 +171,10 @@ def _evidence(
     method: Estimator,
     critic: str | nn.Module | None,
     unordered: str,
+    of_neighbours: bool = False,
 ) -> tuple[Evidence, tuple[Check, ...]]:
-    """What is known of the reading of both sides that the pairs prefer, and what there is to say of the choice."""
+    """What is known of the reading of both sides that the pairs prefer, and what there is to say of the choice.
+    of_neighbours: whether it may be that of neighbours, which has no folds."""
     images = fitting.reads_images(critic)
     read = partial(
         inputs.prepared, parts, images, log_ratios=not isinstance(critic, nn.Module), unordered=unordered
@@ -184,8 +186,16 @@ def _evidence(
     def evidence(of: Request) -> Evidence:
         return Evidence(of, of.fitted())
 
+    by_default = method.cross_fits and critic is None
+    few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if by_default else ""
+    near = of_neighbours and by_default and has_neighbours(first)
+    if near and not few:
+        # Networks cost most of the time, and neighbours often tell more: these are asked before any is trained.
+        closed = evidence(replace(first, untrained=True))
+        believed, said = nearest(closed)
+        if believed is not closed or not closed.wants_networks:
+            return believed, said
     found, checks = evidence(first), ()
-    few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if method.cross_fits and critic is None else ""
     if few:
         # As classes beside thresholds of what the other side predicts, which numbers' copula is not.
         others = evidence(request(*read(classes=few)))
@@ -193,31 +203,37 @@ def _evidence(
     # Where sides have few different rows, what is no possible value is read anew, as their MI is that of labels.
     if found.cap is not None and not -IMPOSSIBLE <= found.whole.mi <= found.cap + IMPOSSIBLE:
         found, checks = evidence(request(*read(classes="xy"))), ()
+    if near and has_neighbours(found.request):
+        believed, said = nearest(found, checks)
+        return believed, said if believed is not found else (*checks, *said)
     return found, tuple(checks)
 
 
 def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
-    request, whole, misfit, pointwise = evidence.request, evidence.whole, evidence.misfit, evidence.pointwise
-    protocols = [fitted.protocol for fitted in evidence.results]
+    whole, pointwise = evidence.whole, evidence.pointwise
+    fitted = evidence if evidence.beside is None else evidence.beside
+    request, misfit = fitted.request, evidence.misfit
+    protocols = [each.protocol for each in fitted.results]
     return Estimate(
         mi=whole.mi,
         stderr=whole.stderr,
         interval=whole.interval,
         n=request.number,
-        splits=whole.sizes,
+        splits=fitted.whole.sizes,
         ceiling=evidence.ceiling,
         floor=whole.floor,
         cap=request.cap,
         checks=verdict(evidence) + more,
         method=repr(request.estimator),
-        critic=evidence.results[0].named,
+        critic=fitted.results[0].named,
         seed=request.seed,
         protocol={
             "budget": asdict(request.budget),
             "training": protocols[0] if len(protocols) == 1 else protocols,
             "value_on": whole.value_on,
             "scores": evidence.histogram,
-            "folds": [fold.mi for fold in evidence.folds],
+            "read_by": "critics" if fitted is evidence else "neighbours",
+            "folds": [fold.mi for fold in fitted.folds],
             "missed": whole.missed,
             "rise": evidence.rise,
             "lack": None if misfit is None else asdict(misfit),
@@ -225,8 +241,8 @@ def _concluded(evidence: Evidence, more: tuple[Check, ...] = ()) -> Estimate:
             " is raised by what the critic may have missed: the rise from half of the pairs (or by how much better fit"
             " pairs are known), what drawn pairs lack, a share of what was learned",
             "floor": floor.PROTOCOL,
-            "floor_scales": [fold.certificate.scale for fold in evidence.folds],
-            "floor_on_validation": sum(fold.certificate.on_select for fold in evidence.folds) / len(evidence.folds),
+            "floor_scales": [fold.certificate.scale for fold in fitted.folds],
+            "floor_on_validation": sum(fold.certificate.on_select for fold in fitted.folds) / len(fitted.folds),
             "torch": torch.__version__,
         },
         p_value=evidence.p_value,

@@ -4,6 +4,7 @@ Trees search pairs of few columns, in any number. Where all distances are at han
 other orders, they are compared as they are: twenty searches of 1,500 pairs of many columns would cost seconds.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,24 +13,54 @@ from torch import Tensor
 
 from infomax.errors import UserError
 
+NEARER = 1e-9  # of a distance, by how much what is nearer is nearer: a sum's rounding is less
+
 
 def by_trees(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """MI in nats of x [n, dx] and y [n, dy] by the k-th neighbour (estimator 1).
 
     Raises UserError: k copies of a pair or more, among which there is no distance.
     """
-    from sklearn.neighbors import KDTree
-
-    both = np.concatenate([x, y], 1)
-    distance = KDTree(both, metric="chebyshev").query(both, k + 1)[0][:, k]
-    if not (distance > 0).all():
-        rows = np.flatnonzero(distance == 0)
+    reach = _reach(x, y, k)
+    if not (reach > 0).all():
+        rows = np.flatnonzero(reach == 0)
         raise UserError(
             f"{len(rows)} pairs have k={k} copies or more, and KSG measures distances between pairs: remove the "
             "copies, or raise k."
         )
-    inside = np.nextafter(distance, 0)  # nearer than the k-th neighbour, and not as near
-    return _value(k, [KDTree(s, metric="chebyshev").query_radius(s, inside, count_only=True) for s in (x, y)])
+    return float(_each(k, [_within(side, reach) for side in (x, y)]).mean())
+
+
+def of_each(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """Of x [n, dx] and y [n, dy], what each pair adds to the mean that is MI [n], in nats. Pairs that have k copies or
+    more count their copies on both sides and on each. (Gao et al., 2017)"""
+    reach = _reach(x, y, k)
+    copied = reach == 0
+    within = np.full(len(x), k)
+    if copied.any():
+        _, own, count = np.unique(np.concatenate([x, y], 1), axis=0, return_inverse=True, return_counts=True)
+        within[copied] = count[own.reshape(-1)[copied]]
+    return _each(within, [_within(side, reach) for side in (x, y)])
+
+
+def _reach(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """The distance of each pair's k-th neighbour [n], by the side that is further."""
+    from scipy.spatial import KDTree
+
+    both = np.concatenate([x, y], 1)
+    return KDTree(both).query(both, k + 1, p=math.inf)[0][:, k]
+
+
+def _within(side: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """How many rows of a side lie nearer than the reach of each row [n], with itself; at a reach of 0, how many are
+    equal."""
+    near = reach * (1 - NEARER)
+    if side.shape[1] > 1:
+        from scipy.spatial import KDTree
+
+        return KDTree(side).query_ball_point(side, near, p=math.inf, return_length=True)
+    value, order = side[:, 0], np.sort(side[:, 0])
+    return order.searchsorted(value + near, "right") - order.searchsorted(value - near, "left")
 
 
 def by_distances(dx: Tensor, dy: Tensor, k: int) -> float:
@@ -71,8 +102,12 @@ def by_codes(d: Tensor, codes: Tensor, k: int) -> float:
 
 
 def _value(k: int | np.ndarray, counts: Sequence[np.ndarray]) -> float:
-    """counts: for each side [n], how many pairs lie nearer than the k-th neighbour, with the pair itself."""
+    return float(_each(k, counts).mean())
+
+
+def _each(k: int | np.ndarray, counts: Sequence[np.ndarray]) -> np.ndarray:
+    """k: how many neighbours of a pair are looked at, or of each pair [n]. counts: for each side [n], how many pairs
+    lie nearer than the last of them, with the pair itself."""
     from scipy.special import digamma
 
-    near = sum(digamma(count) for count in counts)
-    return float(np.mean(digamma(k)) + digamma(len(counts[0])) - np.mean(near))
+    return digamma(k) + digamma(len(counts[0])) - sum(digamma(count) for count in counts)

@@ -214,6 +214,20 @@ def learning_curve(rise: float, mi: float) -> Check:
     return Check("learning curve", rise, fail, _verdict(not rise <= fail, not rise <= warn), sentence)
 
 
+def still_to_come(rise: float, to_come: float, mi: float) -> Check:
+    """What a value of neighbours may still lack: its rise from half of the pairs, times the most that comes after it.
+    A value that may be off by a quarter nat and a tenth may be wrong."""
+    missing, allowed = max(0.0, to_come * rise), max(WRONG, WRONG_SHARE * mi)
+    sentence = (
+        f"from half of the pairs the value is {rise:.2f} nats lower" if rise > 0 else "half of the pairs give as much"
+    )
+    if missing > allowed:
+        sentence += f": it has not settled, and may be {missing:.2f} nats too low; give more pairs."
+    else:
+        sentence += "."
+    return Check("learning curve", missing, allowed, _verdict(missing > allowed, 2 * missing > allowed), sentence)
+
+
 def drawn_pairs(shown: float, moved: float, mi: float) -> Check:
     """What pairs drawn from the critic's own ratio lack beside the pairs: dependence that it missed, in nats. Both
     statistics see a part of it only (a cubic curve with noise: .03 to .13 where 1.0 was missed), and what is shown is

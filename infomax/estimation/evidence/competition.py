@@ -1,14 +1,23 @@
-"""Two readings of a column of few numbers, by a copula or as labels in order: which one validation pairs prefer."""
+"""Two readings of the same pairs, and which one is believed: of a column of few numbers, by a copula or as labels in
+order; of few columns, by a critic or by distances to neighbours."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from infomax.estimation.bases.gains import is_gain, js_shares, standard_error
-from infomax.estimation.evidence.evidence import Evidence
-from infomax.estimation.result import Check
+from infomax.estimation.estimators.classical import Neighbours
+from infomax.estimation.evidence.evidence import Evidence, Request
+from infomax.estimation.evidence.verdict import verdict
+from infomax.estimation.pairs import is_label
+from infomax.estimation.pairs.circle import is_circle
+from infomax.estimation.result import Check, Verdict
 
 DECIDED = 2.0  # standard errors of the gain, from which on what the losing reading says is no reason for doubt
+NOTHING = 1e-4  # nats: more than rounding, and less than what is worth learning
+MOST_PAIRS = 20_000  # of which neighbours are looked for: 25 times for the error
 
 
 @torch.no_grad()
@@ -42,3 +51,53 @@ def preferred(numbers: Evidence, labels: Evidence, side: str) -> tuple[Evidence,
     )
     sentence += ": which of these is right cannot be told; give more pairs." if fail else "."
     return won, Check(f"reading of {side}", apart, noise, "fail" if fail else "pass", sentence)
+
+
+def has_neighbours(request: Request) -> bool:
+    """Whether distances tell the MI of such pairs: folds of few columns a side, none a label or an angle, not too many
+    pairs, and no two of one sample."""
+    pairs = request.pairs
+    sides = (pairs.x, pairs.y)
+    return (
+        len(request.parts) > 1
+        and max(side.shape[1] for side in sides) <= Neighbours.widest
+        and len(pairs) <= MOST_PAIRS
+        and len(pairs.ids.unique()) == len(pairs)
+        and not any(is_label(side) or is_circle(side) for side in sides)
+    )
+
+
+def nearest(critics: Evidence, noticed: Sequence[Check] = ()) -> tuple[Evidence, tuple[Check, ...]]:
+    """The evidence of the two to believe, of critics or of neighbours, and what there is to say of the choice.
+
+    critics: evidence that `has_neighbours`. noticed: checks beside those of its verdict. A closed form that is trusted
+    and has nothing added to it is believed where its interval reaches the neighbours' value, as it has the smaller
+    error. What was learned is low where pairs are few, and in few columns neighbours are not: theirs is the value where
+    none of their own checks fails, unless it is below a trusted interval, as they understate and a critic's value on
+    pairs that it never saw does not overstate. Where neither is trusted, it is the higher one, which has seen more.
+    """
+    own = replace(critics.request, parts=critics.request.parts[:1], estimator=Neighbours())
+    near = Evidence(own, own.fitted(), critics)
+    low, high = critics.whole.interval
+    value, trusted = near.folds[0].mi, _trusted(verdict(critics) + tuple(noticed))
+    if trusted and (value < low or (value <= high and critics.whole.learned < NOTHING)):
+        return critics, (_neighbours(value, critics.whole.mi, "pass"),)
+    if _trusted(verdict(near)):
+        return near, (_neighbours(value, critics.whole.mi, "pass", "the value is theirs"),)
+    if trusted:
+        missed = near.whole.interval[0] > high
+        return critics, (_neighbours(value, critics.whole.mi, "fail" if missed else "pass"),)
+    return (near if value > critics.whole.mi else critics), ()
+
+
+def _trusted(checks: Sequence[Check]) -> bool:
+    return all(check.verdict != "fail" for check in checks)
+
+
+def _neighbours(value: float, critics: float, verdict: Verdict, more: str = "") -> Check:
+    sentence = f"distances to neighbours tell {value:.2f} nats, critics {critics:.2f}"
+    if verdict == "fail":
+        sentence += ": there is dependence that critics have missed; give more pairs."
+    else:
+        sentence += f": {more}." if more else "."
+    return Check("neighbours", value - critics, 0.0, verdict, sentence)

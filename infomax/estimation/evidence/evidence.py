@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,8 @@ class Request:
     """What is to be estimated, by what.
 
     parts: one (train, validation, test), or one for each fold, whose test pairs then differ. number: of pairs in all.
-    noticed: checks of the arrays themselves. cap: an upper bound on MI that they give, in nats.
+    noticed: checks of the arrays themselves. cap: an upper bound on MI that they give, in nats. untrained: whether
+    networks take no step.
     """
 
     parts: Sequence[Sequence[Pairs]]
@@ -38,6 +39,12 @@ class Request:
     seed: int
     budget: Budget
     device: str
+    untrained: bool = False
+
+    @property
+    def steps(self) -> Budget:
+        """The budget that networks have."""
+        return replace(self.budget, steps=0) if self.untrained else self.budget
 
     @property
     def pairs(self) -> Pairs:
@@ -49,20 +56,24 @@ class Request:
         torch.default_generator.manual_seed(self.seed)
         if len(self.parts) == 1:
             [(train, validation, _)] = self.parts
-            return [self.estimator.fit(train, validation, self.critic, self.budget, self.seed, self.device)]
+            return [self.estimator.fit(train, validation, self.critic, self.steps, self.seed, self.device)]
         return self.fitted_folds([(part[0], part[1]) for part in self.parts])
 
     def fitted_folds(self, folds: Sequence[tuple[Pairs, Pairs]]) -> list[Fitted]:
         """Fits each (train, validation) from the same start."""
         torch.default_generator.manual_seed(self.seed)
-        return self.estimator.fit_folds(folds, self.budget, self.seed, self.device)
+        return self.estimator.fit_folds(folds, self.steps, self.seed, self.device)
 
 
 class Evidence:
-    """All folds of a request: `request`, `results` (what was fitted, by fold), and the properties below."""
+    """All folds of a request: `request`, `results` (what was fitted, by fold), and the properties below.
 
-    def __init__(self, request: Request, results: Sequence[Fitted]):
+    beside: what critics know of the same pairs, where none gives the value: theirs is what is certified.
+    """
+
+    def __init__(self, request: Request, results: Sequence[Fitted], beside: "Evidence | None" = None):
         self.request, self.results, self.estimator, self.cap = request, results, request.estimator, request.cap
+        self.beside = beside
 
     @cached_property
     def folds(self) -> list[Fold]:
@@ -75,7 +86,14 @@ class Evidence:
     @cached_property
     def whole(self) -> uncertainty.Reading:
         """The folds as one: value, error, interval."""
-        return uncertainty.combined(self.folds, self.rise, 0.0 if self.misfit is None else self.misfit.mean)
+        to_come = None if self.rise is None else self.estimator.to_come * self.rise
+        found = uncertainty.combined(self.folds, to_come, 0.0 if self.misfit is None else self.misfit.mean)
+        return found if self.beside is None else replace(found, floor=self.beside.whole.floor)
+
+    @property
+    def wants_networks(self) -> bool:
+        """Whether kernels left something over, in any fold, for networks to learn."""
+        return any("evidence_after_kernels" in fitted.protocol for fitted in self.results)
 
     @property
     def ceiling(self) -> float:
@@ -100,7 +118,7 @@ class Evidence:
         many folds as it takes; None of one split, and of too few pairs to halve."""
         r = self.request
         if len(r.parts) == 1:
-            return None
+            return self.estimator.rise(self.folds[0].test, r.seed)
         folds = self.folds[: math.ceil(CURVE / self.folds[0].reported)]
         halves = [uncertainty.halved(fold.parts[0], fold.parts[1], r.seed) for fold in folds]
         found = [half for half in halves if half is not None]
@@ -136,15 +154,22 @@ class Evidence:
     @cached_property
     def p_value(self) -> float | None:
         """Of independence, by test pairs that are matched anew."""
-        return independence.p_value(self.folds, self.request.seed)
+        if self.beside is None:
+            return independence.p_value(self.folds, self.request.seed)
+        known = self.beside.p_value
+        if known is None or known > independence.LEAST_DEAR:  # which no value of neighbours is below
+            own = independence.p_value(self.folds, self.request.seed)
+            known = min(each for each in (known, own, 1.0) if each is not None)
+        return min(1.0, 2 * known)
 
     @cached_property
     def pointwise(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Each test pair's log ratio [m], in nats, and its row [m], in the order of rows; None where scores are no log
         ratios or rows are not known."""
-        if self.results[0].critic is None or not self.estimator.normalised:
+        each = [fold.pointwise for fold in self.folds if self.estimator.normalised]
+        known = [scores for scores in each if scores is not None]
+        if not known:
             return None
-        known = [fold.pointwise for fold in self.folds]
         rows = [fold.raw[2].rows for fold in self.folds]
         found = [each.numpy() for each in rows if each is not None]
         if len(found) < len(rows):
@@ -155,5 +180,7 @@ class Evidence:
     @cached_property
     def histogram(self) -> dict[str, Any] | None:
         """How the first fold's scores are spread; None without a critic, and where scores are costly."""
+        if self.beside is not None:
+            return self.beside.histogram
         first = self.results[0]
         return None if first.critic is None or first.costly else histogram(first.critic, self.folds[0].test)

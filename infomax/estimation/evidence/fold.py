@@ -84,10 +84,12 @@ class Fold:
         return self.fitted.value(self.test)
 
     @cached_property
-    def pointwise(self) -> np.ndarray:
-        """The score of each test pair [m], in nats, as they were given."""
+    def pointwise(self) -> np.ndarray | None:
+        """The score of each test pair [m], in nats, as they were given; what a value without a critic is the mean of,
+        or None."""
         critic, pairs = self.fitted.critic, self.in_order.to(self.device)
-        assert critic is not None
+        if critic is None:
+            return self.method.each(pairs)
         with torch.no_grad():
             return critic.pair(*critic.embed(pairs.x, pairs.y)).double().cpu().numpy()
 

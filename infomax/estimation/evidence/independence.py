@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DRAWS = 999  # of an inner product, whose scores cost little
 DEAR_DRAWS = 199  # of any other critic, and of values that no critic gives
 DEAR_PAIRS = 400  # of which such values are read
+LEAST_DEAR = 1 / (1 + DEAR_DRAWS)
 LARGEST = 4_000_000  # numbers in a table
 AT_ONCE = 500_000  # numbers in the features of matchings whose statistics are worked out together
 

@@ -80,7 +80,11 @@ def folds(e: Evidence) -> Check | None:
 
 
 def learning_curve(e: Evidence) -> Check | None:
-    return None if e.rise is None else checks.learning_curve(e.rise, e.whole.mi)
+    if e.rise is None:
+        return None
+    if e.beside is not None:
+        return checks.still_to_come(e.rise, e.estimator.to_come, e.whole.mi)
+    return checks.learning_curve(e.rise, e.whole.mi)
 
 
 def drawn_pairs(e: Evidence) -> Check | None:
@@ -92,7 +96,8 @@ def score_test(e: Evidence) -> Check | None:
 
 
 def permutation(e: Evidence) -> Check | None:
-    return None if e.whole.null is None else checks.permutation(e.whole.null, e.whole.interval[0])
+    p = e.whole.null if e.beside is None else e.p_value
+    return None if p is None else checks.permutation(p, e.whole.interval[0])
 
 
 def normalisation(e: Evidence) -> Check | None:
