@@ -81,12 +81,19 @@ class Estimator(Spelled):
         return math.inf
 
     def each(self, pairs: Pairs) -> "np.ndarray | None":
-        """Of mapped pairs, what each adds to a value without a critic that is their mean [n], in nats; else None."""
+        """What each of mapped pairs adds to a value without a critic that is their mean [n], in nats; None where it is
+        no such mean.
+
+        pairs: x [n, dx] and y [n, dy].
+        """
         return None
 
     def rise(self, pairs: Pairs, seed: int) -> float | None:
-        """By how much the value on pairs is higher than on half of them, in nats, where nothing is fitted for that;
-        else None."""
+        """By how much the value on pairs is higher than on half of them, in nats; None where that would have to be
+        fitted.
+
+        pairs: mapped, x [n, dx] and y [n, dy]. seed: of which pairs are in which half.
+        """
         return None
 
     def fit(

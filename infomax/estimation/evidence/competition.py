@@ -55,7 +55,7 @@ def preferred(numbers: Evidence, labels: Evidence, side: str) -> tuple[Evidence,
 
 def has_neighbours(request: Request) -> bool:
     """Whether distances tell the MI of such pairs: folds of few columns a side, none a label or an angle, not too many
-    pairs, and no two of one sample."""
+    pairs, no two of one sample, and none that their own checks doubt, such as copies, which are neighbours too."""
     pairs = request.pairs
     sides = (pairs.x, pairs.y)
     return (
@@ -64,6 +64,7 @@ def has_neighbours(request: Request) -> bool:
         and len(pairs) <= MOST_PAIRS
         and len(pairs.ids.unique()) == len(pairs)
         and not any(is_label(side) or is_circle(side) for side in sides)
+        and _trusted(request.noticed)
     )
 
 
@@ -73,8 +74,9 @@ def nearest(critics: Evidence, noticed: Sequence[Check] = ()) -> tuple[Evidence,
     critics: evidence that `has_neighbours`. noticed: checks beside those of its verdict. A closed form that is trusted
     and has nothing added to it is believed where its interval reaches the neighbours' value, as it has the smaller
     error. What was learned is low where pairs are few, and in few columns neighbours are not: theirs is the value where
-    none of their own checks fails, unless it is below a trusted interval, as they understate and a critic's value on
-    pairs that it never saw does not overstate. Where neither is trusted, it is the higher one, which has seen more.
+    none of their own checks fails, unless it is below a trusted interval or, of two columns on a side, below the
+    critics' value by an error: they understate there, and a critic's value on pairs that it never saw does not
+    overstate. Where neither is trusted, it is the higher one, which has seen more.
     """
     own = replace(critics.request, parts=critics.request.parts[:1], estimator=Neighbours())
     near = Evidence(own, own.fitted(), critics)
@@ -82,7 +84,8 @@ def nearest(critics: Evidence, noticed: Sequence[Check] = ()) -> tuple[Evidence,
     value, trusted = near.folds[0].mi, _trusted(verdict(critics) + tuple(noticed))
     if trusted and (value < low or (value <= high and critics.whole.learned < NOTHING)):
         return critics, (_neighbours(value, critics.whole.mi, "pass"),)
-    if _trusted(verdict(near)):
+    least = critics.whole.mi - critics.whole.stderr if own.columns > 2 else -math.inf
+    if value >= least and _trusted(verdict(near)):
         return near, (_neighbours(value, critics.whole.mi, "pass", "the value is theirs"),)
     if trusted:
         missed = near.whole.interval[0] > high

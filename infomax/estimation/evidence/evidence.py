@@ -51,6 +51,12 @@ class Request:
         """All pairs."""
         return joined([part[2] for part in self.parts] if len(self.parts) > 1 else self.parts[0])
 
+    @property
+    def columns(self) -> int:
+        """Of both sides."""
+        pairs = self.parts[0][0]
+        return pairs.x.shape[1] + pairs.y.shape[1]
+
     def fitted(self) -> list[Fitted]:
         """Fits each fold. Seeds torch's generator, as modules initialise and drop out by it: fork it around."""
         torch.default_generator.manual_seed(self.seed)
@@ -103,8 +109,7 @@ class Evidence:
     @property
     def columns(self) -> int:
         """Of both sides."""
-        pairs = self.request.parts[0][0]
-        return pairs.x.shape[1] + pairs.y.shape[1]
+        return self.request.columns
 
     @cached_property
     def share_read(self) -> float | None:
