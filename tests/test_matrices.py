@@ -209,7 +209,7 @@ def test_values_do_not_depend_on_the_default_type_or_on_other_pairs():
 
 def test_functions_of_ranks_are_orthonormal():
     columns = columns_of("X", mixed_table())
-    functions, ranks = columns.functions
+    functions, ranks = columns.functions(slice(None))
     for basis, rank in zip(functions.double(), ranks, strict=True):
         used = basis[: int(rank[-1])] if rank[-1] == len(basis) else basis[(basis != 0).any(1)]
         torch.testing.assert_close(used @ used.T / columns.n, torch.eye(len(used)).double(), atol=1e-4, rtol=0)
