@@ -269,10 +269,12 @@ def _without(name: str, table: Any) -> tuple[tuple[str, ...] | None, np.ndarray]
     """Names, of a data frame, and numbers."""
     if hasattr(table, "columns") and hasattr(table, "dtypes"):
         names = tuple(str(column) for column in table.columns)
-        sides = [_numbers(f"column {each} of {name}", table[each]) for each in table.columns]
-        if not sides:
+        if not names:
             raise UserError(f"{name} has no columns: give a table [n, p] of numbers.")
-        return names, np.stack(sides, 1)
+        values = np.empty((len(table), len(names)))
+        for c, each in enumerate(table.columns):
+            values[:, c] = _numbers(f"column {each} of {name}", table[each])
+        return names, values
     return None, _two_dimensions(name, _numbers(name, table))
 
 

@@ -22,7 +22,7 @@ LEVELS = (
 )  # steps of grids, bandwidths
 BANDWIDTHS = (1.0, *(h for _, some in LEVELS for h in some))
 STRONGEST = 0.9999  # correlation, at most
-CELLS = 1 << 21  # of the grids of a batch
+CELLS = 1 << 20  # of the grids of a batch
 ROUNDS = 2  # of steps in bandwidths
 MARGIN = 0.5  # standard errors by which kernels have to be likelier than a Gaussian copula
 # How far from the left-out mean log-ratio to the rows' own the value lies. The likeliest bandwidth has smoothing cost
