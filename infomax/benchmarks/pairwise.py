@@ -245,7 +245,7 @@ def _tables(found: dict[str, list[tuple[Any, Any]]], names: list[str]) -> dict[s
     ]  # fmt: skip
     memory = [
         {"rows": key["n"], "columns": key["p"], "table, MiB": f"{result['table']:.1f}",
-         "result, MiB": f"{5 * result['values']:.2f}",
+         "values, MiB": f"{result['values']:.2f}", "result, MiB": f"{5 * result['values']:.2f}",
          "peak, MiB": "-" if result["peak"] is None else f"{result['peak']:.0f}"}
         for key, result in found["memory"]
     ]  # fmt: skip
