@@ -12,7 +12,7 @@ from infomax.estimation.questions import densities
 from infomax.estimation.questions.columns import Columns, Part, columns_of, complete, parts, require_same_rows
 from infomax.estimation.questions.densities import Values
 from infomax.estimation.questions.matrix import Matrix
-from infomax.estimation.questions.significance import p_values, q_values
+from infomax.estimation.questions.significance import q_values, tiles_of_p_values
 
 NUMBERS = 1 << 18  # in a batch's [pairs, rows] array
 CELLS = 1 << 21  # of a batch's tables of levels
@@ -56,7 +56,7 @@ def matrix_of(x: Columns, y: Columns, symmetric: bool) -> Matrix:
     p, tested = np.full(shape, np.nan), np.zeros(shape, bool)
     count = np.zeros(shape, np.int64) if gaps else None
     for part in parts(x, y):
-        for i, j, values in p_values(part.x, part.y):
+        for i, j, values in tiles_of_p_values(part.x, part.y):
             at = _place(part, i, j, symmetric)
             p[at], tested[at] = values, ~(part.x.constant[i] | part.y.constant[j])
             if count is not None:

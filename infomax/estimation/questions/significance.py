@@ -24,7 +24,15 @@ AT_MOST = 8
 PAIRS, CELLS = 2048, 1 << 19  # of exact tests at a time, and of their tables
 
 
-def p_values(x: Columns, y: Columns) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def p_values(x: Columns, y: Columns) -> np.ndarray:
+    """Of independence of each column of x and each of another table y [p, q]: 1 where one of them is constant."""
+    found = np.empty((x.p, y.p))
+    for i, j, values in tiles_of_p_values(x, y):
+        found[i, j] = values
+    return found
+
+
+def tiles_of_p_values(x: Columns, y: Columns) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of independence of column i[k] of x and j[k] of y [k], 1 where one of them is constant: i, j, and p-values of a
     tile of pairs at a time. x is y: of pairs of different columns, i below j."""
     sizes = [max(HELD // (FUNCTIONS * side.n), -(-side.p // AT_MOST), 1) for side in (x, y)]
