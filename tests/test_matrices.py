@@ -1,7 +1,10 @@
 """All pairs of columns at once: values beside known truths, p-values under independence, every kind of column."""
 
 import csv
+import importlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas
@@ -12,8 +15,11 @@ from scipy import stats
 import infomax as im
 from infomax.benchmarks import tasks
 from infomax.errors import UserError
+from infomax.estimation.questions import significance
 from infomax.estimation.questions.columns import columns_of
 from infomax.estimation.questions.significance import q_values
+
+questions = importlib.import_module("infomax.estimation.questions.pairwise")  # which a function hides
 
 
 def narrow() -> list[tasks.Task]:
@@ -207,9 +213,50 @@ def test_values_do_not_depend_on_the_default_type_or_on_other_pairs():
     np.testing.assert_allclose(im.pairwise(x[:, :4]).mi, found[:4, :4], atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "p", "most"), [(500, 400, 70), (100_000, 20, 90)])
+def test_memory_is_that_of_the_result_and_a_small_part_more(n, p, most):
+    """Of 20 columns of 100,000 rows, ten functions of each would be 76 MiB, and copies of them as much again."""
+    code = f"""
+import numpy as np
+import infomax as im
+from infomax.benchmarks.scores import peak_mib
+table = np.random.default_rng(0).normal(size=({n}, {p}))
+im.pairwise(table[:200, :3])
+found = []
+peak = peak_mib(lambda: found.append(im.pairwise(table)), "cpu")
+arrays = found[0].mi, *found[0].interval, found[0].p_value, found[0].q_value
+print(-1 if peak is None else peak - sum(array.nbytes for array in arrays) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    if float(done.stdout) < 0:
+        pytest.skip("the system says nothing of a process's peak")
+    assert float(done.stdout) < most  # MiB
+
+
+def test_tiles_of_many_columns_are_those_of_few(monkeypatch):
+    """P-values of blocks of columns and tiles of pairs, values of blocks of pairs, and the mirror image."""
+    x = np.tile(mixed_table(), (1, 3))
+    monkeypatch.setattr(significance, "HELD", 1)
+    monkeypatch.setattr(significance, "COLUMNS", 2)
+    monkeypatch.setattr(significance, "ACROSS", 3)
+    monkeypatch.setattr(significance, "CELLS", 200)
+    monkeypatch.setattr(questions, "PAIRS", 50)
+    monkeypatch.setattr(questions, "SIDE", 4)
+    blocks = im.pairwise(x), im.pairwise(x[:, :11], x)
+    monkeypatch.undo()
+    for found, whole in zip(blocks, (im.pairwise(x), im.pairwise(x[:, :11], x)), strict=True):
+        np.testing.assert_allclose(found.mi, whole.mi, atol=1e-6)
+        np.testing.assert_allclose(found.interval, whole.interval, atol=1e-6)
+        np.testing.assert_allclose(found.p_value, whole.p_value, rtol=1e-4, atol=1e-12)
+        np.testing.assert_allclose(found.q_value, whole.q_value, rtol=1e-4, atol=1e-12)
+    np.testing.assert_array_equal(blocks[0].p_value, blocks[0].p_value.T)
+
+
 def test_functions_of_ranks_are_orthonormal():
     columns = columns_of("X", mixed_table())
-    functions, ranks = columns.functions
+    functions, ranks = columns.functions(slice(None))
     for basis, rank in zip(functions.double(), ranks, strict=True):
         used = basis[: int(rank[-1])] if rank[-1] == len(basis) else basis[(basis != 0).any(1)]
         torch.testing.assert_close(used @ used.T / columns.n, torch.eye(len(used)).double(), atol=1e-4, rtol=0)

@@ -21,7 +21,7 @@ from infomax.estimation.questions.pairwise import pairwise
 Array = np.ndarray
 PEERS = ("scikit-learn", "ennemi")
 NAMES = ("infomax", *PEERS)
-MEMORY = ((500, 300), (2000, 100), (20_000, 60), (100_000, 20))  # rows and columns
+MEMORY = ((500, 300), (500, 1000), (2000, 100), (20_000, 60), (100_000, 20))  # rows and columns
 PARTS = ("errors", "seconds", "large", "memory", "independent", "estimate")
 KINDS: tuple[Callable[[Array], Array], ...] = (lambda t: t, np.abs, lambda t: np.sin(2 * t), lambda t: t**3, np.tanh)
 
@@ -245,7 +245,7 @@ def _tables(found: dict[str, list[tuple[Any, Any]]], names: list[str]) -> dict[s
     ]  # fmt: skip
     memory = [
         {"rows": key["n"], "columns": key["p"], "table, MiB": f"{result['table']:.1f}",
-         "values, MiB": f"{result['values']:.2f}",
+         "values, MiB": f"{result['values']:.2f}", "result, MiB": f"{5 * result['values']:.2f}",
          "peak, MiB": "-" if result["peak"] is None else f"{result['peak']:.0f}"}
         for key, result in found["memory"]
     ]  # fmt: skip

@@ -5,10 +5,13 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infomax import errors
 from infomax.errors import UserError
+
+if TYPE_CHECKING:
+    from infomax.estimation.questions.columns import Columns
 
 MOST_NAMES = 32  # different texts in a column that is read as names of levels
 
@@ -41,19 +44,15 @@ def matrix(
         y: Columns to pair them with, of the second table where there is one: weight, or names of classes.
         missing: What to do about missing values: refuse them, or drop, for each pair of columns, the rows with some.
     """
-    from infomax.estimation.questions.columns import columns_of, require_same_rows
+    from infomax.estimation.questions.columns import require_same_rows
     from infomax.estimation.questions.pairwise import matrix_of
     from infomax.files import finite, write_whole
 
     errors.require_positive(top=top)
     name, ending = _named(table, output)
-    sides = []
-    for number, (path, frame) in enumerate(_frames(table, other, x, y)):
-        values, names, are_labels = columns_in(path, frame, missing)
-        columns = columns_of(str(path), values, number, missing)
-        sides.append(replace(columns, names=names, levels=True if are_labels else None))
+    sides = [_columns(number, *side, missing) for number, side in enumerate(_frames(table, other, x, y))]
     if len(sides) > 1:
-        require_same_rows(*sides)
+        require_same_rows(sides[0], sides[1])
     elif sides[0].p < 2:
         raise UserError(f"There is one column of {table}: give two or more, a second table, or --y.")
     found = matrix_of(sides[0], sides[-1], symmetric=len(sides) == 1)
@@ -77,6 +76,14 @@ def matrix(
     print(found.summary(top))
     print(f"All pairs: {table_file}; heat map: {picture}")
     sys.stdout.flush()
+
+
+def _columns(number: int, path: Path, frame: Any, missing: str) -> "Columns":
+    """Side `number` of columns as they are estimated; of what was read nothing is held afterwards."""
+    from infomax.estimation.questions.columns import columns_of
+
+    values, names, are_labels = columns_in(path, frame, missing)
+    return replace(columns_of(str(path), values, number, missing), names=names, levels=True if are_labels else None)
 
 
 def _named(table: Path, output: Path | None) -> tuple[Path, str]:
@@ -139,8 +146,8 @@ def columns_in(path: Path, frame: Any, missing: str = "refuse") -> tuple[Any, tu
     """
     import numpy as np
 
-    columns, texts = [], 0
-    for name in frame.columns:
+    table, texts = np.full(frame.shape, np.nan), 0
+    for c, name in enumerate(frame.columns):
         column = frame[name]
         gone = column.is_null().to_numpy()
         if gone.any() and missing == "refuse":
@@ -158,7 +165,5 @@ def columns_in(path: Path, frame: Any, missing: str = "refuse") -> tuple[Any, tu
                     f" numbers, or names of at most {MOST_NAMES} levels."
                 )
             texts += 1
-        values = np.full(len(column), np.nan)
-        values[~gone] = there.astype(float)
-        columns.append(values)
-    return np.stack(columns, 1), tuple(frame.columns), texts == len(columns)
+        table[~gone, c] = there.astype(float, copy=False)
+    return table, tuple(frame.columns), texts == frame.shape[1]

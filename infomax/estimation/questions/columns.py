@@ -111,17 +111,18 @@ class Columns:
             scores[c, order[np.argsort(self.codes[c][order], kind="stable")]] = table
         return torch.from_numpy(scores)
 
-    @cached_property
-    def functions(self) -> tuple[Tensor, np.ndarray]:
-        """Cosines of the ranks, of ever higher frequency, orthonormal over the rows and to 1 [p, FUNCTIONS, n],
-        float32, and how many of the first k there are [p, FUNCTIONS + 1]: a column of m values has m - 1, the rest 0.
+    def functions(self, some: slice) -> tuple[Tensor, np.ndarray]:
+        """Of some columns, k, cosines of the ranks, of ever higher frequency, orthonormal over the rows and to 1
+        [k, FUNCTIONS, n], float32, and how many of the first there are [k, FUNCTIONS + 1]: a column of m values has
+        m - 1, the rest 0. Those of all columns would be five times the table.
         """
-        table = np.zeros((self.p, FUNCTIONS, self.n), np.float32)
-        ranks = np.zeros((self.p, FUNCTIONS + 1), np.int64)
+        numbers = self.numbers[some]
+        table = np.zeros((len(numbers), FUNCTIONS, self.n), np.float32)
+        ranks = np.zeros((len(numbers), FUNCTIONS + 1), np.int64)
         frequency = np.arange(1, FUNCTIONS + 1)[:, None]
         every = math.sqrt(2) * np.cos(math.pi * frequency * ((np.arange(self.n) + 0.5) / self.n))
-        for c, codes in enumerate(self.codes):
-            number = int(self.numbers[c])
+        for c, codes in enumerate(self.codes[some]):
+            number = int(numbers[c])
             if number == self.n:  # no ties: cosines at the middle of n steps are orthonormal already
                 table[c] = every[:, codes]
                 ranks[c] = np.arange(FUNCTIONS + 1)
@@ -149,6 +150,41 @@ def _orthonormal(every: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.
             found.append(basis[k])
         ranks.append(len(found) - 1)
     return basis, np.array(ranks)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Columns that have the same complete rows, and hold these alone: those of x are columns first [k] of a table,
+    those of y columns second [m] of the other; pairs of all with all. x is y: pairs of different ones of x."""
+
+    x: Columns
+    y: Columns
+    first: np.ndarray
+    second: np.ndarray
+
+
+def parts(x: Columns, y: Columns) -> Iterator[Part]:
+    """All columns of x with all of y, or pairs of different columns where x is y, those of the same rows together.
+
+    Without missing values that is one part. Pairs with fewer than FEWEST complete rows are left out.
+    """
+    if not x.has_gaps and not y.has_gaps:
+        yield Part(x, y, np.arange(x.p), np.arange(y.p))
+        return
+    (there, of_x), (also, of_y) = x.patterns, y.patterns
+    for a in range(len(there)):
+        for b in range(a if x is y else 0, len(also)):
+            first, second = np.flatnonzero(of_x == a), np.flatnonzero(of_y == b)
+            both = there[a] & also[b]
+            if both.sum() >= FEWEST and not (x is y and a == b and len(first) < 2):
+                yield Part(*_both(x, y, both, first, first if x is y and a == b else second), first, second)
+
+
+def _both(x: Columns, y: Columns, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[Columns, Columns]:
+    """Some rows of columns first of x and second of y; ranked once where these are the same."""
+    part = x.part(rows, first)
+    # Of one table with other gaps, columns of one number meet: as two sides, whose ties are broken apart.
+    return part, part if first is second else replace(y.part(rows, second), side=1)
 
 
 @dataclass(frozen=True)
@@ -188,9 +224,7 @@ def complete(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> I
         first, second = np.unique(i), np.unique(j)
         if x is y and of_x[i[0]] == of_x[j[0]]:  # ranked once
             first = second = np.union1d(first, second)
-        part = x.part(both, first)
-        # Of one table with other gaps, columns of one number meet: as two sides, whose ties are broken apart.
-        other = part if first is second else replace(y.part(both, second), side=1)
+        part, other = _both(x, y, both, first, second)
         yield Complete(number, part, other, np.searchsorted(first, i), np.searchsorted(second, j))
 
 
@@ -235,10 +269,12 @@ def _without(name: str, table: Any) -> tuple[tuple[str, ...] | None, np.ndarray]
     """Names, of a data frame, and numbers."""
     if hasattr(table, "columns") and hasattr(table, "dtypes"):
         names = tuple(str(column) for column in table.columns)
-        sides = [_numbers(f"column {each} of {name}", table[each]) for each in table.columns]
-        if not sides:
+        if not names:
             raise UserError(f"{name} has no columns: give a table [n, p] of numbers.")
-        return names, np.stack(sides, 1)
+        values = np.empty((len(table), len(names)))
+        for c, each in enumerate(table.columns):
+            values[:, c] = _numbers(f"column {each} of {name}", table[each])
+        return names, values
     return None, _two_dimensions(name, _numbers(name, table))
 
 
@@ -274,7 +310,7 @@ def _two_dimensions(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:
-    return tensor_of(name, given).numpy().astype(np.float64)
+    return tensor_of(name, given).numpy().astype(np.float64, copy=False)
 
 
 def require_same_rows(x: Columns, y: Columns, name: str = "Y") -> None:

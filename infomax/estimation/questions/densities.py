@@ -22,6 +22,7 @@ LEVELS = (
 )  # steps of grids, bandwidths
 BANDWIDTHS = (1.0, *(h for _, some in LEVELS for h in some))
 STRONGEST = 0.9999  # correlation, at most
+CELLS = 1 << 20  # of the grids of a batch
 ROUNDS = 2  # of steps in bandwidths
 MARGIN = 0.5  # standard errors by which kernels have to be likelier than a Gaussian copula
 # How far from the left-out mean log-ratio to the rows' own the value lies. The likeliest bandwidth has smoothing cost
@@ -125,12 +126,14 @@ class _Search:
         """On one grid: equal bandwidths, then each axis alone a step up or down from the best. Which pairs want a finer
         grid."""
         grid, n = GRIDS[number], self.n
+        if len(alive) > (size := CELLS // grid.knots**2):
+            return torch.cat([self._at(number, some, few) for few in alive.split(size)])
         bins = grid.bins(self.p[alive]), grid.bins(self.q[alive])
         index = bins[0].mul_(grid.knots).add_(bins[1])
         cells = grid.knots**2
         offset = (torch.arange(len(alive)) * cells)[:, None]
-        counts = torch.bincount((index + offset).view(-1), minlength=len(alive) * cells).float()
-        counts = counts.view(-1, grid.knots, grid.knots) / n
+        counts = torch.bincount((index + offset).view(-1), minlength=len(alive) * cells).float().div_(n)
+        counts = counts.view(-1, grid.knots, grid.knots)
         finest = BANDWIDTHS.index(some[-1])
         whole = torch.arange(len(alive))
 

@@ -106,11 +106,13 @@ def lagged(
         _require_rows(n, abs(lag), f"lag {lag}")
     found = []
     for lag in wanted:
-        now = torch.arange(max(0, lag), n + min(0, lag))
+        first, last = max(0, lag), n + min(0, lag)  # rows as slices, which are no copies
+        now = slice(first, last)
         found.append(
             estimate(
-                series["x"][now - lag], series["y"][now], estimator, critic, seed, budget, blocks=_at(blocks, now, n),
-                given=None if given is None else series["given"][now], device=device,
+                series["x"][first - lag : last - lag], series["y"][now], estimator, critic, seed, budget,
+                blocks=_at(blocks, torch.arange(first, last), n), given=None if given is None else series["given"][now],
+                device=device,
             )
         )  # fmt: skip
     return Lagged(wanted, tuple(found))

@@ -1,5 +1,6 @@
 """What pairwise() gives: the mutual information of every pair of columns, with intervals, p-values and a picture."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,26 @@ class Matrix:
         first, second = np.indices(self.mi.shape).reshape(2, -1)
         return first, second
 
+    def _order(self) -> np.ndarray:
+        """Pairs, the largest MI first, each as its place in a flat array."""
+        p, q = self.mi.shape
+        each = np.flatnonzero(np.tri(p, dtype=bool).T & ~np.eye(p, dtype=bool)) if self.symmetric else np.arange(p * q)
+        order = self.mi.ravel()[each]
+        np.negative(order, out=order)
+        return each[np.argsort(order, kind="stable")]
+
     def discoveries(self, rate: float = FALSE) -> int:
         """How many pairs are called dependent if a share `rate` of false ones among them is allowed."""
-        return int((self.q_value[self._pairs()] <= rate).sum())
+        called = int((self.q_value <= rate).sum())
+        return called // 2 if self.symmetric else called
 
     def strongest(self, number: int = 10) -> list[dict[str, Any]]:
         """The `number` pairs of largest MI: x, y, mi, low, high, p_value, q_value, and rows if values are missing."""
-        rows, columns = self._pairs()
-        order = np.argsort(-self.mi[rows, columns], kind="stable")[:number]
-        return [self._pair(int(i), int(j)) for i, j in zip(rows[order], columns[order], strict=True)]
+        return list(self._each(self._order()[:number]))
+
+    def _each(self, order: np.ndarray) -> Iterator[dict[str, Any]]:
+        q = self.mi.shape[1]
+        return (self._pair(*divmod(int(place), q)) for place in order)
 
     def _pair(self, i: int, j: int) -> dict[str, Any]:
         names = {"x": self.x_names[i], "y": self.y_names[j]}
@@ -63,9 +75,7 @@ class Matrix:
 
     def _columns(self) -> dict[str, np.ndarray]:
         """The columns of a table of a row a pair, the largest MI first."""
-        rows, columns = self._pairs()
-        order = np.argsort(-self.mi[rows, columns], kind="stable")
-        at = rows[order], columns[order]
+        at = np.divmod(self._order(), self.mi.shape[1])
         names = {"x": np.array(self.x_names, dtype=object)[at[0]], "y": np.array(self.y_names, dtype=object)[at[1]]}
         return names | {name: array[at] for name, array in self._arrays.items()}
 
@@ -96,7 +106,7 @@ class Matrix:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, ["x", "y", *self._arrays])
                 writer.writeheader()
-                writer.writerows(self.strongest(self.mi.size))
+                writer.writerows(self._each(self._order()))  # one at a time
 
         write_whole(path, write)
 
@@ -115,7 +125,11 @@ class Matrix:
 
     def order(self) -> tuple[np.ndarray, np.ndarray]:
         """The order of rows and of columns in which those that are alike stand together (average linkage)."""
-        shown = np.sqrt(-np.expm1(-2 * np.clip(np.nan_to_num(self.mi), 0, None)))  # as a correlation
+        shown = np.nan_to_num(self.mi)
+        np.clip(shown, 0, None, out=shown)
+        shown *= -2
+        np.negative(np.expm1(shown, out=shown), out=shown)
+        np.sqrt(shown, out=shown)  # as a correlation
         if not self.symmetric:
             return _clustered(shown), _clustered(shown.T)
         np.fill_diagonal(shown, 1.0)
@@ -159,7 +173,7 @@ class Matrix:
     def summary(self, number: int = 10) -> str:
         """How many pairs depend on each other, and the `number` strongest, a line each."""
         p, q = self.mi.shape
-        pairs = len(self._pairs()[0])
+        pairs = p * (p - 1) // 2 if self.symmetric else p * q
         lines = [f"MI of {pairs:,} pairs of columns [{p} x {q}], {self._counted}: {self.discoveries():,} with a rate of"
                  f" false discoveries of {FALSE:g}"]  # fmt: skip
         for pair in self.strongest(number):

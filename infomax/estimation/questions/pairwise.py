@@ -1,6 +1,6 @@
 """pairwise(X): the mutual information of every pair of columns, in closed form, with intervals and p-values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ from torch import Tensor
 
 from infomax.estimation.pairs.indexes import require_one_index
 from infomax.estimation.questions import densities
-from infomax.estimation.questions.columns import Columns, columns_of, complete, require_same_rows
+from infomax.estimation.questions.columns import Columns, Part, columns_of, complete, parts, require_same_rows
 from infomax.estimation.questions.densities import Values
 from infomax.estimation.questions.matrix import Matrix
-from infomax.estimation.questions.significance import p_values, q_values
+from infomax.estimation.questions.significance import q_values, tiles_of_p_values
 
 NUMBERS = 1 << 18  # in a batch's [pairs, rows] array
+CELLS = 1 << 21  # of a batch's tables of levels
+PAIRS, SIDE = 1 << 17, 512  # whose indices are held, and columns of a square that is mirrored
 NORMAL = 1.959963984540054
 ABOVE = 1.5  # gaps: kernels blur edges, which takes off what they do not see
 
@@ -50,29 +52,56 @@ def pairwise(X: Any, Y: Any = None, *, missing: str = "refuse") -> Matrix:
 
 def matrix_of(x: Columns, y: Columns, symmetric: bool) -> Matrix:
     """The same of columns that were read. symmetric: x and y are the same."""
-    rows, columns = np.triu_indices(x.p, 1) if symmetric else np.indices((x.p, y.p)).reshape(2, -1)
-    mi, low, high, p = np.full((4, len(rows)), np.nan)
-    count, tested = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
-    for some in complete(x, y, rows, columns):
-        at = some.number
-        mi[at], low[at], high[at] = _information(some.x, some.y, some.rows, some.columns)
-        p[at] = p_values(some.x, some.y)[some.rows, some.columns]
-        count[at], tested[at] = some.x.n, ~(some.x.constant[some.rows] | some.y.constant[some.columns])
+    shape, gaps = (x.p, y.p), x.has_gaps or y.has_gaps
+    p, tested = np.full(shape, np.nan), np.zeros(shape, bool)
+    count = np.zeros(shape, np.int64) if gaps else None
+    for part in parts(x, y):
+        for i, j, values in tiles_of_p_values(part.x, part.y):
+            at = _place(part, i, j, symmetric)
+            p[at], tested[at] = values, ~(part.x.constant[i] | part.y.constant[j])
+            if count is not None:
+                count[at] = part.x.n
+    # Before there are other results, as it takes as much memory as some of them.
     q = np.where(np.isnan(p), np.nan, 1.0)
     q[tested] = q_values(p[tested])
-
-    def whole(values: np.ndarray, diagonal: float = np.nan) -> np.ndarray:
-        table = np.full((x.p, y.p), diagonal, np.result_type(values, type(diagonal)))
-        table[rows, columns] = values
-        if symmetric:
-            table[columns, rows] = values
-        return table
-
-    gaps = x.has_gaps or y.has_gaps
+    del tested
+    mi, low, high = (np.full(shape, np.nan) for _ in range(3))
+    for part in parts(x, y):
+        for i, j in _blocks(part.x.p, part.y.p, part.x is part.y):
+            at = _place(part, i, j, symmetric)
+            mi[at], low[at], high[at] = _information(part.x, part.y, i, j)
+    if symmetric:
+        for table in (mi, low, high, p, q, *([] if count is None else [count])):
+            _mirror(table)
     return Matrix(
-        mi=whole(mi), interval=(whole(low), whole(high)), p_value=whole(p), q_value=whole(q), n=x.n, x_names=x.names,
-        y_names=y.names, symmetric=symmetric, rows=whole(count, 0) if gaps else None,
+        mi=mi, interval=(low, high), p_value=p, q_value=q, n=x.n, x_names=x.names, y_names=y.names,
+        symmetric=symmetric, rows=count,
     )  # fmt: skip
+
+
+def _place(part: Part, i: np.ndarray, j: np.ndarray, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where pairs of columns of a part are in the whole table; above the diagonal if symmetric."""
+    i, j = part.first[i], part.second[j]
+    return (np.minimum(i, j), np.maximum(i, j)) if symmetric else (i, j)
+
+
+def _blocks(p: int, q: int, above: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All of p columns with all of q, or those above the diagonal, some PAIRS at a time."""
+    size = max(1, PAIRS // q)
+    for start in range(0, p, size):
+        i, j = (index.ravel() for index in np.indices((min(size, p - start), q)))
+        i += start
+        yield (i[i < j], j[i < j]) if above else (i, j)
+
+
+def _mirror(table: np.ndarray) -> None:
+    """Makes a table [p, p] symmetric by what is above the diagonal, in place."""
+    for start in range(0, len(table), SIDE):
+        stop = start + SIDE
+        square = table[start:stop, start:stop]
+        below = np.tril_indices(len(square), -1)
+        square[below] = square.T[below]
+        table[stop:, start:stop] = table[start:stop, stop:].T
 
 
 def information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -88,9 +117,9 @@ def _information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) 
     mi, stderr, gap = (np.zeros(len(rows)) for _ in range(3))
     is_level = x.discrete[rows], y.discrete[columns]
     varies = ~(x.constant[rows] | y.constant[columns])
-    size = max(1, NUMBERS // x.n)
 
-    def fill(which: np.ndarray, values: Callable[[np.ndarray], Values]) -> None:
+    def fill(which: np.ndarray, cells: int, values: Callable[[np.ndarray], Values]) -> None:
+        size = max(1, min(NUMBERS // x.n, CELLS // cells))
         for k in np.array_split(which, -(-len(which) // size)) if len(which) else ():
             found = values(k)
             mi[k], stderr[k], gap[k] = found.mi.numpy(), found.stderr.numpy(), found.gap.numpy()
@@ -114,7 +143,12 @@ def _information(x: Columns, y: Columns, rows: np.ndarray, columns: np.ndarray) 
         which = np.flatnonzero(varies & (is_level[0] == a) & (is_level[1] == b))
         # Tables are as wide as the most levels of a batch.
         width = np.where(a, x.numbers[rows[which]], 0) + np.where(b, y.numbers[columns[which]], 0)
-        fill(which[np.argsort(width, kind="stable")] if a or b else which, values)
+        most = int(width.max(initial=1))  # of two columns of levels, more than there are of either
+        cells = most**2 if a and b else most * densities.FINE.knots
+        if a or b:
+            fill(which[np.argsort(width, kind="stable")], cells, values)
+        else:
+            fill(which, 1, values)
     reach = NORMAL * stderr
     return mi, mi - reach - gap, mi + reach + ABOVE * gap
 

@@ -26,7 +26,8 @@ MOST_BINS = 8
 PAIRED = 2000  # columns at most whose pairs are all looked at
 CHANCE = 0.05  # of any pair that says nothing together to be a candidate
 LAST = -1e300  # below every score, and above a column's that is chosen already
-CELLS = 1 << 22  # of the tables in a batch
+CELLS = 1 << 20  # of the tables in a batch
+PAIRS = 1 << 17  # whose interaction is worked out at a time
 
 
 class Selection(NamedTuple):
@@ -122,7 +123,7 @@ def _greedy(
 class _Tables:
     """Columns of X as bins [p, n], -1 where missing, of so many each [p], and y as levels or bins [n] of one number."""
 
-    bins: Tensor
+    bins: Tensor  # int8
     numbers: np.ndarray
     y: Tensor
     classes: int
@@ -137,14 +138,16 @@ class _Tables:
             most = (n / ROWS_A_CELL) ** (1 / 3)
             classes = _even(most)
             levels = _binned(y, 0, classes)
-        bins = np.full((x.p, n), -1)
+        bins = np.full((x.p, n), -1, np.int8)
         patterns, of = x.patterns
         for pattern, there in enumerate(patterns):
             which = np.flatnonzero(of == pattern)
             part = x.part(there, which) if x.has_gaps else x
             for c, column in enumerate(which):
                 bins[column, there] = _binned(part, c, _even(most))
-        return _Tables(torch.from_numpy(bins), bins.max(1) + 1, torch.from_numpy(levels.astype(np.int64)), classes)
+        return _Tables(
+            torch.from_numpy(bins), bins.max(1).astype(int) + 1, torch.from_numpy(levels.astype(np.int64)), classes
+        )
 
     def beside(self, s: int) -> np.ndarray:
         """I(x; y | s) of every column x [p], 0 of s itself."""
@@ -157,16 +160,19 @@ class _Tables:
         """Pairs (i, j, I(i; y | j) - I(i; y)), where that is above what chance makes of all pairs; largest first."""
         from scipy.stats import chi2
 
-        rows, columns = np.triu_indices(len(self.bins), 1)
-        if not len(rows):
-            return []
-        conditional, alone, n = self._information(rows, columns)
-        gain = conditional - alone
-        freedom = (self.numbers[rows] - 1) * (self.numbers[columns] - 1) * (self.classes - 1)
-        least = (chi2.isf(CHANCE / len(rows), np.maximum(freedom, 1)) - freedom) / (2 * n)
-        heard = np.flatnonzero((gain > least) & (freedom > 0))
-        order = heard[np.argsort(-gain[heard], kind="stable")]
-        return [(int(rows[k]), int(columns[k]), float(gain[k])) for k in order]
+        p = len(self.bins)
+        found: list[tuple[int, int, float]] = []
+        size = max(1, PAIRS // p)
+        for start in range(0, p, size):
+            rows, columns = np.triu_indices(min(size, p - start), 1, p - start)
+            rows, columns = rows + start, columns + start
+            conditional, alone, n = self._information(rows, columns)
+            gain = conditional - alone
+            freedom = (self.numbers[rows] - 1) * (self.numbers[columns] - 1) * (self.classes - 1)
+            least = (chi2.isf(CHANCE / (p * (p - 1) / 2), np.maximum(freedom, 1)) - freedom) / (2 * n)
+            heard = np.flatnonzero((gain > least) & (freedom > 0))
+            found += [(int(rows[k]), int(columns[k]), float(gain[k])) for k in heard]
+        return sorted(found, key=lambda each: -each[2])
 
     def _information(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """I(first; y | second) and I(first; y) of pairs of columns [b], from tables, corrected for their bias, and how
@@ -177,9 +183,10 @@ class _Tables:
         size = max(1, CELLS // max(cells, n))
         for start in range(0, len(first), size):
             i, j = first[start : start + size], second[start : start + size]
-            index = (self.bins[j] * bins + self.bins[i]) * self.classes + self.y
+            one, other = self.bins[i].long(), self.bins[j].long()
+            index = (other * bins + one) * self.classes + self.y
             # One more cell, of the rows in which either is missing.
-            index = torch.where((self.bins[i] < 0) | (self.bins[j] < 0), cells, index)
+            index = torch.where((one < 0) | (other < 0), cells, index)
             offset = (torch.arange(len(i)) * (cells + 1))[:, None]
             counts = torch.bincount((index + offset).view(-1), minlength=len(i) * (cells + 1))
             counts = counts.view(len(i), cells + 1)[:, :cells].view(len(i), bins, bins, self.classes).double()
