@@ -7,6 +7,7 @@ BENCHMARKS = (
     "paper", "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "coverage", "scores",
     "waiting", "caching", "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select",
     "health", "encoders", "yardstick", "plan", "large", "series", "transfer", "until",
+    "conditional",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ def benchmark(what: str, /) -> None:
             own); plan (infomax plan beside what steps take here, and on paper to 1,024 GPUs); large (probes of features
             in memory and on disk); series (how often independent series have a small p-value, with and without blocks);
             transfer (transfer entropy where it is known, beside other packages'); until (seconds of training until the
-            kNN accuracy is as asked, images/s and the GPU's utilisation).
+            kNN accuracy is as asked, images/s and the GPU's utilisation); conditional (p-values of conditional
+            independence, where it holds and where it does not).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")

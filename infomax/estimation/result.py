@@ -74,7 +74,8 @@ class Estimate:
     it may be negative. cap: the known upper bound, where there is one (the entropy of a label, as its shares in the
     pairs give it; the capacity of a noisy channel). checks: reasons for and against. method, critic: what estimated, as
     texts. seed: of splits and critic. protocol: how it came about, as JSON-able values. p_value: of independence, from
-    test pairs that were matched anew (`evidence.independence` says of which null hypothesis); None where there is none.
+    test pairs that were matched anew (`evidence.independence` says of which null hypothesis), given z by surrogates
+    (`evidence.surrogates`), which are joined with the critics' scores; None where there is none.
     entropy: of the side of fewest different rows, in nats, where a side has few. quantity: what was estimated, such as
     "I(X; Y)". pointwise [m]: log p(x, y) / p(x) p(y) of each test pair, in nats, by the critic that never saw it; rows
     [m]: which row of x and y each is, in rising order (of given splits, counted through fit, select and report). None

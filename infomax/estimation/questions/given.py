@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infomax.errors import UserError
 from infomax.estimation import pairs as inputs
-from infomax.estimation.evidence import checks, uncertainty
+from infomax.estimation.evidence import checks, surrogates, uncertainty
 from infomax.estimation.evidence.evidence import Evidence
 from infomax.estimation.evidence.fold import Fold
 from infomax.estimation.evidence.independence import Products, share_as_high
@@ -49,7 +49,9 @@ def conditional(x: Any, y: Any, given: Any, read: Read, unordered: Sequence[str]
     whole, more = read(of.values, joined(other, z), named)  # joined to a label only beside one, which asks for no order
     part, less = read(of.values, z.values, named + ("y" if z.unordered else ""))
     entropies = [side.entropy for side in sides[:2] if side.entropy is not None]
-    found = Difference(whole, part, z.is_label, min(entropies, default=None))
+    # The sides as they came in order: all three are read by functions of their own.
+    rows = sides[0].values, sides[1].values, z.values
+    found = Difference(whole, part, z.is_label, min(entropies, default=None), rows)
     noticed = [check for side in sides for check in side.checks]
     of_parts = [
         replace(check, name=f"{name}: {check.name}")
@@ -154,13 +156,14 @@ class Difference:
     """Of two estimates on the same folds: their difference fold by fold, with the error of the difference.
 
     whole, part: what is subtracted from and what is subtracted. labels: whether Z is a label. entropy: of X or Y, the
-    least, where one is a label; it bounds the difference.
+    least, where one is a label; it bounds the difference. sides: x, y and z [n, ...], as they are read.
     """
 
     whole: Evidence
     part: Evidence
     labels: bool
     entropy: float | None
+    sides: tuple[Tensor, Tensor, Tensor]
 
     @cached_property
     def folds(self) -> list[uncertainty.Reading]:
@@ -224,9 +227,24 @@ class Difference:
             found.append(checks.learning_curve(self.rise, r.mi))
         return tuple(found)
 
-    @torch.no_grad()
+    @cached_property
+    def p_values(self) -> dict[str, float]:
+        """Of x and y independent given z. "surrogates": of signs that change in whole blocks. "scores": critics'."""
+        return {
+            "surrogates": surrogates.p_value(
+                *self.sides, surrogates.in_order(self.whole.request.pairs), self.whole.request.seed
+            ),
+            "scores": self._of_scores(),
+        }
+
+    @property
     def p_value(self) -> float:
-        """How likely pairs score as high as they do, if x and y are independent given z: the larger of two p-values.
+        """How likely x and y are as dependent as they are, if they are independent given z (`evidence.surrogates`)."""
+        return surrogates.beside(**self.p_values)
+
+    @torch.no_grad()
+    def _of_scores(self) -> float:
+        """How likely pairs score as high as they do: the larger of two p-values.
 
         The first asks whether the held-out mean of log p(x, y | z) / p(x | z) p(y | z) is above 0, which it is not
         where x and y are independent given z: one-sided, Student's, by the difference's jackknife over ids or blocks.
@@ -301,12 +319,13 @@ class Difference:
                 "folds": [fold.mi for fold in self.folds],
                 "missed": r.missed,
                 "rise": self.rise,
+                "p_values": self.p_values,
                 "interval": "delete-a-group jackknife of the difference over report ids, Student's t, and the spread of"
                 " folds; an end is moved by what one part's critics may have missed beyond the other's",
                 "floor": "0, as no distribution-free test certifies conditional dependence (Shah & Peters, 2020)",
                 "torch": torch.__version__,
             },
-            p_value=self.p_value(),
+            p_value=self.p_value,
             entropy=self.cap,
             freedom=r.freedom,
             quantity="I(X; Y | Z)",

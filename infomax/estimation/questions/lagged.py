@@ -139,7 +139,8 @@ def transfer_entropy(
     last `history` rows are conditioned on too: a common cause. blocks: as `lagged` takes them. estimator, critic,
     seed, budget, device: as `estimate` takes them.
     It is 0 where y follows from its own past as well without x. A history that is too short leaves some of y's own
-    past to x, and a common cause that is not given looks like an influence. (Schreiber, 2000)
+    past to x, and a common cause that is not given looks like an influence. (Schreiber, 2000) p_value: of x's past
+    and y independent given y's own, by surrogates in which what that leaves of y changes sign, two blocks at a time.
     Raises UserError: as `estimate` does; a history or lag that is no whole number from 1, or leaves fewer than 50 rows.
     """
     lags = [_whole("lag", each) for each in (lag if isinstance(lag, Sequence | np.ndarray) else [lag])]
