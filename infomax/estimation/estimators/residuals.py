@@ -25,6 +25,7 @@ from infomax.estimation.pairs import Pairs
 HIDDEN, OUT, LAYERS = 128, 32, 2
 STEPS, FEWER, PATIENCE = 1000, 600, 5  # at most, of the stacked residual; those from MANY training pairs on
 LOOK = 250  # validation pairs that are each other's negatives
+SEEN = 1000  # training rows, below which a classifier's network may learn what a score test does not see
 LOST = 2  # looks of kernels that have lost already, for what so many pairs could show
 RATE, DECAY = 8e-3, 1e-2
 EPOCHS = 5  # at most, between two looks at a classifier's select pairs
@@ -360,7 +361,7 @@ def fitted_classifiers(
     ]
     surest = sum(each) / math.sqrt(len(each))
     ascents: list[dict[str, Any]] = [{"steps": 0, "best_step": 0} for _ in folds]
-    if surest > _evident_from(len(folds) * len(select)):
+    if surest > _evident_from(len(folds) * len(select)) or len(fit) < SEEN:
         ascents = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
     with torch.no_grad():
         all_rows = slice(None)
