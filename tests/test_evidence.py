@@ -249,6 +249,13 @@ def test_the_jensen_shannon_bound_of_matrices_is_the_objectives():
     )
 
 
+@pytest.mark.parametrize("ids", [None, torch.arange(9).expand(3, 9) // 2])
+def test_the_slope_of_the_jensen_shannon_bound_is_autograds(ids):
+    s = torch.randn(3, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    [wanted] = torch.autograd.grad(gains.jensen_shannon(s, ids).sum(), [s])
+    torch.testing.assert_close(gains.jensen_shannon_slope(s.detach().clone(), ids), wanted, atol=1e-15, rtol=0)
+
+
 def test_each_stacked_critic_keeps_its_own_best():
     """Two numbers climb to 1; the validation criterion of the first peaks at 0.2, that of the second at 1."""
     p = nn.Parameter(torch.zeros(2))

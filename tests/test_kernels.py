@@ -11,6 +11,7 @@ from infomax.estimation.bases import kernels
 from infomax.estimation.bases.gains import jensen_shannon
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
+from infomax.estimation.estimators import residuals
 from infomax.estimation.evidence.checks import score_test
 from infomax.estimation.pairs import Pairs
 
@@ -75,6 +76,27 @@ def test_what_a_critic_lacks_is_seen(rho):
     x = torch.randn(600, 1, generator=torch.Generator().manual_seed(2))
     y = x**2 + 0.5 * torch.randn(600, 1, generator=torch.Generator().manual_seed(3))
     assert kernels.evidence(Given(0.0), SAME, pairs(x[:300], y[:300]), pairs(x[300:], y[300:]), 0) > 3
+
+
+def test_labels_chances_that_are_right_leave_a_standard_normal_number_and_others_are_seen():
+    each, lacking = [], []
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        z, chance = torch.randn(600, 2, generator=generator), torch.rand(600, generator=generator)
+        right = torch.stack([z[:, 0], -z[:, 0]], 1).softmax(1)
+        label = torch.nn.functional.one_hot((chance > right[:, 0]).long(), 2)
+        for q, found in ((right, each), (torch.full((600, 2), 0.5), lacking)):
+            surprise = label - q
+            found.append(kernels.label_evidence(z[:300], surprise[:300], z[300:], surprise[300:], seed))
+    assert abs(np.mean(each)) < 3.5 / math.sqrt(60)
+    assert 0.75 < np.std(each) < 1.25
+    assert min(lacking) > 4
+
+
+def test_many_pairs_see_what_is_worth_no_descent():
+    assert [residuals._evident_from(n) for n in (500, 2000, 3000)] == [2.5] * 3
+    assert residuals._evident_from(5000) == pytest.approx(math.sqrt(10))
+    assert residuals._evident_from(10_000) == residuals._evident_from(10**6) == 4
 
 
 def test_kernels_learn_what_is_lacking_and_stop_on_validation_pairs():

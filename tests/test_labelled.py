@@ -101,6 +101,17 @@ def test_a_network_learns_what_the_closed_form_misses():
     assert "trained" in {part["kept"] for part in found.protocol["training"]}
 
 
+def test_where_the_closed_form_is_right_no_network_is_trained():
+    x, label = gaussians(2000, 2, [[0, 0], [1, 1]])
+    found = CopulaJS().fit_folds([part[:2] for part in folds(x, label, 2)], Budget(), 0, "cpu")
+    assert all(fold.protocol["steps"] == 0 and fold.protocol["evidence"] < 2.5 for fold in found)
+    label = np.arange(2000) % 2
+    bimodal = np.sin(9 * np.random.default_rng(0).uniform(size=(2000, 1))) + label[:, None]
+    parts = [part[:2] for part in folds(bimodal, label, 2)]
+    bent = CopulaJS().fit_folds(parts, Budget(steps=20, every=10), 0, "cpu")
+    assert all(fold.protocol["evidence"] > 2.5 for fold in bent)
+
+
 def test_labels_are_counted_beside_labels():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 10, 500)

@@ -44,6 +44,21 @@ def jensen_shannon(s: Tensor, ids: Tensor | None = None) -> Tensor:
     return _told_apart(positive).mean(1) - negative
 
 
+def jensen_shannon_slope(s: Tensor, ids: Tensor | None = None) -> Tensor:
+    """The derivative of `jensen_shannon` by each score [k, n, n], in place of s, in a third of autograd's time. ids: as
+    there."""
+    n = s.shape[1]
+    own = torch.sigmoid(-s.diagonal(dim1=1, dim2=2)) / n
+    s.sigmoid_()
+    if ids is not None:
+        other = (ids[:, :, None] != ids[:, None]).to(s)
+        s *= other / -other.sum((1, 2), keepdim=True).clamp(min=1)
+    else:
+        s /= -n * (n - 1)
+    s.diagonal(dim1=1, dim2=2).copy_(own)
+    return s
+
+
 def _told_apart(positive: Tensor) -> Tensor:
     """log sigmoid, of the scores of pairs."""
     return -softplus(-positive)

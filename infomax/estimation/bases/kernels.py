@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.estimation.bases.gains import jensen_shannon, shifts
+from infomax.estimation.bases.gains import jensen_shannon, shifts, standard_error
 from infomax.estimation.pairs import Pairs
 
 RAMPS = 256  # random functions of a side
 KEPT = 64  # principal components of them, at most
+SPREAD = 2000  # rows, at most, spread over all, that components are found from
 SHARE = 1e-6  # of the first one's variance, below which a component is rounding
 BLOCK = 500  # rows that are each other's negatives while fitting
 STEPS, EVERY, PATIENCE = 400, 5, 6
@@ -39,10 +40,10 @@ class Features(nn.Module):
         bound = math.sqrt(6 / d)
         self.register_buffer("weight", (torch.rand(d, RAMPS, generator=generator) * 2 - 1).to(rows) * bound)
         self.register_buffer("bias", (torch.rand(RAMPS, generator=generator) * 2 - 1).to(rows) * bound)
-        ramps = self._ramps(rows)
+        ramps = self._ramps(rows[:: math.ceil(len(rows) / SPREAD)])
         mean = ramps.mean(0)
         centred = (ramps - mean).double()
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(rows))
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(ramps))
         values, vectors = values.flip(0)[:number], vectors.flip(1)[:, :number]
         kept = values > SHARE * values[0].clamp(min=1e-300)
         values, vectors = values[kept], vectors[:, kept]
@@ -107,7 +108,7 @@ def evidence(critic: Any, columns: Sequence[Callable], fit: Pairs, held_out: Pai
     """
     generator = _generator(seed, 0)
     x, y, n = columns[0](fit.x), columns[1](fit.y), len(fit)
-    number = max(6, round(math.sqrt(n) / 1.5))  # all weigh nearly the same, and more of them are noise
+    number = _tested(n)
     f, g = (Features(side, generator, number, 0.25).to(x.device) for side in (x, y))
     fx, gy = f(x), g(y)
     slope = fx.new_zeros(fx.shape[1], gy.shape[1])
@@ -123,6 +124,25 @@ def evidence(critic: Any, columns: Sequence[Callable], fit: Pairs, held_out: Pai
     samples, own = held_out.ids.to(each.device).unique(return_inverse=True)
     total = each.new_zeros(len(samples)).index_add(0, own, each - each.mean())
     error = float(total.square().sum().sqrt()) / len(each)
+    return float(each.mean()) / error if error > 0 else 0.0
+
+
+def _tested(rows: int) -> int:
+    """How many features of a side are asked about: all weigh nearly the same, and more of them are noise."""
+    return max(6, round(math.sqrt(rows) / 1.5))
+
+
+@torch.no_grad()
+def label_evidence(fit: Tensor, surprise: Tensor, held_out: Tensor, its_surprise: Tensor, seed: int) -> float:
+    """`evidence` for a classifier of labels: the slope of the labels' likelihood along the direction in which features
+    of the other side raise it most on training rows, read on held-out rows.
+
+    fit [n, d], held_out [m, d]: what features are made of. surprise [n, labels], its_surprise [m, labels]: 1 for the
+    label that is there and 0 for others, less their chances.
+    """
+    f = Features(fit, _generator(seed, 0), _tested(len(fit)), 0.25).to(fit.device)
+    each = ((f(held_out) @ (f(fit).T @ surprise)) * its_surprise).sum(1).double()
+    error = standard_error(each)
     return float(each.mean()) / error if error > 0 else 0.0
 
 
@@ -146,13 +166,14 @@ class Kernels(nn.Module):
 
 @torch.no_grad()
 def fitted(
-    critic: Any, columns: Sequence[Callable], fit: Pairs, select: Pairs, seed: int
+    critic: Any, columns: Sequence[Callable], fit: Pairs, select: Pairs, seed: int, patience: int = PATIENCE
 ) -> tuple[tuple[Kernels, Kernels], dict[str, Any]]:
     """The two sides of <A f(x), g(y)>, added to a critic's scores, and how it was fitted.
 
     A ascends the Jensen-Shannon bound of the training pairs by accelerated gradients, restarted where they turn
     (O'Donoghue & Candes, 2015), and is that of the best value on the validation pairs; f and g hold a constant too. It
-    is never 0: whoever keeps it compares, and what lost to 0 says how little such pairs could show.
+    is never 0: whoever keeps it compares, and what lost to 0 says how little such pairs could show. patience: looks at
+    the validation pairs, EVERY steps apart, that may bring nothing better.
     """
     generator = _generator(seed, 1)
     x, y, n = columns[0](fit.x), columns[1](fit.y), len(fit)
@@ -183,7 +204,7 @@ def fitted(
         if number % EVERY == 0 or number < EVERY:
             if (found := value(a)) > best:
                 best, best_step, kept = found, number, a
-            if number - best_step >= EVERY * PATIENCE:
+            if number - best_step >= EVERY * patience:
                 break
     protocol = {"steps": number, "best_step": best_step}
     return (Kernels(sides[0].features, kept), sides[1]), protocol

@@ -14,7 +14,7 @@ from infomax.critics import Embedded, InnerProduct
 from infomax.estimation import fitting
 from infomax.estimation.bases import discriminant, kernels
 from infomax.estimation.bases.base import Base, Map, Unmixed
-from infomax.estimation.bases.gains import is_gain, jensen_shannon, rolled_scores
+from infomax.estimation.bases.gains import is_gain, jensen_shannon, jensen_shannon_slope, rolled_scores
 from infomax.estimation.bases.gaussian import COMPONENTS
 from infomax.estimation.bases.normal_scores import hermite
 from infomax.estimation.bases.pair_copula import noise, products
@@ -23,11 +23,15 @@ from infomax.estimation.estimator import Budget, Estimator, Fitted
 from infomax.estimation.pairs import Pairs
 
 HIDDEN, OUT, LAYERS = 128, 32, 2
-STEPS, PATIENCE = 1000, 5  # at most, of the stacked residual
+STEPS, FEWER, PATIENCE = 1000, 600, 5  # at most, of the stacked residual; those from MANY training pairs on
+LOOK = 250  # validation pairs that are each other's negatives
+SEEN = 1000  # training rows, below which a classifier's network may learn what a score test does not see
+LOST = 2  # looks of kernels that have lost already, for what so many pairs could show
 RATE, DECAY = 8e-3, 1e-2
 EPOCHS = 5  # at most, between two looks at a classifier's select pairs
 EVIDENT = 2.5  # standard errors, of all folds together, from which something is fitted: by chance in one of 160
-MANY = 3000  # training pairs, above which a network learns more than kernels do, in less time
+WORTH, CLEAR = 1e-3, 4.0  # many pairs see what is worth no descent: less than so many nats, and standard errors
+MANY = 3000  # training pairs, from which on a network learns more than kernels do, in less time
 ATTENUATED = 0.1  # how much weaker a column starts that no pair of columns speaks for
 
 
@@ -143,6 +147,7 @@ def fitted_residuals(
     was trained would be thrown away.
     """
     copulas = [base.copula.to(device) for base in bases]
+    least = _evident_from(sum(len(base.select) for base in bases))
     columns = [_columns(base.fit) for base in bases]
     for pair in columns:
         for own in pair:
@@ -161,15 +166,15 @@ def fitted_residuals(
     for copula, own in zip(copulas, fold, strict=True):
         residual, how = Nothing(own[0]), {"steps": 0, "best_step": 0}
         # A zero critic's error is that of what lost to it, which is fitted for that alone.
-        if copula.strength == 0 or (surest > EVIDENT and len(own[1]) <= MANY):
-            sides, how = kernels.fitted(copula, *own, seed)
+        if copula.strength == 0 or (surest > least and len(own[1]) < MANY):
+            sides, how = kernels.fitted(copula, *own, seed, patience=kernels.PATIENCE if surest > least else LOST)
             residual = Residual(own[0], *sides, own[1].x.new_zeros(1))
         model = gated(copula, residual).to(device).eval()
-        gains.append(_gain(model, copula, own[2]) if surest > EVIDENT else 0.0)
+        gains.append(_gain(model, copula, own[2]) if surest > least else 0.0)
         model.open = gains[-1] > 0
         models.append(model)
         protocols.append(how | {"kept": "kernels" if model.open else "zero", "evidence": surest})
-    if surest > EVIDENT and (left := evident(models, 1)) > EVIDENT:
+    if surest > least and (left := evident(models, 1)) > least:
         networks, ascents = _networks(copulas, fold, budget, seed, device)
         for k, network in enumerate(networks):
             model = gated(copulas[k], network).to(device).eval()
@@ -183,6 +188,12 @@ def fitted_residuals(
         })
         for model, base, how in zip(models, bases, protocols, strict=True)
     ]  # fmt: skip
+
+
+def _evident_from(pairs: int) -> float:
+    """Standard errors of a score test on so many validation pairs in all, from which something is fitted. Half their
+    square a pair is what a step along the slope gains."""
+    return max(EVIDENT, min(CLEAR, math.sqrt(2 * WORTH * pairs)))
 
 
 @torch.no_grad()
@@ -223,8 +234,17 @@ def _networks(
     constant = nn.Parameter(torch.zeros(folds, 1, 1, device=device))
 
     def bound(part: _Stacked, index: Tensor | slice) -> Tensor:
-        s = torch.baddbmm(constant + part.base(index), g(part.x[:, index]), h(part.y[:, index]).transpose(1, 2))
-        return jensen_shannon(s, None if part.ids is None else part.ids[:, index])
+        """Or, where gradients are asked for, what has the bound's."""
+        gx, hy = g(part.x[:, index]), h(part.y[:, index])
+        ascends = torch.is_grad_enabled()
+        ids = None if part.ids is None else part.ids[:, index]
+        with torch.no_grad():
+            s = torch.baddbmm(constant + part.base(index), gx, hy.transpose(1, 2))
+            if not ascends:
+                return jensen_shannon(s, ids)
+            slope = jensen_shannon_slope(s, ids)
+            towards_g, towards_h, towards_c = slope @ hy, slope.transpose(1, 2) @ gx, slope.sum((1, 2))
+        return (gx * towards_g).sum((1, 2)) + (hy * towards_h).sum((1, 2)) + constant[:, 0, 0] * towards_c
 
     ascents = _ascended([*g.parameters(), *h.parameters(), constant], fit, select, bound, budget, seed)
     found = [Residual(own[0], g.fold(k), h.fold(k), constant[k, 0].detach().clone()) for k, own in enumerate(fold)]
@@ -264,13 +284,13 @@ def _ascended(
 
     @torch.no_grad()
     def criterion() -> Tensor:
-        number = max(1, len(select) // 1000)  # in parts of about a thousand, which bound memory
+        number = max(1, len(select) // LOOK)  # parts, which bound memory and time
         parts = torch.arange(len(select), device=select.x.device).tensor_split(number)
         return torch.stack([bound(select, part) for part in parts]).mean(0)
 
     how = fitting.Ascent(
-        min(budget.steps, STEPS), budget.batch_size, RATE, every or budget.every, min(budget.patience, PATIENCE), DECAY,
-        scheduled=True,
+        min(budget.steps, FEWER if len(fit) >= MANY else STEPS), budget.batch_size, RATE, every or budget.every,
+        min(budget.patience, PATIENCE), DECAY, scheduled=True,
     )  # fmt: skip
     result = fitting.ascend(
         parameters, lambda index: bound(fit, index.to(fit.x.device)), criterion, lambda: parameters, len(fit), how,
@@ -300,6 +320,10 @@ class _Labelled:
         """Of the indexed rows [folds, b], with what a network adds to the base's logits."""
         log_q = (self.known[:, index] + learned).log_softmax(2).gather(2, self.y[:, index, None]).squeeze(2)
         return discriminant.mixed(log_q - self.log_prior[:, index], doubt)
+
+    def surprise(self, k: int) -> Tensor:
+        """By how much each label of fold k is there more than the base said [n, labels]."""
+        return F.one_hot(self.y[k], self.known.shape[2]) - self.known[k].softmax(1)
 
 
 def fitted_classifiers(
@@ -331,7 +355,14 @@ def fitted_classifiers(
     def bound(part: _Labelled, index: Tensor | slice) -> Tensor:
         return part.log_ratio(network(part.x[:, index]), index, doubt).mean(1)
 
-    ascents = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
+    surprises = [(fit.surprise(k), select.surprise(k)) for k in range(len(folds))]
+    each = [
+        kernels.label_evidence(fit.x[k], own, select.x[k], other, 2 * seed) for k, (own, other) in enumerate(surprises)
+    ]
+    surest = sum(each) / math.sqrt(len(each))
+    ascents: list[dict[str, Any]] = [{"steps": 0, "best_step": 0} for _ in folds]
+    if surest > _evident_from(len(folds) * len(select)) or len(fit) < SEEN:
+        ascents = _ascended(list(network.parameters()), fit, select, bound, budget, seed, every)
     with torch.no_grad():
         all_rows = slice(None)
         learned = network(select.x)
@@ -346,7 +377,9 @@ def fitted_classifiers(
         inner = base.plain if lost else Network(columns[k], *network.fold(k))
         model = discriminant.Classifier(label, base.log_prior, doubt, inner, base=base.classifier)
         model.open = kept
-        protocol = ascents[k] | {"kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels}
+        protocol = ascents[k] | {
+            "kept": "trained" if kept else "zero", "base": base.protocol, "labels": labels, "evidence": surest,
+        }  # fmt: skip
         maps: tuple[Map, Map] = (
             (base.map, discriminant.as_they_are) if label == 1 else (discriminant.as_they_are, base.map)
         )

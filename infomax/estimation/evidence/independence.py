@@ -12,6 +12,7 @@ from torch import Tensor
 from infomax.critics import InnerProduct
 from infomax.estimation.bases.normal_scores import NormalScores, hermite
 from infomax.estimation.pairs import Pairs, is_label
+from infomax.scores.face import offset_of
 
 if TYPE_CHECKING:
     from infomax.estimation.evidence.fold import Fold
@@ -22,6 +23,7 @@ DEAR_PAIRS = 400  # of which such values are read
 LEAST_DEAR = 1 / (1 + DEAR_DRAWS)
 LARGEST = 4_000_000  # numbers in a table
 AT_ONCE = 500_000  # numbers in the features of matchings whose statistics are worked out together
+TABLE = 2**24  # scores, at most, of all x beside all y, that are worked out once for all matchings
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Units:
     def moved(self, to: Tensor) -> Tensor:
         """For each row [..., n], the row that its partner comes from, where sample i meets sample to[..., i]: row r of
         one meets row r of the other, from the beginning again where that is shorter."""
+        if len(self.order) == len(self):  # of one row each
+            return self.order[to[..., self.own]]
         other = to[..., self.own]
         return self.order[self.first[other] + self.place % self.size[other]]
 
@@ -97,6 +101,13 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
         return permuted(value, units, DEAR_DRAWS, seed)
     pairs = pairs if isinstance(critic, Products) else pairs.to(fold.device)
     ex, ey = critic.embed(pairs.x, pairs.y)
+    if (all_scores := table(critic, ex, ey)) is not None:
+
+        def looked_up(rows: Tensor) -> Tensor:
+            return all_scores.take(starts + rows.to(starts.device)).mean(1).cpu()
+
+        starts = torch.arange(len(ex), device=ex.device) * len(ex)
+        return permuted(looked_up, units, DRAWS, seed, max(1, AT_ONCE // len(ex)))
 
     def score(rows: Tensor) -> Tensor:
         met = ex[torch.arange(len(ex), device=ex.device).repeat(len(rows))] if len(rows) > 1 else ex
@@ -105,6 +116,15 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
     if not isinstance(critic, InnerProduct | Products):  # of which a row's score may round by which rows are beside it
         return permuted(score, units, DEAR_DRAWS, seed)
     return permuted(score, units, DRAWS, seed, max(1, AT_ONCE // max(1, ex.numel())))
+
+
+def table(critic: Any, ex: Tensor, ey: Tensor) -> Tensor | None:
+    """An inner product's scores of all x beside all y [n, n], but for its constant: one product, not one a matching.
+
+    In float64, as equal scores may round apart in a product. None of other critics, and of more than TABLE scores.
+    """
+    inner = isinstance(critic, Products) or offset_of(critic) is not None
+    return ex.double() @ ey.double().T if inner and len(ex) * len(ey) <= TABLE else None
 
 
 def _some(pairs: Pairs, rows: int, seed: int) -> Pairs:
