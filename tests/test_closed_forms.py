@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from infomax.estimation.bases import ordered, pair_copula
-from infomax.estimation.bases.base import unmixing
 from infomax.estimation.bases.pair_copula import _among, _Density, _kernel
 
 
@@ -70,13 +69,3 @@ def test_kernels_are_the_same_where_rows_are_as_on_the_whole_grid(spread):
         smooth = _kernel(0.2, grids[0], grids[0]) @ counts @ _kernel(0.4, grids[1], grids[1]).T
         found.append(among @ pair_copula._mirrored(smooth, pair_copula.MIRRORS[-1]).ravel())
     np.testing.assert_allclose(found[1], found[0], rtol=1e-10)
-
-
-def test_independent_components_are_those_of_scikit_learn():
-    from sklearn.decomposition import FastICA
-
-    rng = np.random.default_rng(0)
-    rows = rng.exponential(size=(800, 3)) @ rng.normal(size=(3, 3)) + 5
-    known = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=4).fit(rows).components_.T
-    np.testing.assert_allclose(unmixing(rows, 4), known, atol=1e-10)
-    assert np.allclose((rows @ unmixing(rows, 4)).std(0), 1)

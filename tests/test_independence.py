@@ -8,6 +8,7 @@ from test_estimation import gauss
 import infomax as im
 from infomax.estimation import Budget
 from infomax.estimation import pairs as inputs
+from infomax.estimation.estimators import classical
 from infomax.estimation.evidence import independence
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.independence import Products, Units, permuted, share_as_high
@@ -60,6 +61,28 @@ def test_strong_dependence_has_the_least_p_value_that_there_is(method):
     found = im.estimate(*gauss(300, 1, 0.7), method, budget=Budget(steps=40, learning_rate=5e-3))
     least = {"CopulaJS": 5 / 1000, "JSPlugin": 1 / 1000}.get(method, 1 / 200)
     assert found.p_value == pytest.approx(least)
+
+
+@pytest.mark.parametrize("ids", [torch.arange(60), torch.arange(60) // 2], ids=["rows", "views"])
+@pytest.mark.parametrize("method", ["GCMI", "KSG"])
+def test_values_of_matchings_are_those_of_pairs_matched_so(method, ids, monkeypatch):
+    """To the last bit; where rows are samples, with normal scores of each side that are worked out once for all."""
+    made = []
+
+    class Counted(classical.NormalScores):
+        def __init__(self, side: torch.Tensor):
+            made.append(side)
+            super().__init__(side)
+
+    monkeypatch.setattr(classical, "NormalScores", Counted)
+    x, y = (torch.from_numpy(side) for side in gauss(60, 2, 0.3))
+    pairs = Pairs(x.float(), y.float(), ids)
+    units = Units.of(ids)
+    matchings = units.moved(torch.stack([torch.randperm(len(units)) for _ in range(5)]))
+    fitted = row(method).fit(pairs, pairs, None, CLOSED, 0, "cpu")
+    found = fitted.matched_values(pairs, matchings)
+    assert len(made) == (2 if len(units) == 60 else 10)
+    assert found == [fitted.value(Pairs(pairs.x, pairs.y[rows], ids)) for rows in matchings]
 
 
 def test_products_see_what_any_width_has():

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import shapecheck
 import torch
+from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import nn
 
 import infomax as im
@@ -348,3 +350,25 @@ def test_a_loss_without_a_gradient_is_a_sentence():
     before = model.encoder.inner.weight.clone()  # pyright: ignore
     refused(lambda: trained(model, (*VIEWS, IDS)), r"The loss has no gradient: .* detach\(\)")
     assert torch.equal(model.encoder.inner.weight, before)  # pyright: ignore
+
+
+def test_closures_of_one_name_are_checked_by_their_own_annotations():
+    def made(kind):
+        @jaxtyped(typechecker=shapecheck.check)
+        def taken(x: kind, *, twice: bool = False) -> kind:
+            return 2 * x if twice else x
+
+        return taken
+
+    def one(x: float, *rest: int, ret: bool = True) -> float: ...
+    def two(x: int, *rest: int, ret: bool = True) -> float: ...
+
+    one.__qualname__ = two.__qualname__ = "f"
+    assert shapecheck.check(one) is shapecheck.check(one) is not shapecheck.check(two), "a check is made once"
+    for _ in range(2):
+        for kind, right, wrong in ((int, 1, "1"), (str, "1", 1), (Float[torch.Tensor, "n 2"], X[:, :2], X)):
+            assert made(kind)(right) is right
+            with pytest.raises(TypeCheckError, match="taken"):
+                made(kind)(wrong)
+            with pytest.raises(TypeCheckError, match="taken"):
+                made(kind)(right, twice="no")  # pyright: ignore

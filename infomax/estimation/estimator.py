@@ -126,6 +126,11 @@ class Estimator(Spelled):
         `parts` picks."""
         return [self.read(critic, pairs[index]) for index in parts]
 
+    def read_matched(self, critic: Any, pairs: Pairs, matchings: Tensor) -> list[Tensor]:
+        """The values [] that a critic, or None, gives to mapped pairs whose sides are matched anew: x of row i meets y
+        of row matchings[j, i], one value for each j."""
+        return [self.read(critic, Pairs(pairs.x, pairs.y[rows], pairs.ids)) for rows in matchings]
+
 
 class PlugIn(Estimator):
     """Base class of estimators whose value is the mean of log r over pairs: no negative is scored for it."""
@@ -192,6 +197,11 @@ class Fitted:
         """The values on some of the mapped pairs at a time, those that each index of `parts` picks; in nats."""
         with torch.no_grad():
             return [float(value) for value in self.estimator.read_parts(self.critic, mapped, parts)]
+
+    def matched_values(self, mapped: Pairs, matchings: Tensor) -> list[float]:
+        """The values of mapped pairs where x of row i meets y of row matchings[j, i], one for each j; in nats."""
+        with torch.no_grad():
+            return [float(value) for value in self.estimator.read_matched(self.critic, mapped, matchings)]
 
 
 def scores(critic: Any, pairs: Pairs) -> Scores:

@@ -1,10 +1,10 @@
 """The base of the default: the closed form that validation pairs prefer, of columns or of components."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,45 +20,25 @@ from infomax.threads import one_blas_thread
 Map = Callable[[Tensor], Tensor]
 UNMIXED = 64  # columns at most whose independent components are sought
 UNMIXED_ROWS = 10_000
-ITERATIONS, CONVERGED = 100, 1e-3  # of FastICA: at most, and the change of a direction's cosine
 NEAR = 100.0  # of the largest variance of principal components to the least, where columns are nearly dependent
 PRINCIPAL = 64  # principal components of an image at most
-
-
-def unmixing(rows: np.ndarray, seed: int) -> np.ndarray:
-    """The map [d, d] of rows [n, d] to independent components of variance 1: FastICA, all at once, by log cosh.
-
-    The same as sklearn's FastICA(whiten="unit-variance", max_iter=100, tol=1e-3), which takes a second to import.
-    """
-    n, d = rows.shape
-    centred = (rows - rows.mean(0)).T
-    u, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    whiten = (u * np.sign(u[0]) / scale).T
-    white = whiten @ centred * math.sqrt(n)
-
-    def orthogonal(w: np.ndarray) -> np.ndarray:
-        values, vectors = np.linalg.eigh(w @ w.T)
-        return (vectors / np.sqrt(values.clip(min=np.finfo(float).tiny))) @ vectors.T @ w
-
-    w = orthogonal(np.random.RandomState(seed).normal(size=(d, d)))
-    for _ in range(ITERATIONS):
-        bent = np.tanh(w @ white)
-        before, w = w, orthogonal(bent @ white.T / n - (1 - bent**2).mean(1)[:, None] * w)
-        if np.abs(np.abs((w * before).sum(1)) - 1).max() < CONVERGED:
-            break
-    whole = w @ whiten
-    return np.ascontiguousarray((whole / (whole @ centred).std(1)[:, None]).T)
 
 
 class Unmixed:
     """Normal scores of a side's independent components, by the rows that it is made from. (Hyvärinen, 1999)"""
 
     def __init__(self, fit: Tensor, seed: int):
+        from sklearn.decomposition import FastICA
+        from sklearn.exceptions import ConvergenceWarning
+
         self.standard = Standard(fit)
         z = self.standard(fit)
-        with one_blas_thread():
+        with warnings.catch_warnings(), one_blas_thread():
             # What has no components to find is not found, and then loses on the select split.
-            self.unmixing = torch.from_numpy(unmixing(z[:UNMIXED_ROWS].double().numpy(), seed))  # [d, d]
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            ica = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=seed)
+            ica.fit(z[:UNMIXED_ROWS].double().numpy())
+        self.unmixing = torch.from_numpy(ica.components_.T.copy())  # [d, d]
         self.scores = NormalScores(self._components(z))
 
     def _components(self, z: Tensor) -> Tensor:

@@ -34,9 +34,15 @@ class _Classical(Estimator):
         return Fitted(self, None, (_as_it_is, _as_it_is), {"fitted": "nothing"})
 
     def read(self, critic: Any, pairs: Pairs) -> Tensor:
-        pairs = one_a_sample(pairs)
-        x, y = (NormalScores(side.cpu())(side.cpu()).double().numpy() for side in (pairs.x, pairs.y))
-        return torch.tensor(self.of_normal_scores(x, y))
+        return torch.tensor(self.of_normal_scores(*_normal_scores(one_a_sample(pairs))))
+
+    def read_matched(self, critic: Any, pairs: Pairs, matchings: Tensor) -> list[Tensor]:
+        """The values [] where x of row i meets y of row matchings[j, i]. Where each row is a sample, a matching only
+        puts y in another order, and so its normal scores, which are worked out once."""
+        if len(one_a_sample(pairs)) < len(pairs):
+            return super().read_matched(critic, pairs, matchings)
+        x, y = _normal_scores(pairs)
+        return [torch.tensor(self.of_normal_scores(x, y[rows])) for rows in matchings.numpy()]
 
     def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
         """The value, in nats, of x [n, dx] and y [n, dy] that have been mapped to normal scores."""
@@ -103,11 +109,10 @@ class Neighbours(_Classical):
 
     def each(self, pairs: Pairs) -> np.ndarray:
         """What each pair adds to the mean that is the value [n], in nats."""
-        x, y = (NormalScores(side.cpu())(side.cpu()).double().numpy() for side in (pairs.x, pairs.y))
-        return neighbours.of_each(x, y, self.k)
+        return neighbours.of_each(*_normal_scores(pairs), self.k)
 
-    def read(self, critic: Any, pairs: Pairs) -> Tensor:
-        return torch.tensor(self.each(pairs).mean())
+    def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
+        return float(neighbours.of_each(x, y, self.k).mean())
 
 
 class GCMI(_Classical):
@@ -151,6 +156,11 @@ class GCMI(_Classical):
             return value
         terms = digamma((n - np.arange(1, dx + dy + 1)) / 2)
         return value - 0.5 * float(terms[:dx].sum() + terms[:dy].sum() - terms.sum())
+
+
+def _normal_scores(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (NormalScores(side.cpu())(side.cpu()).double().numpy() for side in (pairs.x, pairs.y))
+    return x, y
 
 
 def _uncorrelated(side: np.ndarray) -> np.ndarray:

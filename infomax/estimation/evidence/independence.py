@@ -94,11 +94,9 @@ def _of_fold(fold: "Fold", seed: int) -> float | None:
     if critic is None:
 
         def value(rows: Tensor) -> Tensor:
-            return torch.tensor(
-                [fold.fitted.value(Pairs(pairs.x, pairs.y[y], pairs.ids)) for y in rows], dtype=torch.float64
-            )
+            return torch.tensor(fold.fitted.matched_values(pairs, rows), dtype=torch.float64)
 
-        return permuted(value, units, DEAR_DRAWS, seed)
+        return permuted(value, units, DEAR_DRAWS, seed, at_once=DEAR_DRAWS)
     pairs = pairs if isinstance(critic, Products) else pairs.to(fold.device)
     ex, ey = critic.embed(pairs.x, pairs.y)
     if (all_scores := table(critic, ex, ey)) is not None:
