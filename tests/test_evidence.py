@@ -350,7 +350,7 @@ def test_an_estimate_does_not_know_its_checks(monkeypatch):
         return Check("folds at all", float(len(e.folds)), 0.0, "fail", f"there are {len(e.folds)} folds.")
 
     monkeypatch.setattr(verdict, "CHECKS", [*verdict.CHECKS, many, lambda e: None])
-    found = estimate(*(side.numpy() for side in sides(300)), budget=Budget(steps=2, every=1, folds=3))
+    found = estimate(*(side.numpy() for side in sides(300, 3)), budget=Budget(steps=2, every=1, folds=3))
     assert found.checks[-1] == Check("folds at all", 3.0, 0.0, "fail", "there are 3 folds.")
     assert not found.trusted
 

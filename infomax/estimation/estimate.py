@@ -204,7 +204,7 @@ def _evidence(
     if found.cap is not None and not -IMPOSSIBLE <= found.whole.mi <= found.cap + IMPOSSIBLE:
         found, checks = evidence(request(*read(classes="xy"))), ()
     if near and has_neighbours(found.request):
-        believed, said = nearest(found, checks)
+        believed, said = nearest(found, checks, bool(few))
         return believed, said if believed is not found else (*checks, *said)
     return found, tuple(checks)
 

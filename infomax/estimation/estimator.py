@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from infomax.estimation.pairs import Pairs
 from infomax.estimation.result import Check
 from infomax.scores import Scores
 from infomax.spelling import Renamed, Spelled
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # What a value is read from, and with it which checks apply: "rows", each row's own negatives (never above log N);
 # "partition", a mean of e^s over all negatives; "plug-in", a model of log r alone; "upper bound", a model of p(y|x)
@@ -67,7 +64,6 @@ class Estimator(Spelled):
     normalised = True  # whether the scores are log r itself; False where any s + constant has the same value
     cross_fits = False  # whether fit_folds fits folds together, so that all pairs report
     takes_critic = False  # whether it trains the critic that a user names
-    to_come = 1.0  # of the rise from half of the pairs to all, how often as much is still to come, at most
     training_free = False  # whether nothing is fitted that a value could have learnt by heart: all pairs are test pairs
     leans_on, fixes_constant, reads_all = Renamed("value_from"), Renamed("normalised"), Renamed("training_free")
 
@@ -79,22 +75,6 @@ class Estimator(Spelled):
     def highest(self, number: int) -> float:
         """The highest value that `number` test pairs can have by its formula, in nats, where that is below log N."""
         return math.inf
-
-    def each(self, pairs: Pairs) -> "np.ndarray | None":
-        """What each of mapped pairs adds to a value without a critic that is their mean [n], in nats; None where it is
-        no such mean.
-
-        pairs: x [n, dx] and y [n, dy].
-        """
-        return None
-
-    def rise(self, pairs: Pairs, seed: int) -> float | None:
-        """By how much the value on pairs is higher than on half of them, in nats; None where that would have to be
-        fitted.
-
-        pairs: mapped, x [n, dx] and y [n, dy]. seed: of which pairs are in which half.
-        """
-        return None
 
     def fit(
         self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str

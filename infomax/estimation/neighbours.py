@@ -32,15 +32,29 @@ def by_trees(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 
 def of_each(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
-    """Of x [n, dx] and y [n, dy], what each pair adds to the mean that is MI [n], in nats. Pairs that have k copies or
-    more count their copies on both sides and on each. (Gao et al., 2017)"""
+    """What each pair of x [n, dx] and y [n, dy] adds to the mean that is MI [n], in nats, by the k-th neighbour, where
+    no value repeats."""
     reach = _reach(x, y, k)
-    copied = reach == 0
-    within = np.full(len(x), k)
-    if copied.any():
-        _, own, count = np.unique(np.concatenate([x, y], 1), axis=0, return_inverse=True, return_counts=True)
-        within[copied] = count[own.reshape(-1)[copied]]
-    return _each(within, [_within(side, reach) for side in (x, y)])
+    return _each(k, [_within(side, reach) for side in (x, y)])
+
+
+def of_copies(x: np.ndarray, y: np.ndarray, least: int) -> np.ndarray:
+    """The same of pairs that have `least` copies or more, which are counted on both sides and on each (Gao et al.,
+    2017): [n], NaN of all others."""
+    from scipy.special import digamma
+
+    both = _copies(np.concatenate([x, y], 1))
+    atoms, found = both >= least, np.full(len(x), np.nan)
+    if atoms.any():
+        own = digamma(_copies(x)[atoms]) + digamma(_copies(y)[atoms])
+        found[atoms] = digamma(both[atoms]) + digamma(len(x)) - own
+    return found
+
+
+def _copies(side: np.ndarray) -> np.ndarray:
+    """How many rows [n] are as each is, itself counted."""
+    _, own, count = np.unique(side, axis=0, return_inverse=True, return_counts=True)
+    return count[own.reshape(-1)]
 
 
 def _reach(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
@@ -52,8 +66,7 @@ def _reach(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
 
 
 def _within(side: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """How many rows of a side lie nearer than the reach of each row [n], with itself; at a reach of 0, how many are
-    equal."""
+    """How many rows of a side lie nearer than the reach of each row [n], with itself."""
     near = reach * (1 - NEARER)
     if side.shape[1] > 1:
         from scipy.spatial import KDTree

@@ -82,12 +82,18 @@ class KSG(_Classical):
 
 class Neighbours(_Classical):
     """What the default holds itself against, and reads where a critic lacks something: KSG's estimator of three
-    neighbours, and copies counted where a value has a probability of its own. (Gao et al., 2017)"""
+    neighbours, of ranks in which equal values are put in a random order.
+
+    Nothing tells of that order, so that MI stays, and rows have distances: without, counts and rounded numbers of which
+    each pair of values has few rows are read far too high (docs/estimation.md). Pairs that have many copies, as of
+    values with a probability of their own, are counted instead. (Gao et al., 2017)
+    """
 
     value_from = "neighbours"
     widest = 2
-    to_come = 1 / (math.sqrt(2) - 1)
+    to_come = 1 / (math.sqrt(2) - 1)  # of the rise from half of the pairs, where an error falls as 1 / sqrt(N)
     k = 3
+    many = 20  # copies
     halvings = 4
 
     def highest(self, number: int) -> float:
@@ -101,18 +107,34 @@ class Neighbours(_Classical):
         return Fitted(self, None, (_as_it_is, _as_it_is), {"fitted": "nothing"})
 
     def rise(self, pairs: Pairs, seed: int) -> float:
+        """By how much the value on pairs is higher than on half of them, drawn by the seed, in nats."""
         whole, halves = float(self.read(None, pairs)), []
         for number in range(self.halvings):
             order = torch.from_numpy(np.random.default_rng([seed, 6, number]).permutation(len(pairs)))
             halves += [float(self.read(None, pairs[half.sort().values])) for half in order.tensor_split(2)]
         return whole - float(np.mean(halves))
 
-    def each(self, pairs: Pairs) -> np.ndarray:
-        """What each pair adds to the mean that is the value [n], in nats."""
-        return neighbours.of_each(*_normal_scores(pairs), self.k)
+    def finer(self, pairs: Pairs) -> tuple[float, float]:
+        """By how much one neighbour tells more than three, in nats, and the standard error of that: what varies within
+        the distance of three is lost to them."""
+        more = self.each(pairs, 1) - self.each(pairs)
+        return float(more.mean()), float(more.std() / math.sqrt(len(more)))
 
-    def of_normal_scores(self, x: np.ndarray, y: np.ndarray) -> float:
-        return float(neighbours.of_each(x, y, self.k).mean())
+    def each(self, pairs: Pairs, k: int | None = None) -> np.ndarray:
+        """What each pair adds to the mean that is the value [n], in nats; by k neighbours, or three."""
+        x, y = (side.cpu().double().numpy() for side in (pairs.x, pairs.y))
+        rng = np.random.default_rng(0)
+        scores = [np.stack([_in_random_order(column, rng) for column in side.T], 1) for side in (x, y)]
+        found = neighbours.of_each(*scores, self.k if k is None else k)
+        counted = neighbours.of_copies(x, y, self.many)
+        return np.where(np.isnan(counted), found, counted)
+
+    def read(self, critic: Any, pairs: Pairs) -> Tensor:
+        return torch.tensor(self.each(pairs).mean())
+
+    def read_matched(self, critic: Any, pairs: Pairs, matchings: Tensor) -> list[Tensor]:
+        """The values [] where x of row i meets y of row matchings[j, i]."""
+        return [self.read(critic, Pairs(pairs.x, pairs.y[rows], pairs.ids)) for rows in matchings]
 
 
 class GCMI(_Classical):
@@ -161,6 +183,15 @@ class GCMI(_Classical):
 def _normal_scores(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     x, y = (NormalScores(side.cpu())(side.cpu()).double().numpy() for side in (pairs.x, pairs.y))
     return x, y
+
+
+def _in_random_order(column: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Normal scores [n] of a column's ranks, equal values in a random order."""
+    from scipy.special import ndtri
+
+    ranks = np.empty(len(column))
+    ranks[np.lexsort((rng.random(len(column)), column))] = np.arange(len(column)) + 0.5
+    return ndtri(ranks / len(column))
 
 
 def _uncorrelated(side: np.ndarray) -> np.ndarray:

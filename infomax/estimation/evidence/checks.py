@@ -215,9 +215,9 @@ def learning_curve(rise: float, mi: float) -> Check:
 
 
 def still_to_come(rise: float, to_come: float, mi: float) -> Check:
-    """What a value of neighbours may still lack: its rise from half of the pairs, times the most that comes after it.
-    A value that may be off by a quarter nat and a tenth may be wrong."""
-    missing, allowed = max(0.0, to_come * rise), max(WRONG, WRONG_SHARE * mi)
+    """What a value of neighbours may still lack, as its rise from half of the pairs tells. One that may be off by a
+    quarter nat and a tenth may be wrong."""
+    missing, allowed = max(0.0, to_come), max(WRONG, WRONG_SHARE * mi)
     sentence = (
         f"from half of the pairs the value is {rise:.2f} nats lower" if rise > 0 else "half of the pairs give as much"
     )
@@ -226,6 +226,19 @@ def still_to_come(rise: float, to_come: float, mi: float) -> Check:
     else:
         sentence += "."
     return Check("learning curve", missing, allowed, _verdict(missing > allowed, 2 * missing > allowed), sentence)
+
+
+def finer(more: float, stderr: float) -> Check:
+    """By how much one neighbour tells more than three, against its noise: dependence that varies within the distance
+    of three, such as waves, of which a value says little, and its rise with pairs may say nothing."""
+    allowed = 3.0
+    statistic = more / stderr if stderr > 0 else 0.0
+    sentence = f"one neighbour tells {more:.2f} +- {stderr:.2f} nats more than three"
+    if statistic > allowed:
+        sentence += ": there is dependence finer than the distances between pairs; give more pairs."
+    else:
+        sentence += "."
+    return Check("finer neighbours", statistic, allowed, _verdict(statistic > allowed, statistic > 2), sentence)
 
 
 def drawn_pairs(shown: float, moved: float, mi: float) -> Check:

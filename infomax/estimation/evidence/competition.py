@@ -68,21 +68,24 @@ def has_neighbours(request: Request) -> bool:
     )
 
 
-def nearest(critics: Evidence, noticed: Sequence[Check] = ()) -> tuple[Evidence, tuple[Check, ...]]:
+def nearest(
+    critics: Evidence, noticed: Sequence[Check] = (), counted: bool = False
+) -> tuple[Evidence, tuple[Check, ...]]:
     """The evidence of the two to believe, of critics or of neighbours, and what there is to say of the choice.
 
-    critics: evidence that `has_neighbours`. noticed: checks beside those of its verdict. A closed form that is trusted
-    and has nothing added to it is believed where its interval reaches the neighbours' value, as it has the smaller
-    error. What was learned is low where pairs are few, and in few columns neighbours are not: theirs is the value where
-    none of their own checks fails, unless it is below a trusted interval or, of two columns on a side, below the
-    critics' value by an error: they understate there, and a critic's value on pairs that it never saw does not
-    overstate. Where neither is trusted, it is the higher one, which has seen more.
+    critics: evidence that `has_neighbours`. noticed: checks beside those of its verdict. counted: whether a side has
+    few values, which were read as labels beside numbers. A closed form that is trusted and has nothing added to it, and
+    a trusted reading of few values, are believed where their interval reaches the neighbours' value, as they have the
+    smaller error. What was learned is low where pairs are few, and in few columns neighbours are not: theirs is the
+    value where none of their own checks fails, unless it is below a trusted interval or, of two columns on a side,
+    below the critics' value by an error: they understate there, and a critic's value on pairs that it never saw does
+    not overstate. Where neither is trusted, it is the higher one, which has seen more.
     """
     own = replace(critics.request, parts=critics.request.parts[:1], estimator=Neighbours())
     near = Evidence(own, own.fitted(), critics)
     low, high = critics.whole.interval
     value, trusted = near.folds[0].mi, _trusted(verdict(critics) + tuple(noticed))
-    if trusted and (value < low or (value <= high and critics.whole.learned < NOTHING)):
+    if trusted and (value < low or (value <= high and (counted or critics.whole.learned < NOTHING))):
         return critics, (_neighbours(value, critics.whole.mi, "pass"),)
     least = critics.whole.mi - critics.whole.stderr if own.columns > 2 else -math.inf
     if value >= least and _trusted(verdict(near)):

@@ -12,6 +12,7 @@ from torch import nn
 
 from infomax.estimation.bases import kernels
 from infomax.estimation.estimator import Budget, Estimator, Fitted
+from infomax.estimation.estimators.classical import Neighbours
 from infomax.estimation.evidence import independence, rematching, uncertainty
 from infomax.estimation.evidence.fold import Fold
 from infomax.estimation.evidence.histogram import histogram
@@ -92,8 +93,7 @@ class Evidence:
     @cached_property
     def whole(self) -> uncertainty.Reading:
         """The folds as one: value, error, interval."""
-        to_come = None if self.rise is None else self.estimator.to_come * self.rise
-        found = uncertainty.combined(self.folds, to_come, 0.0 if self.misfit is None else self.misfit.mean)
+        found = uncertainty.combined(self.folds, self.to_come, 0.0 if self.misfit is None else self.misfit.mean)
         return found if self.beside is None else replace(found, floor=self.beside.whole.floor)
 
     @property
@@ -122,8 +122,10 @@ class Evidence:
         """By how much the value on the same test pairs is higher from all pairs than from half of them, in nats, on as
         many folds as it takes; None of one split, and of too few pairs to halve."""
         r = self.request
-        if len(r.parts) == 1:
+        if isinstance(self.estimator, Neighbours):
             return self.estimator.rise(self.folds[0].test, r.seed)
+        if len(r.parts) == 1:
+            return None
         folds = self.folds[: math.ceil(CURVE / self.folds[0].reported)]
         halves = [uncertainty.halved(fold.parts[0], fold.parts[1], r.seed) for fold in folds]
         found = [half for half in halves if half is not None]
@@ -131,6 +133,18 @@ class Evidence:
             return None
         gains = [fold.mi - fold.value_of(less) for fold, less in zip(folds, r.fitted_folds(found), strict=True)]
         return float(np.average(gains, weights=[fold.reported for fold in folds]))
+
+    @property
+    def to_come(self) -> float | None:
+        """By how much the value is still to rise, in nats, as its rise tells."""
+        if self.rise is None or not isinstance(self.estimator, Neighbours):
+            return self.rise
+        return self.rise * self.estimator.to_come
+
+    @cached_property
+    def finer(self) -> tuple[float, float] | None:
+        """What nearer neighbours tell more, and its standard error; None of critics."""
+        return self.estimator.finer(self.folds[0].test) if isinstance(self.estimator, Neighbours) else None
 
     @cached_property
     def left_over(self) -> float | None:

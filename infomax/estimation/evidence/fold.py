@@ -10,6 +10,7 @@ import torch
 from infomax.estimation.bases.gaussian import GaussianCopula
 from infomax.estimation.bases.normal_scores import NormalScores
 from infomax.estimation.estimator import Estimator, Fitted
+from infomax.estimation.estimators.classical import Neighbours
 from infomax.estimation.evidence import floor, uncertainty
 from infomax.estimation.pairs import Pairs, joined, shuffled
 from infomax.estimation.registry import Variational
@@ -89,7 +90,7 @@ class Fold:
         or None."""
         critic, pairs = self.fitted.critic, self.in_order.to(self.device)
         if critic is None:
-            return self.method.each(pairs)
+            return self.method.each(pairs) if isinstance(self.method, Neighbours) else None
         with torch.no_grad():
             return critic.pair(*critic.embed(pairs.x, pairs.y)).double().cpu().numpy()
 

@@ -1,11 +1,11 @@
 """The p-value of conditional independence by surrogates: what z leaves of x changes its sign, whole blocks at a time.
 
 If x and y are independent given z, a function of x less its regression on z, times one of y less its own, is 0 on
-average, for any z, and for any weight that depends on z (generalised covariance measure: Shah & Peters, 2020; weighted:
-Scheidegger, Hoerrmann & Buehlmann, 2022). A surrogate flips the sign of what z leaves of x in groups of rows, at random,
-which keeps both sides' dependence on z, dependence within a group, and noise whose size depends on z (wild bootstrap by
-clusters: Cameron, Gelbach & Miller, 2008; few groups: Canay, Romano & Shaikh, 2017). x that is put in another order, in
-whole blocks or not, would test x against y and z together.
+average, for any z, and for any weight that depends on z (generalised covariance measure: Shah & Peters, 2020;
+weighted: Scheidegger, Hoerrmann & Buehlmann, 2022). A surrogate flips the sign of what z leaves of x in groups of rows,
+at random, which keeps both sides' dependence on z, dependence within a group, and noise whose size depends on z (wild
+bootstrap by clusters: Cameron, Gelbach & Miller, 2008; few groups: Canay, Romano & Shaikh, 2017). x that is put in
+another order, in whole blocks or not, would test x against y and z together.
 """
 
 import math

@@ -82,9 +82,13 @@ def folds(e: Evidence) -> Check | None:
 def learning_curve(e: Evidence) -> Check | None:
     if e.rise is None:
         return None
-    if e.beside is not None:
-        return checks.still_to_come(e.rise, e.estimator.to_come, e.whole.mi)
+    if e.beside is not None and e.to_come is not None:
+        return checks.still_to_come(e.rise, e.to_come, e.whole.mi)
     return checks.learning_curve(e.rise, e.whole.mi)
+
+
+def finer(e: Evidence) -> Check | None:
+    return None if e.finer is None else checks.finer(*e.finer)
 
 
 def drawn_pairs(e: Evidence) -> Check | None:
@@ -115,7 +119,7 @@ def effective(e: Evidence) -> Check | None:
 
 CHECKS: list[Callable[[Evidence], Check | None]] = [
     finite, ceiling, own_ceiling, told_entirely, order_of_labels, splits, bracket, rival, negative, width, few_pairs,
-    columns, components, folds, learning_curve, drawn_pairs, score_test, permutation, normalisation, effective,
+    columns, components, folds, learning_curve, finer, drawn_pairs, score_test, permutation, normalisation, effective,
 ]  # fmt: skip
 
 
