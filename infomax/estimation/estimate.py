@@ -19,7 +19,7 @@ from infomax.estimation.evidence import floor
 from infomax.estimation.evidence.competition import has_neighbours, nearest, preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
-from infomax.estimation.pairs import Pairs, frames
+from infomax.estimation.pairs import Pairs, frames, is_label
 from infomax.estimation.questions.given import conditional
 from infomax.estimation.registry import DEFAULT, chosen
 from infomax.estimation.result import Check, Estimate
@@ -189,7 +189,7 @@ def _evidence(
     by_default = method.cross_fits and critic is None
     few = "".join(inputs.counts([first.pairs.x, first.pairs.y])) if by_default else ""
     near = of_neighbours and by_default and has_neighbours(first)
-    if near and not few:
+    if near and not few and not is_label(first.pairs.x):
         # Networks cost most of the time, and neighbours often tell more: these are asked before any is trained.
         closed = evidence(replace(first, untrained=True))
         believed, said = nearest(closed)

@@ -124,8 +124,8 @@ class Neighbours(_Classical):
         """What each pair adds to the mean that is the value [n], in nats; by k neighbours, or three."""
         x, y = (side.cpu().double().numpy() for side in (pairs.x, pairs.y))
         rng = np.random.default_rng(0)
-        scores = [np.stack([_in_random_order(column, rng) for column in side.T], 1) for side in (x, y)]
-        found = neighbours.of_each(*scores, self.k if k is None else k)
+        zx, zy = (np.stack([_in_random_order(column, rng) for column in side.T], 1) for side in (x, y))
+        found = neighbours.of_each(zx, zy, self.k if k is None else k)
         counted = neighbours.of_copies(x, y, self.many)
         return np.where(np.isnan(counted), found, counted)
 

@@ -11,11 +11,12 @@ from infomax.estimation.bases.gains import is_gain, js_shares, standard_error
 from infomax.estimation.estimators.classical import Neighbours
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
-from infomax.estimation.pairs import is_label
+from infomax.estimation.pairs import Pairs, is_label
 from infomax.estimation.pairs.circle import is_circle
 from infomax.estimation.result import Check, Verdict
 
 DECIDED = 2.0  # standard errors of the gain, from which on what the losing reading says is no reason for doubt
+CELL = 20  # pairs for each two labels, on average, from which on their counts are known
 NOTHING = 1e-4  # nats: more than rounding, and less than what is worth learning
 MOST_PAIRS = 20_000  # of which neighbours are looked for: 25 times for the error
 
@@ -54,18 +55,25 @@ def preferred(numbers: Evidence, labels: Evidence, side: str) -> tuple[Evidence,
 
 
 def has_neighbours(request: Request) -> bool:
-    """Whether distances tell the MI of such pairs: folds of few columns a side, none a label or an angle, not too many
-    pairs, no two of one sample, and none that their own checks doubt, such as copies, which are neighbours too."""
+    """Whether distances tell the MI of such pairs: folds of few columns of numbers a side, no angles, not too many
+    pairs, no two of one sample, and none that their own checks doubt, such as copies, which are neighbours too. Whole
+    numbers on both sides are numbers here, unless they are said to have no order or have many pairs for each two."""
     pairs = request.pairs
     sides = (pairs.x, pairs.y)
-    return (
-        len(request.parts) > 1
-        and max(side.shape[1] for side in sides) <= Neighbours.widest
-        and len(pairs) <= MOST_PAIRS
-        and len(pairs.ids.unique()) == len(pairs)
-        and not any(is_label(side) or is_circle(side) for side in sides)
-        and _trusted(request.noticed)
-    )
+    labels = [is_label(side) for side in sides]
+    if all(labels):
+        fits = not pairs.unordered and CELL * sides[0].shape[1] * sides[1].shape[1] > len(pairs)
+    else:
+        fits = not any(labels) and max(side.shape[1] for side in sides) <= Neighbours.widest
+        fits = fits and not any(map(is_circle, sides))
+    alone = len(pairs) <= MOST_PAIRS and len(pairs.ids.unique()) == len(pairs)
+    return fits and alone and len(request.parts) > 1 and _trusted(request.noticed)
+
+
+def _numbers(pairs: Pairs) -> Pairs:
+    """Labels as the numbers in whose order they are."""
+    x, y = (side.argmax(1, keepdim=True).float() if is_label(side) else side for side in (pairs.x, pairs.y))
+    return replace(pairs, x=x, y=y)
 
 
 def nearest(
@@ -81,7 +89,8 @@ def nearest(
     below the critics' value by an error: they understate there, and a critic's value on pairs that it never saw does
     not overstate. Where neither is trusted, it is the higher one, which has seen more.
     """
-    own = replace(critics.request, parts=critics.request.parts[:1], estimator=Neighbours())
+    parts = [[_numbers(part) for part in critics.request.parts[0]]]
+    own = replace(critics.request, parts=parts, estimator=Neighbours())
     near = Evidence(own, own.fitted(), critics)
     low, high = critics.whole.interval
     value, trusted = near.folds[0].mi, _trusted(verdict(critics) + tuple(noticed))
