@@ -7,7 +7,7 @@ BENCHMARKS = (
     "paper", "staircase", "consistency", "mosaics", "samples", "tau", "bias", "accuracy", "coverage", "scores",
     "waiting", "caching", "training", "steps", "models", "which_objective", "towers", "given", "pairwise", "select",
     "health", "encoders", "yardstick", "plan", "large", "series", "transfer", "until",
-    "conditional",
+    "conditional", "builds",
 )  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def benchmark(what: str, /) -> None:
             in memory and on disk); series (how often independent series have a small p-value, with and without blocks);
             transfer (transfer entropy where it is known, beside other packages'); until (seconds of training until the
             kNN accuracy is as asked, images/s and the GPU's utilisation); conditional (p-values of conditional
-            independence, where it holds and where it does not).
+            independence, where it holds and where it does not); builds (this build's estimates beside those of a
+            checkout of another commit).
     """
     raise UserError(f"There is no benchmark {what!r}.{nearest(what, BENCHMARKS)}")
