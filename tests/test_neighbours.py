@@ -22,6 +22,11 @@ from infomax.estimation.result import Check
 TASKS = {task.name: task for task in (*tasks.the_set(), *tasks.held_out())}
 
 
+def counted(mean: float, n: int, seed: int) -> inputs.Pairs:
+    x, y, _ = shared_counts(mean, n, seed)
+    return pairs_of(x, y)
+
+
 def pairs_of(x: np.ndarray, y: np.ndarray) -> inputs.Pairs:
     return inputs.Pairs(torch.from_numpy(x).float(), torch.from_numpy(y).float(), torch.arange(len(x)))
 
@@ -78,7 +83,7 @@ def test_equal_values_in_a_random_order_leave_the_mi_as_it_is(mean):
         x, y, mi = shared_counts(mean, 500, seed)
         values.append(float(Neighbours().read(None, pairs_of(x, y))))
         apart = [torch.cdist(torch.from_numpy(side), torch.from_numpy(side)) for side in (x, y)]
-        ranked.append(neighbours.by_distances(*apart, 3))
+        ranked.append(neighbours.by_distances(apart[0], apart[1], 3))
     assert np.mean(values) == pytest.approx(mi, abs=0.04)
     assert mean == 1 or np.mean(ranked) > mi + 0.06
 
@@ -89,7 +94,7 @@ def test_a_side_and_its_order_give_one_value():
     value = float(method.read(None, pairs))
     assert value == float(method.read(None, pairs_of(np.exp(x), y**3)))
     assert value == pytest.approx(method.each(pairs).mean(), abs=1e-12)
-    assert value == pytest.approx(neighbours.by_trees(*(ranked(side) for side in (x, y)), 3), abs=1e-12)
+    assert value == pytest.approx(neighbours.by_trees(ranked(x), ranked(y), 3), abs=1e-12)
     assert method.rise(pairs, 0) == method.rise(pairs, 0)
 
 
@@ -144,7 +149,7 @@ def test_neighbours_are_asked_of_few_columns_of_numbers_alone():
         assert asked(replace(request_of(x, y), noticed=noticed)) is (verdict == "warn")
 
 
-@pytest.mark.parametrize("name", ["uniform noise .1", "uniform noise .75", "mixture of channels 1, 0.5 nats", "swiss roll"])
+@pytest.mark.parametrize("name", ["uniform noise .1", "uniform noise .75", "mixture of channels 1, 0.5 nats"])
 def test_neighbours_give_the_value_where_a_closed_form_lacks_something(name):
     x, y = sample(name, 500)
     found = estimate(x, y)
@@ -154,7 +159,8 @@ def test_neighbours_give_the_value_where_a_closed_form_lacks_something(name):
     # No network was trained for that, and the rest is what critics have.
     assert all(how["steps"] == 0 or how["kept"] != "trained" for how in found.protocol["training"])
     assert found.method == "CopulaJS()" and found.splits == (300, 100, 500)
-    assert 0 < found.floor < TASKS[name].mi and found.p_value == pytest.approx(0.01)
+    assert 0 < found.floor < TASKS[name].mi and found.p_value is not None and found.p_value <= 0.01
+    assert found.pointwise is not None and found.rows is not None
     assert found.pointwise.mean() == pytest.approx(found.mi, abs=1e-9)
     assert np.array_equal(found.rows, np.arange(500))
     assert found.to_dict() == estimate(x, y).to_dict()
@@ -172,7 +178,39 @@ def test_independent_pairs_stay_at_zero():
     rng = np.random.default_rng(0)
     for _ in range(3):
         found = estimate(rng.exponential(size=(300, 1)), rng.normal(size=(300, 1)))
-        assert found.trusted and found.interval[0] <= 0 <= found.interval[1] and found.p_value > 0.05
+        assert found.trusted and found.interval[0] <= 0 <= found.interval[1]
+        assert found.p_value is not None and found.p_value > 0.05
+
+
+def shared_signs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sign of y's first column is that of the product of x's two: log 2 nats."""
+    z = np.random.default_rng(seed).normal(size=(n, 4))
+    return z[:, :2], np.stack([np.sign(z[:, 0] * z[:, 1]) * (1 + abs(z[:, 2])), z[:, 3]], 1)
+
+
+@pytest.mark.parametrize(("n", "seed"), [(300, 0), (500, 0), (800, 3)])
+def test_what_critics_lack_among_more_columns_stays_a_doubt(n, seed):
+    """Each was trusted, .3 nats too low: neighbours tell a half, and none of their own checks knew."""
+    found = estimate(*shared_signs(n, seed))
+    assert not found.trusted and {"drawn pairs", "score test"} & {c.name for c in found.checks if c.verdict == "fail"}
+
+
+def test_an_order_of_equal_values_is_each_rows_own():
+    """Drawn anew for each group that is left out, it made errors 2.5 times too large, and pointwise values others."""
+    x, y, _ = shared_counts(5, 400, 0)
+    method, pairs = Neighbours(), pairs_of(x, y)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(400))
+    np.testing.assert_allclose(method.each(pairs[order]), method.each(pairs)[order.numpy()], atol=1e-12)
+    rest = torch.arange(400) % 25 != 0
+    whole, part = (method._ranked(p.x.double().numpy(), p.ids.numpy(), [0, 0])[:, 0] for p in (pairs, pairs[rest]))
+    assert np.array_equal(whole[rest.numpy()].argsort(), part.argsort())
+    assert float(Neighbours(1).read(None, pairs)) != float(method.read(None, pairs))
+    found = estimate(x.astype(int), y.astype(int))
+    assert found.protocol["read_by"] == "neighbours" and found.pointwise is not None
+    assert found.pointwise.mean() == pytest.approx(found.mi, abs=1e-9)
+    of_samples = [float(method.read(None, counted(5, 400, seed))) for seed in range(40)]
+    assert found.stderr < 2.5 * np.std(of_samples)
+    assert any("of whole numbers in their order" in check.sentence for check in found.checks)
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ class Evidence:
         """By how much the value is still to rise, in nats, as its rise tells."""
         if self.rise is None or not isinstance(self.estimator, Neighbours):
             return self.rise
-        return self.rise * self.estimator.to_come
+        return self.rise * self.estimator.to_come(self.columns)
 
     @cached_property
     def finer(self) -> tuple[float, float] | None:
