@@ -73,7 +73,8 @@ class Estimate:
     2020). floor: the certified lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic;
     it may be negative. cap: the known upper bound, where there is one (the entropy of a label, as its shares in the
     pairs give it; the capacity of a noisy channel). checks: reasons for and against. method, critic: what estimated, as
-    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values. p_value: of independence, from
+    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values; its "read_by" is "neighbours"
+    where their distances gave the value beside these critics (`evidence.competition`), else "critics". p_value: of independence, from
     test pairs that were matched anew (`evidence.independence` says of which null hypothesis), given z by surrogates
     (`evidence.surrogates`), which are joined with the critics' scores; None where there is none.
     entropy: of the side of fewest different rows, in nats, where a side has few. quantity: what was estimated, such as
