@@ -236,3 +236,11 @@ def test_neighbours_are_below_critics_of_two_columns_a_side(monkeypatch):
     found = estimate(x, y)
     monkeypatch.setattr(sys.modules["infomax.estimation.estimate"], "has_neighbours", lambda request: False)
     assert found.protocol["read_by"] == "critics" and found.mi == estimate(x, y).mi
+
+
+@pytest.mark.slow
+def test_networks_are_asked_where_neighbours_are_doubted():
+    """Of the swiss roll's closed form drawn pairs lack something, of its networks they do not."""
+    found = estimate(*sample("swiss roll", 2000))
+    assert found.trusted and found.interval[0] <= TASKS["swiss roll"].mi <= found.interval[1]
+    assert any(how["kept"] == "trained" for how in found.protocol["training"])

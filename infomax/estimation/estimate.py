@@ -16,7 +16,7 @@ from infomax.estimation import fitting
 from infomax.estimation import pairs as inputs
 from infomax.estimation.estimator import Budget, Estimator
 from infomax.estimation.evidence import floor
-from infomax.estimation.evidence.competition import has_neighbours, nearest, preferred
+from infomax.estimation.evidence.competition import has_neighbours, is_trusted, nearest, preferred
 from infomax.estimation.evidence.evidence import Evidence, Request
 from infomax.estimation.evidence.verdict import verdict
 from infomax.estimation.pairs import Pairs, frames, is_label
@@ -193,7 +193,7 @@ def _evidence(
         # Networks cost most of the time, and neighbours often tell more: these are asked before any is trained.
         closed = evidence(replace(first, untrained=True))
         believed, said = nearest(closed)
-        if believed is not closed or not closed.wants_networks:
+        if is_trusted(believed, said) if believed is not closed else not closed.wants_networks:
             return believed, said
     found, checks = evidence(first), ()
     if few:

@@ -105,7 +105,7 @@ def nearest(
     lacking = [check for check in failed if check.name in LACKING] if own.columns > 2 else []
     least = critics.whole.mi - critics.whole.stderr if own.columns > 2 else -math.inf
     theirs = "the value is theirs" + (", of whole numbers in their order" if is_label(request.pairs.x) else "")
-    if value >= least and not lacking and _trusted(verdict(near)):
+    if value >= least and not lacking and is_trusted(near):
         return near, (_neighbours(value, critics.whole.mi, "pass", theirs),)
     if trusted:
         missed = near.whole.interval[0] > high
@@ -113,6 +113,11 @@ def nearest(
     if value <= critics.whole.mi:
         return critics, ()
     return near, (_neighbours(value, critics.whole.mi, "pass", theirs), *lacking)
+
+
+def is_trusted(evidence: Evidence, more: Sequence[Check] = ()) -> bool:
+    """Whether none of its verdict's checks fails, nor one of these."""
+    return _trusted((*verdict(evidence), *more))
 
 
 def _trusted(checks: Sequence[Check]) -> bool:
