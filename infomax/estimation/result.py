@@ -67,20 +67,20 @@ class Estimate:
     mi: the value. stderr: the sampling noise of the test pairs, and what the folds' critics differ by. interval (95 %;
     `interval_at` has other levels): that, with an upper end raised by what a critic may have missed, where it shows:
     the value's rise from half of the pairs to all, what pairs re-matched by the critic's own ratio lack, a share of
-    what was learned. freedom: the degrees of freedom of its Student's t. n: pairs in all.
-    splits: how many pairs trained and validated, of each fold where there are folds, and how many tested in all.
-    ceiling: log of the number of test pairs, above which no distribution-free bound can reach (McAllester & Stratos,
-    2020). floor: the certified lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic;
-    it may be negative. cap: the known upper bound, where there is one (the entropy of a label, as its shares in the
-    pairs give it; the capacity of a noisy channel). checks: reasons for and against. method, critic: what estimated, as
-    texts. seed: of splits and critic. protocol: how it came about, as JSON-able values; its "read_by" is "neighbours"
-    where their distances gave the value beside these critics (`evidence.competition`), else "critics". p_value: of independence, from
-    test pairs that were matched anew (`evidence.independence` says of which null hypothesis), given z by surrogates
-    (`evidence.surrogates`), which are joined with the critics' scores; None where there is none.
-    entropy: of the side of fewest different rows, in nats, where a side has few. quantity: what was estimated, such as
-    "I(X; Y)". pointwise [m]: log p(x, y) / p(x) p(y) of each test pair, in nats, by the critic that never saw it; rows
-    [m]: which row of x and y each is, in rising order (of given splits, counted through fit, select and report). None
-    where the estimator's scores are not log ratios; neither is in JSON.
+    what was learned. freedom: the degrees of freedom of its Student's t. n: pairs in all. splits: how many pairs
+    trained and validated, of each fold where there are folds, and how many tested in all. ceiling: log of the number of
+    test pairs, above which no distribution-free bound can reach (McAllester & Stratos, 2020). floor: the certified
+    lower bound, one-sided at 95 %, on the true MI of independent pairs whatever the critic; it may be negative. cap:
+    the known upper bound, where there is one (the entropy of a label, as its shares in the pairs give it; the capacity
+    of a noisy channel). checks: reasons for and against. method, critic: what estimated, as texts. seed: of splits and
+    critic. protocol: how it came about, as JSON-able values; its "read_by" is "neighbours" where their distances gave
+    the value beside these critics (`evidence.competition`), else "critics". p_value: of independence, from test pairs
+    that were matched anew (`evidence.independence` says of which null hypothesis), given z by surrogates
+    (`evidence.surrogates`), which are joined with the critics' scores; None where there is none. entropy: of the side
+    of fewest different rows, in nats, where a side has few. quantity: what was estimated, such as "I(X; Y)". pointwise
+    [m]: log p(x, y) / p(x) p(y) of each test pair, in nats, by the critic that never saw it; rows [m]: which row of x
+    and y each is, in rising order (of given splits, counted through fit, select and report). None where the estimator's
+    scores are not log ratios; neither is in JSON.
     """
 
     mi: float
