@@ -18,7 +18,8 @@ from infomax.estimation.result import Check, Verdict
 DECIDED = 2.0  # standard errors of the gain, from which on what the losing reading says is no reason for doubt
 CELL = 20  # pairs for each two labels, on average, from which on their counts are known
 LACKING = ("drawn pairs", "score test")  # checks that see dependence that critics have missed
-NOTHING = 1e-4  # nats: more than rounding, and less than what is worth learning
+LITTLE = 2.0  # standard errors of a value, below which what was learned does not make it another
+ROUNDING = 1e-4  # nats
 MOST_PAIRS = 20_000  # of which neighbours are looked for: 25 times for the error
 
 
@@ -83,7 +84,7 @@ def nearest(
     """The evidence of the two to believe, of critics or of neighbours, and what there is to say of the choice.
 
     critics: evidence that `has_neighbours`. noticed: checks beside those of its verdict. counted: whether a side has
-    few values, which were read as labels beside numbers. A closed form that is trusted and has nothing added to it, and
+    few values, which were read as labels beside numbers. A closed form that is trusted and has little added to it, and
     a trusted reading of few values, are believed where their interval reaches the neighbours' value, as they have the
     smaller error. What was learned is low where pairs are few, and in few columns neighbours are not: theirs is the
     value where none of their own checks fails, unless it is below a trusted interval or, of two columns on a side,
@@ -99,7 +100,8 @@ def nearest(
     low, high = critics.whole.interval
     failed = [check for check in (*verdict(critics), *noticed) if check.verdict == "fail"]
     value, trusted = near.folds[0].mi, not failed
-    if trusted and (value < low or (value <= high and (counted or critics.whole.learned < NOTHING))):
+    little = critics.whole.learned < ROUNDING + LITTLE * critics.whole.stderr
+    if trusted and (value < low or (value <= high and (counted or little))):
         return critics, (_neighbours(value, critics.whole.mi, "pass"),)
     # What critics are seen to lack, neighbours may lack too among more columns, and no check of theirs looks for it.
     lacking = [check for check in failed if check.name in LACKING] if own.columns > 2 else []
