@@ -100,13 +100,14 @@ def nearest(
     low, high = critics.whole.interval
     failed = [check for check in (*verdict(critics), *noticed) if check.verdict == "fail"]
     value, trusted = near.folds[0].mi, not failed
-    little = critics.whole.learned < ROUNDING + LITTLE * critics.whole.stderr
+    numbers = not is_label(request.pairs.x)  # of labels the closed form is a table of few pairs a cell
+    little = numbers and critics.whole.learned < ROUNDING + LITTLE * critics.whole.stderr
     if trusted and (value < low or (value <= high and (counted or little))):
         return critics, (_neighbours(value, critics.whole.mi, "pass"),)
     # What critics are seen to lack, neighbours may lack too among more columns, and no check of theirs looks for it.
     lacking = [check for check in failed if check.name in LACKING] if own.columns > 2 else []
     least = critics.whole.mi - critics.whole.stderr if own.columns > 2 else -math.inf
-    theirs = "the value is theirs" + (", of whole numbers in their order" if is_label(request.pairs.x) else "")
+    theirs = "the value is theirs" + ("" if numbers else ", of whole numbers in their order")
     if value >= least and not lacking and is_trusted(near):
         return near, (_neighbours(value, critics.whole.mi, "pass", theirs),)
     if trusted:
