@@ -162,8 +162,9 @@ def test_one_row_of_a_rare_class_hides_nothing():
 def test_what_the_default_misses_of_these_kinds_is_not_trusted(kind, seed):
     """Each was trusted near 0, where the truth is .6 to 1.2 nats. Of waves neighbours see the most, and not all."""
     found = estimate(*kind(np.random.default_rng(seed)))
-    reason = "finer neighbours" if kind is waves else "drawn pairs"
-    assert not found.trusted and reason in [check.name for check in found.checks if check.verdict == "fail"]
+    reason, least = ("finer neighbours", 7) if kind is waves else ("drawn pairs", 0)
+    failed = {check.name: check.statistic for check in found.checks if check.verdict == "fail"}
+    assert failed.get(reason, -math.inf) > least
 
 
 @pytest.mark.slow

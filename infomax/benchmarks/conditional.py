@@ -15,7 +15,7 @@ import torch
 from infomax import errors
 from infomax.benchmarks import cells
 from infomax.benchmarks.cells import Cell
-from infomax.benchmarks.series import LEVEL, interval
+from infomax.benchmarks.series import LEVEL, interval, percent
 from infomax.benchmarks.transfer import Var
 from infomax.errors import UserError
 from infomax.estimation import estimate
@@ -159,8 +159,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     for line in lines:
         shares = []
         for name in names:
-            low, high = line[name]["interval"]
-            shares.append(f"{100 * line[name]['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+            shares.append(percent(line[name]["share"], line[name]["interval"]))
         truth = "dependent" if line["dependent"] else "independent"
         cells_of = f"| {line['kind']} | {truth} | {line['n']} | {line['draws']} | {' | '.join(shares)} "
         rows.append(cells_of + f"| {line['seconds']:.2g} |")

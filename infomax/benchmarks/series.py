@@ -65,6 +65,12 @@ def interval(hits: int, draws: int) -> tuple[float, float]:
     return low, high
 
 
+def percent(share: float, interval: tuple[float, float]) -> str:
+    """A share and its interval for a table, in %."""
+    low, high = interval
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def summary(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A line for each kind of series, number of rows and kind of blocks.
 
@@ -98,8 +104,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         length = "" if line["length"] is None else f", {line['length']:.0f} rows"
         share = "-"
         if line["share"] is not None:
-            low, high = line["share_interval"]
-            share = f"{100 * line['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            share = percent(line["share"], line["share_interval"])
         counts = [f"{line[name]}" if line["estimated"] else "-" for name in ("trusted", "trusted_wrong")]
         rows.append(
             f"| {line['kind']} | {line['n']} | {line['blocks']}{length} | {line['draws']} | {line['refused']} "

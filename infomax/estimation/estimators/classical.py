@@ -106,9 +106,7 @@ class Neighbours(_Classical):
         return 1 / (2 ** (1 / columns) - 1)
 
     def highest(self, number: int) -> float:
-        from scipy.special import digamma
-
-        return float(digamma(number) - digamma(self.k))
+        return KSG(self.k).highest(number)
 
     def fit(
         self, fit: Pairs, select: Pairs, critic: str | nn.Module | None, budget: Budget, seed: int, device: str
